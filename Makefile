@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+
+.PHONY: help
+help: ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: env
+env: $(STAMP) ## Make the environment in .venv
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "servingrepo needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+.PHONY: demo
+demo: env ## Train, promote, break, roll back: the whole tour with real models, without Docker
+	$(BIN)/python demo/tour.py
+
+.PHONY: lint
+lint: env ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: test
+test: lint ## What CI runs: lint and every test lane
+	$(BIN)/pytest -n $(WORKERS)
+
+.PHONY: crash
+crash: env ## Every failpoint of every writing command with every fault
+	$(BIN)/pytest -n $(WORKERS) -m crash tests/crash
+
+.PHONY: bench
+bench: env ## The benchmarks, as JSON
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/rollback.py
+	$(BIN)/python benchmarks/promote.py
+
+.PHONY: clean
+clean: ## Remove what make made
+	rm -rf $(VENV) demo/work .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,42 @@
+"""servingrepo: promote, prove, serve and roll back SavedModels in a TensorFlow Serving model repository.
+
+    import servingrepo
+
+    repo = servingrepo.open("/srv/serving")
+    release = repo.promote("runs/2026_05_10_baseline", model="ranker")
+    repo.rollback("ranker", endpoints=["localhost:8500"])
+    assert repo.verify("ranker@served")[0].ok
+
+The command line has the same verbs. Nothing in the library prints, and importing it starts nothing: names
+are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from servingrepo.api import OpenRepository, init, open  # noqa: A004 - the API's verb
+    from servingrepo.errors import ServingRepoError
+    from servingrepo.serving.engine import EmbeddedEngine
+
+__version__ = "0.1.0"
+
+__all__ = ["EmbeddedEngine", "OpenRepository", "ServingRepoError", "__version__", "init", "open"]
+
+_HOMES = {
+    "EmbeddedEngine": "servingrepo.serving.engine",
+    "OpenRepository": "servingrepo.api",
+    "ServingRepoError": "servingrepo.errors",
+    "init": "servingrepo.api",
+    "open": "servingrepo.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its home when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"servingrepo has no attribute {name}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

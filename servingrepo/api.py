@@ -1,0 +1,389 @@
+"""The Python API: one repository, with a method for each verb of the command line.
+
+A method does what the command of the same name does, returns a value and prints nothing; every error is a
+`servingrepo.errors.ServingRepoError`. Commands are thin adapters over these methods. References are the
+texts that the command line takes: "ranker", "ranker@7", "ranker@previous".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servingrepo.modelconfig import check_name
+from servingrepo.repository import history
+from servingrepo.repository.listing import ModelRow, list_models, show_model, show_version
+from servingrepo.repository.references import parse_reference, resolve, selector_of
+from servingrepo.repository.repository import (
+    DEFAULT_SERVER_ROOT,
+    Repository,
+    initialize,
+    locked,
+    need_state,
+    open_repository,
+    published_versions,
+)
+from servingrepo.storage.disk import Disk
+from servingrepo.storage.progress import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from servingrepo.repository.changes import Recovered
+    from servingrepo.repository.history import Event
+    from servingrepo.repository.listing import ModelDetails
+    from servingrepo.repository.records import Proof, VersionRecord
+    from servingrepo.repository.verification import Verification
+    from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.serving import Reloaded, Switched
+    from servingrepo.rollout.status import Status
+    from servingrepo.rundir import RunScan
+    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.states import Endpoint
+    from servingrepo.storage.progress import Progress
+
+DEFAULT_WAIT = 60.0
+"""Seconds for live servers to follow a change."""
+
+DEFAULT_TIMEOUT = 120.0
+"""Seconds for a smoke test, the server's start included."""
+
+
+def init(
+    root: str | Path, *, server_root: str = DEFAULT_SERVER_ROOT, disk: Disk | None = None
+) -> tuple[OpenRepository, bool]:
+    """Make a directory a repository, with a models.config that a server can start with.
+
+    Args:
+        root: The directory; it is created if it is not there. One that is a repository stays as it is.
+        server_root: Where TensorFlow Serving sees `<root>/models`: absolute, `/models` in the container.
+        disk: For tests: what to write through.
+
+    Returns:
+        The repository, and whether it was made now.
+
+    Raises:
+        ConfigInvalid: `server_root` is not an absolute path.
+        NoPermission, StorageFailed: It cannot be written.
+    """
+    from servingrepo.repository.taking import checked_server_root, start_config
+
+    repo, made = initialize(
+        Path(root), server_root=checked_server_root(server_root), disk=disk or Disk()
+    )
+    if made:
+        start_config(repo)
+    return OpenRepository(repo), made
+
+
+def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0) -> OpenRepository:
+    """Open a repository for reading and writing.
+
+    Raises:
+        NoRepository: The root is none.
+        NewerFormat: A newer servingrepo wrote it.
+    """
+    return OpenRepository(open_repository(Path(root), disk=disk, lock_wait=lock_wait))
+
+
+class OpenRepository:
+    """An opened repository. `root` is its directory, `value` the value that library functions take."""
+
+    def __init__(self, value: Repository) -> None:
+        self.value = value
+
+    @property
+    def root(self) -> Path:
+        """The directory."""
+        return self.value.root
+
+    # release --------------------------------------------------------------------------------------
+
+    def scan(self, run: str | Path, *, saved_model: str | Path | None = None) -> RunScan:
+        """Find the SavedModel of a run directory; see `servingrepo scan`."""
+        from servingrepo.rundir import scan_run
+
+        return scan_run(Path(run), saved_model=Path(saved_model) if saved_model else None)
+
+    def promote(
+        self,
+        run: str | Path,
+        *,
+        model: str,
+        engine: EmbeddedEngine | None = None,
+        version: int | None = None,
+        saved_model: str | Path | None = None,
+        serve: bool | None = None,
+        smoke: bool = True,
+        strict: bool = False,
+        cases: Iterable[str | Path] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        message: str = "",
+        dry_run: bool = False,
+        progress: Progress = silent,
+    ) -> Promotion:
+        """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
+
+        Raises:
+            ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
+                lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
+        """
+        from servingrepo.rollout.promotion import Options, promote
+        from servingrepo.serving.engine import EmbeddedEngine
+        from servingrepo.smoke import load_cases
+
+        options = Options(
+            version=version,
+            saved_model=Path(saved_model) if saved_model else None,
+            serve=serve,
+            smoke=smoke,
+            strict=strict,
+            cases=tuple(case for file in cases for case in load_cases(Path(file))),
+            timeout=timeout,
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+        )
+        return promote(
+            self.value,
+            Path(run),
+            model=model,
+            engine=engine or EmbeddedEngine(),
+            options=options,
+            progress=progress,
+        )
+
+    def verify(
+        self, *references: str | Path, progress: Progress | None = None
+    ) -> tuple[Verification, ...]:
+        """Compare versions with their records, byte by byte; paths too, which have none.
+
+        Without references everything is verified; a bare NAME means all versions of the model.
+
+        Raises:
+            NoSuchVersion: A reference names none.
+            StorageFailed: Something cannot be read.
+        """
+        from servingrepo.repository.verification import verify_path, verify_version
+
+        found: list[Verification] = []
+        texts = references or self.models()
+        for text in texts:
+            if is_path(text):
+                found.append(verify_path(Path(text), progress=progress))
+                continue
+            found.extend(
+                verify_version(self.value, model, version, progress=progress)
+                for model, version in self._versions(str(text))
+            )
+        return tuple(found)
+
+    def smoke(
+        self,
+        subject: str | Path,
+        *,
+        engine: EmbeddedEngine | None = None,
+        cases: Iterable[str | Path] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Proof:
+        """Serve a version, or an export that lies anywhere, and send it requests; nothing is recorded.
+
+        The proof may be bad: `servingrepo.smoke.judge` decides.
+
+        Raises:
+            LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
+        """
+        from servingrepo.rollout.trial import smoke_path, smoke_version
+        from servingrepo.serving.engine import EmbeddedEngine
+        from servingrepo.smoke import load_cases
+
+        loaded = tuple(case for file in cases for case in load_cases(Path(file)))
+        engine = engine or EmbeddedEngine()
+        if is_path(subject):
+            return smoke_path(Path(subject), engine=engine, cases=loaded, timeout=timeout)
+        reference = parse_reference(str(subject))
+        version = resolve(self.value, reference)
+        return smoke_version(
+            self.value, reference.model, version, engine=engine, cases=loaded, timeout=timeout
+        )
+
+    # serve ----------------------------------------------------------------------------------------
+
+    def serve(
+        self,
+        reference: str,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Switched:
+        """Serve a version; see `servingrepo serve`."""
+        from servingrepo.rollout.serving import serve
+
+        return serve(
+            self.value,
+            parse_reference(reference),
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+        )
+
+    def unserve(
+        self,
+        model: str,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Switched:
+        """Take a model out of models.config; see `servingrepo unserve`."""
+        from servingrepo.rollout.serving import unserve
+
+        return unserve(
+            self.value,
+            check_name(model),
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+        )
+
+    def rollback(
+        self,
+        model: str,
+        *,
+        to: str | int | None = None,
+        mark_bad: bool = True,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Switched:
+        """Go back to the version served before, or to a selector such as 7 or "label:stable"."""
+        from servingrepo.rollout.serving import rollback
+
+        return rollback(
+            self.value,
+            check_name(model),
+            to=selector_of(model, str(to)) if to is not None else None,
+            mark_bad=mark_bad,
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+        )
+
+    def reload(
+        self,
+        *,
+        endpoints: Iterable[str | Endpoint],
+        wait: float = DEFAULT_WAIT,
+        dry_run: bool = False,
+    ) -> Reloaded:
+        """Make endpoints serve what models.config says; see `servingrepo reload`."""
+        from servingrepo.rollout.serving import reload
+
+        return reload(self.value, endpoints=as_endpoints(endpoints), wait=wait, dry_run=dry_run)
+
+    def status(
+        self,
+        model: str | None = None,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = 0.0,
+    ) -> Status:
+        """Return disk, config and endpoints side by side, waiting up to `wait` seconds for agreement."""
+        from servingrepo.rollout.status import wait_for_agreement
+
+        if model is not None:
+            need_state(self.value, check_name(model))
+        return wait_for_agreement(
+            self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait
+        )
+
+    # keep -----------------------------------------------------------------------------------------
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names of the models."""
+        return tuple(row.model for row in self.list())
+
+    def list(self) -> tuple[ModelRow, ...]:
+        """Return a row for each model."""
+        return list_models(self.value)
+
+    def show(self, model: str) -> ModelDetails:
+        """Return a model with its versions."""
+        return show_model(self.value, check_name(model))
+
+    def show_version(self, reference: str) -> VersionRecord:
+        """Return the record of the version that a reference means."""
+        parsed = parse_reference(reference)
+        return show_version(self.value, parsed.model, resolve(self.value, parsed))
+
+    def history(self, model: str | None = None) -> Iterator[Event]:
+        """Yield events, oldest first, of a model or of all."""
+        if model is not None:
+            need_state(self.value, check_name(model))
+        return history.read(self.value.layout.history, model=model)
+
+    def hold(self, model: str, *, message: str = "", dry_run: bool = False) -> Event:
+        """Keep promotions from re-pointing a model."""
+        from servingrepo.repository import marks
+
+        return marks.hold(self.value, check_name(model), reason=message, dry_run=dry_run)
+
+    def release_hold(self, model: str, *, message: str = "", dry_run: bool = False) -> Event:
+        """Let promotions re-point a model again."""
+        from servingrepo.repository import marks
+
+        return marks.release_hold(self.value, check_name(model), reason=message, dry_run=dry_run)
+
+    def mark_bad(
+        self, reference: str, *, clear: bool = False, message: str = "", dry_run: bool = False
+    ) -> Event:
+        """Mark a version bad, or take the mark away."""
+        from servingrepo.repository import marks
+
+        parsed = parse_reference(reference)
+        version = resolve(self.value, parsed)
+        change = marks.clear_bad if clear else marks.mark_bad
+        return change(self.value, parsed.model, version, reason=message, dry_run=dry_run)
+
+    def recover(self) -> tuple[Recovered, ...]:
+        """Settle what dead commands left; every writing command does this first by itself."""
+        from servingrepo.repository.changes import recover
+
+        with locked(self.value):
+            return recover(self.value)
+
+    def _versions(self, text: str) -> Sequence[tuple[str, int]]:
+        parsed = parse_reference(text)
+        if parsed.kind == "default":
+            need_state(self.value, parsed.model)
+            return [(parsed.model, one) for one in published_versions(self.value, parsed.model)]
+        return [(parsed.model, resolve(self.value, parsed))]
+
+
+def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
+    """Read endpoints given as HOST:PORT.
+
+    Raises:
+        UsageError: One is none.
+    """
+    given = tuple(endpoints)
+    if not given:
+        return ()
+    from servingrepo.serving.states import Endpoint
+
+    return tuple(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
+
+
+def is_path(subject: str | Path) -> bool:
+    """Tell whether a subject is a path: a Path, or a text with a slash, `.` or `..`."""
+    return isinstance(subject, Path) or "/" in subject or subject in {".", ".."}

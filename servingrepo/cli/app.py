@@ -1,0 +1,166 @@
+"""What every command shares: the settings of one call, and the only places that print."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from servingrepo.api import OpenRepository
+    from servingrepo.errors import ServingRepoError
+
+SCHEMA = 1
+
+
+@dataclass
+class App:
+    """The settings of one call. Filled by options, wherever on the command line they stand."""
+
+    root: Path = field(default_factory=Path)
+    json: bool = False
+    verbosity: int = 0
+    lock_wait: float = 30.0
+    faults: str = ""
+    command: str = ""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only the bare result is wanted."""
+        return self.verbosity < 0
+
+    def open(self) -> OpenRepository:
+        """Open the repository that `--root` names."""
+        import servingrepo
+        from servingrepo.storage.disk import Disk
+        from servingrepo.storage.faults import Faults
+
+        disk = Disk(faults=Faults.parse(self.faults)) if self.faults else Disk()
+        return servingrepo.open(self.root, disk=disk, lock_wait=self.lock_wait)
+
+    def result(self, value: Any, lines: Iterable[str] = (), *, bare: object = None) -> None:
+        """Print a command's result on stdout: one JSON object, the bare value, or lines for people."""
+        if self.json:
+            self.document({"ok": True, "result": msgspec.to_builtins(value, str_keys=True)})
+        elif self.quiet:
+            if bare is not None:
+                click.echo(bare)
+        else:
+            for line in lines:
+                click.echo(printable(line))
+
+    def document(self, body: dict[str, Any]) -> None:
+        """Print the one JSON object of a call."""
+        whole = {"schema": SCHEMA, "command": self.command, **body}
+        click.echo(msgspec.json.encode(whole))
+
+    def note(self, line: str) -> None:
+        """Say something beside the result, on stderr; not with -q or --json."""
+        if not self.quiet and not self.json:
+            click.echo(printable(line), err=True)
+
+    def failure(self, error: ServingRepoError) -> None:
+        """Print an error: JSON on stdout for scripts, else lines on stderr for people."""
+        if self.json:
+            self.document({"ok": False, "error": error_document(error)})
+            return
+        click.echo(
+            click.style("error: ", fg="red", bold=True, reset=True) + printable(error.message),
+            err=True,
+        )
+        for problem in error.problems:
+            click.echo("  " + printable(problem), err=True)
+        if error.log:
+            click.echo("server log, last lines:", err=True)
+            for line in error.log.splitlines():
+                click.echo("  | " + printable(line), err=True)
+        if error.hint:
+            click.echo(
+                click.style("hint: ", bold=True, reset=True) + printable(error.hint), err=True
+            )
+
+
+def error_document(error: ServingRepoError) -> dict[str, Any]:
+    """Return an error as a value for `--json`."""
+    return {
+        "slug": error.slug,
+        "exit_code": error.exit_code,
+        "retryable": error.retryable,
+        "message": error.message,
+        "hint": error.hint,
+        "problems": list(error.problems),
+        "log": error.log,
+        "details": msgspec.to_builtins(error.details, str_keys=True),
+    }
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: names and messages come from files that others wrote."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """Yield an aligned table; numbers to the right."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    widths = [
+        max(len(head), *(len(row[i]) for row in cells)) if cells else len(head)
+        for i, head in enumerate(heads)
+    ]
+    right = [bool(rows) and all(isinstance(row[i], int) for row in rows) for i in range(len(heads))]
+    for row in [list(heads), *cells]:
+        aligned = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        )
+        yield "  ".join(aligned).rstrip()
+
+
+def sized(size: int) -> str:
+    """Return a size for people, in units of 1000."""
+    amount = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.3g} {unit}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
+def pinned(versions: Sequence[int]) -> str:
+    """Return pins for people."""
+    return ", ".join(map(str, versions)) or "-"
+
+
+class Bar:
+    """Progress on stderr, only where a person looks at it: a terminal, not -q, not --json."""
+
+    def __init__(self, app: App, label: str, total: int) -> None:
+        shown = not app.json and not app.quiet and sys.stderr.isatty() and total > 0
+        self._bar = click.progressbar(length=total, label=label, file=sys.stderr) if shown else None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def advance(self, size: int) -> None:
+        """Count bytes done; called from any thread."""
+        if self._bar is not None:
+            with self._lock:
+                self._bar.update(size)

@@ -1,0 +1,145 @@
+"""servingrepo config show, check and write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import command as make
+from servingrepo.cli.options import dry_run_option
+from servingrepo.errors import ConfigEdited, ConfigInvalid
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+
+
+@click.group("config", context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Show, check or write models.config, the file that TensorFlow Serving reads."""
+
+
+@make("show", examples="servingrepo config show")
+@click.pass_obj
+def show(app: App) -> None:
+    """Print models.config as it is."""
+    app.command = "config show"
+    repo = app.open().value
+    from servingrepo.repository.served import read_config
+
+    file = read_config(repo)
+    text = file.text or ""
+    app.result(
+        {"path": str(repo.layout.config), "text": text, "written_by": file.stamp.value},
+        text.splitlines(),
+        bare=text.rstrip("\n"),
+    )
+
+
+@make(
+    "check",
+    examples="""
+    servingrepo config check
+    servingrepo config check ./models.config""",
+)
+@click.argument(
+    "file", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True)
+)
+@click.pass_obj
+def check(app: App, file: Path | None) -> None:
+    """Find everything in models.config that TensorFlow Serving would refuse, hang on or surprise with.
+
+    Base paths below the server root are looked up on this disk. A FILE of your own is checked without a look at
+    any disk.
+    """
+    app.command = "config check"
+    from servingrepo import modelconfig
+    from servingrepo.repository.served import check_config, edited, read_config
+
+    problems: list[str] = []
+    if file is not None:
+        text = file.read_text(errors="surrogateescape")
+        findings = modelconfig.check(modelconfig.parse(text, source=str(file)))
+        where = str(file)
+    else:
+        repo = app.open().value
+        found = read_config(repo)
+        findings = check_config(repo, found.config)
+        where = str(repo.layout.config)
+        if found.stamp is not modelconfig.Stamp.UNEDITED:
+            problems = [edited(repo, found).message, *edited(repo, found).problems]
+    errors = [one for one in findings if one.severity == "error"]
+    lines = [
+        line for one in findings for line in (str(one), *([f"  {one.hint}"] if one.hint else []))
+    ]
+    if errors:
+        raise ConfigInvalid(
+            f"{where} has {len(errors)} mistake{'s' if len(errors) > 1 else ''}",
+            problems=[*lines, *problems],
+            hint="correct them, then servingrepo config check again",
+            details={"findings": findings},
+        )
+    if problems:
+        raise ConfigEdited(
+            problems[0],
+            problems=[*lines, *problems[1:]],
+            hint="servingrepo config write --take-edit keeps the edit, --discard-edit undoes it",
+            details={"findings": findings},
+        )
+    looked = "not looked at" if file is not None else "looked at"
+    app.result(
+        {"path": where, "findings": findings},
+        [*lines, f"{where}: no mistakes; base paths on disk: {looked}"],
+        bare="ok",
+    )
+
+
+@make(
+    "write",
+    examples="""
+    servingrepo config write --dry-run
+    servingrepo config write --take-edit
+    servingrepo config write --server-root /srv/models""",
+)
+@click.option(
+    "--take-edit",
+    "edit",
+    flag_value="take",
+    help="Keep an edit by hand, or take over a config of others.",
+)
+@click.option(
+    "--discard-edit", "edit", flag_value="discard", help="Go back to what servingrepo wrote last."
+)
+@click.option(
+    "--server-root",
+    default=None,
+    help="From now on, servers see the models directory here; base paths change.",
+)
+@dry_run_option
+@click.pass_obj
+def write(app: App, edit: str | None, server_root: str | None, dry_run: bool) -> None:
+    """Write models.config again, canonically. An edit by hand is kept or undone only when told to.
+
+    The replaced text of an edit is kept as a backup in .servingrepo.
+    """
+    app.command = "config write"
+    from servingrepo.repository.taking import rewrite
+
+    repo = app.open().value
+    chosen = {"take": "take", "discard": "discard"}.get(edit or "", "refuse")
+    done = rewrite(repo, edit=chosen, server_root=server_root, dry_run=dry_run)  # type: ignore[arg-type]
+    lines = done.diff.splitlines()
+    would = "would be " if dry_run else ""
+    lines.append(
+        f"{repo.layout.config} {would}written"
+        if done.changed
+        else f"{repo.layout.config}: nothing to change"
+    )
+    if done.backup:
+        lines.append(f"  the text it replaced: {done.backup}")
+    app.result(done, lines, bare="written" if done.changed else "unchanged")
+
+
+for _one in (show, check, write):
+    command.add_command(_one)

@@ -1,0 +1,64 @@
+"""servingrepo history."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.app import App, pinned, table
+from servingrepo.cli.command import command as make
+
+if TYPE_CHECKING:
+    from servingrepo.repository.history import Event
+
+
+@make(
+    "history",
+    examples="""
+    servingrepo history
+    servingrepo history ranker -n 50""",
+)
+@click.argument("model", metavar="[NAME]", required=False)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="The last N events.",
+)
+@click.pass_obj
+def command(app: App, model: str | None, limit: int) -> None:
+    """Show who changed what, when, why, from which run and with which proof; the newest last."""
+    events = list(deque(app.open().history(model), maxlen=limit))
+    if not events and not app.json:
+        app.note("nothing has happened yet")
+        return
+    app.result(
+        events,
+        table(
+            ["TIME", "WHO", "WHAT", "MODEL", "SERVED", "PROOF", "WHY", "RUN"],
+            [
+                [
+                    event.time[:19],
+                    f"{event.user}@{event.host}",
+                    event.action + (" (recovered)" if event.recovered else ""),
+                    event.model + (f"@{event.version}" if event.version is not None else ""),
+                    _move(event),
+                    event.proof or "-",
+                    event.why or "-",
+                    event.run or "-",
+                ]
+                for event in events
+            ],
+        ),
+        bare="\n".join(event.id for event in events) or None,
+    )
+
+
+def _move(event: Event) -> str:
+    if event.before == event.after:
+        return pinned(event.after)
+    return f"{pinned(event.before)} > {pinned(event.after)}"

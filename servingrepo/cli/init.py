@@ -1,0 +1,62 @@
+"""servingrepo init."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import servingrepo
+from servingrepo.cli.command import command as make
+from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
+from servingrepo.storage.disk import Disk
+from servingrepo.storage.faults import Faults
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+
+
+@make(
+    "init",
+    examples="""
+    servingrepo --root /srv/serving init
+    servingrepo --root /srv/serving init --server-root /srv/serving/models""",
+)
+@click.option(
+    "--server-root",
+    default=DEFAULT_SERVER_ROOT,
+    envvar="SERVINGREPO_SERVER_ROOT",
+    show_envvar=True,
+    show_default=True,
+    help="Where TensorFlow Serving sees the models directory; /models in its container.",
+)
+@click.pass_obj
+def command(app: App, server_root: str) -> None:
+    """Make a directory a model repository, with a models.config that a server can start with.
+
+    A directory that is a repository already stays as it is. Servers mount the models directory, never
+    models.config alone: a bind-mounted file keeps showing its old text.
+    """
+    disk = Disk(faults=Faults.parse(app.faults))
+    repo, made = servingrepo.init(app.root, server_root=server_root, disk=disk)
+    layout = repo.value.layout
+    app.result(
+        {
+            "root": str(repo.root),
+            "created": made,
+            "server_root": repo.value.server_root,
+            "models": str(layout.models),
+            "config": str(layout.config),
+        },
+        [
+            f"{repo.root} is {'now' if made else 'already'} a model repository",
+            f"  servers mount  {layout.models} as {repo.value.server_root}",
+            f"  and start with --model_config_file={repo.value.server_root}/models.config",
+            "  next           servingrepo promote RUN --model NAME",
+        ],
+        bare=repo.root,
+    )
+    if not made and server_root not in {DEFAULT_SERVER_ROOT, repo.value.server_root}:
+        app.note(
+            f"--server-root was not changed: servingrepo config write --server-root {server_root} does"
+        )

@@ -1,0 +1,193 @@
+"""The entry point: settings, commands loaded when they are called, and errors turned into exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import servingrepo
+from servingrepo.cli.app import App
+from servingrepo.cli.options import shared_options
+from servingrepo.cli.settings import read_settings
+from servingrepo.errors import ServingRepoError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
+
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Release": {
+        "scan": ("scan", "Say which SavedModel a run directory holds, and what else."),
+        "promote": (
+            "promote",
+            "Publish a run's SavedModel as the next version, proven, and serve it.",
+        ),
+        "verify": ("verify", "Compare versions with their records, byte by byte."),
+        "smoke": ("smoke", "Serve a version in a child process and send it requests."),
+    },
+    "Serve": {
+        "serve": ("serve", "Serve a version."),
+        "unserve": ("unserve", "Serve no version of a model."),
+        "rollback": ("rollback", "Go back to the version served before."),
+        "hold": ("hold", "Keep promotions from re-pointing a model."),
+        "release-hold": ("release_hold", "Let promotions re-point a model again."),
+        "config": ("config", "Show, check or write models.config."),
+        "status": ("status", "Show disk, config and servers side by side."),
+        "reload": ("reload", "Make servers follow models.config, and wait until they do."),
+        "run-server": (
+            "run_server",
+            "Run the embedded server, with tensorflow_model_server's flags.",
+        ),
+    },
+    "Keep": {
+        "init": ("init", "Make a directory a model repository."),
+        "list": ("list", "List the models."),
+        "show": ("show", "Show a model, or all about a version."),
+        "history": ("history", "Show who changed what, when and why."),
+        "mark-bad": ("mark_bad", "Mark a version bad, so that nothing serves it again."),
+        "recover": ("recover", "Clean up after commands that died."),
+    },
+}
+
+BUG = 1
+USAGE = 2
+
+
+class Terminated(BaseException):
+    """SIGTERM: everything is cleaned up on the way out, as for Ctrl-C."""
+
+
+class Commands(click.Group):
+    """The commands by group; a command's module is imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, in the order of the help."""
+        return [name for group in COMMANDS.values() for name in group]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; underscores are taken for hyphens."""
+        name = cmd_name.replace("_", "-")
+        for group in COMMANDS.values():
+            if name in group:
+                module = import_module(f"servingrepo.cli.{group[name][0]}")
+                command: click.Command = module.command
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and remember its name for `--json`."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            ctx.ensure_object(App).command = command.name or ""
+        return name, command, rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by group without importing any."""
+        for title, group in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, short) for name, (_, short) in group.items()])
+
+
+@click.command(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "SERVINGREPO",
+        "max_content_width": 100,
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+    epilog="""\b
+Examples:
+  servingrepo init
+  servingrepo promote runs/2026_05_10_baseline --model ranker
+  servingrepo rollback ranker --endpoint localhost:8500
+  servingrepo status --endpoint localhost:8500""",
+)
+@shared_options
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    is_eager=True,
+    expose_value=False,
+    callback=read_settings,
+    show_envvar=True,
+    help="Settings file. [default: servingrepo.toml here, else in the root]",
+)
+@click.version_option(servingrepo.__version__, message="servingrepo %(version)s")
+def main() -> None:
+    """Promote, prove, serve and roll back SavedModels in a TensorFlow Serving model repository.
+
+    Settings come from options, then SERVINGREPO_* variables, then servingrepo.toml.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; nothing a user can cause shows a traceback."""
+    app = App(json="--json" in arguments or os.environ.get("SERVINGREPO_JSON") in {"1", "true"})
+    try:
+        with terminated_by_sigterm():
+            main.main(list(arguments), prog_name="servingrepo", standalone_mode=False, obj=app)
+    except ServingRepoError as error:
+        app.failure(error)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    except click.UsageError as error:
+        return _usage(app, error)
+    except click.ClickException as error:
+        app.failure(UsageError(error.format_message()))
+        return USAGE
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: everything was put back or will be by the next command", err=True)
+        return 128 + signal.SIGINT
+    except Terminated:
+        click.echo("terminated: everything was put back or will be by the next command", err=True)
+        return 128 + signal.SIGTERM
+    except BrokenPipeError:
+        # Whoever read the output went away, as `head` does: nothing more to say.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:  # noqa: BLE001 - the last line: a bug is said to be one
+        traceback.print_exc()
+        app.failure(
+            ServingRepoError(
+                f"this is a mistake in servingrepo: {type(error).__name__}: {error}",
+                hint="please report it with the lines above; the next command cleans up if need be",
+            )
+        )
+        return BUG
+    return 0
+
+
+def _usage(app: App, error: click.UsageError) -> int:
+    hint = f"{error.ctx.command_path} --help" if error.ctx is not None else "servingrepo --help"
+    app.failure(UsageError(error.format_message(), hint=hint))
+    return USAGE
+
+
+@contextlib.contextmanager
+def terminated_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that every `finally` runs."""
+
+    def raise_it(_number: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    previous: Any = signal.signal(signal.SIGTERM, raise_it)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

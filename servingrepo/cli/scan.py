@@ -1,0 +1,65 @@
+"""servingrepo scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from servingrepo.cli.app import App, sized
+from servingrepo.cli.command import command as make
+from servingrepo.cli.signatures import signature_lines
+
+
+@make(
+    "scan",
+    examples="""
+    servingrepo scan runs/2026_05_10_baseline
+    servingrepo scan runs/estimator --saved-model export/best/1646034756""",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--saved-model",
+    type=click.Path(path_type=Path),
+    help="Which SavedModel of the run is meant, as a path in it.",
+)
+@click.pass_obj
+def command(app: App, run: Path, saved_model: Path | None) -> None:
+    """Say which SavedModel a run directory holds, what it promises, what is wrong with it, and what else lies there.
+
+    Exit code 0 means that `promote` would accept it as far as can be told without running it.
+    """
+    from servingrepo.rollout.promotion import refuse_defects
+    from servingrepo.rundir import scan_run
+    from servingrepo.savedmodel import inspect_export
+    from servingrepo.storage.tree import read_tree
+
+    found = scan_run(run, saved_model=saved_model)
+    export = Path(found.export)
+    inspection = inspect_export(export)
+    refuse_defects(inspection, export)
+    tree = read_tree(export, boundary=Path(found.run))
+    app.result(
+        {
+            "scan": found,
+            "inspection": inspection,
+            "files": len(tree.files),
+            "size": tree.size,
+        },
+        [
+            f"SavedModel    {found.export} ({found.kind})",
+            f"written by    TensorFlow {inspection.tensorflow_version or 'unknown'}",
+            f"size          {sized(tree.size)} in {len(tree.files)} files",
+            f"fingerprint   {'present' if inspection.fingerprint else 'absent'}",
+            *signature_lines(inspection.signatures),
+            *(f"note          {note}" for note in inspection.notes),
+            *(f"also there    {other}" for other in found.others),
+            *(
+                []
+                if found.complete
+                else ["note          the run is so large that only a part was looked at"]
+            ),
+            f"next          servingrepo promote {run} --model NAME",
+        ],
+        bare=found.export,
+    )

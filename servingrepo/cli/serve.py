@@ -1,0 +1,46 @@
+"""servingrepo serve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import command as make
+from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
+from servingrepo.cli.switches import switch_lines
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+
+
+@make(
+    "serve",
+    examples="""
+    servingrepo serve ranker@7
+    servingrepo serve ranker@latest --endpoint localhost:8500 --wait 30""",
+)
+@click.argument("reference", metavar="REF")
+@endpoint_option
+@wait_option
+@message_option
+@dry_run_option
+@click.pass_obj
+def command(
+    app: App,
+    reference: str,
+    endpoints: tuple[str, ...],
+    wait: float,
+    message: str,
+    dry_run: bool,
+) -> None:
+    """Serve a version: pin it in models.config.
+
+    With --endpoint the server first loads the new version beside the old one; models.config changes when the new
+    one answers, and the old one is dropped last. If that does not work within --wait seconds, everything is put
+    back. NAME alone means its latest good version.
+    """
+    done = app.open().serve(
+        reference, endpoints=endpoints, wait=wait, message=message, dry_run=dry_run
+    )
+    app.result(done, switch_lines(done), bare=done.served_after)

@@ -1,0 +1,89 @@
+"""servingrepo show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.app import App, sized, table
+from servingrepo.cli.command import command as make
+from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.signatures import signature_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.repository.listing import ModelDetails
+    from servingrepo.repository.records import VersionRecord
+
+
+@make(
+    "show",
+    examples="""
+    servingrepo show ranker
+    servingrepo show ranker@7
+    servingrepo show ranker@served --json""",
+)
+@click.argument("reference", metavar="REF")
+@click.pass_obj
+def command(app: App, reference: str) -> None:
+    """Show a model with its versions (NAME), or all that is known of one version (NAME@…)."""
+    repo = app.open()
+    if "@" in reference:
+        record = repo.show_version(reference)
+        app.result(record, _version(record), bare=record.version)
+        return
+    model = repo.show(reference)
+    app.result(
+        model, _model(model), bare="\n".join(str(row.version) for row in model.versions) or None
+    )
+
+
+def _model(model: ModelDetails) -> Iterator[str]:
+    served = model.served if model.served is not None else "nothing"
+    yield f"{model.model}: {served} is served; the highest number ever used is {model.highest}"
+    if model.hold is not None:
+        yield f"held by {model.hold.user}@{model.hold.host} since {model.hold.time}: {model.hold.reason or '-'}"
+    rows = [
+        [
+            row.version,
+            ", ".join(
+                [
+                    *(["served"] if row.served else ["pinned"] if row.pinned else []),
+                    *row.labels,
+                    *(["bad"] if row.bad else []),
+                ]
+            )
+            or "-",
+            row.created[:19],
+            row.by,
+            sized(row.size),
+            row.proof,
+            row.message or "-",
+        ]
+        for row in model.versions
+    ]
+    yield from table(["VERSION", "STATE", "CREATED", "BY", "SIZE", "PROOF", "MESSAGE"], rows)
+    for name in model.foreign:
+        yield f"foreign: {name} (no record: servingrepo did not publish it, and never touches it)"
+
+
+def _version(record: VersionRecord) -> Iterator[str]:
+    yield f"{record.model}@{record.version}"
+    yield f"  created       {record.created} by {record.user}@{record.host}"
+    if record.message:
+        yield f"  message       {record.message}"
+    yield f"  run           {record.source.run}"
+    yield f"  export        {record.source.export} ({record.source.kind})"
+    for key, value in sorted(record.source.provenance.items()):
+        yield f"    {key:<11} {value}"
+    yield f"  content       {record.digest}"
+    yield f"  size          {sized(record.size)} in {len(record.manifest.files)} files"
+    yield f"  TensorFlow    {record.tensorflow or 'unknown'}"
+    yield f"  fingerprint   {'present' if record.fingerprint is not None else 'absent'}"
+    yield from (f"  {line}" for line in signature_lines(record.signatures))
+    if not record.proofs:
+        yield "  proof         not checked"
+    for proof in record.proofs:
+        yield from proof_lines(proof)

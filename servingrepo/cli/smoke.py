@@ -1,0 +1,63 @@
+"""servingrepo smoke."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import command as make
+from servingrepo.cli.options import engine_options
+from servingrepo.cli.proofs import proof_lines
+from servingrepo.errors import SmokeFailed
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+
+
+@make(
+    "smoke",
+    examples="""
+    servingrepo smoke ranker@latest
+    servingrepo smoke ./runs/2026_05_10_baseline --case requests.json
+    servingrepo smoke ranker --strict""",
+)
+@click.argument("subject", metavar="REF|PATH")
+@click.option(
+    "--strict", is_flag=True, help="Every signature must be proven, none left inconclusive."
+)
+@engine_options
+@click.pass_obj
+def command(
+    app: App,
+    subject: str,
+    strict: bool,
+    engine: str,
+    timeout: float,
+    cases: tuple[Path, ...],
+) -> None:
+    """Serve a version, or an export that was never published, in a child process and send it requests.
+
+    At least one request per signature, made up from what the signature and the graph say, or taken from --case
+    files. Nothing is changed or recorded. NAME alone means its served version, else its latest; a path has a
+    slash in it.
+    """
+    from servingrepo.api import is_path
+    from servingrepo.rollout.trial import smoke_path
+    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.smoke import judge, load_cases
+
+    if is_path(subject):
+        loaded = tuple(case for file in cases for case in load_cases(file))
+        proof = smoke_path(Path(subject), engine=EmbeddedEngine(), cases=loaded, timeout=timeout)
+    else:
+        proof = app.open().smoke(subject, cases=cases, timeout=timeout)
+    try:
+        judge(proof.report, strict=strict)
+    except SmokeFailed as failed:
+        failed.details["proof"] = proof
+        if not app.json:
+            app.result(proof, [subject, *proof_lines(proof)])
+        raise
+    app.result(proof, [subject, *proof_lines(proof)], bare="ok")

@@ -1,0 +1,44 @@
+"""What serve, unserve and rollback print: from > to, what is live now, and what to type next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.cli.app import pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.rollout.serving import Switched
+
+
+def switch_lines(done: Switched) -> Iterator[str]:
+    """Yield the lines for people."""
+    old = done.served_before if done.served_before is not None else "nothing"
+    new = done.served_after if done.served_after is not None else "nothing"
+    dry = "dry run, nothing was changed: " if done.dry_run else ""
+    if done.changed:
+        yield f"{dry}{done.model}: {old} > {new}"
+    else:
+        yield f"{dry}{done.model}: {new}, as before"
+    if len(done.after) > 1:
+        yield f"  pinned       {pinned(done.after)}"
+    for label, version in sorted(done.labels.items()):
+        yield f"  label        {label} is {version}"
+    for one in done.endpoints:
+        yield f"  live         {one.endpoint}: {one.outcome}"
+    if not done.endpoints and not done.dry_run:
+        yield "  live         not checked: no --endpoint was given; servers that poll models.config follow it"
+    if done.marked_bad is not None:
+        would = "would be " if done.dry_run else ""
+        yield (
+            f"  marked bad   {would}{done.marked_bad}: no pipeline brings it back "
+            f"(servingrepo mark-bad {done.model}@{done.marked_bad} --clear does)"
+        )
+    if done.held:
+        yield "  held         promotions do not re-point this model"
+    yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
+
+
+def _endpoints(done: Switched) -> str:
+    return "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)

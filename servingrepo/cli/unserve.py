@@ -1,0 +1,41 @@
+"""servingrepo unserve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import command as make
+from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
+from servingrepo.cli.switches import switch_lines
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+
+
+@make(
+    "unserve",
+    examples="""
+    servingrepo unserve ranker -m "retired"
+    servingrepo unserve ranker --endpoint localhost:8500""",
+)
+@click.argument("model", metavar="NAME")
+@endpoint_option
+@wait_option
+@message_option
+@dry_run_option
+@click.pass_obj
+def command(
+    app: App,
+    model: str,
+    endpoints: tuple[str, ...],
+    wait: float,
+    message: str,
+    dry_run: bool,
+) -> None:
+    """Serve no version of a model: take it out of models.config. Its versions stay on disk."""
+    done = app.open().unserve(
+        model, endpoints=endpoints, wait=wait, message=message, dry_run=dry_run
+    )
+    app.result(done, switch_lines(done), bare="")

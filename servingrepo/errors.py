@@ -1,0 +1,390 @@
+"""Every error that servingrepo raises on purpose.
+
+Job of this room: say what went wrong so that a person can act and a script can branch. An error carries a
+`slug` (stable, for scripts), an exit code (in bands of ten by cause), whether a retry can help, a message
+(what happened, to which path, version or endpoint), a hint (what to do next) and, where one look found
+several things, all of them as `problems`. The README's table of exit codes is generated from these classes.
+It imports nothing and prints nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+
+class ServingRepoError(Exception):
+    """The root of all errors of servingrepo; only subclasses are raised."""
+
+    slug: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+    summary: ClassVar[str] = "servingrepo's own mistake: please report it"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        problems: Iterable[str] = (),
+        log: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember what happened.
+
+        Args:
+            message: What happened and to what, in one line.
+            hint: What to do next, in one line.
+            problems: Everything that was found, when there is more than one thing to say.
+            log: The last lines of a server's log that explain the failure.
+            details: Values for `--json`, JSON-encodable.
+        """
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.problems = tuple(problems)
+        self.log = log
+        self.details = dict(details or {})
+
+
+class UsageError(ServingRepoError):
+    """The command line cannot be understood."""
+
+    slug = "usage"
+    exit_code = 2
+    summary = "the command line cannot be understood"
+
+
+# 10s: settings ------------------------------------------------------------------------------------
+
+
+class SettingsError(ServingRepoError):
+    """A setting, from the environment or servingrepo.toml, is not usable."""
+
+    slug = "bad-setting"
+    exit_code = 10
+    summary = "a setting or the settings file is not usable"
+
+
+class BadName(ServingRepoError):
+    """A model name or label that TensorFlow Serving, a URL or the file system would trip over."""
+
+    slug = "bad-name"
+    exit_code = 11
+    summary = "a model name or label is not allowed"
+
+
+class BadVersionNumber(ServingRepoError):
+    """A version number that is not a positive int64 in its plain decimal form."""
+
+    slug = "bad-version-number"
+    exit_code = 12
+    summary = "a version number is not a positive int64 in plain decimal form"
+
+
+class BadReference(ServingRepoError):
+    """A reference such as NAME@7 that cannot be read."""
+
+    slug = "bad-reference"
+    exit_code = 13
+    summary = "a reference like NAME@7 cannot be read"
+
+
+# 20s: the export is bad ---------------------------------------------------------------------------
+
+
+class NoSavedModel(ServingRepoError):
+    """There is no SavedModel in the run; the message says what there is instead."""
+
+    slug = "no-saved-model"
+    exit_code = 20
+    summary = "the run has no SavedModel (the message says what it has)"
+
+
+class AmbiguousExport(ServingRepoError):
+    """The run holds several SavedModels and nothing says which one is meant."""
+
+    slug = "ambiguous-export"
+    exit_code = 21
+    summary = "the run has several SavedModels; choose with --saved-model"
+
+
+class DamagedExport(ServingRepoError):
+    """Files of the SavedModel are missing, truncated or unreadable as what they should be."""
+
+    slug = "damaged-export"
+    exit_code = 22
+    summary = "the SavedModel is damaged or incomplete"
+
+
+class UnsupportedExport(ServingRepoError):
+    """A whole SavedModel that a TensorFlow Serving on CPUs cannot serve."""
+
+    slug = "unsupported-export"
+    exit_code = 23
+    summary = "TensorFlow Serving cannot serve this SavedModel"
+
+
+class UnsafeExport(ServingRepoError):
+    """The export holds something that must not be published: links that leave it, devices, sockets."""
+
+    slug = "unsafe-export"
+    exit_code = 24
+    summary = "the export has links that leave it, or files that are no files"
+
+
+class SourceChanged(ServingRepoError):
+    """The run directory changed while it was read."""
+
+    slug = "source-changed"
+    exit_code = 25
+    retryable = True
+    summary = "the run changed while it was copied: is training still writing?"
+
+
+# 30s: the state of the repository -----------------------------------------------------------------
+
+
+class NoRepository(ServingRepoError):
+    """The root is not a model repository of servingrepo."""
+
+    slug = "no-repository"
+    exit_code = 30
+    summary = "the root is not a servingrepo repository"
+
+
+class NewerFormat(ServingRepoError):
+    """The repository was written by a newer servingrepo."""
+
+    slug = "newer-format"
+    exit_code = 31
+    summary = "the repository was written by a newer servingrepo"
+
+
+class NoSuchVersion(ServingRepoError):
+    """A model or version that is not there."""
+
+    slug = "no-such-version"
+    exit_code = 32
+    summary = "the model or version does not exist"
+
+
+class NumberUsed(ServingRepoError):
+    """A version number that is taken, or was: numbers are never used twice."""
+
+    slug = "number-used"
+    exit_code = 33
+    summary = "the version number was used before; numbers are never used twice"
+
+
+class VersionBad(ServingRepoError):
+    """The version, or its content, is marked bad."""
+
+    slug = "version-bad"
+    exit_code = 34
+    summary = "the version or its content is marked bad"
+
+
+class VersionDamaged(ServingRepoError):
+    """A published version is not what its record says."""
+
+    slug = "version-damaged"
+    exit_code = 35
+    summary = "a published version is not what its record says"
+
+
+class ConfigInvalid(ServingRepoError):
+    """models.config, or a change to it, is one that TensorFlow Serving would refuse or hang on."""
+
+    slug = "config-invalid"
+    exit_code = 36
+    summary = "models.config is one that TensorFlow Serving would refuse or hang on"
+
+
+class ConfigEdited(ServingRepoError):
+    """models.config was changed by somebody else; it is never overwritten silently."""
+
+    slug = "config-edited"
+    exit_code = 37
+    summary = "models.config was edited by hand"
+
+
+class NothingToRollBack(ServingRepoError):
+    """There is no earlier version that exists and is not marked bad."""
+
+    slug = "nothing-to-roll-back"
+    exit_code = 38
+    summary = "there is no earlier good version to roll back to"
+
+
+class RepositoryDamaged(ServingRepoError):
+    """The repository holds what it should not: an unreadable record, a SavedModel without a number."""
+
+    slug = "repository-damaged"
+    exit_code = 39
+    summary = "the repository holds what it should not: an unreadable record, a flat SavedModel"
+
+
+# 40s: others are working --------------------------------------------------------------------------
+
+
+class Locked(ServingRepoError):
+    """Another process holds the repository's lock."""
+
+    slug = "locked"
+    exit_code = 40
+    retryable = True
+    summary = "another process holds the lock (the message says which)"
+
+
+class Interrupted(ServingRepoError):
+    """Somebody else's recovery swept this command's work away while it ran."""
+
+    slug = "swept"
+    exit_code = 41
+    retryable = True
+    summary = "the command's staging directory was swept by a recovery elsewhere"
+
+
+# 50s: storage -------------------------------------------------------------------------------------
+
+
+class StorageFailed(ServingRepoError):
+    """The file system refused to read or write."""
+
+    slug = "storage-failed"
+    exit_code = 50
+    summary = "the file system refused to read or write"
+
+
+class NoSpace(StorageFailed):
+    """There is not enough room for the version."""
+
+    slug = "no-space"
+    exit_code = 51
+    summary = "there is not enough space"
+
+
+class NoPermission(StorageFailed):
+    """The file system says no to this user."""
+
+    slug = "no-permission"
+    exit_code = 52
+    summary = "this user may not read or write there"
+
+
+# 60s: engines and servers -------------------------------------------------------------------------
+
+
+class EngineUnavailable(ServingRepoError):
+    """The engine cannot be used on this machine."""
+
+    slug = "engine-unavailable"
+    exit_code = 60
+    summary = "the engine cannot be used on this machine"
+
+
+class PortInUse(ServingRepoError):
+    """Something else listens on the port."""
+
+    slug = "port-in-use"
+    exit_code = 61
+    summary = "something else listens on the port"
+
+
+class ServerDied(ServingRepoError):
+    """The server process ended when it should have been serving."""
+
+    slug = "server-died"
+    exit_code = 62
+    summary = "the server ended when it should have been serving"
+
+
+class ServerTimeout(ServingRepoError):
+    """The server did not get there within the time given."""
+
+    slug = "server-timeout"
+    exit_code = 63
+    retryable = True
+    summary = "the server did not get there in time"
+
+
+class LoadFailed(ServingRepoError):
+    """The server refused to load the version."""
+
+    slug = "load-failed"
+    exit_code = 64
+    summary = "the server refused to load the version"
+
+
+class EndpointUnreachable(ServingRepoError):
+    """Nothing that speaks TensorFlow Serving's gRPC answers at the endpoint."""
+
+    slug = "endpoint-unreachable"
+    exit_code = 65
+    retryable = True
+    summary = "no TensorFlow Serving answers at the endpoint"
+
+
+class RequestRefused(ServingRepoError):
+    """A server answered a request with an error: `code` is gRPC's name for it, `text` its message."""
+
+    slug = "request-refused"
+    exit_code = 66
+    summary = "the server answered with an error"
+
+    def __init__(self, message: str, *, code: str, text: str, hint: str | None = None) -> None:
+        """Remember the server's own code and words beside our message."""
+        super().__init__(message, hint=hint, details={"code": code, "text": text})
+        self.code = code
+        self.text = text
+
+
+class SwitchFailed(ServingRepoError):
+    """Live servers could not be moved to the new version; the message says where they are now."""
+
+    slug = "switch-failed"
+    exit_code = 67
+    summary = "live servers could not be switched (the message says where they are)"
+
+
+class NotConverged(ServingRepoError):
+    """`status --wait` gave up: disk, config and servers do not agree."""
+
+    slug = "not-converged"
+    exit_code = 68
+    retryable = True
+    summary = "disk, config and servers do not agree"
+
+
+# 70s: smoke ---------------------------------------------------------------------------------------
+
+
+class SmokeFailed(ServingRepoError):
+    """A smoke request failed, or nothing was proven."""
+
+    slug = "smoke-failed"
+    exit_code = 70
+    summary = "the smoke test failed, or nothing was proven"
+
+
+class BadCase(ServingRepoError):
+    """A smoke case file that cannot be read or does not fit the model."""
+
+    slug = "bad-case"
+    exit_code = 71
+    summary = "a smoke case file cannot be used"
+
+
+def every_error() -> Iterator[type[ServingRepoError]]:
+    """Yield every error class that can be raised, by exit code: the README's table is made from it."""
+
+    def walk(kind: type[ServingRepoError]) -> Iterator[type[ServingRepoError]]:
+        for child in kind.__subclasses__():
+            yield child
+            yield from walk(child)
+
+    kinds: set[type[ServingRepoError]] = {ServingRepoError, *walk(ServingRepoError)}
+    yield from sorted(kinds, key=lambda kind: kind.exit_code)

@@ -1,0 +1,62 @@
+"""The model_config value: read, edit, check and render what `models.config` says.
+
+Text in, text out. This room touches no disk and no server: facts about the disk come as arguments.
+"""
+
+from servingrepo.modelconfig.checks import check
+from servingrepo.modelconfig.disk import DiskFacts, EntryKind
+from servingrepo.modelconfig.edits import drop, pin
+from servingrepo.modelconfig.findings import Finding
+from servingrepo.modelconfig.names import (
+    CONFIG_FILE,
+    MAX_VERSION,
+    check_label,
+    check_name,
+    is_label,
+    is_model_name,
+    names_by_version,
+    parse_version,
+    version_of_entry,
+)
+from servingrepo.modelconfig.stamp import Stamp, read_stamp, stamp
+from servingrepo.modelconfig.value import (
+    EMPTY,
+    Entry,
+    ModelConfig,
+    diff,
+    entry,
+    models,
+    parse,
+    render,
+    to_proto,
+)
+
+__all__ = [
+    "CONFIG_FILE",
+    "EMPTY",
+    "MAX_VERSION",
+    "DiskFacts",
+    "Entry",
+    "EntryKind",
+    "Finding",
+    "ModelConfig",
+    "Stamp",
+    "check",
+    "check_label",
+    "check_name",
+    "diff",
+    "drop",
+    "entry",
+    "is_label",
+    "is_model_name",
+    "models",
+    "names_by_version",
+    "parse",
+    "parse_version",
+    "pin",
+    "read_stamp",
+    "render",
+    "stamp",
+    "to_proto",
+    "version_of_entry",
+]

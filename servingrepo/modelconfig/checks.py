@@ -1,0 +1,224 @@
+"""Every mistake in a config that TensorFlow Serving refuses, hangs on, or takes in silence.
+
+`check` only finds and explains: it raises nothing and repairs nothing. What is on disk comes as an argument,
+because the server's paths and this machine's need not be the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.errors import BadName
+from servingrepo.modelconfig.disk import check_disk
+from servingrepo.modelconfig.findings import Finding, error, warning
+from servingrepo.modelconfig.names import check_label, check_name
+from servingrepo.modelconfig.paths import PLATFORM, same_base_path, why_not_a_base_path
+from servingrepo.modelconfig.value import models
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from servingrepo.modelconfig.disk import DiskFacts
+    from servingrepo.modelconfig.value import Entry, ModelConfig
+
+__all__ = ["check"]
+
+_TYPE_UNSPECIFIED, _TYPE_TENSORFLOW, _TYPE_OTHER = (
+    0,
+    1,
+    2,
+)  # enum ModelType, model_server_config.proto
+
+
+def check(
+    config: ModelConfig, *, disk: Mapping[str, DiskFacts] | None = None
+) -> tuple[Finding, ...]:
+    """Find every mistake, in the config's order.
+
+    Labels need a server started with `--allow_version_labels_for_unavailable_models=true`; that is a
+    matter of the server's flags and not found here.
+
+    Args:
+        config: What to check.
+        disk: The facts by base path as the config writes it. A base path that is not in there is reported as
+            not checked; None leaves the disk out altogether.
+    """
+    if config.proto.WhichOneof("config") == "custom_model_config":
+        return (
+            error(
+                "",
+                "custom_model_config",
+                "tensorflow_model_server aborts on it",
+                "use model_config_list instead",
+            ),
+        )
+    if config.proto.WhichOneof("config") is None:
+        return (
+            warning(
+                "",
+                "model_config_list",
+                "nothing is set: fine when a server starts, but refused as a reload",
+                "write: model_config_list {}",
+            ),
+        )
+    return tuple(_findings(config, disk))
+
+
+def _findings(config: ModelConfig, disk: Mapping[str, DiskFacts] | None) -> Iterator[Finding]:
+    entries = models(config)
+    yield from _check_between_models(entries)
+    for proto, entry in zip(config.proto.model_config_list.config, entries, strict=True):
+        path = why_not_a_base_path(entry.base_path)
+        yield from _check_name(entry.name)
+        if path is not None:
+            shown = f"{entry.base_path!r} {path[0]}" if entry.base_path else path[0]
+            yield error(entry.name, "base_path", shown, path[1])
+        yield from _check_platform(proto)
+        yield from _check_logging(proto)
+        yield from _check_policy(proto, entry)
+        yield from _check_labels(entry)
+        for model, label in config.repeated_labels:
+            if model == entry.name:
+                yield error(
+                    model,
+                    "version_labels",
+                    f"label {label!r} is given more than once: the server takes the last one in silence",
+                    "keep one of them",
+                )
+        if disk is not None and path is None:
+            yield from check_disk(entry, disk.get(entry.base_path))
+
+
+def _check_between_models(entries: tuple[Entry, ...]) -> Iterator[Finding]:
+    for name, count in Counter(entry.name for entry in entries).items():
+        if count > 1:
+            yield error(
+                name,
+                "name",
+                f"the model is listed {count} times: the server refuses the whole config",
+                "take all but one of its entries out",
+            )
+    by_path: dict[str, list[str]] = {}
+    for entry in entries:
+        names = by_path.setdefault(same_base_path(entry.base_path), [])
+        if entry.base_path and entry.name not in names:
+            names.append(entry.name)
+    for names in by_path.values():
+        for name in names[1:]:
+            yield warning(
+                name,
+                "base_path",
+                f"model {names[0]} has the same base path: both load the same versions",
+                "give each model a directory of its own",
+            )
+
+
+def _check_name(name: str) -> Iterator[Finding]:
+    try:
+        check_name(name)
+    except BadName as why:
+        message, hint = why.message, why.hint or ""
+    else:
+        return
+    if not name:
+        yield error(name, "name", "is empty: no request can reach the model", hint)
+    elif "/" in name or ":" in name:
+        # NAME in /v1/models/NAME:predict is one or more characters other than / and : (http_rest_api_util.cc)
+        yield error(name, "name", f"{message}; no URL of the REST API reaches it", hint)
+    else:
+        yield warning(name, "name", message, hint)
+
+
+def _check_platform(proto: Any) -> Iterator[Finding]:
+    name, kind, platform = proto.name, proto.model_type, proto.model_platform
+    write = f'write model_platform: "{PLATFORM}"'
+    if kind == _TYPE_UNSPECIFIED and not platform:
+        yield error(
+            name,
+            "model_platform",
+            "is missing: the server refuses the config, and after a reload with it every later reload too"
+            " until it restarts",
+            write,
+        )
+    if kind != _TYPE_UNSPECIFIED and platform:
+        yield error(
+            name, "model_type", "is set beside model_platform: the server refuses both", "remove it"
+        )
+    elif kind == _TYPE_TENSORFLOW:
+        yield warning(name, "model_type", "is deprecated", f"{write} instead")
+    elif kind == _TYPE_OTHER:
+        yield error(name, "model_type", "OTHER is not supported by the server", f"{write} instead")
+    if kind not in {_TYPE_UNSPECIFIED, _TYPE_TENSORFLOW, _TYPE_OTHER}:
+        yield error(name, "model_type", f"{kind} is no model type", f"{write} instead")
+    if platform and platform != PLATFORM:
+        yield error(
+            name,
+            "model_platform",
+            f"{platform!r} is not supported by the server, which knows only {PLATFORM!r}",
+            write,
+        )
+
+
+def _check_logging(proto: Any) -> Iterator[Finding]:
+    if proto.HasField("logging_config"):
+        yield error(
+            proto.name,
+            "logging_config",
+            "the stock server has no request logger: it exits at the start, and a reload fails after its"
+            " models were changed",
+            "remove it, even if it is empty",
+        )
+
+
+def _check_policy(proto: Any, entry: Entry) -> Iterator[Finding]:
+    field = "model_version_policy"
+    if entry.policy != "specific":
+        policy = "no policy" if entry.policy == "default" else f"policy {entry.policy}"
+        yield warning(
+            entry.name,
+            field,
+            f"{policy}: a version is served as soon as its directory appears, proven or not",
+            "pin versions with specific",
+        )
+        if entry.policy == "latest" and proto.model_version_policy.latest.num_versions == 0:
+            yield warning(
+                entry.name, field, "latest 0 versions: the server takes it for 1", "num_versions: 1"
+            )
+        return
+    if not entry.versions:
+        yield error(
+            entry.name,
+            field,
+            "specific without versions: the server unloads every version of the model",
+            "name at least one version, or take the model out",
+        )
+    for number, count in sorted(Counter(proto.model_version_policy.specific.versions).items()):
+        if count > 1:
+            yield warning(
+                entry.name, field, f"version {number} is listed {count} times", "list it once"
+            )
+        if number < 0:
+            yield error(
+                entry.name, field, f"version {number} is negative", "versions are 1, 2, 3, …"
+            )
+        if number == 0:
+            yield warning(
+                entry.name, field, "version 0 is one to the server only", "versions begin at 1"
+            )
+
+
+def _check_labels(entry: Entry) -> Iterator[Finding]:
+    for label, version in entry.labels.items():
+        try:
+            check_label(label)
+        except BadName as why:
+            yield error(entry.name, "version_labels", why.message, why.hint or "")
+        if entry.policy == "specific" and version not in entry.versions:
+            yield error(
+                entry.name,
+                "version_labels",
+                f"label {label!r} is on version {version}, which is not pinned: its requests find"
+                " nothing, or the config is refused",
+                "pin that version too, or move the label",
+            )

@@ -1,0 +1,46 @@
+"""Base paths and platforms: what tensorflow_model_server, as it is published, takes."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+__all__ = ["PLATFORM", "same_base_path", "why_not_a_base_path"]
+
+PLATFORM = "tensorflow"
+"""The only platform of the stock binary (model_servers/platform_config_util.cc)."""
+
+_URI = re.compile(r"(?P<scheme>[A-Za-z][0-9A-Za-z.]*)://")
+_SCHEMES = {"file", "gs", "ram"}
+_SCHEMES_GONE = {"s3", "hdfs", "viewfs", "har"}
+
+
+def why_not_a_base_path(base_path: str) -> tuple[str, str] | None:
+    """Say why the server would refuse a base path or never find it, and what to do; None if it is fine.
+
+    The server itself checks only that the path is absolute or a URI (server_core.cc). Its file systems are
+    the local one and gs://; with another scheme it finds nothing there, and so for no other model either.
+    """
+    write = "write the absolute path of the model's directory as the server sees it"
+    uri = _URI.match(base_path)
+    if not base_path:
+        return "is empty", write
+    if uri is not None and uri["scheme"] not in _SCHEMES:
+        gone = uri["scheme"] in _SCHEMES_GONE
+        why = "no longer has" if gone else "does not have"
+        return f"has the scheme {uri[0]}, which the published server {why}", write
+    if base_path.startswith("~"):
+        return "begins with ~, which the server does not expand", write
+    if uri is None and not base_path.startswith("/"):
+        return "is not absolute", write
+    return None
+
+
+def same_base_path(base_path: str) -> str:
+    """Return the form in which two spellings of one base path are equal: `/models/a/` and `/models//a`."""
+    uri = _URI.match(base_path)
+    scheme = uri[0] if uri is not None else ""
+    path = base_path[len(scheme) :]
+    return ("" if scheme == "file://" else scheme) + (
+        "/" + posixpath.normpath(path).lstrip("/") if path.startswith("/") else path.rstrip("/")
+    )

@@ -1,0 +1,255 @@
+"""Changes that are recorded: an intent before, a line of history after, and recovery in between.
+
+Every writing command runs inside `recorded`. Whatever ends it, what is left is settled by the same function:
+if its change has happened, history is finished; if not, nothing of it stays. `recover` does that for
+commands that died. It never changes what is served.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import ConfigInvalid, ServingRepoError
+from servingrepo.repository import history, journal
+from servingrepo.repository.history import Event
+from servingrepo.repository.journal import Intent
+from servingrepo.repository.layout import STAGING_NAME
+from servingrepo.repository.records import BadMark, ModelState
+from servingrepo.repository.repository import (
+    Repository,
+    load_record,
+    load_state,
+    locked,
+    me,
+    names_on_disk,
+    save_state,
+)
+from servingrepo.repository.served import pins, read_config
+from servingrepo.storage.disk import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """One thing that recovery did."""
+
+    txid: str
+    command: str
+    model: str
+    version: int | None
+    outcome: str
+
+
+def new_event(
+    repo: Repository,
+    *,
+    txid: str,
+    action: str,
+    model: str,
+    version: int | None = None,
+    before: tuple[int, ...] = (),
+    after: tuple[int, ...] = (),
+    why: str = "",
+    run: str = "",
+    proof: str = "",
+    marked_bad: int | None = None,
+    endpoints: tuple[str, ...] = (),
+) -> Event:
+    """Return an event of now, by whoever runs this process."""
+    owner = me()
+    return Event(
+        id=txid,
+        time=repo.now(),
+        action=action,
+        model=model,
+        version=version,
+        before=before,
+        after=after,
+        user=owner.user,
+        host=owner.host,
+        why=why,
+        run=run,
+        proof=proof,
+        marked_bad=marked_bad,
+        endpoints=endpoints,
+    )
+
+
+@contextmanager
+def writing(repo: Repository, *, dry_run: bool = False) -> Iterator[None]:
+    """Hold the lock, with what dead commands left settled first; a dry run only reads, so needs neither.
+
+    Raises:
+        Locked: Another process holds the lock.
+    """
+    if dry_run:
+        yield
+        return
+    with locked(repo):
+        recover(repo)
+        yield
+
+
+@contextmanager
+def recorded(repo: Repository, event: Event) -> Iterator[None]:
+    """Make one change inside the block: intent before it, history after it.
+
+    The caller holds the lock. If the block raises, history is finished where the change has happened
+    all the same, and the intent goes.
+    """
+    intent = Intent(txid=event.id, command=event.action, owner=me(), model=event.model, event=event)
+    path = repo.layout.intent(event.id)
+    with journal.declare(repo.disk, path, intent):
+        try:
+            yield
+            history.append(repo.disk, repo.layout.history, event)
+        except BaseException:
+            # What cannot be settled now (a full disk, say) is left to the next writer.
+            with suppress(ServingRepoError):
+                settle(repo, intent)
+            raise
+
+
+def recover(repo: Repository) -> tuple[Recovered, ...]:
+    """Settle what dead commands left; the caller holds the lock.
+
+    Staging directories and records without an intent go too: their command died while cleaning up.
+    """
+    done: list[Recovered] = []
+    alive: set[str] = set()
+    for intent, is_alive in journal.read_all(repo.layout.journal):
+        if is_alive:
+            alive.add(intent.txid)
+            continue
+        outcome = settle(repo, intent)
+        done.append(Recovered(intent.txid, intent.command, intent.model, intent.version, outcome))
+    done.extend(_sweep(repo, alive))
+    return tuple(done)
+
+
+def settle(repo: Repository, intent: Intent) -> str:
+    """Finish or drop what one command began, then remove its intent; say what was done."""
+    event = intent.event if intent.event is not None else _promotion_event(repo, intent)
+    happened = event is not None and _has_happened(repo, intent, event)
+    if event is not None and happened:
+        _finish(repo, event)
+        outcome = "it had happened: history finished"
+    else:
+        outcome = "it had not happened: dropped"
+    if intent.command == "promote":
+        if not happened and intent.version is not None:
+            _drop_record(repo, intent)
+        repo.disk.step("settle.before-staging-removal")
+        repo.disk.remove_tree(repo.layout.staging(intent.model, intent.txid))
+    repo.disk.step("settle.before-intent-removal")
+    repo.disk.remove_file(repo.layout.intent(intent.txid))
+    return outcome
+
+
+def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
+    """Reconstruct the event of a promotion that died after C1, from its record and the config."""
+    if intent.version is None:
+        return None
+    record = load_record(repo, intent.model, intent.version)
+    if record is None or record.txid != intent.txid:
+        return None
+    now_pinned = pins(read_config(repo).config, intent.model)
+    last = None
+    for event in history.read(repo.layout.history, model=intent.model):
+        last = event
+    return Event(
+        id=intent.txid,
+        time=record.created,
+        action="promote",
+        model=intent.model,
+        version=intent.version,
+        before=last.after if last is not None else (),
+        after=now_pinned,
+        user=record.user,
+        host=record.host,
+        why=record.message,
+        run=record.source.run,
+    )
+
+
+def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
+    state = load_state(repo, event.model)
+    match event.action:
+        case "promote":
+            return repo.layout.version(event.model, event.version or 0).is_dir()
+        case "mark-bad":
+            return state is not None and _mark_time(state, event.version) == event.time
+        case "clear-bad":
+            return state is not None and event.version not in state.bad
+        case "hold":
+            return state is not None and state.hold is not None and state.hold.time == event.time
+        case "release-hold":
+            return state is not None and state.hold is None
+        case _:
+            # A file that cannot be read says nothing: the change was not seen to happen.
+            with suppress(ConfigInvalid):
+                found = pins(read_config(repo).config, intent.model)
+                return found == event.after and event.before != event.after
+            return False
+
+
+def _mark_time(state: ModelState, version: int | None) -> str | None:
+    mark = state.bad.get(version) if version is not None else None
+    return mark.time if mark is not None else None
+
+
+def _finish(repo: Repository, event: Event) -> None:
+    """Do what follows the change itself: the bad mark of a rollback, the line of history."""
+    state = load_state(repo, event.model)
+    if event.marked_bad is not None and state is not None and event.marked_bad not in state.bad:
+        save_state(repo, with_bad_mark(repo, state, event.marked_bad, event))
+    known = any(old.id == event.id for old in history.read(repo.layout.history, model=event.model))
+    if not known:
+        finished = msgspec.structs.replace(event, recovered=True)
+        history.append(repo.disk, repo.layout.history, finished)
+
+
+def with_bad_mark(repo: Repository, state: ModelState, version: int, event: Event) -> ModelState:
+    """Return the state with a version marked bad, as an event says."""
+    record = load_record(repo, state.name, version)
+    mark = BadMark(
+        digest=record.digest if record is not None else "",
+        reason=event.why,
+        user=event.user,
+        host=event.host,
+        time=event.time,
+    )
+    return msgspec.structs.replace(state, bad={**state.bad, version: mark})
+
+
+def _drop_record(repo: Repository, intent: Intent) -> None:
+    """Remove the record of a version that never appeared."""
+    version = intent.version or 0
+    record = load_record(repo, intent.model, version)
+    directory = repo.layout.version(intent.model, version)
+    if record is not None and record.txid == intent.txid and not directory.exists():
+        repo.disk.remove_file(repo.layout.record(intent.model, version))
+
+
+def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
+    """Remove staging directories that no live command owns."""
+    with storage_errors("read", repo.layout.models):
+        bases = sorted(path for path in repo.layout.models.iterdir() if path.is_dir())
+    for base in bases:
+        staging = base / STAGING_NAME
+        try:
+            left = sorted(path.name for path in staging.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for txid in left:
+            if txid not in alive:
+                repo.disk.remove_tree(staging / txid)
+                yield Recovered(txid, "promote", base.name, None, "left staging directory removed")
+        if load_state(repo, base.name) is None and names_on_disk(repo, base.name) == {}:
+            with suppress(OSError):
+                staging.rmdir()
+                base.rmdir()

@@ -1,0 +1,94 @@
+"""Where everything of a repository lies on disk. Pure paths: nothing here looks or writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+CONFIG_NAME = "models.config"
+STAGING_NAME = ".staging"
+TRASH_NAME = ".trash"
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The paths below one root."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        """What servers mount, as a directory."""
+        return self.root / "models"
+
+    @property
+    def config(self) -> Path:
+        """What servers read; the only record of what is served."""
+        return self.models / CONFIG_NAME
+
+    @property
+    def own(self) -> Path:
+        """Our records: beside the models, never in them."""
+        return self.root / ".servingrepo"
+
+    @property
+    def format(self) -> Path:
+        """The marker that makes a directory a repository."""
+        return self.own / "format.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose flock is the repository's lock."""
+        return self.own / "lock"
+
+    @property
+    def journal(self) -> Path:
+        """Intents of commands that are running, or died."""
+        return self.own / "journal"
+
+    @property
+    def history(self) -> Path:
+        """One line per event, append-only."""
+        return self.own / "history.jsonl"
+
+    @property
+    def last_config(self) -> Path:
+        """A copy of the models.config that we wrote last: only to show what an edit by hand changed."""
+        return self.own / CONFIG_NAME
+
+    @property
+    def states(self) -> Path:
+        """The folder of model states and records."""
+        return self.own / "models"
+
+    def state(self, model: str) -> Path:
+        """Say where the state of a model is."""
+        return self.states / f"{model}.json"
+
+    def records(self, model: str) -> Path:
+        """Say where the records of a model's versions are."""
+        return self.states / model
+
+    def record(self, model: str, version: int) -> Path:
+        """Say where one version's record is."""
+        return self.records(model) / f"{version}.json"
+
+    def model(self, model: str) -> Path:
+        """Say where a model's base path is, as we see it."""
+        return self.models / model
+
+    def version(self, model: str, version: int) -> Path:
+        """Say where a published version is."""
+        return self.models / model / str(version)
+
+    def staging(self, model: str, txid: str) -> Path:
+        """Say where one promotion stages.
+
+        The same file system as the target by construction, and no integer: TF Serving ignores it. The
+        version directory below it has its final number, so the staged copy is a base path to serve from.
+        """
+        return self.models / model / STAGING_NAME / txid
+
+    def intent(self, txid: str) -> Path:
+        """Say where an intent is."""
+        return self.journal / f"{txid}.json"

@@ -1,0 +1,137 @@
+"""What is in the repository, for people and scripts: reads records and the config, never the models."""
+
+from __future__ import annotations
+
+import msgspec
+
+from servingrepo.modelconfig import Entry, entry
+from servingrepo.repository.records import BadMark, Hold, RecordHead, VersionRecord, load
+from servingrepo.repository.repository import (
+    Repository,
+    model_names,
+    names_on_disk,
+    need_state,
+    need_version,
+    published_versions,
+)
+from servingrepo.repository.served import read_config
+
+
+class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in a line."""
+
+    model: str
+    served: int | None
+    pinned: tuple[int, ...]
+    labels: dict[str, int]
+    versions: tuple[int, ...]
+    foreign: tuple[int, ...]
+    bad: tuple[int, ...]
+    held: bool
+
+
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in a line. `proof` is "not checked" where nothing ran."""
+
+    version: int
+    created: str
+    by: str
+    run: str
+    size: int
+    message: str
+    proof: str
+    served: bool
+    pinned: bool
+    labels: tuple[str, ...]
+    bad: BadMark | None
+
+
+class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """One model with all its versions."""
+
+    model: str
+    served: int | None
+    highest: int
+    hold: Hold | None
+    labels: dict[str, int]
+    versions: tuple[VersionRow, ...]
+    foreign: tuple[str, ...]
+
+
+def list_models(repo: Repository) -> tuple[ModelRow, ...]:
+    """Return a row for each of our models, by name."""
+    config = read_config(repo).config
+    rows: list[ModelRow] = []
+    for name in model_names(repo):
+        state = need_state(repo, name)
+        found = entry(config, name)
+        versions = published_versions(repo, name)
+        rows.append(
+            ModelRow(
+                model=name,
+                served=_served(found),
+                pinned=found.versions if found is not None else (),
+                labels=found.labels if found is not None else {},
+                versions=versions,
+                foreign=tuple(sorted(set(names_on_disk(repo, name) or ()) - set(versions))),
+                bad=tuple(sorted(state.bad)),
+                held=state.hold is not None,
+            )
+        )
+    return tuple(rows)
+
+
+def show_model(repo: Repository, model: str) -> ModelDetails:
+    """Return one model with its versions, highest first.
+
+    Raises:
+        NoSuchVersion: There is no such model.
+    """
+    state = need_state(repo, model)
+    found = entry(read_config(repo).config, model)
+    labels = found.labels if found is not None else {}
+    rows: list[VersionRow] = []
+    for number in reversed(published_versions(repo, model)):
+        head = load(repo.layout.record(model, number), RecordHead)
+        if head is None:
+            continue
+        rows.append(
+            VersionRow(
+                version=number,
+                created=head.created,
+                by=f"{head.user}@{head.host}",
+                run=head.source.run,
+                size=head.size,
+                message=head.message,
+                proof="; ".join(f"{one.engine} ({one.server})" for one in head.proofs)
+                or "not checked",
+                served=number == _served(found),
+                pinned=found is not None and number in found.versions,
+                labels=tuple(sorted(label for label, at in labels.items() if at == number)),
+                bad=state.bad.get(number),
+            )
+        )
+    known = {row.version for row in rows}
+    on_disk = names_on_disk(repo, model) or {}
+    return ModelDetails(
+        model=model,
+        served=_served(found),
+        highest=state.highest,
+        hold=state.hold,
+        labels=labels,
+        versions=tuple(rows),
+        foreign=tuple(name for number in sorted(set(on_disk) - known) for name in on_disk[number]),
+    )
+
+
+def show_version(repo: Repository, model: str, version: int) -> VersionRecord:
+    """Return all that is known of one version.
+
+    Raises:
+        NoSuchVersion: There is no such version of ours.
+    """
+    return need_version(repo, model, version)
+
+
+def _served(found: Entry | None) -> int | None:
+    return max(found.versions, default=None) if found is not None else None

@@ -1,0 +1,85 @@
+"""Bad marks and holds: what people say of a model that its files do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import NoSuchVersion
+from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
+from servingrepo.repository.records import Hold
+from servingrepo.repository.repository import (
+    Repository,
+    need_state,
+    need_version,
+    new_txid,
+    save_state,
+)
+
+if TYPE_CHECKING:
+    from servingrepo.repository.history import Event
+
+
+def mark_bad(repo: Repository, model: str, version: int, *, reason: str, dry_run: bool) -> Event:
+    """Mark a version bad: it is not served, rolled back to or promoted again. What is served stays.
+
+    Raises:
+        NoSuchVersion: There is no such version.
+    """
+    with writing(repo, dry_run=dry_run):
+        state = need_state(repo, model)
+        need_version(repo, model, version)
+        event = new_event(
+            repo, txid=new_txid(repo), action="mark-bad", model=model, version=version, why=reason
+        )
+        if not dry_run and version not in state.bad:
+            with recorded(repo, event):
+                save_state(repo, with_bad_mark(repo, state, version, event))
+    return event
+
+
+def clear_bad(repo: Repository, model: str, version: int, *, reason: str, dry_run: bool) -> Event:
+    """Take a bad mark away.
+
+    Raises:
+        NoSuchVersion: The version is not marked bad.
+    """
+    with writing(repo, dry_run=dry_run):
+        state = need_state(repo, model)
+        if version not in state.bad:
+            marked = ", ".join(map(str, sorted(state.bad))) or "none"
+            raise NoSuchVersion(
+                f"{model}@{version} is not marked bad", hint=f"versions marked bad: {marked}"
+            )
+        event = new_event(
+            repo, txid=new_txid(repo), action="clear-bad", model=model, version=version, why=reason
+        )
+        if not dry_run:
+            with recorded(repo, event):
+                bad = {number: mark for number, mark in state.bad.items() if number != version}
+                save_state(repo, msgspec.structs.replace(state, bad=bad))
+    return event
+
+
+def hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:
+    """Hold a model: `promote` still publishes, but does not re-point it. A held model gets the new reason."""
+    with writing(repo, dry_run=dry_run):
+        state = need_state(repo, model)
+        event = new_event(repo, txid=new_txid(repo), action="hold", model=model, why=reason)
+        held = Hold(reason=reason, user=event.user, host=event.host, time=event.time)
+        if not dry_run:
+            with recorded(repo, event):
+                save_state(repo, msgspec.structs.replace(state, hold=held))
+    return event
+
+
+def release_hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:
+    """Let `promote` re-point the model again; releasing one that is not held changes nothing."""
+    with writing(repo, dry_run=dry_run):
+        state = need_state(repo, model)
+        event = new_event(repo, txid=new_txid(repo), action="release-hold", model=model, why=reason)
+        if not dry_run and state.hold is not None:
+            with recorded(repo, event):
+                save_state(repo, msgspec.structs.replace(state, hold=None))
+    return event

@@ -1,0 +1,177 @@
+"""What we know of models and versions: values and their JSON files.
+
+Every file has a `schema` number. A file of a newer schema is refused, one that cannot be read is damage that
+is reported, never repaired by guessing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from servingrepo.errors import NewerFormat, RepositoryDamaged
+from servingrepo.savedmodel import Fingerprint, Signature
+from servingrepo.smoke import SmokeReport
+from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA = 1
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """The marker file: which format, and where servers see the models directory."""
+
+    schema: int = SCHEMA
+    server_root: str
+    created: str
+    created_by: str
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a version came from."""
+
+    run: str
+    export: str
+    kind: str
+    provenance: dict[str, str] = {}
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What ran on what: one smoke test of a version."""
+
+    engine: str
+    server: str
+    time: str
+    staged: bool
+    report: SmokeReport
+
+
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one published version; written before the version appears.
+
+    `digest` and `size` repeat what the manifest says, so that a list need not read it.
+    """
+
+    schema: int = SCHEMA
+    model: str
+    version: int
+    txid: str
+    created: str
+    user: str
+    host: str
+    message: str
+    source: Source
+    manifest: Manifest
+    digest: str
+    size: int
+    tensorflow: str
+    signatures: tuple[Signature, ...]
+    fingerprint: Fingerprint | None
+    proofs: tuple[Proof, ...] = ()
+
+
+class RecordHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The start of a record: what a list shows. The manifest, which may be long, is skipped."""
+
+    schema: int
+    version: int
+    created: str
+    user: str
+    host: str
+    message: str
+    source: Source
+    digest: str
+    size: int
+    proofs: tuple[ProofHead, ...] = ()
+
+
+class ProofHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Which engine proved a version."""
+
+    engine: str
+    server: str
+    time: str
+
+
+class BadMark(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a version must not be served again, who said so and when.
+
+    `digest` names its content, so that the same bytes are refused under another number too.
+    """
+
+    digest: str = ""
+    reason: str
+    user: str
+    host: str
+    time: str
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """Why `promote` must not re-point the model."""
+
+    reason: str
+    user: str
+    host: str
+    time: str
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """What outlives a model's versions: the highest number ever used, bad marks, a hold."""
+
+    schema: int = SCHEMA
+    name: str
+    highest: int = 0
+    bad: dict[int, BadMark] = {}
+    hold: Hold | None = None
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Return the canonical JSON of a record, for people too: indented, keys in the order of the class."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def decode(data: bytes, kind: type[T], path: Path) -> T:
+    """Read a record.
+
+    Raises:
+        NewerFormat: A newer servingrepo wrote it.
+        RepositoryDamaged: It is not such a record.
+    """
+    try:
+        raw: Any = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise damaged(path, str(error)) from error
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerFormat(
+            f"{path} has format {schema}; this servingrepo knows formats up to {SCHEMA}",
+            hint="use the servingrepo that wrote it, or a newer one; nothing was changed",
+        )
+    try:
+        return msgspec.convert(raw, type=kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, why: str) -> RepositoryDamaged:
+    """Return the error for one of our files that is not what it should be."""
+    return RepositoryDamaged(
+        f"{path} is not a record of servingrepo: {why}",
+        hint="restore that file from a backup; the models themselves are untouched",
+    )
+
+
+def load(path: Path, kind: type[T]) -> T | None:
+    """Read a record from a file; None where there is no such file."""
+    with storage_errors("read", path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+    return decode(data, kind, path)

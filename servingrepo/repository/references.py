@@ -1,0 +1,139 @@
+"""The one way to name a version: NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from servingrepo.errors import BadReference, NoSuchVersion, NothingToRollBack
+from servingrepo.modelconfig import check_name, entry, parse_version
+from servingrepo.repository import history
+from servingrepo.repository.repository import Repository, need_state, published_versions
+from servingrepo.repository.served import read_config, served_version
+
+Kind = Literal["default", "number", "latest", "served", "previous", "label"]
+FORMS = "NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable"
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """What a reference's text says; `kind` "default" is a bare NAME."""
+
+    model: str
+    kind: Kind
+    number: int = 0
+    label: str = ""
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a reference.
+
+    Raises:
+        BadReference: It has another form.
+        BadName: The model's name is not allowed.
+        BadVersionNumber: The number is not one.
+    """
+    name, at, selector = text.partition("@")
+    check_name(name)
+    return Reference(model=name, kind="default") if not at else selector_of(name, selector)
+
+
+def selector_of(model: str, selector: str) -> Reference:
+    """Read what stands behind the @, which `rollback --to` takes alone."""
+    if selector == "latest":
+        return Reference(model=model, kind="latest")
+    if selector == "served":
+        return Reference(model=model, kind="served")
+    if selector == "previous":
+        return Reference(model=model, kind="previous")
+    kind, colon, label = selector.partition(":")
+    if colon and kind == "label" and label:
+        return Reference(model=model, kind="label", label=label)
+    if selector[:1].isdigit() or selector[:1] in {"-", "+"}:
+        return Reference(model=model, kind="number", number=parse_version(selector))
+    raise BadReference(f"cannot read the reference {model}@{selector}", hint=f"write {FORMS}")
+
+
+def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") -> int:
+    """Return the version number that a reference means now; it need not be whole.
+
+    Args:
+        repo: The repository.
+        reference: What to look up.
+        bare: What a bare NAME means to the command: its served version, falling back to the latest.
+
+    Raises:
+        NoSuchVersion: There is none of that kind.
+        NothingToRollBack: `@previous`, and history knows no earlier good version.
+    """
+    model = reference.model
+    need_state(repo, model)
+    kind = reference.kind
+    if kind == "default":
+        served = served_version(read_config(repo).config, model) if bare == "served" else None
+        return served if served is not None else latest_version(repo, model)
+    if kind == "number":
+        return reference.number
+    if kind == "latest":
+        return latest_version(repo, model)
+    if kind == "previous":
+        return previous_version(repo, model)
+    config = read_config(repo).config
+    if kind == "served":
+        served = served_version(config, model)
+        if served is None:
+            raise NoSuchVersion(
+                f"no version of {model} is served", hint=f"servingrepo serve {model}@latest"
+            )
+        return served
+    found = entry(config, model)
+    labels = found.labels if found is not None else {}
+    if reference.label not in labels:
+        listed = ", ".join(sorted(labels)) or "none"
+        raise NoSuchVersion(
+            f"{model} has no label {reference.label}", hint=f"labels of {model}: {listed}"
+        )
+    return labels[reference.label]
+
+
+def latest_version(repo: Repository, model: str) -> int:
+    """Return the highest published version that is not marked bad.
+
+    Raises:
+        NoSuchVersion: There is none.
+    """
+    state = need_state(repo, model)
+    good = [number for number in published_versions(repo, model) if number not in state.bad]
+    if not good:
+        raise NoSuchVersion(
+            f"{model} has no good version on disk",
+            hint=f"servingrepo promote RUN --model {model}",
+        )
+    return good[-1]
+
+
+def previous_version(repo: Repository, model: str) -> int:
+    """Return the version served before the one served now, according to history, that is usable.
+
+    Raises:
+        NothingToRollBack: There is none.
+    """
+    state = need_state(repo, model)
+    config = read_config(repo).config
+    on_disk = set(published_versions(repo, model))
+    current = served_version(config, model)
+    found = history.previous_served(
+        history.read(repo.layout.history, model=model),
+        current=current,
+        usable=lambda version: version in on_disk and version not in state.bad,
+    )
+    if found is None:
+        good = [number for number in sorted(on_disk) if number not in state.bad]
+        now = "nothing is served" if current is None else f"{current} is served"
+        raise NothingToRollBack(
+            f"history knows no version of {model} that was served before, is on disk and is not marked "
+            f"bad; {now}",
+            hint=f"name one: servingrepo rollback {model} --to N; good versions on disk: "
+            f"{', '.join(map(str, good)) or 'none'}",
+        )
+    return found

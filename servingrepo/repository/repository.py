@@ -1,0 +1,234 @@
+"""A model repository: opened, looked into, and locked for writing.
+
+`Repository` is a value: paths, where servers see them, and the disk to write through. Reading needs no lock
+and no write access; every reader sees the state before or after a commit point. Writers use `writing`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import servingrepo
+from servingrepo.errors import NoRepository, NoSuchVersion
+from servingrepo.modelconfig.names import names_by_version
+from servingrepo.repository.layout import Layout
+from servingrepo.repository.records import (
+    Format,
+    ModelState,
+    VersionRecord,
+    encode,
+    load,
+)
+from servingrepo.storage.disk import Disk, storage_errors
+from servingrepo.storage.lock import Owner, command_line, hold_lock, this_process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_SERVER_ROOT = "/models"
+
+
+def utc_now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.now(UTC)
+
+
+class Repository(msgspec.Struct, frozen=True, kw_only=True):
+    """One opened repository."""
+
+    layout: Layout
+    server_root: str
+    disk: Disk = Disk()
+    lock_wait: float = 30.0
+    clock: Callable[[], datetime] = utc_now
+
+    @property
+    def root(self) -> Path:
+        """The directory that `--root` names."""
+        return self.layout.root
+
+    def now(self) -> str:
+        """Return the time for records: ISO 8601 in UTC, to the millisecond."""
+        return self.clock().isoformat(timespec="milliseconds")
+
+    def base_path(self, model: str) -> str:
+        """Return a model's base path as the servers see it."""
+        return f"{self.server_root}/{model}"
+
+
+class VersionOnDisk(msgspec.Struct, frozen=True):
+    """One version directory, or what TF Serving takes for one: `name` parses as `number`."""
+
+    number: int
+    name: str
+    is_directory: bool
+
+
+def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository, bool]:
+    """Make a directory a repository; one that is a repository already stays as it is.
+
+    Returns:
+        The repository, and whether it was made now.
+
+    Raises:
+        NoPermission: The directory cannot be written.
+    """
+    layout = Layout(root.absolute())
+    existing = load(layout.format, Format)
+    if existing is not None:
+        return Repository(layout=layout, server_root=existing.server_root, disk=disk), False
+    for directory in (layout.models, layout.own, layout.journal, layout.states):
+        disk.make_directory(directory)
+    marker = Format(
+        server_root=server_root,
+        created=utc_now().isoformat(timespec="seconds"),
+        created_by=f"servingrepo {servingrepo.__version__}",
+    )
+    # Last: only a complete repository has the marker.
+    disk.replace_file(layout.format, encode(marker), step="format")
+    return Repository(layout=layout, server_root=server_root, disk=disk), True
+
+
+def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 30.0) -> Repository:
+    """Open the repository at a root.
+
+    Raises:
+        NoRepository: There is none.
+        NewerFormat: A newer servingrepo wrote it.
+    """
+    layout = Layout(root.absolute())
+    marker = load(layout.format, Format)
+    if marker is None:
+        what = "is not a servingrepo repository" if root.is_dir() else "does not exist"
+        raise NoRepository(
+            f"{root} {what}",
+            hint=f"servingrepo --root {root} init makes it one; --root or SERVINGREPO_ROOT names another",
+        )
+    return Repository(
+        layout=layout, server_root=marker.server_root, disk=disk or Disk(), lock_wait=lock_wait
+    )
+
+
+@contextmanager
+def locked(repo: Repository) -> Iterator[None]:
+    """Hold the repository's lock: to reserve a number, and from C1 to C2; never during copy or smoke.
+
+    Raises:
+        Locked: Another process held it for all of `lock_wait` seconds.
+    """
+    owner = this_process(command_line())
+    with hold_lock(
+        repo.layout.lock, owner, wait=repo.lock_wait, what=f"the repository {repo.root}"
+    ):
+        yield
+
+
+def new_txid(repo: Repository) -> str:
+    """Return a name for one command's work: sorts by time, never meets another."""
+    return f"{repo.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def me() -> Owner:
+    """Return who runs this process, for records."""
+    return this_process(command_line())
+
+
+def model_names(repo: Repository) -> tuple[str, ...]:
+    """Return the names of our models, sorted: those that have a state file."""
+    with storage_errors("read", repo.layout.states):
+        return tuple(
+            sorted(
+                path.name.removesuffix(".json")
+                for path in repo.layout.states.iterdir()
+                if path.name.endswith(".json") and not path.name.startswith(".")
+            )
+        )
+
+
+def load_state(repo: Repository, model: str) -> ModelState | None:
+    """Return a model's state; None if the model is not ours."""
+    return load(repo.layout.state(model), ModelState)
+
+
+def need_state(repo: Repository, model: str) -> ModelState:
+    """Return a model's state.
+
+    Raises:
+        NoSuchVersion: The model is not ours; the message lists the ones there are.
+    """
+    state = load_state(repo, model)
+    if state is None:
+        known = model_names(repo)
+        raise NoSuchVersion(
+            f"there is no model {model} in {repo.root}",
+            hint=f"models here: {', '.join(known[:20])}" if known else "promote one first",
+        )
+    return state
+
+
+def save_state(repo: Repository, state: ModelState) -> None:
+    """Write a model's state; the caller holds the lock."""
+    repo.disk.replace_file(repo.layout.state(state.name), encode(state), step="state")
+
+
+def load_record(repo: Repository, model: str, version: int) -> VersionRecord | None:
+    """Return the record of a version; None for a foreign or missing one."""
+    return load(repo.layout.record(model, version), VersionRecord)
+
+
+def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:
+    """Return the numbers of all records of a model, ascending, without reading them."""
+    folder = repo.layout.records(model)
+    with storage_errors("read", folder):
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except FileNotFoundError:
+            return ()
+    stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+    return tuple(sorted(int(stem) for stem in stems if stem.isdecimal()))
+
+
+def names_on_disk(repo: Repository, model: str) -> Mapping[int, tuple[str, ...]] | None:
+    """Return what TF Serving takes for versions below a model's base path; None without a base path."""
+    base = repo.layout.model(model)
+    with storage_errors("read", base):
+        try:
+            return names_by_version(path.name for path in base.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def published_versions(repo: Repository, model: str) -> tuple[int, ...]:
+    """Return the numbers of our versions that are on disk, ascending: a record and a directory."""
+    on_disk = names_on_disk(repo, model) or {}
+    return tuple(
+        number
+        for number in record_numbers(repo, model)
+        if str(number) in on_disk.get(number, ()) and repo.layout.version(model, number).is_dir()
+    )
+
+
+def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
+    """Return the record of a version that is ours and on disk.
+
+    Raises:
+        NoSuchVersion: It is not there, or it is foreign.
+    """
+    record = load_record(repo, model, version)
+    directory = repo.layout.version(model, version)
+    if record is not None and directory.is_dir():
+        return record
+    versions = published_versions(repo, model)
+    listed = ", ".join(map(str, versions[-20:])) or "none"
+    if record is None and directory.exists():
+        raise NoSuchVersion(
+            f"{directory} was not published by servingrepo: it has no record, so nothing is known of it",
+            hint=f"promote it: servingrepo promote {directory} --model {model}; versions of {model}: {listed}",
+        )
+    raise NoSuchVersion(f"there is no version {version} of {model}", hint=f"versions: {listed}")

@@ -1,0 +1,192 @@
+"""`models.config` on disk: the second commit point (C2), and the only record of what is served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import ConfigEdited, ConfigInvalid
+from servingrepo.modelconfig import (
+    EMPTY,
+    DiskFacts,
+    Entry,
+    EntryKind,
+    Finding,
+    ModelConfig,
+    Stamp,
+    check,
+    diff,
+    entry,
+    models,
+    parse,
+    read_stamp,
+    render,
+)
+from servingrepo.repository.repository import Repository, names_on_disk
+from servingrepo.storage.disk import storage_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
+
+
+class ConfigFile(msgspec.Struct, frozen=True):
+    """The file as it is: its text, what it means, and whether somebody else changed it.
+
+    `text` is None where there is no file.
+    """
+
+    text: str | None
+    config: ModelConfig
+    stamp: Stamp
+
+
+def read_config(repo: Repository) -> ConfigFile:
+    """Read models.config; a missing file is the empty config.
+
+    Raises:
+        ConfigInvalid: The file is no model config.
+    """
+    path = repo.layout.config
+    with storage_errors("read", path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return ConfigFile(text=None, config=EMPTY, stamp=Stamp.UNEDITED)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(
+            f"{path} is not UTF-8 text",
+            hint="servingrepo config write --discard-edit restores the last one",
+        ) from error
+    return ConfigFile(text=text, config=parse(text, source=str(path)), stamp=read_stamp(text))
+
+
+def read_own_config(repo: Repository) -> ModelConfig:
+    """Return the config if it is as servingrepo wrote it: what every writer starts from.
+
+    Raises:
+        ConfigEdited: Somebody else wrote or changed it; the message has the diff.
+        ConfigInvalid: It is no model config at all, or one that the server would refuse.
+    """
+    try:
+        file = read_config(repo)
+    except ConfigInvalid as invalid:
+        raise ConfigInvalid(
+            invalid.message,
+            hint="correct it and take it over: servingrepo config write --take-edit, or restore the last "
+            "one that servingrepo wrote: servingrepo config write --discard-edit",
+            problems=invalid.problems,
+        ) from invalid
+    if file.stamp is not Stamp.UNEDITED:
+        raise edited(repo, file)
+    return file.config
+
+
+def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
+    """Return the error for a config that somebody else wrote or changed, with what was changed."""
+    path = repo.layout.config
+    last = last_text(repo)
+    if file.stamp is Stamp.FOREIGN and last is None:
+        said = f"{path} was not written by servingrepo"
+    else:
+        said = f"{path} was edited by hand since servingrepo wrote it"
+    changes = diff(last or "", file.text or "", old="as written", new="as edited")
+    return ConfigEdited(
+        said,
+        problems=changes.splitlines() if last is not None else (),
+        hint="keep the edit: servingrepo config write --take-edit; or go back to what servingrepo "
+        "wrote: servingrepo config write --discard-edit (either keeps a backup)",
+    )
+
+
+def last_text(repo: Repository) -> str | None:
+    """Return the config that servingrepo wrote last, None if it never wrote one."""
+    try:
+        return repo.layout.last_config.read_text()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+
+
+def write_config(repo: Repository, config: ModelConfig) -> bool:
+    """Replace models.config whole and atomically: C2. Equal content is left alone.
+
+    Returns:
+        Whether the file was written.
+    """
+    text = render(config)
+    path = repo.layout.config
+    if path.exists() and path.read_bytes() == text.encode():
+        return False
+    repo.disk.replace_file(path, text.encode(), step="c2")
+    repo.disk.replace_file(repo.layout.last_config, text.encode(), step="c2-copy")
+    return True
+
+
+def pins(config: ModelConfig, model: str) -> tuple[int, ...]:
+    """Return the versions that the config pins for a model, ascending."""
+    found = entry(config, model)
+    return found.versions if found is not None else ()
+
+
+def served_version(config: ModelConfig, model: str) -> int | None:
+    """Return what unlabelled clients get: the highest pinned version (basic_manager.cc)."""
+    return max(pins(config, model), default=None)
+
+
+def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
+    """Look at what each entry's base path really holds, for `check`.
+
+    Keyed by base path as the config has it. Only base paths below `server_root` are ours to look at; the
+    others are left out, and `check` says nothing of them.
+    """
+    facts: dict[str, DiskFacts] = {}
+    for one in models(config):
+        model = _seen_from_here(repo, one)
+        if model is None:
+            continue
+        found = names_on_disk(repo, model)
+        if found is None:
+            facts[one.base_path] = DiskFacts(exists=False)
+            continue
+        base = repo.layout.model(model)
+        names = [name for several in found.values() for name in several]
+        facts[one.base_path] = DiskFacts(
+            exists=True,
+            entries={name: _kind(base / name) for name in names},
+            flat=bool(MODEL_FILES & _names(base)),
+        )
+    return facts
+
+
+def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
+    """Check a config against TF Serving's rules and against what is on this disk."""
+    return check(config, disk=disk_facts(repo, config))
+
+
+def _seen_from_here(repo: Repository, one: Entry) -> str | None:
+    """Return the folder below our models directory that a base path means, if it means one."""
+    parent, slash, name = one.base_path.rstrip("/").rpartition("/")
+    return name if slash and name and parent == repo.server_root.rstrip("/") else None
+
+
+def _kind(path: Path) -> EntryKind:
+    """Say what a child of a base path is, links followed as TF Serving follows them."""
+    if not path.exists():
+        return "broken-link"
+    if not path.is_dir():
+        return "not-a-directory"
+    names = _names(path)
+    if MODEL_FILES & names:
+        return "saved-model"
+    return "no-saved-model" if names else "empty"
+
+
+def _names(path: Path) -> set[str]:
+    try:
+        return {child.name for child in path.iterdir()}
+    except OSError:
+        return set()

@@ -1,0 +1,152 @@
+"""Writing models.config on purpose: its first version, a new server root, an edit kept or undone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from servingrepo.errors import ConfigInvalid
+from servingrepo.modelconfig import (
+    EMPTY,
+    ModelConfig,
+    Stamp,
+    check,
+    diff,
+    entry,
+    is_model_name,
+    models,
+    parse,
+    pin,
+    render,
+)
+from servingrepo.repository.changes import writing
+from servingrepo.repository.records import Format, encode, load
+from servingrepo.repository.repository import Repository, locked, model_names
+from servingrepo.repository.served import edited, last_text, read_config, write_config
+from servingrepo.storage.disk import storage_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Edit = Literal["refuse", "take", "discard"]
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """What `config write` did: the change as a diff, and where the text it replaced was kept."""
+
+    changed: bool
+    diff: str
+    backup: str | None
+    server_root: str
+    dry_run: bool
+
+
+def start_config(repo: Repository) -> None:
+    """Give a new repository a config without models, unless there is a models.config already."""
+    with locked(repo):
+        if not repo.layout.config.exists():
+            write_config(repo, EMPTY)
+
+
+def checked_server_root(server_root: str) -> str:
+    """Return where servers see the models directory, without a slash at the end.
+
+    Raises:
+        ConfigInvalid: A server would refuse base paths below it.
+    """
+    trial = pin(EMPTY, name="m", base_path=f"{server_root.rstrip('/')}/m", versions=[1])
+    problems = [one for one in check(trial) if one.severity == "error"]
+    if problems:
+        raise ConfigInvalid(
+            f"the server root {server_root!r} cannot be used: {problems[0].message}",
+            hint="give the absolute path under which the server sees the models directory; it is /models "
+            "in the tensorflow/serving container",
+        )
+    return server_root.rstrip("/")
+
+
+def rewrite(
+    repo: Repository,
+    *,
+    edit: Edit = "refuse",
+    server_root: str | None = None,
+    dry_run: bool = False,
+) -> Written:
+    """Write models.config again: canonical, with base paths below the server root.
+
+    An edit by hand is kept (`take`) or undone (`discard`) as told, with a backup of the file either way, and
+    refused otherwise.
+
+    Raises:
+        ConfigEdited: The file was edited by hand, and `edit` does not say what to do about it.
+        ConfigInvalid: The result is one that a server would refuse; nothing was written.
+    """
+    root = repo.server_root if server_root is None else checked_server_root(server_root)
+    with writing(repo, dry_run=dry_run):
+        path = repo.layout.config
+        old = path.read_text(errors="surrogateescape") if path.exists() else ""
+        config, replaces_edit = _wanted(repo, edit)
+        config = _below(repo, config, root)
+        text = render(config)
+        problems = [str(one) for one in check(config) if one.severity == "error"]
+        if problems:
+            raise ConfigInvalid(
+                f"{path} would be one that TensorFlow Serving refuses; nothing was written",
+                problems=problems,
+                hint="correct the file by hand, then servingrepo config write --take-edit",
+            )
+        backup = None
+        if not dry_run:
+            if replaces_edit:
+                backup = _back_up(repo, path)
+            if root != repo.server_root:
+                marker = load(repo.layout.format, Format)
+                if marker is not None:
+                    new = msgspec.structs.replace(marker, server_root=root)
+                    repo.disk.replace_file(repo.layout.format, encode(new), step="format")
+            write_config(repo, config)
+    return Written(
+        changed=text != old,
+        diff=diff(old, text, old="models.config", new="models.config as written"),
+        backup=str(backup) if backup is not None else None,
+        server_root=root,
+        dry_run=dry_run,
+    )
+
+
+def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:
+    """Return the config to write, and whether it replaces a text that we did not write."""
+    if edit == "discard":
+        last = last_text(repo)
+        if last is None:
+            raise ConfigInvalid(
+                f"servingrepo has never written {repo.layout.config}, so there is nothing to go back to",
+                hint="servingrepo config write --take-edit takes it over as it is",
+            )
+        return parse(last, source=str(repo.layout.last_config)), True
+    file = read_config(repo)
+    if file.stamp is Stamp.UNEDITED:
+        return file.config, False
+    if edit == "refuse":
+        raise edited(repo, file)
+    return file.config, True
+
+
+def _below(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:
+    """Return the config with the base paths of our models below the server root."""
+    ours = {name for name in model_names(repo) if is_model_name(name)}
+    for one in models(config):
+        wanted = f"{root}/{one.name}"
+        if one.name in ours and entry(config, one.name) and one.base_path != wanted:
+            config = pin(config, name=one.name, base_path=wanted, versions=one.versions)
+    return config
+
+
+def _back_up(repo: Repository, path: Path) -> Path:
+    """Keep the file's bytes beside our records, under a name with the time."""
+    backup = repo.layout.own / f"models.config.{repo.clock():%Y%m%dT%H%M%S%fZ}.backup"
+    with storage_errors("read", path):
+        data = path.read_bytes()
+    repo.disk.replace_file(backup, data, step="backup")
+    return backup

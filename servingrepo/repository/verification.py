@@ -1,0 +1,129 @@
+"""Is what is on disk what was published? Three lists, the fingerprint, and the words "not checked"."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.repository.repository import Repository, need_version
+from servingrepo.savedmodel import FingerprintField, Inspection, inspect_export
+from servingrepo.storage.hashing import content_digest, hash_tree
+from servingrepo.storage.manifest import Differences, Manifest, compare
+from servingrepo.storage.tree import read_tree
+
+if TYPE_CHECKING:
+    from servingrepo.repository.records import VersionRecord
+    from servingrepo.storage.progress import Progress
+
+NO_DIFFERENCES = Differences(extra=(), missing=(), changed=())
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification found.
+
+    `against` is the record that every byte was compared with, or None for a path without one: then only what
+    the SavedModel says of itself was checked.
+    """
+
+    subject: str
+    path: str
+    model: str | None
+    version: int | None
+    against: str | None
+    files: int
+    size: int
+    digest: str
+    differences: Differences
+    inspection: Inspection
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing wrong was found in what was checked."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Everything wrong, a line each."""
+        return (
+            *self.differences.lines(),
+            *(f"{defect.slug}: {defect.message}" for defect in self.inspection.defects),
+            *(
+                f"fingerprint.pb: {field.name} is {field.stored}, but the files give {field.computed}"
+                for field in fingerprint_fields(self.inspection)
+                if field.verdict == "differs"
+            ),
+        )
+
+
+def fingerprint_fields(inspection: Inspection) -> tuple[FingerprintField, ...]:
+    """Return the five hashes with their verdicts; none without a fingerprint.pb."""
+    return inspection.fingerprint.fields if inspection.fingerprint is not None else ()
+
+
+def verify_version(
+    repo: Repository, model: str, version: int, *, progress: Progress | None = None
+) -> Verification:
+    """Compare every byte of a published version with its record.
+
+    Raises:
+        NoSuchVersion: There is no such version of ours.
+        StorageFailed: It cannot be read.
+    """
+    record = need_version(repo, model, version)
+    path = repo.layout.version(model, version)
+    actual = hash_tree(path, progress=progress)
+    return _verification(f"{model}@{version}", path, actual, record)
+
+
+def verify_path(path: Path, *, progress: Progress | None = None) -> Verification:
+    """Check an export that has no record, by what it says of itself.
+
+    Raises:
+        UnsafeExport: It has links that leave it or files that are none.
+        StorageFailed: It cannot be read.
+    """
+    read_tree(path, boundary=path)
+    return _verification(str(path), path, hash_tree(path, progress=progress), None)
+
+
+def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
+    """Compare names and sizes only: what a rollback has time for. Bytes are not checked."""
+    root = repo.layout.version(record.model, record.version)
+    extra: set[str] = set()
+    sizes: dict[str, int] = {}
+    for folder, directories, files in os.walk(root):
+        for name in [*directories, *files]:
+            path = Path(folder) / name
+            relative = path.relative_to(root).as_posix()
+            extra.add(relative)
+            if name in files:
+                sizes[relative] = path.lstat().st_size
+    wanted = {file.path: file.size for file in record.manifest.files}
+    known = wanted.keys() | set(record.manifest.directories)
+    return Differences(
+        extra=tuple(sorted(extra - known)),
+        missing=tuple(sorted(known - extra)),
+        changed=tuple(
+            sorted(path for path in wanted if sizes.get(path, wanted[path]) != wanted[path])
+        ),
+    )
+
+
+def _verification(
+    subject: str, path: Path, actual: Manifest, record: VersionRecord | None
+) -> Verification:
+    return Verification(
+        subject=subject,
+        path=str(path),
+        model=record.model if record is not None else None,
+        version=record.version if record is not None else None,
+        against=f"the record of {record.created}" if record is not None else None,
+        files=len(actual.files),
+        size=actual.size,
+        digest=content_digest(actual),
+        differences=compare(record.manifest, actual) if record is not None else NO_DIFFERENCES,
+        inspection=inspect_export(path),
+    )

@@ -1,0 +1,225 @@
+"""What one live server is told and what it answers, step by step, each with a deadline.
+
+A reload that answers OK has not loaded the new version of a known model (model_service_impl.cc), so every
+step here waits for the states and for a reply that names the version.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import (
+    EndpointUnreachable,
+    LoadFailed,
+    RequestRefused,
+    ServerTimeout,
+)
+from servingrepo.modelconfig import Entry, ModelConfig, models, pin, to_proto
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from servingrepo.serving.client import ServingClient
+    from servingrepo.serving.deadline import Deadline
+    from servingrepo.serving.states import VersionStatus
+
+_POLL_SECONDS = 0.1
+_CALL_SECONDS = 10.0
+
+
+def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
+    """Make a server take a config; it may load and unload only later.
+
+    Raises:
+        RequestRefused: It refused, as TensorFlow Serving's rules say.
+        ServerTimeout: It did not answer; it may still carry the reload out later.
+        EndpointUnreachable: Nothing answers there.
+    """
+    try:
+        client.reload(to_proto(config), timeout=deadline.left)
+    except ServerTimeout as timeout:
+        raise ServerTimeout(
+            f"{client.endpoint} did not answer the reload within {deadline.seconds:.3g} s; it may still carry "
+            "it out later",
+            hint="does the server see the models directory (a missing base path makes a reload hang for ever)? "
+            "servingrepo status --endpoint shows what it serves",
+        ) from timeout
+
+
+def wait_available(
+    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+) -> None:
+    """Wait until the server serves all these versions.
+
+    An END that the server remembers from before the reload is history, not an answer: the version counts as
+    failed only with an error, or if it is still END when a poll of the disk had time to begin loading.
+
+    Raises:
+        LoadFailed: One of them failed to load.
+        ServerTimeout: They were not all available in time; the message has their states.
+    """
+    while True:
+        states = {one.version: one for one in client.status(model, timeout=_call(deadline))}
+        waiting = [
+            version
+            for version in sorted(versions)
+            if version not in states or states[version].state != "AVAILABLE"
+        ]
+        if not waiting:
+            return
+        for version in waiting:
+            status = states.get(version)
+            if status is not None and status.state == "END" and status.code != 0:
+                raise LoadFailed(
+                    f"{client.endpoint} could not load {model}@{version}: {status.error}",
+                    hint="a version that failed is never tried again by a running server: publish it under "
+                    "the next number, or restart the server",
+                )
+        if deadline.passed:
+            raise ServerTimeout(
+                f"{client.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
+                + ", ".join(f"{version} is {_state(states.get(version))}" for version in waiting),
+                hint="a long request in flight, or another model that fails to load, delays a server's loads",
+            )
+        deadline.pause(_POLL_SECONDS)
+
+
+def wait_gone(
+    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+) -> None:
+    """Wait until the server serves none of these versions.
+
+    Raises:
+        ServerTimeout: Some were still there at the deadline.
+    """
+    while True:
+        states = {one.version: one for one in client.status(model, timeout=_call(deadline))}
+        left = [v for v in sorted(versions) if v in states and states[v].state != "END"]
+        if not left:
+            return
+        if deadline.passed:
+            raise ServerTimeout(
+                f"{client.endpoint} has not unloaded {model} after {deadline.seconds:.3g} s: "
+                + ", ".join(f"{version} is {_state(states[version])}" for version in left),
+                hint="a request in flight keeps a version; it goes when that request ends",
+            )
+        deadline.pause(_POLL_SECONDS)
+
+
+def wait_answering(
+    client: ServingClient,
+    model: str,
+    expected: int,
+    *,
+    label: str | None = None,
+    deadline: Deadline,
+) -> None:
+    """Wait until unlabelled (or labelled) requests are answered by this version: the proof of a switch.
+
+    Raises:
+        ServerTimeout: Another version still answered at the deadline, or none.
+    """
+    while True:
+        try:
+            answered = client.metadata(model, label=label, timeout=_call(deadline)).version
+            said = f"version {answered} answers"
+        except RequestRefused as refused:
+            answered, said = None, f"it says {refused.text}"
+        if answered == expected:
+            return
+        if deadline.passed:
+            asked = f"label {label} of {model}" if label is not None else model
+            raise ServerTimeout(
+                f"{client.endpoint}: {asked} should be answered by version {expected}, but {said}",
+                hint=f"servingrepo status {model} --endpoint {client.endpoint}",
+            )
+        deadline.pause(_POLL_SECONDS)
+
+
+def check_reachable(client: ServingClient, *, deadline: Deadline) -> None:
+    """See that a TensorFlow Serving answers before anything is changed.
+
+    Raises:
+        EndpointUnreachable: None does.
+    """
+    try:
+        client.status("servingrepo-asks-who-is-there", timeout=_call(deadline))
+    except ServerTimeout as timeout:
+        raise EndpointUnreachable(
+            f"{client.endpoint} accepts no request within {_CALL_SECONDS:.3g} s",
+            hint="is it a TensorFlow Serving, and is that its gRPC port? nothing was changed",
+        ) from timeout
+    except RequestRefused as refused:
+        raise EndpointUnreachable(
+            f"{client.endpoint} is no TensorFlow Serving: it answers {refused.code}",
+            hint="give the server's gRPC port (8500 by default); nothing was changed",
+        ) from refused
+
+
+def _call(deadline: Deadline) -> float:
+    # At least a moment, so that a loop at its deadline asks once more before it gives up.
+    return max(deadline.at_most(_CALL_SECONDS), 0.5)
+
+
+def _state(status: VersionStatus | None) -> str:
+    return status.state if status is not None else "not known to it"
+
+
+def converge(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
+    """Bring a server from whatever it serves to what a config says, and wait until it does.
+
+    In two steps, like every switch: first what is loaded now and what is wanted, together, with the labels that
+    can be set already; then the config itself. TF Serving checks a label against what is loaded when the
+    reload comes.
+
+    Raises:
+        LoadFailed, ServerTimeout, RequestRefused: As they say.
+    """
+    bridge = config
+    for one in models(config):
+        if one.policy == "specific":
+            bridge = _bridged(client, bridge, one, deadline=deadline)
+    if to_proto(bridge) != to_proto(config):
+        send(client, bridge, deadline=deadline)
+        for one in models(config):
+            wait_available(client, one.name, one.versions, deadline=deadline)
+    send(client, config, deadline=deadline)
+    for one in models(config):
+        _wait_for_entry(client, one, deadline=deadline)
+
+
+def _bridged(
+    client: ServingClient, config: ModelConfig, one: Entry, *, deadline: Deadline
+) -> ModelConfig:
+    """Return the config in which a model also keeps what it has loaded, with labels that hold now."""
+    statuses = client.status(one.name, timeout=_call(deadline))
+    loaded = {status.version for status in statuses if status.state == "AVAILABLE"}
+    labels: dict[str, int] = {}
+    for label, version in one.labels.items():
+        if version in loaded:
+            labels[label] = version
+            continue
+        # Not yet possible; where the label exists, it stays where it is until its version is loaded.
+        with suppress(RequestRefused):
+            labels[label] = client.metadata(one.name, label=label, timeout=_call(deadline)).version
+    return pin(
+        config,
+        name=one.name,
+        base_path=one.base_path,
+        versions={*one.versions, *loaded},
+        labels={label: version for label, version in labels.items() if version in loaded},
+    )
+
+
+def _wait_for_entry(client: ServingClient, one: Entry, *, deadline: Deadline) -> None:
+    """Wait until a server serves what one entry says, nothing more, and answers so."""
+    wait_available(client, one.name, one.versions, deadline=deadline)
+    if one.policy == "specific":
+        known = client.status(one.name, timeout=_call(deadline))
+        others = {status.version for status in known} - set(one.versions)
+        wait_gone(client, one.name, others, deadline=deadline)
+    for label, version in sorted(one.labels.items()):
+        wait_answering(client, one.name, version, label=label, deadline=deadline)
+    if one.versions:
+        wait_answering(client, one.name, max(one.versions), deadline=deadline)

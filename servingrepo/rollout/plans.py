@@ -1,0 +1,122 @@
+"""What a change of what is served consists of: the configs before, between and after. Pure values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.modelconfig import ModelConfig, drop, entry, pin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One switch of one model.
+
+    `between` has the versions of both sides, so that the new one is loaded while the old one still answers;
+    `labelled` has both and the new labels, which TF Serving takes only when their versions are loaded.
+    `target` is None when the model is taken out.
+    """
+
+    model: str
+    before: ModelConfig
+    between: ModelConfig
+    labelled: ModelConfig
+    after: ModelConfig
+    old_pins: tuple[int, ...]
+    new_pins: tuple[int, ...]
+    old_labels: dict[str, int]
+    new_labels: dict[str, int]
+    target: int | None
+
+    @property
+    def moves_labels(self) -> bool:
+        """Whether labels change, which takes a reload of its own."""
+        return self.old_labels != self.new_labels
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything changes at all."""
+        return self.old_pins != self.new_pins or self.moves_labels
+
+
+def plan_serve(config: ModelConfig, *, model: str, version: int, base_path: str) -> Plan:
+    """Plan to serve one version to unlabelled clients.
+
+    They get the highest loaded version, so a label must not keep a higher one loaded: labels above the version
+    come down to it. Labels on lower versions stay, and keep those loaded.
+    """
+    labels = _labels(config, model)
+    return _plan(
+        config,
+        model=model,
+        version=version,
+        labels={name: min(at, version) for name, at in labels.items()},
+        base_path=base_path,
+    )
+
+
+def plan_rollback(config: ModelConfig, *, model: str, version: int, base_path: str) -> Plan:
+    """Plan to go back to a version: labels that pointed at the version that is left move along."""
+    labels = _labels(config, model)
+    left = max(_pins(config, model), default=None)
+    return _plan(
+        config,
+        model=model,
+        version=version,
+        labels={name: version if at == left or at > version else at for name, at in labels.items()},
+        base_path=base_path,
+    )
+
+
+def plan_unserve(config: ModelConfig, *, model: str) -> Plan:
+    """Plan to take a model out of the config."""
+    after = drop(config, model)
+    return Plan(
+        model=model,
+        before=config,
+        between=config,
+        labelled=config,
+        after=after,
+        old_pins=_pins(config, model),
+        new_pins=(),
+        old_labels=_labels(config, model),
+        new_labels={},
+        target=None,
+    )
+
+
+def _plan(
+    config: ModelConfig, *, model: str, version: int, labels: Mapping[str, int], base_path: str
+) -> Plan:
+    old_pins, old_labels = _pins(config, model), _labels(config, model)
+    new_pins = tuple(sorted({version, *labels.values()}))
+    both = sorted({*old_pins, *new_pins})
+
+    def with_pins(versions: list[int], to: Mapping[str, int]) -> ModelConfig:
+        return pin(config, name=model, base_path=base_path, versions=versions, labels=to)
+
+    return Plan(
+        model=model,
+        before=config,
+        between=with_pins(both, old_labels),
+        labelled=with_pins(both, labels),
+        after=with_pins(list(new_pins), labels),
+        old_pins=old_pins,
+        new_pins=new_pins,
+        old_labels=old_labels,
+        new_labels=dict(labels),
+        target=version,
+    )
+
+
+def _pins(config: ModelConfig, model: str) -> tuple[int, ...]:
+    found = entry(config, model)
+    return found.versions if found is not None else ()
+
+
+def _labels(config: ModelConfig, model: str) -> dict[str, int]:
+    found = entry(config, model)
+    return dict(found.labels) if found is not None else {}

@@ -1,0 +1,387 @@
+"""promote: from a run directory to a proven, published and served version.
+
+The order is the guarantee: reserve, stage, prove the staged copy, record, C1 (the version exists), C2 (it is
+served). Killed anywhere, the repository is as before or after a commit point.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import (
+    DamagedExport,
+    NoSavedModel,
+    ServingRepoError,
+    SourceChanged,
+    UnsafeExport,
+    UnsupportedExport,
+)
+from servingrepo.modelconfig import check_name
+from servingrepo.repository import history
+from servingrepo.repository.changes import new_event, writing
+from servingrepo.repository.proving import prove
+from servingrepo.repository.publication import (
+    alike,
+    choose_number,
+    find_same,
+    publish,
+    refuse_flat_model,
+    reserve,
+    stage,
+)
+from servingrepo.repository.records import Proof, Source, VersionRecord
+from servingrepo.repository.references import Reference
+from servingrepo.repository.repository import load_state, me
+from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rollout.plans import plan_serve
+from servingrepo.rollout.serving import serve
+from servingrepo.rollout.switch import EndpointResult, switch
+from servingrepo.rundir import scan_run
+from servingrepo.savedmodel import Inspection, inspect_export
+from servingrepo.serving.states import Endpoint
+from servingrepo.smoke import SmokeCase, judge
+from servingrepo.storage.copying import hash_source, need_space
+from servingrepo.storage.hashing import content_digest
+from servingrepo.storage.progress import Progress, silent
+from servingrepo.storage.tree import SourceTree, read_tree
+
+if TYPE_CHECKING:
+    from servingrepo.repository.publication import Reservation
+    from servingrepo.repository.repository import Repository
+    from servingrepo.rundir import RunScan
+    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.storage.manifest import Manifest
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a promotion did, or would do in a dry run.
+
+    `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
+    nothing ran: not checked, which is not the same as ok.
+    """
+
+    model: str
+    version: int
+    run: str
+    export: str
+    path: str
+    same_as: int | None
+    published: bool
+    served: bool
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    held: str | None
+    proof: Proof | None
+    files: int
+    size: int
+    dry_run: bool
+    endpoints: tuple[EndpointResult, ...] = ()
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to promote. `serve` None means: serve new content unless the model is held."""
+
+    version: int | None = None
+    saved_model: Path | None = None
+    serve: bool | None = None
+    smoke: bool = True
+    strict: bool = False
+    cases: tuple[SmokeCase, ...] = ()
+    timeout: float = 120.0
+    endpoints: tuple[Endpoint, ...] = ()
+    wait: float = 60.0
+    message: str = ""
+    dry_run: bool = False
+
+
+def promote(
+    repo: Repository,
+    run: Path,
+    *,
+    model: str,
+    engine: EmbeddedEngine,
+    options: Options,
+    progress: Progress = silent,
+) -> Promotion:
+    """Publish the SavedModel of a run as the next version of a model, proven, and serve it.
+
+    Raises:
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
+        NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no.
+        LoadFailed, SmokeFailed and other errors of the engine: The staged copy did not prove itself.
+        SourceChanged: Somebody wrote into the run.
+        NoSpace, NoPermission, StorageFailed: The disk says no.
+        EndpointUnreachable, SwitchFailed: The version is published, but the endpoints did not follow.
+    """
+    check_name(model)
+    refuse_flat_model(repo, model)
+    read_own_config(repo)  # an edit by hand is to be heard of before a long copy
+    scan = scan_run(run, saved_model=options.saved_model)
+    export = Path(scan.export)
+    tree = read_tree(export, boundary=Path(scan.run))
+    inspection = inspect_export(export)
+    refuse_defects(inspection, export)
+    candidates = alike(repo, model, tree)
+    if candidates:
+        digest = content_digest(hash_source(tree))
+        same = find_same(repo, model, digest=digest)
+        if same is not None:
+            return _serve_again(repo, same, scan, options)
+    if options.dry_run:
+        number = choose_number(repo, model, options.version)
+        need_space(tree, repo.layout.models)
+        return _promised(repo, scan, tree, model=model, number=number, options=options)
+    with reserve(repo, model=model, version=options.version) as place:
+        manifest = stage(repo, place, tree, progress=progress)
+        _same_graph(export, inspection, inspect_export(place.export))
+        proof = None
+        if options.smoke:
+            proof = prove(
+                engine,
+                model=model,
+                version=place.version,
+                base_path=place.base,
+                inspection=inspection,
+                cases=options.cases,
+                timeout=options.timeout,
+                staged=True,
+                time=repo.now(),
+            )
+            judge(proof.report, strict=options.strict)
+        repo.disk.step("proven", place.export)
+        record = _record(
+            repo,
+            place,
+            scan=scan,
+            manifest=manifest,
+            inspection=inspection,
+            proof=proof,
+            options=options,
+        )
+        return _commit(repo, place, record, scan, options)
+
+
+def refuse_defects(inspection: Inspection, export: Path) -> None:
+    """Refuse an export that is known to be bad before any server starts, with all that is wrong.
+
+    Raises:
+        NoSavedModel, DamagedExport, UnsupportedExport, UnsafeExport: By the worst defect.
+    """
+    if not inspection.defects:
+        return
+    kinds: dict[str, type[ServingRepoError]] = {
+        "missing": NoSavedModel,
+        "damaged": DamagedExport,
+        "unsupported": UnsupportedExport,
+        "unsafe": UnsafeExport,
+    }
+    worst = inspection.defects[0]
+    lines = [f"{defect.slug}: {defect.message}" for defect in inspection.defects]
+    raise kinds.get(worst.kind, DamagedExport)(
+        f"{export} cannot be promoted: {worst.message}",
+        problems=lines if len(lines) > 1 else (),
+        hint=worst.hint,
+        details={"defects": [defect.slug for defect in inspection.defects]},
+    )
+
+
+def _same_graph(export: Path, source: Inspection, staged: Inspection) -> None:
+    """The copy is what was looked at, or somebody changed the source in between."""
+    if staged.digest != source.digest or staged.defects:
+        raise SourceChanged(
+            f"{export} changed between the look at it and the copy",
+            problems=[defect.message for defect in staged.defects],
+            hint="promote again when whatever writes there has finished",
+        )
+
+
+def _record(
+    repo: Repository,
+    place: Reservation,
+    *,
+    scan: RunScan,
+    manifest: Manifest,
+    inspection: Inspection,
+    proof: Proof | None,
+    options: Options,
+) -> VersionRecord:
+    owner = me()
+    return VersionRecord(
+        model=place.model,
+        version=place.version,
+        txid=place.txid,
+        created=repo.now(),
+        user=owner.user,
+        host=owner.host,
+        message=options.message,
+        source=_source(scan),
+        manifest=manifest,
+        digest=content_digest(manifest),
+        size=manifest.size,
+        tensorflow=inspection.tensorflow_version,
+        signatures=inspection.signatures,
+        fingerprint=inspection.fingerprint,
+        proofs=(proof,) if proof is not None else (),
+    )
+
+
+def _source(scan: RunScan) -> Source:
+    return Source(
+        run=scan.run, export=scan.export, kind=scan.kind, provenance=dict(scan.provenance)
+    )
+
+
+def _commit(
+    repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
+) -> Promotion:
+    """C1 and C2, under the lock, and the line of history."""
+    model, version = place.model, place.version
+    proof = record.proofs[0] if record.proofs else None
+    with writing(repo):
+        same = find_same(repo, model, digest=record.digest)
+        if same is not None:
+            # Another promotion of the same content was faster; this number stays unused.
+            return _result(repo, same, scan, options, same_as=same.version, proof=proof)
+        config = read_own_config(repo)
+        state = load_state(repo, model)
+        held = state is not None and state.hold is not None
+        before = pins(config, model)
+        publish(repo, place, record)
+        serve_it = options.serve if options.serve is not None else not held
+        serve_it = serve_it and not held
+        endpoints: tuple[EndpointResult, ...] = ()
+        failure: ServingRepoError | None = None
+        if serve_it:
+            plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+            try:
+                endpoints = switch(repo, plan, endpoints=options.endpoints, wait=options.wait)
+            except ServingRepoError as error:
+                failure = error
+        after = pins(read_own_config(repo), model)
+        event = new_event(
+            repo,
+            txid=place.txid,
+            action="promote",
+            model=model,
+            version=version,
+            before=before,
+            after=after,
+            why=options.message,
+            run=scan.run,
+            proof=say_proof(proof),
+            endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
+        )
+        history.append(repo.disk, repo.layout.history, event)
+    if failure is not None:
+        failure.message = f"{model}@{version} is published but not served: {failure.message}"
+        failure.args = (failure.message,)
+        raise failure
+    promotion = _result(repo, record, scan, options, same_as=None, proof=proof)
+    return msgspec.structs.replace(
+        promotion, before=before, after=after, served=serve_it, endpoints=endpoints
+    )
+
+
+def _serve_again(
+    repo: Repository, same: VersionRecord, scan: RunScan, options: Options
+) -> Promotion:
+    """Return the version that has this content already; serve it only if told to."""
+    promotion = _result(repo, same, scan, options, same_as=same.version, proof=None)
+    if not options.serve:
+        return promotion
+    switched = serve(
+        repo,
+        Reference(model=same.model, kind="number", number=same.version),
+        endpoints=options.endpoints,
+        wait=options.wait,
+        message=options.message,
+        dry_run=options.dry_run,
+    )
+    return msgspec.structs.replace(
+        promotion,
+        served=True,
+        before=switched.before,
+        after=switched.after,
+        endpoints=switched.endpoints,
+    )
+
+
+def _result(
+    repo: Repository,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    same_as: int | None,
+    proof: Proof | None,
+) -> Promotion:
+    state = load_state(repo, record.model)
+    now = pins(read_own_config(repo), record.model)
+    return Promotion(
+        model=record.model,
+        version=record.version,
+        run=scan.run,
+        export=scan.export,
+        path=str(repo.layout.version(record.model, record.version)),
+        same_as=same_as,
+        published=same_as is None,
+        served=record.version == max(now, default=None),
+        before=now,
+        after=now,
+        held=state.hold.reason if state is not None and state.hold is not None else None,
+        proof=proof,
+        files=len(record.manifest.files),
+        size=record.manifest.size,
+        dry_run=options.dry_run,
+    )
+
+
+def _promised(
+    repo: Repository,
+    scan: RunScan,
+    tree: SourceTree,
+    *,
+    model: str,
+    number: int,
+    options: Options,
+) -> Promotion:
+    """Say what a promotion would do."""
+    state = load_state(repo, model)
+    config = read_own_config(repo)
+    held = state.hold if state is not None else None
+    serve_it = options.serve is not False and held is None
+    before = pins(config, model)
+    plan = plan_serve(config, model=model, version=number, base_path=repo.base_path(model))
+    return Promotion(
+        model=model,
+        version=number,
+        run=scan.run,
+        export=scan.export,
+        path=str(repo.layout.version(model, number)),
+        same_as=None,
+        published=False,
+        served=serve_it,
+        before=before,
+        after=plan.new_pins if serve_it else before,
+        held=held.reason if held is not None else None,
+        proof=None,
+        files=len(tree.files),
+        size=tree.size,
+        dry_run=True,
+    )
+
+
+def say_proof(proof: Proof | None) -> str:
+    """Say in a few words which proof was given, for history."""
+    if proof is None:
+        return "not checked"
+    report = proof.report
+    parts = [f"{len(report.passed)} passed"]
+    if report.inconclusive:
+        parts.append(f"{len(report.inconclusive)} inconclusive")
+    if report.failed:
+        parts.append(f"{len(report.failed)} failed")
+    return f"{proof.engine} ({proof.server}): {', '.join(parts)}"

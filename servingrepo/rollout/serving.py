@@ -1,0 +1,297 @@
+"""serve, unserve, rollback, reload: which version is served, decided, switched, proven and recorded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import (
+    ConfigInvalid,
+    NothingToRollBack,
+    VersionBad,
+    VersionDamaged,
+)
+from servingrepo.modelconfig import models
+from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
+from servingrepo.repository.references import (
+    Reference,
+    previous_version,
+    resolve,
+)
+from servingrepo.repository.repository import (
+    load_state,
+    need_state,
+    need_version,
+    new_txid,
+    save_state,
+)
+from servingrepo.repository.served import check_config, read_own_config, served_version
+from servingrepo.repository.verification import quick_differences
+from servingrepo.rollout import live
+from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
+from servingrepo.rollout.switch import EndpointResult, connect, switch
+from servingrepo.serving.deadline import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.repository.repository import Repository
+    from servingrepo.serving.states import Endpoint
+
+
+class Switched(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change of what is served did, or would do in a dry run."""
+
+    action: str
+    model: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    labels: dict[str, int]
+    changed: bool
+    dry_run: bool
+    marked_bad: int | None
+    held: bool
+    endpoints: tuple[EndpointResult, ...]
+
+    @property
+    def served_before(self) -> int | None:
+        """What unlabelled clients got."""
+        return max(self.before, default=None)
+
+    @property
+    def served_after(self) -> int | None:
+        """What unlabelled clients get now."""
+        return max(self.after, default=None)
+
+
+def serve(
+    repo: Repository,
+    reference: Reference,
+    *,
+    endpoints: Sequence[Endpoint] = (),
+    wait: float,
+    message: str = "",
+    dry_run: bool = False,
+) -> Switched:
+    """Serve a version: pin it in models.config, after every endpoint answers with it.
+
+    Raises:
+        NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
+        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it.
+        EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
+    """
+    model = reference.model
+    with writing(repo, dry_run=dry_run):
+        version = resolve(repo, reference, bare="latest")
+        need_servable(repo, model, version)
+        config = read_own_config(repo)
+        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+        return carry_out(
+            repo,
+            plan,
+            action="serve",
+            endpoints=endpoints,
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+        )
+
+
+def unserve(
+    repo: Repository,
+    model: str,
+    *,
+    endpoints: Sequence[Endpoint] = (),
+    wait: float,
+    message: str = "",
+    dry_run: bool = False,
+) -> Switched:
+    """Take a model out of models.config; its versions stay on disk."""
+    with writing(repo, dry_run=dry_run):
+        need_state(repo, model)
+        plan = plan_unserve(read_own_config(repo), model=model)
+        return carry_out(
+            repo,
+            plan,
+            action="unserve",
+            endpoints=endpoints,
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+        )
+
+
+def rollback(
+    repo: Repository,
+    model: str,
+    *,
+    to: Reference | None = None,
+    mark_bad: bool = True,
+    endpoints: Sequence[Endpoint] = (),
+    wait: float,
+    message: str = "",
+    dry_run: bool = False,
+) -> Switched:
+    """Go back to the version served before, or to `to`: a pointer moves, no data does.
+
+    In order: pin, prove, bad mark, history. The version that is left is marked bad, so that no pipeline brings
+    it back, unless `mark_bad` is false. TensorFlow is not needed, nor space, nor a running promotion's end.
+
+    Raises:
+        NothingToRollBack: History knows no earlier good version, or the target is served already.
+        NoSuchVersion, VersionBad, VersionDamaged: The target cannot be served.
+        EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
+    """
+    with writing(repo, dry_run=dry_run):
+        state = need_state(repo, model)
+        config = read_own_config(repo)
+        current = served_version(config, model)
+        version = previous_version(repo, model) if to is None else resolve(repo, to)
+        if version == current:
+            raise NothingToRollBack(
+                f"{model}@{version} is what is served already",
+                hint=f"servingrepo history {model} shows what was served before; "
+                f"servingrepo rollback {model} --to N names a version",
+            )
+        need_servable(repo, model, version)
+        plan = plan_rollback(config, model=model, version=version, base_path=repo.base_path(model))
+        leaves = current if mark_bad and current is not None else None
+        switched = carry_out(
+            repo,
+            plan,
+            action="rollback",
+            endpoints=endpoints,
+            wait=wait,
+            message=message,
+            dry_run=dry_run,
+            marks_bad=leaves if leaves not in state.bad else None,
+        )
+        return msgspec.structs.replace(switched, marked_bad=leaves)
+
+
+def carry_out(
+    repo: Repository,
+    plan: Plan,
+    *,
+    action: str,
+    endpoints: Sequence[Endpoint],
+    wait: float,
+    message: str,
+    dry_run: bool,
+    marks_bad: int | None = None,
+) -> Switched:
+    """Switch and record; the caller holds the lock. A plan that changes nothing still proves endpoints."""
+    problems = [
+        str(finding)
+        for finding in check_config(repo, plan.after)
+        if finding.severity == "error" and finding.model == plan.model
+    ]
+    if problems:
+        raise ConfigInvalid(
+            f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
+            problems=problems,
+            hint="servingrepo config check shows all of it; nothing was changed",
+        )
+    state = load_state(repo, plan.model)
+    results: tuple[EndpointResult, ...] = ()
+    if not dry_run:
+        if plan.changes:
+            event = new_event(
+                repo,
+                txid=new_txid(repo),
+                action=action,
+                model=plan.model,
+                version=plan.target,
+                before=plan.old_pins,
+                after=plan.new_pins,
+                why=message,
+                marked_bad=marks_bad,
+                endpoints=tuple(map(str, endpoints)),
+            )
+            with recorded(repo, event):
+                results = switch(repo, plan, endpoints=endpoints, wait=wait)
+                if marks_bad is not None and state is not None:
+                    repo.disk.step("rollback.before-bad-mark")
+                    save_state(repo, with_bad_mark(repo, state, marks_bad, event))
+        else:
+            results = switch(repo, plan, endpoints=endpoints, wait=wait)
+    return Switched(
+        action=action,
+        model=plan.model,
+        before=plan.old_pins,
+        after=plan.new_pins,
+        labels=plan.new_labels,
+        changed=plan.changes,
+        dry_run=dry_run,
+        marked_bad=marks_bad,
+        held=state is not None and state.hold is not None,
+        endpoints=results,
+    )
+
+
+def need_servable(repo: Repository, model: str, version: int) -> None:
+    """Refuse to serve a version that is not there, is marked bad, or has lost files.
+
+    Names and sizes are compared with the record, bytes are not: there is no time for that in a rollback.
+
+    Raises:
+        NoSuchVersion, VersionBad, VersionDamaged: As they say.
+    """
+    state = need_state(repo, model)
+    mark = state.bad.get(version)
+    if mark is not None:
+        raise VersionBad(
+            f"{model}@{version} was marked bad by {mark.user}@{mark.host} on {mark.time}: "
+            f"{mark.reason or 'no reason given'}",
+            hint=f"serve another version, or servingrepo mark-bad {model}@{version} --clear",
+        )
+    record = need_version(repo, model, version)
+    differences = quick_differences(repo, record)
+    if differences:
+        raise VersionDamaged(
+            f"{model}@{version} is not what its record says; nothing was changed",
+            problems=differences.lines(),
+            hint=f"servingrepo verify {model}@{version} checks every byte; serve another version",
+        )
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What `reload` made endpoints serve."""
+
+    models: dict[str, tuple[int, ...]]
+    endpoints: tuple[EndpointResult, ...]
+    dry_run: bool
+
+
+def reload(
+    repo: Repository, *, endpoints: Sequence[Endpoint], wait: float, dry_run: bool = False
+) -> Reloaded:
+    """Send models.config to the endpoints, and wait until each pinned version answers everywhere.
+
+    Labels are sent in a second step, when their versions are loaded: TF Serving checks them against what is
+    loaded now.
+
+    Raises:
+        ConfigInvalid: The config is one that a server would refuse or hang on; it was not sent.
+        EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
+    """
+    with writing(repo, dry_run=dry_run):
+        config = read_own_config(repo)
+        problems = [str(one) for one in check_config(repo, config) if one.severity == "error"]
+        if problems:
+            raise ConfigInvalid(
+                f"{repo.layout.config} is one that TensorFlow Serving would refuse or hang on; it was not sent",
+                problems=problems,
+                hint="servingrepo config check shows what to do about each",
+            )
+        wanted = {one.name: one.versions for one in models(config)}
+        results: list[EndpointResult] = []
+        if not dry_run:
+            deadline = Deadline.after(wait)
+            for endpoint in endpoints:
+                with connect(endpoint) as client:
+                    live.check_reachable(client, deadline=deadline)
+                    live.converge(client, config, deadline=deadline)
+                    results.append(EndpointResult(str(endpoint), "serves models.config"))
+    return Reloaded(models=wanted, endpoints=tuple(results), dry_run=dry_run)

@@ -1,0 +1,82 @@
+"""smoke: prove a version again, or an export that was never published. Nothing is recorded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servingrepo.repository.proving import prove
+from servingrepo.repository.repository import need_version, utc_now
+from servingrepo.rollout.promotion import refuse_defects
+from servingrepo.rundir import scan_run
+from servingrepo.savedmodel import inspect_export
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.repository.records import Proof
+    from servingrepo.repository.repository import Repository
+    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.smoke import SmokeCase
+
+
+def smoke_version(
+    repo: Repository,
+    model: str,
+    version: int,
+    *,
+    engine: EmbeddedEngine,
+    cases: Sequence[SmokeCase],
+    timeout: float,
+) -> Proof:
+    """Serve a published version from where it lies, under its name and number, and send it requests.
+
+    Raises:
+        NoSuchVersion, DamagedExport, UnsupportedExport: It cannot be tried.
+        LoadFailed and other errors of the engine: It cannot be served.
+    """
+    need_version(repo, model, version)
+    export = repo.layout.version(model, version)
+    inspection = inspect_export(export)
+    refuse_defects(inspection, export)
+    return prove(
+        engine,
+        model=model,
+        version=version,
+        base_path=repo.layout.model(model),
+        inspection=inspection,
+        cases=cases,
+        timeout=timeout,
+        staged=False,
+        time=repo.now(),
+    )
+
+
+def smoke_path(
+    run: Path, *, engine: EmbeddedEngine, cases: Sequence[SmokeCase], timeout: float
+) -> Proof:
+    """Serve the export of a run, as version 1 of a model named `model`, and send it requests.
+
+    The export stays where it is: the server finds it through a link, which TF Serving follows.
+
+    Raises:
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: It cannot be tried.
+        LoadFailed and other errors of the engine: It cannot be served.
+    """
+    export = Path(scan_run(run).export)
+    inspection = inspect_export(export)
+    refuse_defects(inspection, export)
+    with tempfile.TemporaryDirectory(prefix="servingrepo-smoke-") as folder:
+        Path(folder, "1").symlink_to(export)
+        return prove(
+            engine,
+            model="model",
+            version=1,
+            base_path=Path(folder),
+            inspection=inspection,
+            cases=cases,
+            timeout=timeout,
+            staged=False,
+            time=utc_now().isoformat(timespec="milliseconds"),
+        )

@@ -1,0 +1,64 @@
+"""TensorFlow checkpoints: variables without the graph that uses them, so they cannot be served."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servingrepo.rundir.look import read_start
+from servingrepo.rundir.values import Other
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.rundir.look import Folder
+
+__all__ = ["recognise"]
+
+_STATE = "checkpoint"
+_SHARD = re.compile(r"(?P<prefix>.+)\.data-[0-9]{5}-of-[0-9]{5}")
+_LATEST = re.compile(rb'^model_checkpoint_path: "(?P<path>[^"\n]*)"', re.MULTILINE)
+_MAX_STATE = 65_536
+
+
+def recognise(folder: Folder) -> Iterator[Other]:
+    """Yield the folder's checkpoints as one finding that names the latest.
+
+    The latest is the one that the file `checkpoint` names (tf.train.latest_checkpoint reads the same), else
+    the one whose index was written last.
+    """
+    shards = (_SHARD.fullmatch(name) for name in folder.files if ".data-" in name)
+    with_data = {shard["prefix"] for shard in shards if shard is not None}
+    prefixes = {prefix for prefix in with_data if f"{prefix}.index" in folder.files}
+    if not prefixes:
+        return
+    latest = _latest(folder)
+    if latest is None or latest not in prefixes:
+        latest = max(sorted(prefixes), key=lambda each: _written(folder.files[f"{each}.index"]))
+    by_estimator = "graph.pbtxt" in folder.files and f"{latest}.meta" in folder.files
+    yield Other(
+        kind="estimator-checkpoint" if by_estimator else "tf-checkpoint",
+        path=folder.below(latest),
+        note="the latest checkpoint of a tf.estimator: variables only"
+        if by_estimator
+        else "the latest TensorFlow checkpoint: variables only",
+        count=len(prefixes),
+    )
+
+
+def _latest(folder: Folder) -> str | None:
+    """Read the state file; its paths are relative to it, or were absolute on the machine that trained."""
+    if _STATE not in folder.files:
+        return None
+    match = _LATEST.search(read_start(folder.files[_STATE], _MAX_STATE))
+    if match is None:
+        return None
+    return match["path"].decode("utf-8", "surrogateescape").rpartition("/")[2]
+
+
+def _written(path: str) -> float:
+    try:
+        return Path(path).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,98 @@
+"""The SavedModels in a run: where they are, when they were written, how large they are.
+
+Whether one is whole and can be served is not asked here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servingrepo.rundir import estimator
+from servingrepo.rundir.look import SAVED_MODEL_FILES
+from servingrepo.rundir.values import Candidate, ExportKind, Other
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.rundir.look import Folder, Look
+
+__all__ = ["candidate", "candidates", "unservable"]
+
+_MAX_FILES = 20_000
+
+
+def candidates(seen: Look) -> tuple[Candidate, ...]:
+    """Return every SavedModel seen, each once though links lead to it, by path."""
+    found: dict[str, Candidate] = {}
+    for folder in seen.folders:
+        if folder.is_saved_model and not estimator.is_temporary(folder.path):
+            kind: ExportKind = "nested"
+            if folder.depth <= 1:
+                kind = "child" if folder.depth else "self"
+            elif estimator.is_export(folder.path):
+                kind = "estimator-export"
+            found.setdefault(folder.real_path, candidate(folder, kind=kind))
+    return tuple(sorted(found.values(), key=lambda each: each.path))
+
+
+def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
+    """Describe the SavedModel in a folder that has one."""
+    files = [folder.files[name] for name in SAVED_MODEL_FILES if name in folder.files]
+    return Candidate(
+        path=folder.path,
+        real_path=folder.real_path,
+        kind=kind,
+        written=_written(files[0]),
+        size=_size(folder.real_path),
+    )
+
+
+def unservable(folder: Folder) -> Iterator[Other]:
+    """Yield what looks like a SavedModel and is none that TensorFlow Serving loads."""
+    unfinished = estimator.is_temporary(folder.path)
+    if folder.is_saved_model and not unfinished:
+        return
+    if "saved_model.cpb" in folder.files:
+        yield Other(
+            kind="chunked-saved-model",
+            path=folder.below("saved_model.cpb"),
+            note="a SavedModel in chunks, which TensorFlow Serving finds but cannot load",
+        )
+    if unfinished or estimator.is_export(folder.path):
+        yield Other(
+            kind="incomplete-export",
+            path=folder.path,
+            note="an export that was never finished",
+        )
+    elif {"variables", "assets"} <= set(folder.folders) or (
+        "variables" in folder.folders and "fingerprint.pb" in folder.files
+    ):
+        yield Other(
+            kind="incomplete-export",
+            path=folder.path,
+            note="a SavedModel's directories without its saved_model.pb",
+        )
+
+
+def _written(path: str) -> float:
+    try:
+        return Path(path).lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _size(folder: str) -> int:
+    """Add up the files' sizes; links count nothing, and a tree too large is counted as far as looked."""
+    size = files = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            files += 1
+            try:
+                size += Path(parent, name).lstat().st_size
+            except OSError:
+                continue
+        if files > _MAX_FILES:
+            break
+    return size

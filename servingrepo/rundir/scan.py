@@ -1,0 +1,196 @@
+"""Find the SavedModel in a run directory, or say exactly why there is none to take."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from servingrepo.errors import (
+    AmbiguousExport,
+    NoPermission,
+    NoSavedModel,
+    ServingRepoError,
+    StorageFailed,
+    UnsafeExport,
+    UsageError,
+)
+from servingrepo.rundir import estimator
+from servingrepo.rundir.look import SAVED_MODEL_FILES, Folder, Look, holds, look
+from servingrepo.rundir.missing import nothing_found
+from servingrepo.rundir.others import others
+from servingrepo.rundir.provenance import provenance
+from servingrepo.rundir.savedmodels import candidate, candidates
+from servingrepo.rundir.values import RunScan, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.rundir.values import Candidate
+
+__all__ = ["scan_run"]
+
+_MAX_LISTED = 20
+
+
+def scan_run(run: Path, *, saved_model: Path | None = None) -> RunScan:
+    """Find the SavedModel in a run directory and look at what else lies there.
+
+    It is the directory itself, the one directly below it, or the newest complete
+    `export/<exporter>/<timestamp>/`; where there is none of these, the only one further down. Only names and
+    a few bytes of files are read, links are not followed out of the run, and nothing is written.
+
+    Args:
+        run: The run directory; a link to one is followed.
+        saved_model: The SavedModel to take, below the run or absolute, when the run has several.
+
+    Raises:
+        NoSavedModel: There is none; the message says what there is instead and the hint how to get one.
+        UnsupportedExport: There is an export, in a form that TensorFlow Serving does not load.
+        AmbiguousExport: There are several and nothing says which one is meant.
+        UnsafeExport: It can only be reached by a link that leaves the run.
+        UsageError: `saved_model` is not in the run.
+        NoPermission: The run cannot be listed.
+        StorageFailed: Reading it failed in another way.
+    """
+    given = shown(str(run))
+    real = _resolved(run, given)
+    seen = _look(real, given)
+    if saved_model is not None:
+        found = candidates(seen)
+        taken = _chosen(real, given, saved_model)
+        found = (*(each for each in found if each.real_path != taken.real_path), taken)
+    else:
+        found = candidates(seen)
+        if not found:
+            raise nothing_found(given, seen, others(seen))
+        taken = _picked(given, seen, found)
+    return RunScan(
+        run=real,
+        export=taken.real_path,
+        kind=taken.kind,
+        candidates=found,
+        others=others(seen),
+        complete=seen.complete,
+        provenance=provenance(real, taken),
+    )
+
+
+def _resolved(run: Path, given: str) -> str:
+    """Follow the links of the run itself, and refuse what is no directory."""
+    try:
+        real = os.path.realpath(run, strict=True)
+        mode = Path(real).stat().st_mode
+    except FileNotFoundError:
+        what = "is a link to nothing" if Path(run).is_symlink() else "does not exist"
+        raise NoSavedModel(f"the run directory {given} {what}", hint="check the path") from None
+    except NotADirectoryError:
+        raise NoSavedModel(f"{given} is below a file", hint="check the path") from None
+    except OSError as error:
+        _refused(given, error)
+    if stat.S_ISDIR(mode):
+        return real
+    if not stat.S_ISREG(mode):
+        raise NoSavedModel(f"{given} is not a directory but a device, socket or FIFO")
+    raise _for_a_file(real, given)
+
+
+def _for_a_file(real: str, given: str) -> ServingRepoError:
+    """Say what a file is that was given as the run: the same words as for one in a run."""
+    parent, name = os.path.split(real)
+    if name.startswith("saved_model.pb"):
+        return NoSavedModel(
+            f"{given} is a file: a SavedModel is the directory that it lies in",
+            hint=f"give {shown(str(Path(given).parent))}",
+        )
+    folder = Folder(real_path=parent, path=".", depth=0, files={name: real}, folders=())
+    seen = Look(
+        run=parent, folders=(folder,), links_out=(), unreadable=(), entries=1, complete=True
+    )
+    said = nothing_found(str(Path(given).parent), seen, others(seen))
+    what = said.problems[0] if said.problems else f"{shown(name)}: no model file that is known"
+    return NoSavedModel(f"{given} is a file, not a run directory: {what}", hint=said.hint)
+
+
+def _look(real: str, given: str) -> Look:
+    try:
+        return look(real)
+    except OSError as error:
+        _refused(given, error)
+
+
+def _refused(given: str, error: OSError) -> NoReturn:
+    if isinstance(error, PermissionError):
+        raise NoPermission(
+            f"{given} cannot be read by this user", hint=f"make it readable: {error.strerror}"
+        ) from None
+    raise StorageFailed(f"{given} cannot be read: {error.strerror or error}") from None
+
+
+def _picked(given: str, seen: Look, found: Sequence[Candidate]) -> Candidate:
+    """Take the one SavedModel that the layout says is meant."""
+    near = [each for each in found if each.kind in {"self", "child"}]
+    exported = [each for each in found if each.kind == "estimator-export"]
+    meant = [*near, *estimator.newest(exported)]
+    if not meant and seen.complete:
+        meant = list(found)
+    if len(meant) != 1:
+        raise _ambiguous(given, seen, meant or found)
+    return meant[0]
+
+
+def _ambiguous(given: str, seen: Look, found: Sequence[Candidate]) -> AmbiguousExport:
+    newest = max(found, key=lambda each: each.written)
+    listed = [str(each) for each in found[:_MAX_LISTED]]
+    if len(found) > _MAX_LISTED:
+        listed.append(f"and {len(found) - _MAX_LISTED} more")
+    if not seen.complete:
+        listed.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+    count = f"{len(found)} SavedModels" if len(found) > 1 else "a SavedModel and maybe more"
+    return AmbiguousExport(
+        f"{given} has {count}, and nothing says which one is meant",
+        hint=f"choose with --saved-model, for example --saved-model {shown(newest.path)}",
+        problems=listed,
+    )
+
+
+def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
+    """Take the SavedModel that the user names, if it is one and lies in the run."""
+    named = shown(str(saved_model))
+    path = str(Path(real, saved_model))
+    try:
+        target = os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        raise NoSavedModel(
+            f"--saved-model {named} does not exist in {given}", hint="it is a path below the run"
+        ) from None
+    except OSError as error:
+        _refused(named, error)
+    if Path(target).name in SAVED_MODEL_FILES:
+        target = str(Path(target).parent)
+    if not holds(real, target):
+        # The text may be inside and a link on the way lead out, or the run be given by a link itself.
+        lexical = os.path.normpath(path)
+        if holds(real, lexical):
+            raise UnsafeExport(
+                f"--saved-model {named} leads out of {given} by a link, to {shown(target)}",
+                hint="copy the SavedModel into the run, or give the directory it lies in as the run",
+            )
+        raise UsageError(
+            f"--saved-model {named} does not lie in {given}",
+            hint="name a SavedModel below the run, or give its own directory as the run",
+        )
+    if not Path(target).is_dir():
+        raise NoSavedModel(f"--saved-model {named} is not a directory", hint="name a directory")
+    below = _look(target, named)
+    if not below.folders[0].is_saved_model:
+        raise nothing_found(shown(str(Path(given, saved_model))), below, others(below))
+    folder = Folder(
+        real_path=target,
+        path=os.path.relpath(target, real),
+        depth=0,
+        files=below.folders[0].files,
+        folders=(),
+    )
+    return candidate(folder, kind="chosen")

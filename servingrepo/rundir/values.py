@@ -1,0 +1,98 @@
+"""What a scan of a run directory finds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+__all__ = ["Candidate", "ExportKind", "Other", "OtherKind", "RunScan", "shown"]
+
+ExportKind = Literal["self", "child", "estimator-export", "nested", "chosen"]
+"""Where the SavedModel lies: it is the run itself, directly below it, at export/<exporter>/<timestamp>,
+the only one anywhere deeper, or named by --saved-model."""
+
+OtherKind = Literal[
+    "keras-model",
+    "hdf5-model",
+    "session-bundle",
+    "chunked-saved-model",
+    "incomplete-export",
+    "estimator-checkpoint",
+    "tf-checkpoint",
+    "keras-weights",
+    "graph",
+    "tflite",
+    "onnx",
+    "pytorch",
+    "safetensors",
+    "pickle",
+    "archive",
+    "mlflow",
+    "not-what-its-name-says",
+    "events",
+    "config",
+    "metrics",
+    "link-out",
+    "unreadable",
+]
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A SavedModel in the run."""
+
+    path: str
+    """Below the run, `.` for the run itself."""
+    real_path: str
+    """Absolute, without links."""
+    kind: ExportKind
+    written: float
+    """When saved_model.pb was last written, in seconds since the epoch."""
+    size: int
+    """Bytes of its files together."""
+
+    def __str__(self) -> str:
+        """Name the candidate with what sets it apart from others."""
+        written = datetime.fromtimestamp(self.written, UTC)
+        return f"{shown(self.path)}: written {written:%Y-%m-%d %H:%M:%S} UTC, {self.size:,} bytes"
+
+
+class Other(msgspec.Struct, frozen=True, kw_only=True):
+    """Something else in the run: files of one kind in one directory."""
+
+    kind: OtherKind
+    path: str
+    """Below the run: the first of the files, or the one that stands for them."""
+    note: str
+    """What it is, in words."""
+    count: int = 1
+    """How many of the kind lie in that directory."""
+
+    def __str__(self) -> str:
+        """Say where it is, what it is, and how many there are."""
+        more = f" ({self.count} of them)" if self.count > 1 else ""
+        return f"{shown(self.path)}: {self.note}{more}"
+
+
+class RunScan(msgspec.Struct, frozen=True, kw_only=True):
+    """A run directory whose SavedModel was found."""
+
+    run: str
+    """The run directory, absolute, without links."""
+    export: str
+    """The SavedModel's directory, absolute, without links; in the run."""
+    kind: ExportKind
+    candidates: tuple[Candidate, ...]
+    """Every SavedModel found, the one to take included."""
+    others: tuple[Other, ...]
+    """What else lies there."""
+    complete: bool = True
+    """False if the run is so large that only a part of it was looked at for nested exports and others."""
+    provenance: dict[str, str] = {}
+    """What the run says of itself: text by name."""
+
+
+def shown(path: str) -> str:
+    """Return a path for a message: as it is, or quoted if it has characters that would spoil a line."""
+    return path if path.isprintable() else ascii(path)

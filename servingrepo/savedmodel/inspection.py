@@ -1,0 +1,268 @@
+"""Look at one export: what it promises, and everything that is wrong with it, as values.
+
+Nothing here raises for what is wrong with an export, writes, or starts TensorFlow. What is said of TensorFlow
+Serving's behaviour is from tensorflow/cc/saved_model/{loader,reader}.cc, and was tried on a server.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from blake3 import blake3
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+
+from servingrepo.protos import saved_model_pb2
+from servingrepo.savedmodel.files import (
+    INDEX_LIMIT,
+    find_asset_defects,
+    find_variable_defects,
+    layout_defect,
+)
+from servingrepo.savedmodel.fingerprint import read_fingerprint
+from servingrepo.savedmodel.graph import GraphReader, example_inputs
+from servingrepo.savedmodel.placement import find_unplaceable
+from servingrepo.savedmodel.reading import Unreadable, read_bounded
+from servingrepo.savedmodel.restoring import named_assets, needs_variables
+from servingrepo.savedmodel.signatures import dtype_name, signatures_from
+from servingrepo.savedmodel.values import Defect, ExampleInput, Fingerprint, Signature
+from servingrepo.savedmodel.wording import plural, some
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Inspection", "inspect_export"]
+
+SERVE = frozenset({"serve"})
+GRAPH_LIMIT = (2 << 30) - 1
+"""protobuf's own limit for one message, in bytes."""
+TEXT_LIMIT = 256 << 20
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """What one export is.
+
+    Attributes:
+        path: The directory, as given.
+        file: `saved_model.pb` or `saved_model.pbtxt`, whichever a server reads; empty if there is none.
+        digest: blake3 of the bytes that were read from it, in hex; empty if none were.
+        size: How many bytes these were.
+        tags: The tag set that was inspected; empty if the export has none that is exactly {serve}.
+        tag_sets: The tag sets of all its MetaGraphs.
+        tensorflow_version: The TensorFlow that wrote it, in its own words.
+        signatures: What clients can call, sorted by key.
+        examples: Inputs that take serialized tf.Examples, with their features.
+        assets: Files of `assets/` that the graph names.
+        needs_variables: Whether requests will need what is in `variables/`.
+        fingerprint: The content of fingerprint.pb, None without a readable one.
+        defects: Why a server cannot serve it; empty for a good export.
+        notes: Things worth knowing that keep no server from serving it.
+    """
+
+    path: str
+    file: str = ""
+    digest: str = ""
+    size: int = 0
+    tags: tuple[str, ...] = ()
+    tag_sets: tuple[tuple[str, ...], ...] = ()
+    tensorflow_version: str = ""
+    signatures: tuple[Signature, ...] = ()
+    examples: tuple[ExampleInput, ...] = ()
+    assets: tuple[str, ...] = ()
+    needs_variables: bool = False
+    fingerprint: Fingerprint | None = None
+    defects: tuple[Defect, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def signature(self, key: str) -> Signature | None:
+        """Return the signature of that key, or None."""
+        return next((one for one in self.signatures if one.key == key), None)
+
+    def example_input(self, signature: str, alias: str) -> ExampleInput | None:
+        """Return what an input's tf.Examples hold, or None if it takes none."""
+        return next(
+            (one for one in self.examples if (one.signature, one.alias) == (signature, alias)), None
+        )
+
+
+def inspect_export(path: Path) -> Inspection:
+    """Read one export and return what it is and what is wrong with it.
+
+    The graph, the index of the variables and fingerprint.pb are read; of data files and assets only that
+    they are there, and their sizes.
+    """
+    wrong = layout_defect(path)
+    if wrong is not None:
+        return Inspection(path=str(path), defects=(wrong,))
+    # A link to nowhere is there, too: it is the one that a server would try to read.
+    binary = os.path.lexists(path / "saved_model.pb")
+    name = "saved_model.pb" if binary else "saved_model.pbtxt"
+    try:
+        data = read_bounded(path / name, limit=GRAPH_LIMIT if binary else TEXT_LIMIT)
+    except Unreadable as error:
+        return Inspection(path=str(path), file=name, defects=(_damaged(name, str(error)),))
+    found = Inspection(path=str(path), file=name, digest=blake3(data).hexdigest(), size=len(data))
+    try:
+        message = _parse(name, data)
+    except ValueError as error:
+        return msgspec.structs.replace(found, defects=(_damaged(name, str(error)),))
+    return _inspect_message(path, message, found)
+
+
+def _inspect_message(path: Path, message: Any, found: Inspection) -> Inspection:
+    fingerprint, notes = _fingerprint(path)
+    tag_sets = tuple(tuple(sorted(one.meta_info_def.tags)) for one in message.meta_graphs)
+    found = msgspec.structs.replace(found, tag_sets=tag_sets, fingerprint=fingerprint)
+    meta_graph = next(
+        (one for one in message.meta_graphs if set(one.meta_info_def.tags) == SERVE), None
+    )
+    if meta_graph is None:
+        listed = ", ".join("{" + ", ".join(tags) + "}" for tags in tag_sets[:10])
+        defect = Defect(
+            slug="no-serve-tag",
+            kind="unsupported",
+            message=f"no MetaGraph has exactly the tag set {{serve}}; there is {listed}",
+            hint="export the model for serving: with tf.saved_model.save, or with the tag serve",
+        )
+        return msgspec.structs.replace(found, defects=(defect,), notes=notes)
+    reader = GraphReader(meta_graph.graph_def)
+    needs = needs_variables(meta_graph, reader)
+    assets = named_assets(meta_graph, reader)
+    variable_defects, variable_notes = find_variable_defects(path, needs)
+    asset_defects, asset_notes = find_asset_defects(path, assets)
+    placement_defects, placement_notes = _placement(reader)
+    signatures = signatures_from(meta_graph.signature_def)
+    defects = (*variable_defects, *asset_defects, *placement_defects)
+    notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
+    notes = (*notes, *_dtype_notes(signatures, reader))
+    if not signatures:
+        notes = (*notes, "it has no signature that a client can call")
+    return msgspec.structs.replace(
+        found,
+        tags=tuple(sorted(SERVE)),
+        tensorflow_version=meta_graph.meta_info_def.tensorflow_version,
+        signatures=signatures,
+        examples=example_inputs(reader, meta_graph.signature_def),
+        assets=tuple(sorted((*assets.read, *assets.unread))),
+        needs_variables=needs.needed,
+        defects=defects,
+        notes=notes,
+    )
+
+
+def _parse(name: str, data: bytes) -> Any:
+    """Return the SavedModel message of a file's bytes, or raise ValueError with what is wrong."""
+    if not data:
+        raise ValueError("it is empty")
+    message = saved_model_pb2.SavedModel()
+    try:
+        if name == "saved_model.pb":
+            message.ParseFromString(data)
+        else:
+            text_format.Parse(data, message)
+    except DecodeError as error:
+        raise ValueError("it is no SavedModel message: truncated, or something else") from error
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"it is no SavedModel in text form: {str(error)[:200]}") from error
+    if not message.meta_graphs:
+        raise ValueError("it holds no MetaGraph: truncated, or something else")
+    return message
+
+
+def _damaged(name: str, reason: str) -> Defect:
+    return Defect(
+        slug="unreadable-graph",
+        kind="damaged",
+        message=f"{name} cannot be read: {reason}",
+        hint="export the model again, or copy it again from where it is whole",
+    )
+
+
+def _fingerprint(path: Path) -> tuple[Fingerprint | None, tuple[str, ...]]:
+    try:
+        data = read_bounded(path / "fingerprint.pb", limit=1 << 20)
+    except Unreadable as error:
+        return None, () if error.missing else (f"fingerprint.pb is not used: {error}",)
+    try:
+        index = read_bounded(path / "variables" / "variables.index", limit=INDEX_LIMIT)
+    except Unreadable as error:
+        if not error.missing:
+            return None, (f"fingerprint.pb is not used: variables.index: {error}",)
+        index = None
+    try:
+        fingerprint = read_fingerprint(data, index=index)
+    except ValueError as error:
+        return None, (f"{error}; servers do not read it",)
+    if fingerprint.field("checkpoint_hash").verdict == "differs":
+        return fingerprint, (
+            "variables/variables.index is not the one that fingerprint.pb was written for",
+        )
+    return fingerprint, ()
+
+
+def _placement(reader: GraphReader) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
+    placement = find_unplaceable(reader)
+    table: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+        (
+            "gpu-pinned",
+            placement.pinned,
+            "pinned to a device that a server on CPUs does not have",
+            "export it without device scopes, or with clear_devices=True",
+        ),
+        (
+            "tensorrt",
+            placement.tensorrt,
+            "compiled by TensorRT, which needs a GPU",
+            "promote the model as it was before its conversion by TensorRT",
+        ),
+        (
+            "mkl",
+            placement.mkl,
+            "from a graph that was rewritten for MKL",
+            "export the graph as it was before it was rewritten",
+        ),
+        (
+            "python-op",
+            placement.python,
+            "calling Python (tf.py_function), which no server has",
+            "replace tf.py_function and tf.numpy_function by TensorFlow operations",
+        ),
+        (
+            "removed-op",
+            placement.removed,
+            "without a kernel in today's TensorFlow, which dropped boosted trees and tensor forests",
+            "train the model anew, for instance with TensorFlow Decision Forests",
+        ),
+    )
+    defects = tuple(
+        Defect(
+            slug=slug,
+            kind="unsupported",
+            message=f"{plural(len(names), 'operation is', 'operations are')} {text}: {some(names)}",
+            hint=hint,
+        )
+        for slug, names, text, hint in table
+        if names
+    )
+    if not placement.movable:
+        return defects, ()
+    count = plural(len(placement.movable), "operation asks", "operations ask")
+    moved = f"{count} for a GPU in functions that let TensorFlow move them to a CPU"
+    return defects, (f"{moved}: {some(placement.movable)}",)
+
+
+def _dtype_notes(signatures: tuple[Signature, ...], reader: GraphReader) -> tuple[str, ...]:
+    """Note inputs whose placeholder wants another dtype than the signature says."""
+    notes = []
+    for signature in signatures:
+        for spec in signature.inputs:
+            node = reader.main.nodes.get(spec.tensor_name.split(":")[0])
+            if node is None or not node.op.startswith("Placeholder"):
+                continue
+            real = dtype_name(node.attr["dtype"].type)
+            if real != spec.dtype:
+                says = f"signature {signature.key} says that input {spec.alias} is {spec.dtype}"
+                notes.append(f"{says}, but the graph wants {real}")
+    return tuple(notes)

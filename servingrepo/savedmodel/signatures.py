@@ -1,0 +1,89 @@
+"""What a SavedModel promises to answer: SignatureDefs as plain values.
+
+A reference dtype such as float_ref, which TensorFlow 1 wrote for variables, is reduced to its base: that is
+what a server accepts and sends. Everything here can be encoded by msgspec.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.protos import types_pb2
+from servingrepo.savedmodel.values import Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "INIT_OP_KEY",
+    "dtype_name",
+    "dtype_number",
+    "signatures_from",
+]
+
+INIT_OP_KEY = "__saved_model_init_op"
+"""The key under which TensorFlow 2 keeps its initialisation op: no signature that anybody can call."""
+
+_REF = 100  # types.proto: DT_FLOAT_REF = DT_FLOAT + 100
+_PYTHON_NAMES = {"float": "float32", "double": "float64", "half": "float16"}
+_PROTO_NAMES = {python: proto for proto, python in _PYTHON_NAMES.items()}
+
+
+def signatures_from(definitions: Mapping[str, Any]) -> tuple[Signature, ...]:
+    """Return the servable signatures of a map of SignatureDef messages, sorted by key.
+
+    It serves both what lies on disk and what GetModelMetadata returns, so that the two can be compared.
+    """
+    return tuple(
+        Signature(
+            key=key,
+            method_name=definitions[key].method_name,
+            inputs=_specs(definitions[key].inputs, definitions[key].defaults),
+            outputs=_specs(definitions[key].outputs, {}),
+        )
+        for key in sorted(definitions)
+        if key != INIT_OP_KEY
+    )
+
+
+def dtype_name(number: int) -> str:
+    """Return a DataType's name as Python users know it: float32, int64, string, bool; refs reduced."""
+    base = number - _REF if number > _REF else number
+    try:
+        name: str = types_pb2.DataType.Name(base).removeprefix("DT_").lower()
+    except ValueError:
+        return f"dtype-{number}"
+    return _PYTHON_NAMES.get(name, name)
+
+
+def dtype_number(name: str) -> int:
+    """Return the DataType of a name that `dtype_name` gave.
+
+    Raises:
+        ValueError: There is no such dtype.
+    """
+    number: int = types_pb2.DataType.Value("DT_" + _PROTO_NAMES.get(name, name).upper())
+    return number
+
+
+def shape_from(message: Any) -> tuple[int | None, ...] | None:
+    """Return a TensorShapeProto as a value."""
+    if message.unknown_rank:
+        return None
+    return tuple(None if dim.size < 0 else dim.size for dim in message.dim)
+
+
+def _specs(infos: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            alias=alias,
+            dtype=dtype_name(infos[alias].dtype),
+            # Not set at all is not the same as set to a scalar: old exporters left it out.
+            shape=shape_from(infos[alias].tensor_shape)
+            if infos[alias].HasField("tensor_shape")
+            else None,
+            tensor_name=infos[alias].name,
+            has_default=alias in defaults,
+        )
+        for alias in sorted(infos)
+    )

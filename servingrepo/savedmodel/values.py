@@ -1,0 +1,100 @@
+"""What an export is, as plain values that msgspec can write and read.
+
+Records of versions hold them, so importing this module costs nothing: no message classes, no hashes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "Defect",
+    "DefectKind",
+    "ExampleInput",
+    "Feature",
+    "FeatureKind",
+    "FieldVerdict",
+    "Fingerprint",
+    "FingerprintField",
+    "Signature",
+    "TensorSpec",
+]
+
+DefectKind = Literal["missing", "damaged", "unsupported"]
+"""No SavedModel at all; one whose files are broken; or a whole one that no server on CPUs can serve."""
+FieldVerdict = Literal["matches", "differs", "absent", "not checked"]
+FeatureKind = Literal["dense", "sparse", "ragged"]
+
+
+class Defect(msgspec.Struct, frozen=True, kw_only=True):
+    """One reason why a server cannot serve an export; the message is about the export, without its path."""
+
+    slug: str
+    kind: DefectKind
+    message: str
+    hint: str
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One input or output: `shape` has None for a free dimension and is None for an unknown rank."""
+
+    alias: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    tensor_name: str
+    has_default: bool = False
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """One SignatureDef; inputs and outputs are sorted by alias."""
+
+    key: str
+    method_name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature of a tf.Example.
+
+    `shape` is that of one example's dense feature, with None first where its length is free; it is None for
+    sparse and ragged ones. `has_default` means that an example may leave it out.
+    """
+
+    key: str
+    dtype: str
+    kind: FeatureKind
+    shape: tuple[int | None, ...] | None
+    has_default: bool
+
+
+class ExampleInput(msgspec.Struct, frozen=True, kw_only=True):
+    """A signature's input that takes serialized tf.Examples; `single` if it takes one, not a vector."""
+
+    signature: str
+    alias: str
+    single: bool
+    features: tuple[Feature, ...]
+
+
+class FingerprintField(msgspec.Struct, frozen=True, kw_only=True):
+    """One hash: what the file says, what was computed (None if it was not), and the verdict."""
+
+    name: str
+    stored: int
+    computed: int | None
+    verdict: FieldVerdict
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of fingerprint.pb; `uuid` is random for each save and empty in files before TF 2.15."""
+
+    producer: int
+    uuid: str
+    fields: tuple[FingerprintField, ...]
+
+    def field(self, name: str) -> FingerprintField:
+        """Return one of the five hashes by name."""
+        return next(one for one in self.fields if one.name == name)

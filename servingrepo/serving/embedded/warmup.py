@@ -1,0 +1,116 @@
+"""Replays a version's recorded requests before it becomes available.
+
+After servables/tensorflow/saved_model_warmup.cc and saved_model_warmup_util.cc, and xla/tsl/lib/io's
+record_reader.cc. A record that fails fails the load; what the records say about responses is ignored.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message import DecodeError
+
+from servingrepo.protos import prediction_log_pb2
+from servingrepo.serving.embedded.crc32c import masked_crc32c
+from servingrepo.serving.embedded.examples import classify, multi_inference, regress
+from servingrepo.serving.embedded.inference import predict
+from servingrepo.serving.embedded.status import OK, Code, Status, from_os_error
+from servingrepo.serving.embedded.versions import exists, file_path, join_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.serving.embedded.inference import Model
+
+__all__ = ["warm_up"]
+
+FILE = "assets.extra/tf_serving_warmup_requests"
+MAX_RECORDS = 1000
+HEADER, FOOTER = 12, 4
+# The oneof members of PredictionLog that the server answers; 6 and 7 exist but are refused.
+_LOGS: dict[str, Any] = {
+    "classify_log": classify,
+    "regress_log": regress,
+    "predict_log": predict,
+    "multi_inference_log": multi_inference,
+}
+
+
+def warm_up(model: Model, version_path: str, *, iterations: int) -> Status:
+    """Run every record of the version's warm-up file `iterations` times; no file is fine."""
+    path = join_path(version_path, FILE)
+    if not exists(path):
+        return OK
+    try:
+        data = Path(file_path(path)).read_bytes()
+    except OSError as error:
+        return from_os_error(error, path)
+    for number, record in enumerate(_records(data), start=1):
+        outcome = record if isinstance(record, Status) else _replay(model, record, path, iterations)
+        # The record that is one too many is run, and only then refused.
+        if outcome.ok and number > MAX_RECORDS:
+            text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
+            outcome = Status(Code.INVALID_ARGUMENT, text)
+        if not outcome.ok:
+            return outcome
+    return OK
+
+
+def _replay(model: Model, record: bytes, path: str, iterations: int) -> Status:
+    log = prediction_log_pb2.PredictionLog()
+    try:
+        log.ParseFromString(record)
+    except DecodeError:
+        text = f"Failed to parse warmup record: {record.decode(errors='replace')} from {path}"
+        return Status(Code.INVALID_ARGUMENT, text)
+    kind = log.WhichOneof("log_type")
+    if kind is None:
+        return OK
+    if kind not in _LOGS:
+        number = log.DESCRIPTOR.fields_by_name[kind].number
+        return Status(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
+    for _ in range(iterations):
+        response = _LOGS[kind](model, getattr(log, kind).request)
+        if isinstance(response, Status):
+            return response
+    return OK
+
+
+def _records(data: bytes) -> Iterator[bytes | Status]:
+    """Yield the records of an uncompressed TFRecord file, and a Status where it is damaged.
+
+    Less than a header at the end is the end; a record cut short is an error (record_reader.cc).
+    """
+    position = 0
+    while len(data) - position >= HEADER:
+        head = data[position : position + 8]
+        (length,) = struct.unpack("<Q", head)
+        (stored,) = struct.unpack_from("<I", data, position + 8)
+        if stored != masked_crc32c(head):
+            yield _damaged(position, " (Is this even a TFRecord file?)" if position == 0 else "")
+            return
+        start = position + HEADER
+        record = data[start : start + length]
+        if len(data) - start < length + FOOTER:
+            yield Status(
+                Code.DATA_LOSS,
+                f"truncated record at {position} failed with Read less bytes than requested"
+                ". Please verify your warmup data is in TFRecord format.",
+            )
+            return
+        (stored,) = struct.unpack_from("<I", data, start + length)
+        if stored != masked_crc32c(record):
+            yield _damaged(position, "")
+            return
+        yield record
+        position = start + length + FOOTER
+
+
+def _damaged(position: int, remark: str) -> Status:
+    text = (
+        f"corrupted record at {position}{remark}. "
+        "Please verify your warmup data is in TFRecord format."
+    )
+    return Status(Code.DATA_LOSS, text)

@@ -1,0 +1,59 @@
+"""What is said of servers, as values: where they are, which versions they serve. No gRPC is imported."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from servingrepo.errors import UsageError
+
+__all__ = ["Endpoint", "ModelMetadata", "State", "VersionStatus"]
+
+State = str
+"""UNKNOWN, START, LOADING, AVAILABLE, UNLOADING or END, as GetModelStatus names them."""
+
+MAX_PORT = 65_535
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9]{1,5})")
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a server listens for gRPC."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read HOST:PORT, with IPv6 addresses in brackets.
+
+        Raises:
+            UsageError: It is something else.
+        """
+        match = _HOST_PORT.fullmatch(text)
+        if match is None or not 0 < int(match["port"]) <= MAX_PORT:
+            raise UsageError(
+                f"not an endpoint: {text!r}",
+                hint="give HOST:PORT of the server's gRPC port, such as localhost:8500",
+            )
+        return cls(host=match["host"], port=int(match["port"]))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class VersionStatus(msgspec.Struct, frozen=True):
+    """What GetModelStatus says of one version; `error` is empty unless the version failed."""
+
+    version: int
+    state: State
+    code: int
+    error: str
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """The reply of GetModelMetadata: the version that answered and its SignatureDefs by key."""
+
+    version: int
+    signatures: dict[str, Any]

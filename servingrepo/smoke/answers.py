@@ -1,0 +1,114 @@
+"""Is an answer what the signature promises? Names, dtypes, shapes, and numbers that are numbers."""
+
+from __future__ import annotations
+
+import cmath
+import math
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.smoke.tensors import Tensor, read_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from servingrepo.savedmodel.values import Signature, TensorSpec
+
+__all__ = [
+    "check_classification",
+    "check_outputs",
+    "check_regression",
+    "check_version",
+    "not_finite",
+    "read_outputs",
+    "shape_problems",
+]
+
+
+def check_version(reply: Any, version: int) -> list[str]:
+    """Return a problem if another version than the one asked for has answered."""
+    answered = reply.model_spec.version.value
+    return [] if answered == version else [f"version {answered} answered instead of {version}"]
+
+
+def read_outputs(reply: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """Return a Predict reply's outputs by alias, and problems with those that cannot be read."""
+    outputs, problems = {}, []
+    for alias, message in sorted(reply.outputs.items()):
+        try:
+            outputs[alias] = read_tensor(message)
+        except ValueError as error:
+            problems.append(f"output {alias} cannot be read: {error}")
+    return outputs, problems
+
+
+def check_outputs(outputs: Mapping[str, Tensor], signature: Signature) -> list[str]:
+    """Return where names and dtypes of outputs are not those of the signature."""
+    wanted = {spec.alias: spec for spec in signature.outputs}
+    problems = [f"output {alias} is missing" for alias in wanted if alias not in outputs]
+    problems += [f"output {alias} was never declared" for alias in outputs if alias not in wanted]
+    problems += [
+        f"output {alias} is {outputs[alias].dtype}, declared {spec.dtype}"
+        for alias, spec in wanted.items()
+        if alias in outputs and outputs[alias].dtype != spec.dtype
+    ]
+    return problems
+
+
+def shape_problems(outputs: Mapping[str, Tensor], signature: Signature) -> list[str]:
+    """Return where shapes of outputs are not those of the signature; free dimensions fit everything."""
+    return [
+        f"output {spec.alias} has the shape {list(outputs[spec.alias].shape)}, "
+        f"declared {_shown(spec)}"
+        for spec in signature.outputs
+        if spec.alias in outputs and not _fits(outputs[spec.alias].shape, spec.shape)
+    ]
+
+
+def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
+    """Return which outputs hold NaN or infinity."""
+    return [
+        f"output {alias} is not finite: {bad}"
+        for alias, tensor in outputs.items()
+        if (bad := _first_not_finite(tensor.values)) is not None
+    ]
+
+
+def check_classification(reply: Any, count: int) -> tuple[list[str], list[str]]:
+    """Return problems of a ClassificationResponse with its form, and with numbers that are none."""
+    results = reply.result.classifications
+    problems = []
+    if len(results) != count:
+        problems.append(f"{len(results)} classifications for {count} examples")
+    scores = (one.score for each in results for one in each.classes)
+    bad = _first_not_finite(scores)
+    return problems, [] if bad is None else [f"a score is not finite: {bad}"]
+
+
+def check_regression(reply: Any, count: int) -> tuple[list[str], list[str]]:
+    """Return problems of a RegressionResponse with its form, and with numbers that are none."""
+    results = reply.result.regressions
+    problems = [] if len(results) == count else [f"{len(results)} values for {count} examples"]
+    bad = _first_not_finite(one.value for one in results)
+    return problems, [] if bad is None else [f"a value is not finite: {bad}"]
+
+
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
+    if wanted is None:
+        return True
+    return len(shape) == len(wanted) and all(
+        want is None or size == want for size, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _shown(spec: TensorSpec) -> str:
+    sizes = ("?" if one is None else str(one) for one in spec.shape or ())
+    return f"[{', '.join(sizes)}]"
+
+
+def _first_not_finite(values: Iterable[Any]) -> float | complex | None:
+    for one in values:
+        if isinstance(one, float) and not math.isfinite(one):
+            return one
+        if isinstance(one, complex) and not cmath.isfinite(one):
+            return one
+    return None

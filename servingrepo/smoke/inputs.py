@@ -1,0 +1,130 @@
+"""Data made up from what a signature says, for models that nobody gave a smoke case for.
+
+Made-up data proves that a request can be answered, not that the answer is right. A free dimension becomes
+1; where the rank is unknown, a vector, a scalar and a matrix are tried in turn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from servingrepo.protos import example_pb2
+from servingrepo.smoke.tensors import FLOATING, INTEGERS, Scalar, count_elements, fill_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.savedmodel.values import ExampleInput, Feature, Signature, TensorSpec
+
+__all__ = ["Attempt", "CannotMakeUp", "made_up_examples", "made_up_tensors"]
+
+ELEMENT_LIMIT = 1 << 26
+"""A server would allocate all of a tensor that is sent as one repeated value."""
+
+_RANKS: tuple[tuple[int, ...], ...] = ((1,), (), (1, 1))
+_FILLINGS = (1, 0)
+
+
+class CannotMakeUp(Exception):
+    """There is no way to make up data for a signature; the message says why."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Inputs of one Predict request by alias; `guessed` if a rank was guessed."""
+
+    inputs: dict[str, Any]
+    guessed: bool
+
+
+def made_up_tensors(signature: Signature, inspection: Inspection) -> Iterator[Attempt]:
+    """Yield inputs for Predict, the most ordinary first: ones before zeros, vectors before scalars.
+
+    Inputs that take serialized tf.Examples get them. The last attempt leaves out what has a default.
+
+    Raises:
+        CannotMakeUp: An input's dtype or size rules it out.
+    """
+    if not signature.inputs:
+        yield Attempt(inputs={}, guessed=False)
+        return
+    examples = {
+        spec.alias: inspection.example_input(signature.key, spec.alias) for spec in signature.inputs
+    }
+    guessed = any(spec.shape is None and examples[spec.alias] is None for spec in signature.inputs)
+    for filling in _FILLINGS:
+        for rank in _RANKS if guessed else _RANKS[:1]:
+            yield Attempt(
+                inputs={
+                    spec.alias: _input(spec, examples[spec.alias], filling, rank)
+                    for spec in signature.inputs
+                },
+                guessed=guessed,
+            )
+    if any(spec.has_default for spec in signature.inputs):
+        yield Attempt(
+            inputs={
+                spec.alias: _input(spec, examples[spec.alias], 1, _RANKS[0])
+                for spec in signature.inputs
+                if not spec.has_default
+            },
+            guessed=guessed,
+        )
+
+
+def made_up_examples(features: Sequence[Feature]) -> Iterator[Any]:
+    """Yield tf.Examples that hold these features: with ones, with zeros, and with the needed ones only.
+
+    Raises:
+        CannotMakeUp: A feature's dtype cannot stand in a tf.Example, or its size rules it out.
+    """
+    for filling in _FILLINGS:
+        yield _example(features, filling)
+    needed = [one for one in features if not one.has_default]
+    if len(needed) < len(features):
+        yield _example(needed, 1)
+
+
+def _input(
+    spec: TensorSpec, examples: ExampleInput | None, filling: int, rank: tuple[int, ...]
+) -> Any:
+    if examples is not None:
+        # A vector even where the signature says unknown rank: ParseExample takes nothing else.
+        content = _example(examples.features, filling).SerializeToString(deterministic=True)
+        return fill_tensor("string", () if examples.single else (1,), content)
+    shape = rank if spec.shape is None else tuple(1 if one is None else one for one in spec.shape)
+    if count_elements(shape) > ELEMENT_LIMIT:
+        raise CannotMakeUp(f"input {spec.alias} of shape {list(shape)} is too large to make up")
+    try:
+        return fill_tensor(spec.dtype, shape, _value(spec.dtype, filling))
+    except ValueError as error:
+        raise CannotMakeUp(f"input {spec.alias}: {error}") from error
+
+
+def _value(dtype: str, filling: int) -> Scalar:
+    if dtype == "string":
+        return b"1" if filling else b""  # a word that can also be read as a number
+    if dtype == "bool":
+        return bool(filling)
+    return filling if dtype in INTEGERS else float(filling)
+
+
+def _example(features: Sequence[Feature], filling: int) -> Any:
+    example = example_pb2.Example()
+    for one in features:
+        target = example.features.feature[one.key]
+        shape = [1 if size is None else size for size in one.shape or ()]
+        count = count_elements(shape)
+        if count > ELEMENT_LIMIT:
+            raise CannotMakeUp(f"feature {one.key} of shape {shape} is too large to make up")
+        if one.dtype == "string":
+            target.bytes_list.value.extend([b"1" if filling else b""] * count)
+        elif one.dtype == "int64":
+            target.int64_list.value.extend([filling] * count)
+        elif one.dtype in FLOATING:
+            target.float_list.value.extend([float(filling)] * count)
+        else:
+            raise CannotMakeUp(f"feature {one.key}: no {one.dtype} can stand in a tf.Example")
+    return example

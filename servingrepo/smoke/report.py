@@ -1,0 +1,110 @@
+"""What a smoke test found out, and whether that is enough."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from servingrepo.errors import SmokeFailed
+
+__all__ = ["Api", "Outcome", "SmokeReport", "Verdict", "judge"]
+
+Outcome = Literal["passed", "failed", "inconclusive"]
+Api = Literal["Predict", "Classify", "Regress", "GetModelMetadata"]
+
+MADE_UP = "made-up"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What one signature's request, or the comparison of the signatures, came to.
+
+    Attributes:
+        signature: The signature's key.
+        api: The call that decided.
+        outcome: `failed` only if no data could have avoided it, or if the user gave the data.
+        reason: Why it is not passed, or what is odd although it passed; may be empty.
+        source: "made-up", or "case FILE#POSITION".
+        requests: How many requests were sent to find out.
+        milliseconds: How long the answer of the last of them took.
+    """
+
+    signature: str
+    api: Api
+    outcome: Outcome
+    reason: str = ""
+    source: str = MADE_UP
+    requests: int = 1
+    milliseconds: float = 0.0
+
+    def __str__(self) -> str:
+        text = f"{self.signature}: {self.outcome} ({self.api}, {self.source})"
+        return f"{text}: {self.reason}" if self.reason else text
+
+
+class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All verdicts on one version at one endpoint; `signatures` are those that should have one."""
+
+    model: str
+    version: int
+    endpoint: str
+    signatures: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+
+    def of(self, outcome: Outcome) -> tuple[Verdict, ...]:
+        """Return the verdicts with that outcome."""
+        return tuple(one for one in self.verdicts if one.outcome == outcome)
+
+    @property
+    def passed(self) -> tuple[Verdict, ...]:
+        """The verdicts of requests that were answered as they should be."""
+        return self.of("passed")
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """The verdicts that speak against the version."""
+        return self.of("failed")
+
+    @property
+    def inconclusive(self) -> tuple[Verdict, ...]:
+        """The verdicts that prove nothing."""
+        return self.of("inconclusive")
+
+    @property
+    def unproven(self) -> tuple[str, ...]:
+        """The signatures that no passed request speaks for."""
+        proven = {one.signature for one in self.passed}
+        return tuple(key for key in self.signatures if key not in proven)
+
+
+def judge(report: SmokeReport, *, strict: bool) -> None:
+    """Accept a version or say all that speaks against it.
+
+    A version needs no failed verdict and at least one passed. With `strict`, every signature must be proven
+    and nothing inconclusive.
+
+    Raises:
+        SmokeFailed: It does not have that.
+    """
+    what = f"{report.model} version {report.version} at {report.endpoint}"
+    problems = [str(one) for one in report.failed]
+    if strict:
+        problems += [str(one) for one in report.inconclusive]
+        mentioned = {one.signature for one in (*report.failed, *report.inconclusive)}
+        problems += [
+            f"{key}: not proven: no request was sent"
+            for key in report.unproven
+            if key not in mentioned
+        ]
+    if problems:
+        raise SmokeFailed(
+            f"the smoke test of {what} failed",
+            hint="repair the export; if made-up data is at fault, give real data with --case FILE",
+            problems=problems,
+        )
+    if not report.passed:
+        raise SmokeFailed(
+            f"the smoke test of {what} proved nothing: no request was answered as it should be",
+            hint="give real data with --case FILE",
+            problems=[str(one) for one in report.inconclusive],
+        )

@@ -1,0 +1,182 @@
+"""Send one smoke request, pinned to its version, and say what came of it.
+
+An answer from another version, with other names, dtypes or shapes than declared, is the model's or the
+server's fault whatever the data were. Numbers that are none, and errors that data may cause, are its fault
+only if the user vouches for the data.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from servingrepo.errors import EndpointUnreachable, RequestRefused, ServerTimeout
+from servingrepo.protos import classification_pb2, predict_pb2, regression_pb2
+from servingrepo.smoke.answers import (
+    check_classification,
+    check_outputs,
+    check_regression,
+    check_version,
+    not_finite,
+    read_outputs,
+    shape_problems,
+)
+from servingrepo.smoke.refusals import classify_refusal
+from servingrepo.smoke.report import Outcome
+from servingrepo.smoke.tensors import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from servingrepo.savedmodel.values import Signature
+    from servingrepo.serving.client import ServingClient
+    from servingrepo.serving.deadline import Deadline
+
+__all__ = ["REQUEST_SECONDS", "Result", "Target", "send_examples", "send_predict"]
+
+REQUEST_SECONDS = 60.0
+"""Longest wait for one answer: the first request to a model may compile or allocate for a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where requests go: a client, exactly one version of one model, and until when."""
+
+    client: ServingClient
+    model: str
+    version: int
+    deadline: Deadline
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for the next request."""
+        return self.deadline.at_most(REQUEST_SECONDS)
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one request.
+
+    `final` if it was answered, and the answer is not what the signature promises: then no other data make
+    it better. `outputs` only from Predict, and only when it was answered.
+    """
+
+    outcome: Outcome
+    reason: str
+    milliseconds: float
+    final: bool = False
+    outputs: dict[str, Tensor] = {}
+
+
+def send_predict(
+    target: Target, signature: Signature, inputs: Mapping[str, Any], *, guessed: bool, vouched: bool
+) -> Result:
+    """Send a PredictRequest and check the answer.
+
+    Args:
+        target: Where to.
+        signature: What the answer must look like.
+        inputs: TensorProtos by alias.
+        guessed: The rank of an input was guessed, so a shape that does not fit proves nothing.
+        vouched: The data are a user's, who says that they are good.
+    """
+    request = predict_pb2.PredictRequest()
+    _address(request, target, signature)
+    for alias, tensor in inputs.items():
+        request.inputs[alias].CopyFrom(tensor)
+
+    def check(reply: Any) -> tuple[list[str], list[str], dict[str, Tensor]]:
+        outputs, wrong = read_outputs(reply)
+        wrong += check_outputs(outputs, signature)
+        doubtful = not_finite(outputs)
+        (doubtful if guessed and not vouched else wrong).extend(shape_problems(outputs, signature))
+        return wrong, doubtful, outputs
+
+    return _send(
+        target, request, target.client.predict, check, vouched=vouched, has_data=bool(inputs)
+    )
+
+
+def send_examples(
+    target: Target,
+    signature: Signature,
+    examples: Sequence[Any],
+    *,
+    regress: bool,
+    vouched: bool,
+    context: Any = None,
+) -> Result:
+    """Send tf.Examples through Classify, or through Regress, and check the answer."""
+    request = (
+        regression_pb2.RegressionRequest if regress else classification_pb2.ClassificationRequest
+    )()
+    _address(request, target, signature)
+    if context is None:
+        request.input.example_list.examples.extend(examples)
+    else:
+        request.input.example_list_with_context.examples.extend(examples)
+        request.input.example_list_with_context.context.CopyFrom(context)
+    count = len(examples)
+
+    def check(reply: Any) -> tuple[list[str], list[str], dict[str, Tensor]]:
+        found = check_regression(reply, count) if regress else check_classification(reply, count)
+        return *found, {}
+
+    send = target.client.regress if regress else target.client.classify
+    return _send(target, request, send, check, vouched=vouched, has_data=True)
+
+
+def _address(request: Any, target: Target, signature: Signature) -> None:
+    request.model_spec.name = target.model
+    request.model_spec.version.value = target.version
+    request.model_spec.signature_name = signature.key
+
+
+def _send(
+    target: Target,
+    request: Any,
+    send: Callable[..., Any],
+    check: Callable[[Any], tuple[list[str], list[str], dict[str, Tensor]]],
+    *,
+    vouched: bool,
+    has_data: bool,
+) -> Result:
+    started = time.monotonic()
+
+    def result(
+        outcome: Outcome,
+        reason: str,
+        outputs: dict[str, Tensor] | None = None,
+        *,
+        final: bool = False,
+    ) -> Result:
+        return Result(
+            outcome=outcome,
+            reason=reason,
+            milliseconds=round((time.monotonic() - started) * 1000, 3),
+            final=final,
+            outputs=outputs or {},
+        )
+
+    certain = vouched or not has_data
+    try:
+        reply = send(request, timeout=target.timeout)
+    except RequestRefused as refused:
+        outcome = "failed" if certain else classify_refusal(refused, has_data=has_data)
+        return result(outcome, f"{refused.code}: {refused.text}")
+    except ServerTimeout as late:
+        return result("inconclusive", late.message)
+    except EndpointUnreachable as gone:
+        raise EndpointUnreachable(
+            f"{gone.message}; it went away while signature {request.model_spec.signature_name} was tried",
+            hint="the model may crash the server: see the last lines of its log",
+        ) from gone
+    wrong, doubtful, outputs = check(reply)
+    wrong = check_version(reply, target.version) + wrong
+    if wrong or (doubtful and certain):
+        return result("failed", "; ".join(wrong + doubtful), outputs, final=bool(wrong))
+    if doubtful:
+        return result("inconclusive", "; ".join(doubtful), outputs)
+    return result("passed", "", outputs)

@@ -1,0 +1,275 @@
+"""Smoke-test one version on a server that somebody else started: every signature answers, or says why not.
+
+Job: wait for exactly that version, compare what it serves with what is on disk, send requests, return
+verdicts. It decides nothing about promotion: that is `judge` and the caller.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import LoadFailed, ServerTimeout
+from servingrepo.savedmodel.signatures import signatures_from
+from servingrepo.smoke.fitting import check_cases, check_expected, fit_case
+from servingrepo.smoke.inputs import CannotMakeUp, made_up_examples, made_up_tensors
+from servingrepo.smoke.report import Api, SmokeReport, Verdict
+from servingrepo.smoke.requests import Result, Target, send_examples, send_predict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.savedmodel.values import Signature, TensorSpec
+    from servingrepo.serving.client import ServingClient
+    from servingrepo.serving.deadline import Deadline
+    from servingrepo.serving.states import VersionStatus
+    from servingrepo.smoke.cases import SmokeCase
+
+__all__ = ["await_version", "run_smoke"]
+
+POLL_SECONDS = 0.05
+STATUS_SECONDS = 10.0
+
+_EXAMPLE_APIS: dict[str, Api] = {
+    "tensorflow/serving/classify": "Classify",
+    "tensorflow/serving/regress": "Regress",
+}
+
+
+def run_smoke(
+    client: ServingClient,
+    *,
+    model: str,
+    version: int,
+    inspection: Inspection,
+    cases: Sequence[SmokeCase] = (),
+    deadline: Deadline,
+) -> SmokeReport:
+    """Send at least one request to every servable signature of one version and return the verdicts.
+
+    A signature with cases gets these, any other gets made-up data.
+
+    Args:
+        client: The server to ask.
+        model: The name under which it serves the model.
+        version: The version that must answer; every request is pinned to it.
+        inspection: The export as it is on disk.
+        cases: The user's own requests.
+        deadline: Until when to wait for the version and for all answers; what it leaves no time for is
+            inconclusive.
+
+    Raises:
+        BadCase: A case does not fit the export; nothing was sent.
+        LoadFailed: The server could not load the version; with its own words.
+        ServerTimeout: The version was not there in time.
+        EndpointUnreachable: The server is gone.
+        RequestRefused: The server serves the version but does not tell its signatures.
+    """
+    check_cases(cases, inspection)
+    await_version(client, model=model, version=version, deadline=deadline)
+    target = Target(client=client, model=model, version=version, deadline=deadline)
+    verdicts = list(_compare(target, inspection))
+    with_cases = {case.signature for case in cases}
+    verdicts += [_run_case(target, case, inspection) for case in cases]
+    verdicts += [
+        _made_up(target, signature, inspection)
+        for signature in inspection.signatures
+        if signature.key not in with_cases
+    ]
+    return SmokeReport(
+        model=model,
+        version=version,
+        endpoint=str(client.endpoint),
+        signatures=tuple(one.key for one in inspection.signatures),
+        verdicts=tuple(verdicts),
+    )
+
+
+def await_version(client: ServingClient, *, model: str, version: int, deadline: Deadline) -> None:
+    """Return once exactly this version is AVAILABLE.
+
+    Raises:
+        LoadFailed: It ended instead: it failed to load, or was unloaded.
+        ServerTimeout: It was not there in time.
+        EndpointUnreachable: Nothing answers at the endpoint.
+    """
+    state = "not known to the server"
+    while True:
+        found: tuple[VersionStatus, ...] = ()
+        try:
+            found = client.status(model, version, timeout=deadline.at_most(STATUS_SECONDS))
+        except ServerTimeout:
+            state = "unknown: the server does not answer"
+        for one in found:
+            if one.version != version:
+                continue
+            if one.state == "AVAILABLE":
+                return
+            state = one.state
+            # END without an error is a normal unload; a failed load keeps its error there.
+            if one.state == "END" or one.code != 0 or one.error:
+                raise LoadFailed(
+                    f"{client.endpoint} could not load {model} version {version}: "
+                    f"{one.error or 'it was unloaded'}",
+                    hint="a version that failed is never tried again: repair the export and "
+                    "publish it under a new number",
+                    details={"code": one.code, "text": one.error},
+                )
+        if deadline.passed:
+            raise ServerTimeout(
+                f"{client.endpoint} did not have {model} version {version} available within "
+                f"{deadline.seconds:.3g} s: its state is {state}",
+                hint="look at the server's log, or wait longer",
+            )
+        deadline.pause(POLL_SECONDS)
+
+
+def _compare(target: Target, inspection: Inspection) -> Iterator[Verdict]:
+    """Yield a failed verdict for every difference between the signatures served and those on disk."""
+    reply = target.client.metadata(target.model, target.version, timeout=target.timeout)
+    if reply.version != target.version:
+        yield _difference("*", f"version {reply.version} answered instead of {target.version}")
+    served = {one.key: one for one in signatures_from(reply.signatures)}
+    on_disk = {one.key: one for one in inspection.signatures}
+    for key in sorted(served.keys() | on_disk.keys()):
+        if key not in served:
+            yield _difference(key, "it is on disk, but not served")
+        elif key not in on_disk:
+            yield _difference(key, "it is served, but not on disk")
+        elif _comparable(served[key]) != _comparable(on_disk[key]):
+            yield _difference(key, "what is served is not what is on disk")
+
+
+def _difference(key: str, reason: str) -> Verdict:
+    return Verdict(signature=key, api="GetModelMetadata", outcome="failed", reason=reason)
+
+
+def _comparable(signature: Signature) -> tuple[object, ...]:
+    """Return what must be equal: not `has_default`, which some servers leave out of their answer."""
+
+    def plain(specs: tuple[TensorSpec, ...]) -> tuple[object, ...]:
+        return tuple((one.alias, one.dtype, one.shape, one.tensor_name) for one in specs)
+
+    return signature.method_name, plain(signature.inputs), plain(signature.outputs)
+
+
+def _run_case(target: Target, case: SmokeCase, inspection: Inspection) -> Verdict:
+    fitted = fit_case(case, inspection)
+    signature = fitted.signature
+    if target.deadline.passed:
+        result = _no_time()
+    elif fitted.api == "Predict":
+        result = send_predict(target, signature, fitted.inputs, guessed=False, vouched=True)
+    else:
+        result = send_examples(
+            target,
+            signature,
+            fitted.examples,
+            regress=fitted.api == "Regress",
+            vouched=True,
+            context=fitted.context,
+        )
+    outcome, reason = result.outcome, result.reason
+    if outcome == "passed" and case.expected_form is not None:
+        if fitted.api == "Predict":
+            problems = check_expected(case, result.outputs)
+        else:
+            problems = [f"what is expected cannot be compared with an answer of {fitted.api}"]
+        outcome, reason = ("failed", "; ".join(problems)) if problems else (outcome, reason)
+    return Verdict(
+        signature=signature.key,
+        api=fitted.api,
+        outcome=outcome,
+        reason=reason,
+        source=case.source,
+        milliseconds=result.milliseconds,
+    )
+
+
+def _made_up(target: Target, signature: Signature, inspection: Inspection) -> Verdict:
+    """Try the API that the signature declares, and where that does not work, Predict."""
+    api = _EXAMPLE_APIS.get(signature.method_name)
+    if api is None:
+        return _best(signature, "Predict", _predicted(target, signature, inspection))[0]
+    first, final = _best(signature, api, _with_examples(target, signature, inspection, api))
+    if final:
+        return first
+    second, _ = _best(signature, "Predict", _predicted(target, signature, inspection))
+    requests = first.requests + second.requests
+    if second.outcome == "passed":
+        return _replaced(second, requests, f"{api} does not work: {first.reason}")
+    # Neither works: what the declared API says counts, unless only Predict is sure.
+    if first.outcome == "failed" or second.outcome != "failed":
+        return _replaced(first, requests, f"{first.reason}; nor does Predict: {second.reason}")
+    return _replaced(second, requests, f"{second.reason}; nor does {api}: {first.reason}")
+
+
+def _replaced(verdict: Verdict, requests: int, reason: str) -> Verdict:
+    return Verdict(
+        signature=verdict.signature,
+        api=verdict.api,
+        outcome=verdict.outcome,
+        reason=reason,
+        source=verdict.source,
+        requests=requests,
+        milliseconds=verdict.milliseconds,
+    )
+
+
+def _predicted(target: Target, signature: Signature, inspection: Inspection) -> Iterator[Result]:
+    for attempt in made_up_tensors(signature, inspection):
+        if target.deadline.passed:
+            yield _no_time()
+            return
+        yield send_predict(
+            target, signature, attempt.inputs, guessed=attempt.guessed, vouched=False
+        )
+
+
+def _with_examples(
+    target: Target, signature: Signature, inspection: Inspection, api: Api
+) -> Iterator[Result]:
+    parsed = [one for one in inspection.examples if one.signature == signature.key]
+    for example in made_up_examples(parsed[0].features if parsed else ()):
+        if target.deadline.passed:
+            yield _no_time()
+            return
+        yield send_examples(target, signature, [example], regress=api == "Regress", vouched=False)
+
+
+def _best(signature: Signature, api: Api, results: Iterable[Result]) -> tuple[Verdict, bool]:
+    """Return the verdict that results add up to, and whether it settles the matter.
+
+    The first that passed settles it, or an answer that breaks the signature's promise. Otherwise a refusal
+    that no data could avoid says more than the others, and the first of them most.
+    """
+    seen: list[Result] = []
+    why = ""
+    try:
+        for result in results:
+            seen.append(result)
+            if result.outcome == "passed" or result.final:
+                break
+    except CannotMakeUp as error:
+        why = str(error)
+    if not seen:
+        verdict = Verdict(
+            signature=signature.key, api=api, outcome="inconclusive", reason=why, requests=0
+        )
+        return verdict, False
+    settled = seen[-1].outcome == "passed" or seen[-1].final
+    failed = [one for one in seen if one.outcome == "failed"]
+    best = seen[-1] if settled else (failed or seen)[0]
+    verdict = Verdict(
+        signature=signature.key,
+        api=api,
+        outcome=best.outcome,
+        reason=best.reason,
+        requests=len(seen),
+        milliseconds=best.milliseconds,
+    )
+    return verdict, settled
+
+
+def _no_time() -> Result:
+    return Result(outcome="inconclusive", reason="no time was left", milliseconds=0.0)

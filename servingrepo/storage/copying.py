@@ -1,0 +1,173 @@
+"""Copying a source tree, hashing the very bytes that are written.
+
+The copy is durable when `copy_tree` returns, except for the name of its top directory. A source that
+changes under the copy is noticed: each file is compared with what the walk saw, before and after it is read,
+and the tree is walked again at the end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import NoSpace, SourceChanged
+from servingrepo.storage.disk import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    Disk,
+    free_bytes,
+    storage_errors,
+)
+from servingrepo.storage.hashing import CHUNK, hash_file, new_hasher
+from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
+from servingrepo.storage.progress import Progress, silent
+from servingrepo.storage.tree import SourceFile, SourceTree, read_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_WRITEBACK_STEP = 32 << 20
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def need_space(tree: SourceTree, target: Path) -> None:
+    """Refuse a tree that does not fit on the file system of `target` before a byte is written.
+
+    Raises:
+        NoSpace: It does not fit; the message has the numbers.
+    """
+    block = 4096
+    needed = sum(-(-file.size // block) * block for file in tree.files)
+    needed += block * (len(tree.files) + len(tree.directories) + 16)
+    free = free_bytes(target)
+    if needed > free:
+        raise NoSpace(
+            f"{tree.root} needs {needed:,} bytes, but {target} has {free:,} free",
+            hint="free some space on that file system (servingrepo list shows what versions take)",
+        )
+
+
+def hash_source(tree: SourceTree, *, progress: Progress = silent, threads: int = 2) -> Manifest:
+    """Return the manifest that a copy of the tree would have, without copying."""
+
+    def one(file: SourceFile) -> FileEntry:
+        with storage_errors("read", file.source):
+            entry = hash_file(file.source, file.path)
+        progress(entry.size)
+        return entry
+
+    with ThreadPoolExecutor(threads) as pool:
+        files = tuple(pool.map(one, tree.files))
+    return Manifest(recipe=Recipe(), files=files, directories=tree.directories)
+
+
+def copy_tree(
+    tree: SourceTree, target: Path, *, disk: Disk, progress: Progress = silent, threads: int = 2
+) -> Manifest:
+    """Copy a tree into a new directory and return the manifest of what was written.
+
+    Files get mode 0644 and directories 0755, whatever the source or the umask say: TF Serving's container
+    may run as anybody.
+
+    Raises:
+        SourceChanged: The source is not what the walk saw.
+        StorageFailed: Reading or writing failed; NoSpace and NoPermission are kinds of it.
+    """
+    with storage_errors("create the directory", target):
+        for directory in (target, *(target / path for path in tree.directories)):
+            directory.mkdir()
+            directory.chmod(DIRECTORY_MODE)
+    largest_first = sorted(tree.files, key=lambda file: -file.size)
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [
+            pool.submit(copy_file, file, target / file.path, disk=disk, progress=progress)
+            for file in largest_first
+        ]
+        try:
+            entries = [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    disk.step("copy.before-directory-sync", target)
+    with storage_errors("sync", target):
+        for path in (*reversed(tree.directories), "."):
+            disk.sync_directory(target / path)
+    if read_tree(tree.root, boundary=tree.boundary) != tree:
+        raise _changed(tree.root)
+    return Manifest(
+        recipe=Recipe(),
+        files=tuple(sorted(entries, key=lambda entry: entry.path)),
+        directories=tree.directories,
+    )
+
+
+def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress) -> FileEntry:
+    """Copy one file durably and return its entry."""
+    hasher = new_hasher(file.size)
+    buffer = bytearray(min(CHUNK, file.size + 1))
+    view = memoryview(buffer)
+    size = 0
+    with (
+        storage_errors("open", file.source),
+        open(file.source, "rb", buffering=0, opener=_no_follow) as source,
+    ):
+        _same_or_changed(file, os.fstat(source.fileno()))
+        with storage_errors("write", target):
+            disk.step("copy.before-write", target)
+            descriptor = os.open(
+                target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE
+            )
+            try:
+                os.fchmod(descriptor, FILE_MODE)
+                while count := source.readinto(buffer):
+                    hasher.update(view[:count])
+                    _write_all(descriptor, view[:count])
+                    size += count
+                    _start_writeback(descriptor, size - count, size)
+                    progress(count)
+                disk.step("copy.before-sync", target)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        _same_or_changed(file, os.fstat(source.fileno()))
+    return FileEntry(path=file.path, size=size, hash=hasher.hexdigest())
+
+
+def _no_follow(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _start_writeback(descriptor: int, before: int, after: int) -> None:
+    """Let the kernel start writing while we go on copying, so that the fsync has less left to do.
+
+    An optimisation only (sync_file_range(2) promises nothing): its result does not matter.
+    """
+    first, last = before // _WRITEBACK_STEP, after // _WRITEBACK_STEP
+    if last > first:
+        ctypes.CDLL(None).sync_file_range(
+            ctypes.c_int(descriptor),
+            ctypes.c_int64(first * _WRITEBACK_STEP),
+            ctypes.c_int64((last - first) * _WRITEBACK_STEP),
+            ctypes.c_uint(_SYNC_FILE_RANGE_WRITE),
+        )
+
+
+def _same_or_changed(file: SourceFile, facts: os.stat_result) -> None:
+    seen = (file.device, file.inode, file.size, file.mtime_ns)
+    if (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns) != seen:
+        raise _changed(file.source)
+
+
+def _changed(path: Path) -> SourceChanged:
+    return SourceChanged(
+        f"{path} changed while it was being copied",
+        hint="promote again when whatever writes there (training, an upload) has finished",
+    )

@@ -1,0 +1,215 @@
+"""Durable changes on a local file system, each of its steps a failpoint.
+
+The rules are POSIX's: data is durable after fsync of the file, a name is durable after fsync of its
+directory, and a rename is atomic for whoever looks. Nothing here decides what to write.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import NoPermission, NoSpace, ServingRepoError, StorageFailed
+from servingrepo.storage.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FILE_MODE = 0o644
+DIRECTORY_MODE = 0o755
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+
+
+@contextmanager
+def storage_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into ours, saying what was being done to which path."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, doing, path) from error
+
+
+def translate(error: OSError, doing: str, path: Path) -> ServingRepoError:
+    """Return our error for an OSError."""
+    where = error.filename if isinstance(error.filename, str) else str(path)
+    text = f"cannot {doing} {where}: {error.strerror or error}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpace(
+            text,
+            hint="free some space (servingrepo list --sizes shows what versions take), try again",
+        )
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return NoPermission(
+            text,
+            hint=f"check the owner and mode of {where}; this process runs as uid {os.geteuid()}",
+        )
+    return StorageFailed(text, hint="check the disk and the mount, then try again")
+
+
+class Disk(msgspec.Struct, frozen=True):
+    """A local file system on which the steps of writing may be made to fail."""
+
+    faults: Faults = Faults()
+
+    def step(self, name: str, path: Path | None = None) -> None:
+        """Mark a step of a writing command: what the crash tests may interrupt."""
+        self.faults.reach(name, path)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_directory(self, path: Path) -> None:
+        """Create a directory, mode 0755 whatever the umask, and make its name durable.
+
+        TF Serving's container may run as another user than the one who publishes.
+        """
+        with storage_errors("create the directory", path):
+            missing = [path]
+            while not missing[-1].parent.exists():
+                missing.append(missing[-1].parent)
+            for one in reversed(missing):
+                with suppress(FileExistsError):
+                    one.mkdir()
+                    one.chmod(DIRECTORY_MODE)
+                    self.sync_directory(one.parent)
+
+    def replace_file(self, path: Path, data: bytes, *, step: str) -> None:
+        """Replace a file's content atomically and durably: readers see the old or the new, whole.
+
+        After a crash a file named `.NAME.tmp` may be left beside it; the next call overwrites it.
+        """
+        temporary = path.with_name(f".{path.name}.tmp")
+        with storage_errors("write", path):
+            self.step(f"{step}.before-write", path)
+            try:
+                descriptor = os.open(
+                    temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE
+                )
+                with os.fdopen(descriptor, "wb") as stream:
+                    os.fchmod(stream.fileno(), FILE_MODE)
+                    stream.write(data)
+                    stream.flush()
+                    self.step(f"{step}.before-sync", path)
+                    os.fsync(stream.fileno())
+                self.step(f"{step}.before-rename", path)
+                temporary.replace(path)
+            except OSError:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
+            self.step(f"{step}.after-rename", path)
+            self.sync_directory(path.parent)
+        self.step(f"{step}.done", path)
+
+    def append_line(self, path: Path, line: bytes, *, step: str) -> None:
+        """Append one line durably; a torn line that a crash left at the end is cut off first.
+
+        The caller holds the repository's lock: there is one writer.
+        """
+        with storage_errors("append to", path):
+            self.step(f"{step}.before-append", path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+            try:
+                end = whole_lines_end(descriptor)
+                if end < os.fstat(descriptor).st_size:
+                    os.ftruncate(descriptor, end)
+                try:
+                    written = os.write(descriptor, line + b"\n")
+                    if written != len(line) + 1:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+                    self.step(f"{step}.before-sync", path)
+                    os.fsync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, end)
+                    raise
+            finally:
+                os.close(descriptor)
+            self.sync_directory(path.parent)
+        self.step(f"{step}.done", path)
+
+    def publish_directory(self, source: Path, target: Path, *, step: str) -> None:
+        """Rename a directory to a name that must not exist, and make the name durable.
+
+        `os.rename` onto an empty directory succeeds silently on Linux, hence renameat2(RENAME_NOREPLACE).
+
+        Raises:
+            FileExistsError: The target exists; nothing was changed.
+        """
+        self.step(f"{step}.before-rename", target)
+        rename_without_replacing(source, target)
+        self.step(f"{step}.after-rename", target)
+        self.sync_directory(target.parent)
+        self.step(f"{step}.done", target)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory and all below it, if it is there; a link is removed, not followed."""
+        with storage_errors("remove", path):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                return
+            if stat.S_ISDIR(mode):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def remove_file(self, path: Path) -> None:
+        """Remove a file, if it is there, and make that durable."""
+        with storage_errors("remove", path):
+            path.unlink(missing_ok=True)
+            self.sync_directory(path.parent)
+
+
+def whole_lines_end(descriptor: int) -> int:
+    """Return the offset just behind the last newline of an open file."""
+    end = os.fstat(descriptor).st_size
+    while end > 0:
+        start = max(0, end - 65_536)
+        block = os.pread(descriptor, end - start, start)
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def rename_without_replacing(source: Path, target: Path) -> None:
+    """Rename, failing with FileExistsError where the target exists, even as an empty directory.
+
+    File systems that cannot do this atomically (EINVAL from renameat2) get a look before the rename; the
+    caller holds the repository's lock, so only somebody outside servingrepo could come between.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.renameat2(
+        _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+    )
+    if result == 0:
+        return
+    number = ctypes.get_errno()
+    if number in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        source.rename(target)
+        return
+    raise OSError(number, os.strerror(number), str(target))
+
+
+def free_bytes(path: Path) -> int:
+    """Return how many bytes this user may still write to the file system of a path."""
+    with storage_errors("ask for the free space of", path):
+        facts = os.statvfs(path)
+    return facts.f_bavail * facts.f_frsize

@@ -1,0 +1,78 @@
+"""Faults as data: what shall go wrong at which step of a writing command.
+
+A writing command names each of its steps (`Disk.step`). A fault plan is a text such as
+`c1.before-rename=kill,config.after-write=ENOSPC`; the tests pass it through the environment to a real
+process. `record=PATH` writes down every step that is reached, so that a sweep visits the steps that there
+are and not a list that somebody keeps by hand. Without a plan a step costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from servingrepo.errors import SettingsError
+
+_SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+_ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """A plan: step name to action, and perhaps a file that records the steps reached.
+
+    Actions: `kill`, `term`, `int` (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and
+    `sleep:SECONDS`.
+    """
+
+    plan: dict[str, str] = {}
+    record: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `STEP=ACTION,…`.
+
+        Raises:
+            SettingsError: A part cannot be read.
+        """
+        plan: dict[str, str] = {}
+        record: Path | None = None
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            step, equals, action = part.partition("=")
+            if step == "record" and equals:
+                record = Path(action)
+            elif equals and (
+                action in _SIGNALS or action in _ERRNOS or action.startswith("sleep:")
+            ):
+                plan[step] = action
+            else:
+                raise SettingsError(
+                    f"cannot read the failpoint {part!r}",
+                    hint=f"STEP=ACTION with an action of {', '.join([*_SIGNALS, *_ERRNOS])}, sleep:S",
+                )
+        return cls(plan=plan, record=record)
+
+    def reach(self, step: str, path: Path | None = None) -> None:
+        """Do what the plan has for this step.
+
+        Raises:
+            OSError: The plan says so.
+        """
+        if self.record is not None:
+            with self.record.open("a") as record:
+                record.write(step + "\n")
+        action = self.plan.get(step)
+        if action is None:
+            return
+        if action in _SIGNALS:
+            os.kill(os.getpid(), _SIGNALS[action])
+        elif action in _ERRNOS:
+            number = _ERRNOS[action]
+            raise OSError(number, os.strerror(number), str(path or step))
+        else:
+            time.sleep(float(action.removeprefix("sleep:")))

@@ -1,0 +1,71 @@
+"""What a version consists of: every file with its size and hash, and the recipe that says how.
+
+A manifest is a value. It is written once, beside the version and never in it, and `compare` tells in three
+lists how a tree differs from it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """How the hashes were made, so that a later release can repeat it."""
+
+    hash: str = "blake3"
+    covers: str = (
+        "every file below the version directory, its path, size and bytes; directory names"
+    )
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file: path with `/`, relative to the version directory; size in bytes; hash in hex."""
+
+    path: str
+    size: int
+    hash: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """All files of a version, sorted by path."""
+
+    recipe: Recipe
+    files: tuple[FileEntry, ...]
+    directories: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all files."""
+        return sum(file.size for file in self.files)
+
+
+class Differences(msgspec.Struct, frozen=True):
+    """How a tree differs from its manifest: paths in three lists."""
+
+    extra: tuple[str, ...]
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.extra or self.missing or self.changed)
+
+    def lines(self) -> list[str]:
+        """Say each difference in a line."""
+        return [
+            *(f"missing: {path}" for path in self.missing),
+            *(f"changed: {path}" for path in self.changed),
+            *(f"extra: {path}" for path in self.extra),
+        ]
+
+
+def compare(expected: Manifest, actual: Manifest) -> Differences:
+    """Compare a tree's manifest with the one on record."""
+    wanted = {file.path: file for file in expected.files} | dict.fromkeys(expected.directories)
+    found = {file.path: file for file in actual.files} | dict.fromkeys(actual.directories)
+    return Differences(
+        extra=tuple(sorted(found.keys() - wanted.keys())),
+        missing=tuple(sorted(wanted.keys() - found.keys())),
+        changed=tuple(
+            sorted(path for path in wanted.keys() & found.keys() if wanted[path] != found[path])
+        ),
+    )

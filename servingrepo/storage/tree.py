@@ -1,0 +1,125 @@
+"""A source tree as it is to be published: every file by its relative path, links resolved.
+
+TF Serving must find real files: a link that points out of the run would break on another machine, or show
+other bytes tomorrow. So links inside the run are taken as what they point to, and anything else that is not
+a regular file or directory is refused, all of it in one error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import msgspec
+
+from servingrepo.errors import UnsafeExport
+from servingrepo.storage.disk import storage_errors
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+class SourceFile(msgspec.Struct, frozen=True):
+    """One file to copy: where it goes, where it is, and what identifies its present state."""
+
+    path: str
+    source: Path
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+class SourceTree(msgspec.Struct, frozen=True):
+    """All files and directories of a tree, sorted by path; `root` itself is not listed."""
+
+    root: Path
+    boundary: Path
+    files: tuple[SourceFile, ...]
+    directories: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all files."""
+        return sum(file.size for file in self.files)
+
+
+def read_tree(root: Path, *, boundary: Path) -> SourceTree:
+    """List a tree; links may point anywhere inside `boundary`, the run directory.
+
+    Raises:
+        UnsafeExport: Links that leave the boundary or lead nowhere, FIFOs, sockets, devices, names that are
+            not UTF-8; all of them are listed.
+        NoPermission: A directory cannot be read.
+    """
+    reader = _Reader(boundary.resolve())
+    with storage_errors("read", root):
+        reader.read(root.resolve(), "", ())
+    if reader.problems:
+        raise UnsafeExport(
+            f"{root} holds what must not be published",
+            problems=reader.problems,
+            hint="replace them by real files inside the run directory, or remove them",
+        )
+    return SourceTree(
+        root=root,
+        boundary=boundary,
+        files=tuple(sorted(reader.files, key=lambda file: file.path)),
+        directories=tuple(sorted(reader.directories)),
+    )
+
+
+class _Reader:
+    """Collects what one walk finds."""
+
+    def __init__(self, boundary: Path) -> None:
+        self.boundary = boundary
+        self.files: list[SourceFile] = []
+        self.directories: list[str] = []
+        self.problems: list[str] = []
+
+    def read(self, directory: Path, prefix: str, above: tuple[Path, ...]) -> None:
+        with os.scandir(directory) as entries:
+            for entry in sorted(entries, key=lambda one: one.name):
+                self.take(entry, prefix + entry.name, (*above, directory))
+
+    def take(self, entry: os.DirEntry[str], path: str, above: tuple[Path, ...]) -> None:
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        if shown != path:
+            self.problems.append(f"{shown}: the name is not UTF-8")
+            return
+        source = Path(entry.path)
+        if entry.is_symlink():
+            source = Path(os.path.realpath(entry.path))
+            if not source.is_relative_to(self.boundary):
+                self.problems.append(f"{path}: a link out of the run, to {source}")
+                return
+            if not source.exists():
+                self.problems.append(f"{path}: a link to {source}, which is not there")
+                return
+        facts = source.stat(follow_symlinks=False)
+        kind = stat.S_IFMT(facts.st_mode)
+        if kind == stat.S_IFREG:
+            self.files.append(
+                SourceFile(
+                    path=path,
+                    source=source,
+                    size=facts.st_size,
+                    mtime_ns=facts.st_mtime_ns,
+                    device=facts.st_dev,
+                    inode=facts.st_ino,
+                )
+            )
+        elif kind == stat.S_IFDIR:
+            if source in above:
+                self.problems.append(f"{path}: a link to a directory above it, {source}")
+                return
+            self.directories.append(path)
+            self.read(source, path + "/", above)
+        else:
+            self.problems.append(f"{path}: {_KINDS.get(kind, 'no regular file')}")

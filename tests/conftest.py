@@ -1,0 +1,43 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def shared_folder(variable: str, name: str) -> Path:
+    """Find test data that is not part of the project; where it is missing, skip, but fail in CI."""
+    default = Path(__file__).resolve().parents[2] / "shared" / name
+    folder = Path(os.environ.get(variable, default))
+    if folder.is_dir():
+        return folder
+    reason = f"{variable} does not name a folder, and there is none at {default}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must not skip: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """SavedModels and run directories that other people wrote."""
+    return shared_folder("SERVINGREPO_CORPUS", "corpus")
+
+
+@pytest.fixture(scope="session")
+def conformance() -> Path:
+    """A real TensorFlow Serving's recorded answers, and their runner."""
+    return shared_folder("SERVINGREPO_CONFORMANCE", "conformance")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith("SERVINGREPO_") and name not in {
+            "SERVINGREPO_CORPUS",
+            "SERVINGREPO_CONFORMANCE",
+        }:
+            monkeypatch.delenv(name)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from servingrepo.errors import ConfigInvalid
+from servingrepo.modelconfig import (
+    EMPTY,
+    Entry,
+    diff,
+    entry,
+    models,
+    parse,
+    render,
+    to_proto,
+)
+
+TWO_MODELS = """\
+# kept by hand
+model_config_list: {
+  config: [{ name: 'zwei', base_path: "/models/" 'zwei'; model_platform: "tensorflow"
+    model_version_policy < specific < versions: [0x7, 3] > >
+    version_labels { key: "stable" value: 3 } version_labels { key: "canary", value: 7 } },
+  { name: "eins" base_path: "/models/eins" model_type: TENSORFLOW logging_config {
+      log_collector_config { type: "x" filename_prefix: "\\x6c\\141" } } }]
+}
+"""
+
+
+def test_parse_when_written_in_every_style_of_text_format_then_the_entries() -> None:
+    config = parse(TWO_MODELS)
+    assert models(config) == (
+        Entry(
+            name="zwei",
+            base_path="/models/zwei",
+            platform="tensorflow",
+            policy="specific",
+            versions=(3, 7),
+            labels={"canary": 7, "stable": 3},
+        ),
+        Entry(name="eins", base_path="/models/eins", platform="", policy="default", latest_count=1),
+    )
+
+
+def test_render_when_fields_are_not_ours_then_kept_and_order_kept() -> None:
+    text = render(parse(TWO_MODELS))
+    assert text.index('"zwei"') < text.index('"eins"')
+    assert text.index('"canary"') < text.index('"stable"')
+    assert text.index("versions: 7") < text.index("versions: 3")
+    assert 'filename_prefix: "la"' in text
+    assert text.endswith("}\n")
+
+
+def test_render_when_names_are_not_ascii_then_readable() -> None:
+    config = parse(
+        'model_config_list { config { name: "größe\\n\\001" base_path: "/modelle/größe" } }'
+    )
+    assert 'name: "größe\\n\\001"' in render(config)
+    assert render(parse(render(config))) == render(config)
+
+
+def test_render_when_no_models_then_an_empty_list() -> None:
+    for empty in (EMPTY, parse("# nothing\n"), parse("model_config_list {}")):
+        assert render(empty).split("\n", 1)[1] == "model_config_list {\n}\n"
+        assert to_proto(empty).WhichOneof("config") == "model_config_list"
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("model_config_list {\n  config { nam: 'x' } }", "models.config:2:12: "),
+        ("model_config_list { config { name: 'a' name: 'b' } }", ":1:46: "),
+        ("model_config_list { config { model_type: FOO } }", ":1:42: "),
+        ("model_config_list {} custom_model_config {}", ":1:22: "),
+        ("model_config_list { config { name: 'a' ", ":1:36: "),
+        ("model_config_list { config { name: '\\377' } }", ":1:"),
+        ("no such thing", ":1:1: "),
+        ("\ufeffmodel_config_list {}", ":1:1: "),
+        (
+            "model_config_list{config{model_version_policy{specific{versions:9223372036854775808}}}}",
+            "out of range",
+        ),
+        ("custom_model_config { [example.com/no.Such] {} }", "no.Such"),
+        (
+            "custom_model_config {" + "[a/google.protobuf.Any] {" * 3000 + "}" * 3001,
+            "models.config",
+        ),
+    ],
+)
+def test_parse_when_nonsense_then_says_where(text: str, where: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse(text)
+    assert where in caught.value.message
+    assert len(caught.value.message) < 1000
+
+
+def test_parse_when_zero_bytes_then_refused_as_the_server_does() -> None:
+    with pytest.raises(ConfigInvalid, match=r"^other\.config has zero bytes"):
+        parse("", source="other.config")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kind", "count"),
+    [
+        ("", "default", 1),
+        ("model_version_policy {}", "default", 1),
+        ("model_version_policy { latest {} }", "latest", 1),
+        ("model_version_policy { latest { num_versions: 3 } }", "latest", 3),
+        ("model_version_policy { all {} }", "all", 0),
+        ("model_version_policy { specific {} }", "specific", 0),
+    ],
+)
+def test_entry_when_policies_differ_then_said(policy: str, kind: str, count: int) -> None:
+    found = entry(parse(f"model_config_list {{ config {{ name: 'm' {policy} }} }}"), "m")
+    assert found is not None
+    assert (found.policy, found.latest_count, found.versions) == (kind, count, ())
+
+
+def test_entry_when_the_model_is_not_there_then_none() -> None:
+    assert entry(EMPTY, "m") is None
+
+
+def test_parse_when_a_label_is_given_twice_then_remembered_and_the_last_wins() -> None:
+    pair = "version_labels {{ key: '{}' value: {} }}"
+    text = "".join(pair.format(key, at) for key, at in [("a", 1), ("b", 2), ("\\141", 3)])
+    config = parse(f"model_config_list {{ config {{ name: 'm' {text} }} }}")
+    assert config.repeated_labels == (("m", "a"),)
+    assert models(config)[0].labels == {"a": 3, "b": 2}
+
+
+def test_to_proto_when_changed_then_the_config_is_not() -> None:
+    config = parse(TWO_MODELS)
+    before = render(config)
+    to_proto(config).model_config_list.config[0].name = "other"
+    assert render(config) == before
+
+
+def test_diff_when_texts_differ_then_unified() -> None:
+    change = diff("a\nb\n", "a\nc\n", old="models.config", new="new")
+    assert change == "--- models.config\n+++ new\n@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
+    assert diff("a\n", "a\n") == ""
+    assert re.search(r"^\+c$", change, re.MULTILINE)
