@@ -57,6 +57,15 @@ class UsageError(ServingRepoError):
     summary = "the command line cannot be understood"
 
 
+class Stopped(ServingRepoError):
+    """A signal ended the command; its exit code is 128 plus the signal's number."""
+
+    slug = "stopped"
+    exit_code = 130
+    retryable = True
+    summary = "128 + N: signal N ended the command"
+
+
 # 10s: settings ------------------------------------------------------------------------------------
 
 

@@ -129,11 +129,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[st
 
 def sized(size: int) -> str:
     """Return a size for people, in units of 1000."""
-    amount = float(size)
+    step, amount = 1000, float(size)
     for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
+        if amount < step:
             return f"{amount:.3g} {unit}"
-        amount /= 1000
+        amount /= step
     return f"{amount:.3g} TB"
 
 

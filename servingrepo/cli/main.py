@@ -17,7 +17,7 @@ import servingrepo
 from servingrepo.cli.app import App
 from servingrepo.cli.options import shared_options
 from servingrepo.cli.settings import read_settings
-from servingrepo.errors import ServingRepoError, UsageError
+from servingrepo.errors import ServingRepoError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,11 +68,11 @@ class Terminated(BaseException):
 class Commands(click.Group):
     """The commands by group; a command's module is imported when it is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return all names, in the order of the help."""
         return [name for group in COMMANDS.values() for name in group]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command; underscores are taken for hyphens."""
         name = cmd_name.replace("_", "-")
         for group in COMMANDS.values():
@@ -91,7 +91,7 @@ class Commands(click.Group):
             ctx.ensure_object(App).command = command.name or ""
         return name, command, rest
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands by group without importing any."""
         for title, group in COMMANDS.items():
             with formatter.section(title):
@@ -137,46 +137,52 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with terminated_by_sigterm():
             main.main(list(arguments), prog_name="servingrepo", standalone_mode=False, obj=app)
-    except ServingRepoError as error:
-        app.failure(error)
-        return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return USAGE
-    except click.UsageError as error:
-        return _usage(app, error)
-    except click.ClickException as error:
-        app.failure(UsageError(error.format_message()))
-        return USAGE
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted: everything was put back or will be by the next command", err=True)
-        return 128 + signal.SIGINT
-    except Terminated:
-        click.echo("terminated: everything was put back or will be by the next command", err=True)
-        return 128 + signal.SIGTERM
-    except BrokenPipeError:
-        # Whoever read the output went away, as `head` does: nothing more to say.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except Exception as error:  # noqa: BLE001 - the last line: a bug is said to be one
-        traceback.print_exc()
-        app.failure(
-            ServingRepoError(
-                f"this is a mistake in servingrepo: {type(error).__name__}: {error}",
-                hint="please report it with the lines above; the next command cleans up if need be",
-            )
-        )
-        return BUG
+    except BaseException as error:  # noqa: BLE001 - every way to end has its exit code
+        return explain(app, error)
     return 0
 
 
-def _usage(app: App, error: click.UsageError) -> int:
-    hint = f"{error.ctx.command_path} --help" if error.ctx is not None else "servingrepo --help"
-    app.failure(UsageError(error.format_message(), hint=hint))
-    return USAGE
+def explain(app: App, error: BaseException) -> int:
+    """Say how a command ended and return its exit code."""
+    match error:
+        case ServingRepoError():
+            app.failure(error)
+            return error.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            click.echo(error.format_message(), err=True)
+            return USAGE
+        case click.ClickException():
+            path = (
+                error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+            )
+            hint = f"{path or 'servingrepo'} --help"
+            app.failure(UsageError(error.format_message(), hint=hint))
+            return USAGE
+        case click.Abort() | KeyboardInterrupt() | Terminated():
+            number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+            app.failure(
+                Stopped(
+                    f"stopped by {number.name}",
+                    hint="what was begun was put back, or will be by the next command that writes",
+                )
+            )
+            return 128 + number
+        case BrokenPipeError():
+            # Whoever read the output went away, as `head` does: nothing more to say.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        case _:
+            traceback.print_exception(error)
+            app.failure(
+                ServingRepoError(
+                    f"this is a mistake in servingrepo: {type(error).__name__}: {error}",
+                    hint="please report it with the lines above; the next command cleans up if need be",
+                )
+            )
+            return BUG
 
 
 @contextlib.contextmanager

@@ -45,14 +45,18 @@ def command(
     """
     from servingrepo.api import is_path
     from servingrepo.rollout.trial import smoke_path
-    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.engine import choose_engine
     from servingrepo.smoke import judge, load_cases
 
     if is_path(subject):
         loaded = tuple(case for file in cases for case in load_cases(file))
-        proof = smoke_path(Path(subject), engine=EmbeddedEngine(), cases=loaded, timeout=timeout)
+        proof = smoke_path(
+            Path(subject), engine=choose_engine(engine), cases=loaded, timeout=timeout
+        )
     else:
-        proof = app.open().smoke(subject, cases=cases, timeout=timeout)
+        proof = app.open().smoke(
+            subject, engine=choose_engine(engine), cases=cases, timeout=timeout
+        )
     try:
         judge(proof.report, strict=strict)
     except SmokeFailed as failed:

@@ -16,16 +16,20 @@ from servingrepo.errors import (
     ServerTimeout,
 )
 from servingrepo.modelconfig import Entry, ModelConfig, models, pin, to_proto
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.states import VersionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from servingrepo.serving.client import ServingClient
-    from servingrepo.serving.deadline import Deadline
-    from servingrepo.serving.states import VersionStatus
 
 _POLL_SECONDS = 0.1
 _CALL_SECONDS = 10.0
+_OLD_NEWS_SECONDS = 3.0
+"""Three of a server's looks at its disk (file_system_poll_wait_seconds is 1 by default)."""
+
+Remembered = dict[int, VersionStatus]
 
 
 def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
@@ -47,20 +51,31 @@ def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
         ) from timeout
 
 
+def remembered(client: ServingClient, model: str, *, deadline: Deadline) -> Remembered:
+    """Return what the server says of a model now: what `wait_available` must not take for news."""
+    return {one.version: one for one in client.status(model, timeout=_call(deadline))}
+
+
 def wait_available(
-    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+    client: ServingClient,
+    model: str,
+    versions: Collection[int],
+    *,
+    before: Remembered | None = None,
+    deadline: Deadline,
 ) -> None:
     """Wait until the server serves all these versions.
 
-    An END that the server remembers from before the reload is history, not an answer: the version counts as
-    failed only with an error, or if it is still END when a poll of the disk had time to begin loading.
+    A server remembers the failure of a version for ever (servable_state_monitor.cc). A failure that it told
+    `before` the reload is old news, until the server has had time to look at its disk again.
 
     Raises:
         LoadFailed: One of them failed to load.
         ServerTimeout: They were not all available in time; the message has their states.
     """
+    old, settled = before or {}, Deadline.after(_OLD_NEWS_SECONDS)
     while True:
-        states = {one.version: one for one in client.status(model, timeout=_call(deadline))}
+        states = remembered(client, model, deadline=deadline)
         waiting = [
             version
             for version in sorted(versions)
@@ -70,7 +85,8 @@ def wait_available(
             return
         for version in waiting:
             status = states.get(version)
-            if status is not None and status.state == "END" and status.code != 0:
+            failed = status is not None and status.state == "END" and status.code != 0
+            if status is not None and failed and (status != old.get(version) or settled.passed):
                 raise LoadFailed(
                     f"{client.endpoint} could not load {model}@{version}: {status.error}",
                     hint="a version that failed is never tried again by a running server: publish it under "

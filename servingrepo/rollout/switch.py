@@ -88,8 +88,9 @@ def _load_new(client: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
     """Have a server load the new version beside the old one, then move the labels."""
     if plan.target is None:
         return
+    before = live.remembered(client, plan.model, deadline=deadline)
     live.send(client, plan.between, deadline=deadline)
-    live.wait_available(client, plan.model, plan.new_pins, deadline=deadline)
+    live.wait_available(client, plan.model, plan.new_pins, before=before, deadline=deadline)
     answered = client.metadata(plan.model, plan.target, timeout=deadline.left).version
     if answered != plan.target:
         raise SwitchFailed(

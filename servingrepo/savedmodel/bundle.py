@@ -81,10 +81,14 @@ def _read(data: bytes) -> BundleIndex:
     shard_bytes: dict[int, int] = {}
     names: set[str] = set()
     previous: bytes | None = None
+    end = 0
     for _, value in _entries(_block(data, offset, size, check=checked)):
         offset, size, _ = _handle(value, 0)
+        if offset < end:
+            # Otherwise a hostile index could make us read one large block a million times.
+            raise BadIndex("its blocks are not in order")
+        end = offset + size + _TRAILER
         for key, content in _entries(_block(data, offset, size, check=checked)):
-            # Keys grow; without this rule a hostile index could name one block a million times.
             if previous is not None and key <= previous:
                 raise BadIndex("its keys are not in order")
             previous = key

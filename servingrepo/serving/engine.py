@@ -26,6 +26,7 @@ from servingrepo.errors import (
     ServerDied,
     ServerTimeout,
     ServingRepoError,
+    UsageError,
 )
 from servingrepo.modelconfig import EMPTY, pin, render
 from servingrepo.serving.states import Endpoint
@@ -145,6 +146,17 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
                 # Ctrl-C goes to the whole foreground group; the server is ours to stop.
                 start_new_session=True,
             )
+
+
+def choose_engine(name: str) -> EmbeddedEngine:
+    """Return the engine of that name; `auto` is the best one this machine has.
+
+    Raises:
+        UsageError: There is no such engine.
+    """
+    if name in {"auto", "embedded"}:
+        return EmbeddedEngine()
+    raise UsageError(f"there is no engine {name!r}", hint="engines: auto, embedded")
 
 
 def free_port() -> int:

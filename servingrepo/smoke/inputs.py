@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servingrepo.protos import example_pb2
-from servingrepo.smoke.tensors import FLOATING, INTEGERS, Scalar, count_elements, fill_tensor
+from servingrepo.smoke.tensors import (
+    ELEMENT_LIMIT,
+    FLOATING,
+    INTEGERS,
+    Scalar,
+    count_elements,
+    fill_tensor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "CannotMakeUp", "made_up_examples", "made_up_tensors"]
 
-ELEMENT_LIMIT = 1 << 26
-"""A server would allocate all of a tensor that is sent as one repeated value."""
+FEATURE_LIMIT = 1 << 20
+"""Values of one feature: unlike those of a tensor, each of them is sent."""
 
 _RANKS: tuple[tuple[int, ...], ...] = ((1,), (), (1, 1))
 _FILLINGS = (1, 0)
@@ -117,7 +124,7 @@ def _example(features: Sequence[Feature], filling: int) -> Any:
         target = example.features.feature[one.key]
         shape = [1 if size is None else size for size in one.shape or ()]
         count = count_elements(shape)
-        if count > ELEMENT_LIMIT:
+        if count > FEATURE_LIMIT:
             raise CannotMakeUp(f"feature {one.key} of shape {shape} is too large to make up")
         if one.dtype == "string":
             target.bytes_list.value.extend([b"1" if filling else b""] * count)

@@ -106,11 +106,10 @@ def await_version(client: ServingClient, *, model: str, version: int, deadline: 
             if one.state == "AVAILABLE":
                 return
             state = one.state
-            # END without an error is a normal unload; a failed load keeps its error there.
-            if one.state == "END" or one.code != 0 or one.error:
+            # END without an error is an earlier, normal unload: the server remembers those for ever.
+            if one.state == "END" and (one.code != 0 or one.error):
                 raise LoadFailed(
-                    f"{client.endpoint} could not load {model} version {version}: "
-                    f"{one.error or 'it was unloaded'}",
+                    f"{client.endpoint} could not load {model} version {version}: {one.error}",
                     hint="a version that failed is never tried again: repair the export and "
                     "publish it under a new number",
                     details={"code": one.code, "text": one.error},
@@ -136,21 +135,29 @@ def _compare(target: Target, inspection: Inspection) -> Iterator[Verdict]:
             yield _difference(key, "it is on disk, but not served")
         elif key not in on_disk:
             yield _difference(key, "it is served, but not on disk")
-        elif _comparable(served[key]) != _comparable(on_disk[key]):
-            yield _difference(key, "what is served is not what is on disk")
+        else:
+            one, other = _comparable(served[key]), _comparable(on_disk[key])
+            different = [name for name in one if one[name] != other[name]]
+            if different:
+                what = " and ".join(different)
+                yield _difference(key, f"served and on disk it has different {what}")
 
 
 def _difference(key: str, reason: str) -> Verdict:
     return Verdict(signature=key, api="GetModelMetadata", outcome="failed", reason=reason)
 
 
-def _comparable(signature: Signature) -> tuple[object, ...]:
+def _comparable(signature: Signature) -> dict[str, object]:
     """Return what must be equal: not `has_default`, which some servers leave out of their answer."""
 
     def plain(specs: tuple[TensorSpec, ...]) -> tuple[object, ...]:
         return tuple((one.alias, one.dtype, one.shape, one.tensor_name) for one in specs)
 
-    return signature.method_name, plain(signature.inputs), plain(signature.outputs)
+    return {
+        "method names": signature.method_name,
+        "inputs": plain(signature.inputs),
+        "outputs": plain(signature.outputs),
+    }
 
 
 def _run_case(target: Target, case: SmokeCase, inspection: Inspection) -> Verdict:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "ELEMENT_LIMIT",
     "FLOATING",
     "INTEGERS",
     "Scalar",
@@ -28,6 +29,9 @@ __all__ = [
     "make_tensor",
     "read_tensor",
 ]
+
+ELEMENT_LIMIT = 1 << 26
+"""One repeated value can stand for any number of elements, for us and for a server."""
 
 Scalar = float | int | bool | bytes | complex
 
@@ -144,6 +148,8 @@ def read_tensor(message: Any) -> Tensor:
         values = _decoded(dtype, list(getattr(message, _FIELDS[dtype])))
     if len(values) > count or (count and not values):
         raise ValueError(f"it has {len(values)} values for the shape {list(shape)}")
+    if count > ELEMENT_LIMIT:
+        raise ValueError(f"its shape {list(shape)} is too large to look at")
     values += values[-1:] * (count - len(values))
     return Tensor(dtype=dtype, shape=shape, values=tuple(values))
 

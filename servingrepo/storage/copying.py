@@ -8,11 +8,13 @@ and the tree is walked again at the end.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from typing import TYPE_CHECKING
 
-from servingrepo.errors import NoSpace, SourceChanged
+from servingrepo.errors import NoSpace, SourceChanged, StorageFailed
 from servingrepo.storage.disk import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -75,6 +77,7 @@ def copy_tree(
         SourceChanged: The source is not what the walk saw.
         StorageFailed: Reading or writing failed; NoSpace and NoPermission are kinds of it.
     """
+    disk.step("copy.before-directories", target)
     with storage_errors("create the directory", target):
         for directory in (target, *(target / path for path in tree.directories)):
             directory.mkdir()
@@ -95,13 +98,22 @@ def copy_tree(
     with storage_errors("sync", target):
         for path in (*reversed(tree.directories), "."):
             disk.sync_directory(target / path)
-    if read_tree(tree.root, boundary=tree.boundary) != tree:
+    if _read_again(tree) != tree:
         raise _changed(tree.root)
     return Manifest(
         recipe=Recipe(),
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
         directories=tree.directories,
     )
+
+
+def _read_again(tree: SourceTree) -> SourceTree:
+    try:
+        return read_tree(tree.root, boundary=tree.boundary)
+    except StorageFailed as error:
+        if _is_gone(error.__cause__):
+            raise _changed(tree.root) from error
+        raise
 
 
 def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress) -> FileEntry:
@@ -111,8 +123,8 @@ def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress)
     view = memoryview(buffer)
     size = 0
     with (
-        storage_errors("open", file.source),
-        open(file.source, "rb", buffering=0, opener=_no_follow) as source,
+        storage_errors("read", file.source),
+        _open_source(file) as source,
     ):
         _same_or_changed(file, os.fstat(source.fileno()))
         with storage_errors("write", target):
@@ -122,7 +134,7 @@ def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress)
             )
             try:
                 os.fchmod(descriptor, FILE_MODE)
-                while count := source.readinto(buffer):
+                while count := _read_into(source, buffer, file):
                     hasher.update(view[:count])
                     _write_all(descriptor, view[:count])
                     size += count
@@ -136,8 +148,30 @@ def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress)
     return FileEntry(path=file.path, size=size, hash=hasher.hexdigest())
 
 
+def _open_source(file: SourceFile) -> FileIO:
+    try:
+        return FileIO(file.source, "rb", opener=_no_follow)
+    except OSError as error:
+        if _is_gone(error):
+            raise _changed(file.source) from error
+        raise
+
+
 def _no_follow(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # O_NONBLOCK: a FIFO that was put in the file's place must not keep us waiting for its writer.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _is_gone(error: BaseException | None) -> bool:
+    """Tell whether an error says that what the walk saw is not there, or is something else now."""
+    gone = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+    return isinstance(error, OSError) and error.errno in gone
+
+
+def _read_into(source: FileIO, buffer: bytearray, file: SourceFile) -> int:
+    """Read, blaming the source and not the target for what goes wrong."""
+    with storage_errors("read", file.source):
+        return source.readinto(buffer) or 0
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

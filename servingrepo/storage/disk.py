@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,6 @@ from servingrepo.storage.faults import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
@@ -61,8 +61,15 @@ class Disk(msgspec.Struct, frozen=True):
     faults: Faults = Faults()
 
     def step(self, name: str, path: Path | None = None) -> None:
-        """Mark a step of a writing command: what the crash tests may interrupt."""
-        self.faults.reach(name, path)
+        """Mark a step of a writing command: what the crash tests may interrupt.
+
+        Raises:
+            StorageFailed, NoSpace, NoPermission: The fault plan says so; the same errors a real disk gives.
+        """
+        try:
+            self.faults.reach(name, path)
+        except OSError as error:
+            raise translate(error, f"go on at {name} with", path or Path(name)) from error
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
@@ -82,6 +89,7 @@ class Disk(msgspec.Struct, frozen=True):
             while not missing[-1].parent.exists():
                 missing.append(missing[-1].parent)
             for one in reversed(missing):
+                self.step("make-directory.before-create", one)
                 with suppress(FileExistsError):
                     one.mkdir()
                     one.chmod(DIRECTORY_MODE)
@@ -90,7 +98,8 @@ class Disk(msgspec.Struct, frozen=True):
     def replace_file(self, path: Path, data: bytes, *, step: str) -> None:
         """Replace a file's content atomically and durably: readers see the old or the new, whole.
 
-        After a crash a file named `.NAME.tmp` may be left beside it; the next call overwrites it.
+        A SIGKILL may leave a file named `.NAME.tmp` beside it; the next call overwrites it, and recovery
+        removes it.
         """
         temporary = path.with_name(f".{path.name}.tmp")
         with storage_errors("write", path):
@@ -107,7 +116,7 @@ class Disk(msgspec.Struct, frozen=True):
                     os.fsync(stream.fileno())
                 self.step(f"{step}.before-rename", path)
                 temporary.replace(path)
-            except OSError:
+            except BaseException:
                 with suppress(OSError):
                     temporary.unlink()
                 raise
@@ -124,6 +133,8 @@ class Disk(msgspec.Struct, frozen=True):
             self.step(f"{step}.before-append", path)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
             try:
+                with suppress(PermissionError):  # another user's file keeps its mode
+                    os.fchmod(descriptor, FILE_MODE)
                 end = whole_lines_end(descriptor)
                 if end < os.fstat(descriptor).st_size:
                     os.ftruncate(descriptor, end)
@@ -133,7 +144,7 @@ class Disk(msgspec.Struct, frozen=True):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                     self.step(f"{step}.before-sync", path)
                     os.fsync(descriptor)
-                except OSError:
+                except BaseException:
                     os.ftruncate(descriptor, end)
                     raise
             finally:
@@ -157,6 +168,7 @@ class Disk(msgspec.Struct, frozen=True):
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and all below it, if it is there; a link is removed, not followed."""
+        self.step("remove-tree.before", path)
         with storage_errors("remove", path):
             try:
                 mode = path.lstat().st_mode
@@ -169,6 +181,7 @@ class Disk(msgspec.Struct, frozen=True):
 
     def remove_file(self, path: Path) -> None:
         """Remove a file, if it is there, and make that durable."""
+        self.step("remove-file.before", path)
         with storage_errors("remove", path):
             path.unlink(missing_ok=True)
             self.sync_directory(path.parent)

@@ -35,7 +35,8 @@ def hash_tree(
 ) -> Manifest:
     """Hash a published tree as it lies there.
 
-    Links and other things that are no files get a hash that says so, and hence differ from any file.
+    Links and other things that are no files get a hash that says so, and hence differ from any file. A name
+    that is not UTF-8 is listed with its bytes as `\\xNN`.
     `progress` is told the bytes of each file done.
 
     Raises:
@@ -55,7 +56,7 @@ def hash_tree(
 
     def one(path: str) -> FileEntry:
         with storage_errors("read", root / path):
-            entry = hash_file(root / path, path)
+            entry = hash_file(root / path, _text(path))
         if progress is not None:
             progress(entry.size)
         return entry
@@ -65,7 +66,11 @@ def hash_tree(
     paths.sort()
     with ThreadPoolExecutor(threads) as pool:
         files = tuple(pool.map(one, paths))
-    return Manifest(recipe=Recipe(), files=files, directories=tuple(sorted(directories)))
+    return Manifest(recipe=Recipe(), files=files, directories=tuple(sorted(map(_text, directories))))
+
+
+def _text(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def hash_file(file: Path, path: str) -> FileEntry:
@@ -73,6 +78,7 @@ def hash_file(file: Path, path: str) -> FileEntry:
     facts = file.lstat()
     if not stat.S_ISREG(facts.st_mode):
         what = f"link to {file.readlink()}" if stat.S_ISLNK(facts.st_mode) else "no regular file"
+        what = _text(what)
         return FileEntry(path=path, size=facts.st_size, hash=what)
     hasher = new_hasher(facts.st_size)
     buffer = bytearray(min(CHUNK, facts.st_size + 1))

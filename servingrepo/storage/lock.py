@@ -104,10 +104,11 @@ def hold_lock(path: Path, owner: Owner, *, wait: float, what: str) -> Iterator[L
         os.close(descriptor)
 
 
-def try_flock(descriptor: int, path: Path) -> bool:
-    """Take the exclusive lock if it is free."""
+def try_flock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
+    """Take the lock if it is free."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in {errno.EAGAIN, errno.EACCES}:
             return False
@@ -119,13 +120,17 @@ def try_flock(descriptor: int, path: Path) -> bool:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a live process holds the lock on a file; a file that is gone is not held."""
+    """Tell whether a live process holds the lock on a file; a file that is gone is not held.
+
+    Asks with a shared lock, so that two who ask at the same time do not take each other for the holder.
+    """
+    with storage_errors("open", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return not try_flock(descriptor, path)
+        return not try_flock(descriptor, path, shared=True)
     finally:
         os.close(descriptor)
 

@@ -59,7 +59,10 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
     """
     reader = _Reader(boundary.resolve())
     with storage_errors("read", root):
-        reader.read(root.resolve(), "", ())
+        if root.resolve().is_relative_to(reader.boundary):
+            reader.read(root.resolve(), "", ())
+        else:
+            reader.problems.append(f"{root}: a link out of the run, to {root.resolve()}")
     if reader.problems:
         raise UnsafeExport(
             f"{root} holds what must not be published",

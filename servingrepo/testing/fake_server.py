@@ -48,7 +48,7 @@ class FakeServing:
         self.values: list[float] = []
         self.requests: list[Any] = []
 
-    def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+    def GetModelStatus(self, _: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         """Answer as the attributes say."""
         state, code, text = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         if state == "NOT_FOUND":
@@ -60,7 +60,7 @@ class FakeServing:
         one.status.error_message = text
         return reply
 
-    def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+    def GetModelMetadata(self, *_: Any) -> Any:  # noqa: N802 - gRPC's name
         """Answer as the attributes say."""
         reply = get_model_metadata_pb2.GetModelMetadataResponse()
         reply.model_spec.version.value = self.version

@@ -114,14 +114,16 @@ def test_inspect_export_of_a_signature_that_is_wrong_about_its_dtype_notes_it(
 ) -> None:
     found = inspect_export(corpus / "serving/saved_model_half_plus_three/00000123")
     assert found.notes == (
-        "signature tensorflow/serving/regress says that input inputs is float32, "
-        "but the graph wants string",
+        (
+            "signature tensorflow/serving/regress says that input inputs is float32, "
+            "but the graph wants string"
+        ),
     )
 
 
 @pytest.mark.parametrize("variables", [True, False])
 def test_inspect_export_of_a_whole_export_has_nothing_to_say(
-    tmp_path: Path, variables: bool
+    tmp_path: Path, *, variables: bool
 ) -> None:
     path = write_export(
         tmp_path / "1", variables=variables, fingerprint=True, assets={"a.txt": b"a\n"}
@@ -326,7 +328,7 @@ def test_inspect_export_with_a_missing_asset_that_nothing_reads_only_notes_it(
 )
 @pytest.mark.parametrize("called", [True, False])
 def test_inspect_export_with_an_op_that_no_server_has_finds_it_in_functions_that_are_called(
-    tmp_path: Path, op: str, slug: str, called: bool
+    tmp_path: Path, op: str, slug: str, *, called: bool
 ) -> None:
     path = write_export(tmp_path / "1")
     message = saved_model()

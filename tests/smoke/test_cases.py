@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingrepo.errors import BadCase
-from servingrepo.smoke import load_cases
+from servingrepo.smoke import SmokeCase, load_cases
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,10 +130,12 @@ ANY_JSON = st.recursive(
 def test_load_cases_of_any_json_is_cases_or_bad_and_nothing_else(
     tmp_path: Path, content: Any
 ) -> None:
-    path = write(tmp_path, content)
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(content))
+    problems: tuple[str, ...] = ()
+    cases: tuple[SmokeCase, ...] = ()
     try:
         cases = load_cases(path)
     except BadCase as error:
-        assert error.problems
-    else:
-        assert cases
+        problems = error.problems
+    assert bool(cases) is not bool(problems)

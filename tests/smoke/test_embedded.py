@@ -98,11 +98,11 @@ def test_run_smoke_of_a_bad_model_of_others_fails_to_load_for_the_right_reason(
 
 
 @pytest.mark.corpus
-@pytest.mark.parametrize("name", ["cpu", "tf2_cpu", "mkl"])
+@pytest.mark.parametrize("name", ["two_cpu", "two_tf2_cpu", "three"])
 def test_run_smoke_of_a_model_that_lost_its_variables_fails(
     corpus: Path, tmp_path: Path, name: str
 ) -> None:
-    shutil.copytree(corpus / f"serving/saved_model_half_plus_two_{name}/00000123", tmp_path / "1")
+    shutil.copytree(corpus / f"serving/saved_model_half_plus_{name}/00000123", tmp_path / "1")
     shutil.rmtree(tmp_path / "1" / "variables")
     report = smoke(tmp_path, 1)
     assert report.passed == ()

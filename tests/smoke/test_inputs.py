@@ -54,6 +54,7 @@ def test_made_up_tensors_without_inputs_are_one_empty_request() -> None:
 
 @pytest.mark.parametrize("single", [False, True])
 def test_made_up_tensors_of_examples_are_a_vector_though_the_rank_is_unknown(
+    *,
     single: bool,
 ) -> None:
     taken = ExampleInput(signature="s", alias="x", single=single, features=())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
 
 from servingrepo.errors import SmokeFailed
 from servingrepo.smoke import SmokeReport, Verdict, judge
-from servingrepo.smoke.report import Outcome
+
+if TYPE_CHECKING:
+    from servingrepo.smoke.report import Outcome
 
 
 def report(*outcomes: Outcome, signatures: int | None = None) -> SmokeReport:
@@ -26,7 +30,7 @@ def report(*outcomes: Outcome, signatures: int | None = None) -> SmokeReport:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_judge_of_all_passed_accepts(strict: bool) -> None:
+def test_judge_of_all_passed_accepts(*, strict: bool) -> None:
     judge(report("passed", "passed"), strict=strict)
 
 
@@ -40,7 +44,7 @@ def test_judge_of_passed_and_inconclusive_accepts_unless_strict() -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_judge_of_one_failed_among_many_refuses_with_all_that_failed(strict: bool) -> None:
+def test_judge_of_one_failed_among_many_refuses_with_all_that_failed(*, strict: bool) -> None:
     with pytest.raises(SmokeFailed, match="m version 3 at localhost:1 failed") as caught:
         judge(report("passed", "failed", "failed"), strict=strict)
     assert [text.split(":")[0] for text in caught.value.problems] == ["s1", "s2"]
@@ -48,7 +52,7 @@ def test_judge_of_one_failed_among_many_refuses_with_all_that_failed(strict: boo
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("outcomes", [(), ("inconclusive", "inconclusive")])
-def test_judge_of_nothing_proven_refuses(outcomes: tuple[Outcome, ...], strict: bool) -> None:
+def test_judge_of_nothing_proven_refuses(outcomes: tuple[Outcome, ...], *, strict: bool) -> None:
     with pytest.raises(SmokeFailed):
         judge(report(*outcomes), strict=strict)
 

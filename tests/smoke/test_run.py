@@ -171,12 +171,13 @@ def test_run_smoke_of_other_signatures_than_on_disk_fails_and_says_which(bench: 
     report = bench.run()
     assert [(one.signature, one.reason) for one in report.failed] == [
         ("more", "it is served, but not on disk"),
-        ("serving_default", "what is served is not what is on disk"),
+        ("serving_default", "served and on disk it has different method names"),
     ]
 
 
 def test_run_smoke_waits_until_the_version_is_available(bench: Bench) -> None:
     bench.fake.states = [
+        ("END", 0, ""),
         ("NOT_FOUND", 5, "no"),
         ("START", 0, ""),
         ("LOADING", 0, ""),

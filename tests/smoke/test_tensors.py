@@ -6,8 +6,10 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,7 +79,13 @@ def test_read_tensor_whose_content_does_not_fit_is_refused(
 ) -> None:
     message = make_tensor(dtype, shape, [])
     message.tensor_content = content
-    with pytest.raises(ValueError, match="bytes|end too early"):
+    with pytest.raises(ValueError, match=r"bytes|end too early"):
+        read_tensor(message)
+
+
+def test_read_tensor_that_claims_to_be_endless_is_refused() -> None:
+    message = make_tensor("float32", [1 << 40], [1.0])
+    with pytest.raises(ValueError, match="too large"):
         read_tensor(message)
 
 
@@ -86,15 +94,10 @@ def test_read_tensor_of_any_message_is_a_tensor_or_refused(data: bytes) -> None:
     message = tensor_pb2.TensorProto()
     try:
         message.ParseFromString(data)
-    except Exception:  # noqa: BLE001 - only messages that parse are of interest
+    except DecodeError:
         return
-    if len(data) > 60:  # a shape with huge dimensions is not the reader's business
-        return
-    message.ClearField("tensor_shape")
-    try:
+    with suppress(ValueError):
         read_tensor(message)
-    except ValueError:
-        pass
 
 
 _RUN = """

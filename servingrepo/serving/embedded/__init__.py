@@ -27,6 +27,6 @@ def main(argv: Sequence[str]) -> int:
         does not return: it ends by the signal that stopped it.
     """
     # Not at the top: `--help` of the command line must not pay for grpc.
-    from servingrepo.serving.embedded.server import run  # noqa: PLC0415
+    from servingrepo.serving.embedded.server import run
 
     return run(argv)

@@ -80,9 +80,9 @@ def from_message(message: Any) -> ServerConfig:
 
 def read_file(path: str) -> ServerConfig | Status:
     """Read a text-format ModelServerConfig; errors are those of the real server."""
-    from google.protobuf import text_format  # noqa: PLC0415 - the state machine runs without protobuf
+    from google.protobuf import text_format
 
-    from servingrepo.protos import model_server_config_pb2  # noqa: PLC0415
+    from servingrepo.protos import model_server_config_pb2
 
     try:
         data = Path(path).read_bytes()

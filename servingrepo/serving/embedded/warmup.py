@@ -81,7 +81,7 @@ def _replay(model: Model, record: bytes, path: str, iterations: int) -> Status:
 def _records(data: bytes) -> Iterator[bytes | Status]:
     """Yield the records of an uncompressed TFRecord file, and a Status where it is damaged.
 
-    Less than a header at the end is the end; a record cut short is an error (record_reader.cc).
+    Less than a header at the end is the end; a record cut short is an error.
     """
     position = 0
     while len(data) - position >= HEADER:
@@ -89,28 +89,24 @@ def _records(data: bytes) -> Iterator[bytes | Status]:
         (length,) = struct.unpack("<Q", head)
         (stored,) = struct.unpack_from("<I", data, position + 8)
         if stored != masked_crc32c(head):
-            yield _damaged(position, " (Is this even a TFRecord file?)" if position == 0 else "")
+            remark = "" if position else " (Is this even a TFRecord file?)"
+            yield _damaged(f"corrupted record at {position}{remark}")
             return
         start = position + HEADER
-        record = data[start : start + length]
-        if len(data) - start < length + FOOTER:
-            yield Status(
-                Code.DATA_LOSS,
-                f"truncated record at {position} failed with Read less bytes than requested"
-                ". Please verify your warmup data is in TFRecord format.",
+        end = start + length
+        if len(data) < end + FOOTER:
+            # The stray apostrophe is theirs.
+            yield _damaged(
+                f"truncated record at {position}' failed with Read less bytes than requested"
             )
             return
-        (stored,) = struct.unpack_from("<I", data, start + length)
-        if stored != masked_crc32c(record):
-            yield _damaged(position, "")
+        (stored,) = struct.unpack_from("<I", data, end)
+        if stored != masked_crc32c(data[start:end]):
+            yield _damaged(f"corrupted record at {start}")
             return
-        yield record
-        position = start + length + FOOTER
+        yield data[start:end]
+        position = end + FOOTER
 
 
-def _damaged(position: int, remark: str) -> Status:
-    text = (
-        f"corrupted record at {position}{remark}. "
-        "Please verify your warmup data is in TFRecord format."
-    )
-    return Status(Code.DATA_LOSS, text)
+def _damaged(text: str) -> Status:
+    return Status(Code.DATA_LOSS, f"{text}. Please verify your warmup data is in TFRecord format.")

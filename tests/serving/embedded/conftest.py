@@ -55,6 +55,7 @@ class FakeRuntime:
         self.sessions: list[FakeSession] = []
 
     def load(self, path: str, tags: Sequence[str]) -> FakeSession | Status:
+        assert list(tags) == ["serve"]
         text = Path(path, "saved_model.pb").read_text()
         self.attempts.append("/".join(path.split("/")[-2:]))
         if text.startswith("broken"):
@@ -66,12 +67,15 @@ class FakeRuntime:
 class Bench:
     """One server core and its disk; `turn` is what a second does to it."""
 
-    def __init__(self, base: Path, *, retries: int = 0, labels_for_unavailable: bool = False) -> None:
+    def __init__(
+        self, base: Path, *, retries: int = 0, labels_for_unavailable: bool = False
+    ) -> None:
         self.base = base
         self.runtime = FakeRuntime()
         self.events: list[Event] = []
         self.sleeps: list[Callable[[], object]] = []
         self.slept = 0
+        self.before_wait: Callable[[], object] = lambda: None
         self.source: VersionSource | None = None
         bus = EventBus()
         bus.subscribe(self.events.append)
@@ -86,9 +90,7 @@ class Bench:
         )
         self.core = ServerCore(self.manager, bus, settings)
 
-    def entry(
-        self, name: str, *, policy: VersionPolicy | None = None, **fields: Any
-    ) -> ModelEntry:
+    def entry(self, name: str, *, policy: VersionPolicy | None = None, **fields: Any) -> ModelEntry:
         fields = {"platform": "tensorflow", "base_path": str(self.base / name)} | fields
         if policy is not None:
             fields["policy"] = policy
@@ -147,6 +149,7 @@ class Bench:
         return lambda: None
 
     def _wait(self, waiter: Waiter) -> None:
+        self.before_wait()
         for _ in range(ROUNDS):
             if waiter.done:
                 return

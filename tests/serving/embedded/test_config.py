@@ -82,9 +82,7 @@ def test_read_file_kinds(tmp_path: Path, text: str, kind: str) -> None:
 )
 def test_read_file_that_does_not_parse(tmp_path: Path, text: str) -> None:
     path = tmp_path / "models.config"
-    assert read(tmp_path, text) == Status(
-        Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'"
-    )
+    assert read(tmp_path, text) == Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
 
 
 def test_read_file_missing_and_empty(tmp_path: Path) -> None:

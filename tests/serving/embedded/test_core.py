@@ -14,6 +14,7 @@ from servingrepo.serving.embedded.versions import VersionPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from servingrepo.serving.embedded.config import ModelEntry
     from tests.serving.embedded.conftest import Bench
 
 INVALID, PRECONDITION = Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION
@@ -131,8 +132,9 @@ class TestValidation:
     ) -> None:
         bench.put("m/1")
         bench.reload("m")
-        for attempt in (["m", bench.entry("n", platform="")], ["m"], []):
-            refused = bench.reload(*attempt)  # type: ignore[arg-type]
+        attempts: list[list[str | ModelEntry]] = [["m", bench.entry("n", platform="")], ["m"], []]
+        for attempt in attempts:
+            refused = bench.reload(*attempt)
             assert refused.message.endswith("model name is n")
         assert bench.answers("m") == 1
         assert "every later reload will be refused" in caplog.text
@@ -204,11 +206,11 @@ class TestLabels:
         bench.put("m/1")
         bench.put("m/2")
 
-    def entry(self, bench: Bench, labels: dict[str, int]) -> object:
+    def entry(self, bench: Bench, labels: dict[str, int]) -> ModelEntry:
         return bench.entry("m", policy=VersionPolicy("all"), labels=labels)
 
     def test_at_start_are_refused(self, bench: Bench) -> None:
-        assert bench.reload(self.entry(bench, {"stable": 1})) == Status(  # type: ignore[arg-type]
+        assert bench.reload(self.entry(bench, {"stable": 1})) == Status(
             PRECONDITION,
             "Request to assign label to version 1 of model m, which is not currently available "
             "for inference",
@@ -216,14 +218,14 @@ class TestLabels:
 
     def test_at_start_with_the_flag_work(self, make_bench: Callable[..., Bench]) -> None:
         bench = make_bench(labels_for_unavailable=True)
-        assert bench.reload(self.entry(bench, {"stable": 2})).ok  # type: ignore[arg-type]
+        assert bench.reload(self.entry(bench, {"stable": 2})).ok
         assert find_label(bench, "m", "stable") == 2
 
     def test_move_swap_and_vanish(self, bench: Bench) -> None:
-        bench.reload(self.entry(bench, {}))  # type: ignore[arg-type]
+        bench.reload(self.entry(bench, {}))
         bench.turn()
         for labels in ({"a": 1, "b": 2}, {"a": 2, "b": 1}, {"": 1}):
-            assert bench.reload(self.entry(bench, labels)).ok  # type: ignore[arg-type]
+            assert bench.reload(self.entry(bench, labels)).ok
             for label, version in labels.items():
                 assert find_label(bench, "m", label) == version
         assert find_label(bench, "m", "a") == Status(
@@ -234,27 +236,27 @@ class TestLabels:
         self, make_bench: Callable[..., Bench]
     ) -> None:
         bench = make_bench(labels_for_unavailable=True)
-        bench.reload(self.entry(bench, {"a": 1}))  # type: ignore[arg-type]
+        bench.reload(self.entry(bench, {"a": 1}))
         bench.turn()
-        refused = bench.reload(self.entry(bench, {"a": 3, "new": 9}))  # type: ignore[arg-type]
+        refused = bench.reload(self.entry(bench, {"a": 3, "new": 9}))
         assert refused.code is PRECONDITION
         assert find_label(bench, "m", "a") == 1
-        assert bench.reload(self.entry(bench, {"a": 2, "new": 9})).ok  # type: ignore[arg-type]
+        assert bench.reload(self.entry(bench, {"a": 2, "new": 9})).ok
         assert find_label(bench, "m", "new") == Status(
             Code.NOT_FOUND, "Servable not found for request: Specific(m, 9)"
         )
 
     def test_unchanged_config_is_refused_once_the_version_is_gone(self, bench: Bench) -> None:
-        bench.reload(self.entry(bench, {}))  # type: ignore[arg-type]
+        bench.reload(self.entry(bench, {}))
         bench.turn()
         labelled = self.entry(bench, {"old": 1})
-        assert bench.reload(labelled).ok  # type: ignore[arg-type]
+        assert bench.reload(labelled).ok
         bench.delete("m/1")
         bench.turn()
         assert find_label(bench, "m", "old") == Status(
             Code.NOT_FOUND, "Servable not found for request: Specific(m, 1)"
         )
-        assert bench.reload(labelled).code is PRECONDITION  # type: ignore[arg-type]
+        assert bench.reload(labelled).code is PRECONDITION
 
     def test_refused_config_is_not_applied_but_stored(self, bench: Bench) -> None:
         bench.reload("m")

@@ -39,7 +39,7 @@ def test_parse_the_last_of_several_counts() -> None:
         ("--enable_batching=false", False),
     ],
 )
-def test_parse_bools(argument: str, value: bool) -> None:  # noqa: FBT001 - the value is the point
+def test_parse_bools(argument: str, value: bool) -> None:
     assert parsed(argument).truth("enable_batching") is value
 
 

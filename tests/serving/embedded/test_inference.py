@@ -73,6 +73,11 @@ def model(session: FakeSession, **options: bool) -> Model:
     return Model(session, Options(**options), version=3, timeout_ms=7)
 
 
+def good(answer: Any) -> Any:
+    assert not isinstance(answer, Status), answer
+    return answer
+
+
 def text(answer: Any) -> str:
     assert isinstance(answer, Status)
     return str(answer)
@@ -92,8 +97,10 @@ class TestPredict:
             request.inputs[alias].dtype = dtype
         return request
 
-    def test_response_writes_every_element_and_says_who_answered(self, session: FakeSession) -> None:
-        answer = predict(model(session), self.request("a", "b"))
+    def test_response_writes_every_element_and_says_who_answered(
+        self, session: FakeSession
+    ) -> None:
+        answer = good(predict(model(session), self.request("a", "b")))
         assert list(answer.outputs["y"].float_val) == [1, 1, 1]
         assert [dim.size for dim in answer.outputs["y"].tensor_shape.dim] == [3]
         assert list(answer.outputs) == ["y", "z"] or sorted(answer.outputs) == ["y", "z"]
@@ -102,7 +109,7 @@ class TestPredict:
         assert [name for name, _ in session.fed] == ["a:0", "b:0"]
 
     def test_tensor_content_if_asked_for(self, session: FakeSession) -> None:
-        answer = predict(model(session, tensor_content=True), self.request("a", "b"))
+        answer = good(predict(model(session, tensor_content=True), self.request("a", "b")))
         assert answer.outputs["z"].tensor_content == struct.pack("<f", 2)
         assert not answer.outputs["z"].float_val
 
@@ -137,7 +144,10 @@ class TestPredict:
         for alias in ("a", "b"):
             session.signatures["serving_default"].defaults[alias].dtype = INT32
         predict(model(session), self.request("a"))
-        assert [(name, feed.dtype) for name, feed in session.fed] == [("a:0", FLOAT), ("b:0", INT32)]
+        assert [(name, feed.dtype) for name, feed in session.fed] == [
+            ("a:0", FLOAT),
+            ("b:0", INT32),
+        ]
         assert text(predict(model(session), self.request("z"))) == (
             "INVALID_ARGUMENT: Inputs contains invalid name. Used request inputs: , request input: z"
         )
@@ -149,7 +159,7 @@ class TestPredict:
         )
 
     def test_output_filter(self, session: FakeSession) -> None:
-        answer = predict(model(session), self.request("a", "b", outputs=["z"]))
+        answer = good(predict(model(session), self.request("a", "b", outputs=["z"])))
         assert list(answer.outputs) == ["z"]
         assert text(predict(model(session), self.request("a", "b", outputs=["z", ""]))) == (
             "INVALID_ARGUMENT: output tensor alias not found in signature:  "
@@ -182,14 +192,18 @@ class TestClassify:
             classes=strings(b"a", b"b", b"c", b"d", shape=(2, 2)),
             scores=floats(1, 2, 3, 4, shape=(2, 2)),
         )
-        answer = classify(model(session), self.request())
+        answer = good(classify(model(session), self.request()))
         rows = [[(c.label, c.score) for c in r.classes] for r in answer.result.classifications]
         assert rows == [[("a", 1.0), ("b", 2.0)], [("c", 3.0), ("d", 4.0)]]
         assert answer.model_spec.signature_name == "serving_default"
 
     def test_scores_alone_leave_labels_empty(self) -> None:
-        answer = classify(model(self.session(scores=floats(1, 2, shape=(2, 1)))), self.request())
-        assert [(r.classes[0].label, r.classes[0].score) for r in answer.result.classifications] == [
+        answer = good(
+            classify(model(self.session(scores=floats(1, 2, shape=(2, 1)))), self.request())
+        )
+        assert [
+            (r.classes[0].label, r.classes[0].score) for r in answer.result.classifications
+        ] == [
             ("", 1.0),
             ("", 2.0),
         ]
@@ -207,7 +221,10 @@ class TestClassify:
     @pytest.mark.parametrize(
         ("tensors", "message"),
         [
-            ({"scores": floats(1, 2)}, "Expected Tensor shape: [batch_size num_classes] but got [2]"),
+            (
+                {"scores": floats(1, 2)},
+                "Expected Tensor shape: [batch_size num_classes] but got [2]",
+            ),
             (
                 {"scores": strings(b"a", b"b", shape=(2, 1))},
                 "Expected scores Tensor of DT_FLOAT. Got: DT_STRING",
@@ -282,8 +299,10 @@ class TestRegress:
         [
             (
                 floats(1, 2, shape=(1, 2)),
-                "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] "
-                "but got [1,2]",
+                (
+                    "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] "
+                    "but got [1,2]"
+                ),
             ),
             (floats(1), "Input batch size did not match output batch size: 2 vs. 1"),
             (
@@ -314,8 +333,8 @@ class TestMultiInference:
         return request
 
     def test_results_come_in_task_order(self, session: FakeSession) -> None:
-        answer = multi_inference(
-            model(session), self.request(("m", "r", REGRESS), ("m", "c", CLASSIFY))
+        answer = good(
+            multi_inference(model(session), self.request(("m", "r", REGRESS), ("m", "c", CLASSIFY)))
         )
         kinds = [one.WhichOneof("result") for one in answer.results]
         assert kinds == ["regression_result", "classification_result"]
@@ -326,7 +345,10 @@ class TestMultiInference:
     @pytest.mark.parametrize(
         ("tasks", "expected"),
         [
-            ([("m", "c", CLASSIFY), ("", "r", REGRESS)], "Found ModelSpec with an empty model name."),
+            (
+                [("m", "c", CLASSIFY), ("", "r", REGRESS)],
+                "Found ModelSpec with an empty model name.",
+            ),
             (
                 [("m", "c", CLASSIFY), ("n", "r", REGRESS)],
                 "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
@@ -349,6 +371,4 @@ class TestMultiInference:
     @pytest.mark.parametrize("method", ["", "tensorflow/serving/predict"])
     def test_other_methods_are_unimplemented(self, session: FakeSession, method: str) -> None:
         answer = multi_inference(model(session), self.request(("m", "c", method)))
-        assert answer == Status(
-            Code.UNIMPLEMENTED, f"Unsupported signature method_name: {method}"
-        )
+        assert answer == Status(Code.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")

@@ -26,7 +26,9 @@ def unload(version: int) -> Action:
         pytest.param([(5, READY, False), (4, NEW, True)], load(4), id="down: load before unload"),
         pytest.param([(1, READY, False), (2, READY, True)], unload(1), id="then unload"),
         pytest.param([(1, READY, False), (2, LOADING, True)], None, id="wait for the load"),
-        pytest.param([(1, READY, False), (2, ERROR, True)], None, id="a failed one replaces nothing"),
+        pytest.param(
+            [(1, READY, False), (2, ERROR, True)], None, id="a failed one replaces nothing"
+        ),
         pytest.param([(1, READY, False)], unload(1), id="nothing aspired"),
         pytest.param(
             [(1, READY, False), (2, READY, True), (3, NEW, True)],

@@ -13,9 +13,20 @@ import servingrepo.serving.embedded
 
 PACKAGE = "servingrepo.serving.embedded"
 FOLDER = Path(servingrepo.serving.embedded.__file__).parent
-PURE = (
-    "config core harness loading manager policy runtime serving_map source states status versions"
-).split()
+PURE = [
+    "config",
+    "core",
+    "harness",
+    "loading",
+    "manager",
+    "policy",
+    "runtime",
+    "serving_map",
+    "source",
+    "states",
+    "status",
+    "versions",
+]
 
 
 @pytest.mark.parametrize("module", PURE)

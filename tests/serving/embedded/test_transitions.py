@@ -208,7 +208,9 @@ def test_only_failed_version_is_tried_again_after_it_was_gone(bench: Bench) -> N
 
 
 class TestRetries:
-    def test_a_load_is_tried_one_time_more_than_retries(self, make_bench: Callable[..., Bench]) -> None:
+    def test_a_load_is_tried_one_time_more_than_retries(
+        self, make_bench: Callable[..., Bench]
+    ) -> None:
         bench = make_bench(retries=3)
         bench.put("m/1", "broken")
         assert bench.reload("m").code is Code.UNKNOWN
@@ -289,8 +291,16 @@ class TestLoadFailures:
     @pytest.mark.parametrize(
         ("files", "code", "text"),
         [
-            ([], Code.NOT_FOUND, "Specified file path does not appear to contain a SavedModel bundle"),
-            (["variables/x"], Code.NOT_FOUND, "(should have a file called `saved_model.pb`)\nSpecified"),
+            (
+                [],
+                Code.NOT_FOUND,
+                "Specified file path does not appear to contain a SavedModel bundle",
+            ),
+            (
+                ["variables/x"],
+                Code.NOT_FOUND,
+                "(should have a file called `saved_model.pb`)\nSpecified",
+            ),
             (
                 ["export.meta", "saved_model.pb"],
                 Code.UNIMPLEMENTED,

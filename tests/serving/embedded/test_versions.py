@@ -77,7 +77,11 @@ def test_discover_latest(base: Path) -> None:
 
 
 def test_discover_specific_fast_path_keeps_order_and_duplicates(base: Path) -> None:
-    assert found(base, VersionPolicy("specific", specific=(3, 1, 3))) == [(3, "3"), (1, "1"), (3, "3")]
+    assert found(base, VersionPolicy("specific", specific=(3, 1, 3))) == [
+        (3, "3"),
+        (1, "1"),
+        (3, "3"),
+    ]
 
 
 def test_discover_specific_without_the_plain_name_lists_the_directory(base: Path) -> None:

@@ -27,7 +27,7 @@ class FakeSession:
     def decode(self, proto: Any) -> Any:
         return proto
 
-    def run(self, feeds: Any, fetches: Any, *, timeout_ms: int) -> list[Any]:
+    def run(self, *_: Any, **__: Any) -> list[Any]:
         self.ran += 1
         return []
 
@@ -51,7 +51,9 @@ def predict_log() -> Any:
     return log
 
 
-def run(tmp_path: Path, data: bytes, *, good: bool = True, iterations: int = 1) -> tuple[Status, int]:
+def run(
+    tmp_path: Path, data: bytes, *, good: bool = True, iterations: int = 1
+) -> tuple[Status, int]:
     file = tmp_path / FILE
     file.parent.mkdir()
     file.write_bytes(data)
@@ -94,10 +96,22 @@ def test_other_text_is_data_loss(tmp_path: Path) -> None:
     assert run(tmp_path, b"this is not a TFRecord file") == (expected, 0)
 
 
-def test_damaged_second_record_is_data_loss_after_the_first_ran(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cut", "text"),
+    [
+        (b"x", "corrupted record at {data}"),
+        (b"", "truncated record at {record}' failed with Read less bytes than requested"),
+    ],
+)
+def test_damaged_second_record_is_data_loss_after_the_first_ran(
+    tmp_path: Path, cut: bytes, text: str
+) -> None:
     good = record(predict_log())
-    status, ran = run(tmp_path, good + good[:-1] + b"x")
-    assert status.code is Code.DATA_LOSS
+    status, ran = run(tmp_path, good + good[:-1] + cut)
+    told = text.format(record=len(good), data=len(good) + 12)
+    assert status == Status(
+        Code.DATA_LOSS, f"{told}. Please verify your warmup data is in TFRecord format."
+    )
     assert ran == 1
 
 
@@ -113,9 +127,7 @@ def test_more_than_a_thousand_records(tmp_path: Path) -> None:
 def test_unsupported_and_empty_logs(tmp_path: Path) -> None:
     session_log = prediction_log_pb2.PredictionLog()
     session_log.session_run_log.SetInParent()
-    status, ran = run(
-        tmp_path, record(prediction_log_pb2.PredictionLog()) + record(session_log)
-    )
+    status, ran = run(tmp_path, record(prediction_log_pb2.PredictionLog()) + record(session_log))
     number = session_log.DESCRIPTOR.fields_by_name["session_run_log"].number
     assert status == Status(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {number}")
     assert ran == 0

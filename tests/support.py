@@ -1,0 +1,98 @@
+"""What several tests use: real repositories, real servers in child processes, the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+import servingrepo
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.engine import free_port, stop, wait_until_open
+from servingrepo.serving.states import Endpoint
+from servingrepo.testing.exports import write_export
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servingrepo.api import OpenRepository
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON object that --json prints."""
+        return msgspec.json.decode(self.out)
+
+
+def command(
+    *arguments: str | Path,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    timeout: float = 60,
+) -> Outcome:
+    """Run the real command line in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "servingrepo", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def new_repository(root: Path) -> OpenRepository:
+    """Make a repository that a server on this machine sees where it is."""
+    repo, _ = servingrepo.init(root, server_root=str(root / "models"))
+    return repo
+
+
+def run_with(run: Path, *, offset: float, slope: float = 0.5, **options: Any) -> Path:
+    """Leave a run directory whose SavedModel answers slope * x + offset."""
+    write_export(run / "saved_model", slope=slope, offset=offset, **options)
+    return run
+
+
+@contextmanager
+def live_server(repo: OpenRepository, *flags: str, log: Path) -> Iterator[Endpoint]:
+    """Run a server that starts with the repository's models.config, for the block."""
+    endpoint = Endpoint("127.0.0.1", free_port())
+    arguments = [
+        sys.executable,
+        "-m",
+        "servingrepo",
+        "run-server",
+        f"--port={endpoint.port}",
+        f"--model_config_file={repo.value.layout.config}",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--max_num_load_retries=0",
+        *flags,
+    ]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            arguments, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        wait_until_open(
+            process, endpoint, log=log, deadline=Deadline.after(60), what="the test's models"
+        )
+        yield endpoint
+    finally:
+        stop(process)
