@@ -20,6 +20,7 @@ from servingrepo.repository.repository import (
     initialize,
     locked,
     need_state,
+    need_version,
     open_repository,
     published_versions,
 )
@@ -180,6 +181,16 @@ class OpenRepository:
                 for model, version in self._versions(str(text))
             )
         return tuple(found)
+
+    def size(self, *references: str | Path) -> int:
+        """Return how many bytes `verify` would read of the versions that are meant: for its progress."""
+        versions = (
+            version
+            for text in references or self.models()
+            if not is_path(text)
+            for version in self._versions(str(text))
+        )
+        return sum(need_version(self.value, *version).size for version in versions)
 
     def smoke(
         self,

@@ -41,3 +41,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "SERVINGREPO_CONFORMANCE",
         }:
             monkeypatch.delenv(name)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failure: nothing there may be absent, and a skip is not green."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter is not None and reporter.stats.get("skipped"):
+        reporter.write_line("CI=true: skipped tests count as failures", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -169,8 +169,9 @@ def explain(app: App, error: BaseException) -> int:
                 )
             )
             return 128 + number
-        case BrokenPipeError():
-            # Whoever read the output went away, as `head` does: nothing more to say.
+        case BrokenPipeError() | SystemExit():
+            # Whoever read the output went away, as `head` does: nothing more to say. Click itself turns
+            # EPIPE into SystemExit.
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE

@@ -154,4 +154,5 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None) -> Iterator[str]:
     elif not done.served:
         yield f"  next      servingrepo serve {name}"
     elif asked_to_serve is not False:
-        yield f"  next      servingrepo status {done.model}; servingrepo rollback {done.model} goes back"
+        back = f"; servingrepo rollback {done.model} goes back" if done.before else ""
+        yield f"  next      servingrepo status {done.model}{back}"

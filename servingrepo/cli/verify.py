@@ -37,11 +37,12 @@ def command(app: App, subjects: tuple[str, ...]) -> None:
     from servingrepo.api import is_path
     from servingrepo.repository.verification import verify_path
 
-    with Bar(app, "verifying", 0) as bar:
-        if subjects and all(is_path(one) for one in subjects):
-            found = tuple(verify_path(Path(one), progress=bar.advance) for one in subjects)
-        else:
-            found = app.open().verify(*subjects, progress=bar.advance)
+    if subjects and all(is_path(one) for one in subjects):
+        found = tuple(verify_path(Path(one)) for one in subjects)
+    else:
+        repo = app.open()
+        with Bar(app, "verifying", repo.size(*subjects)) as bar:
+            found = repo.verify(*subjects, progress=bar.advance)
     bad = [one for one in found if not one.ok]
     if not bad or not app.json:
         app.result(found, (line for one in found for line in _lines(one, app)), bare=_bare(found))

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import ConfigInvalid, ServingRepoError
+from servingrepo.errors import ConfigInvalid, ServingRepoError, StorageFailed
+from servingrepo.modelconfig import Stamp
 from servingrepo.repository import history, journal
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.layout import STAGING_NAME
-from servingrepo.repository.records import BadMark, ModelState
+from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
+from servingrepo.repository.records import SCHEMA, BadMark, Format, ModelState, load
 from servingrepo.repository.repository import (
     Repository,
     load_record,
@@ -27,7 +28,13 @@ from servingrepo.repository.repository import (
     names_on_disk,
     save_state,
 )
-from servingrepo.repository.served import pins, read_config
+from servingrepo.repository.served import (
+    below_server_root,
+    last_text,
+    pins,
+    read_config,
+    write_config,
+)
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
@@ -62,6 +69,7 @@ def new_event(
     """Return an event of now, by whoever runs this process."""
     owner = me()
     return Event(
+        schema=SCHEMA,
         id=txid,
         time=repo.now(),
         action=action,
@@ -107,17 +115,30 @@ def recorded(repo: Repository, event: Event) -> Iterator[None]:
         try:
             yield
             history.append(repo.disk, repo.layout.history, event)
-        except BaseException:
+        except BaseException as error:
             # What cannot be settled now (a full disk, say) is left to the next writer.
             with suppress(ServingRepoError):
+                say_if_happened(repo, intent, error)
                 settle(repo, intent)
             raise
+
+
+def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> None:
+    """Add to an error that the change itself has happened: whoever reads it must not repeat the command."""
+    event = intent.event or _promotion_event(repo, intent)
+    if isinstance(error, ServingRepoError) and event and _has_happened(repo, intent, event):
+        what = intent.model if intent.version is None else f"{intent.model}@{intent.version}"
+        error.problems = (
+            *error.problems,
+            f"the {intent.command} of {what} has happened all the same: do not repeat it",
+        )
 
 
 def recover(repo: Repository) -> tuple[Recovered, ...]:
     """Settle what dead commands left; the caller holds the lock.
 
-    Staging directories and records without an intent go too: their command died while cleaning up.
+    Staging directories and temporary files that no live command owns go too: their command died while
+    cleaning up, or while writing. A change of the server root that was begun is finished.
     """
     done: list[Recovered] = []
     alive: set[str] = set()
@@ -128,6 +149,8 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
         outcome = settle(repo, intent)
         done.append(Recovered(intent.txid, intent.command, intent.model, intent.version, outcome))
     done.extend(_sweep(repo, alive))
+    done.extend(_sweep_temporary_files(repo))
+    done.extend(_settle_config(repo))
     return tuple(done)
 
 
@@ -157,22 +180,28 @@ def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
     record = load_record(repo, intent.model, intent.version)
     if record is None or record.txid != intent.txid:
         return None
-    now_pinned = pins(read_config(repo).config, intent.model)
-    last = None
-    for event in history.read(repo.layout.history, model=intent.model):
-        last = event
+    now_pinned: tuple[int, ...] = ()
+    with suppress(ConfigInvalid):  # a file that cannot be read says nothing
+        now_pinned = pins(read_config(repo).config, intent.model)
+    before = now_pinned
+    if intent.version in now_pinned:
+        events = history.read(repo.layout.history, model=intent.model)
+        moved = [event.after for event in events if event.before or event.after]
+        before = moved[-1] if moved else ()
     return Event(
+        schema=SCHEMA,
         id=intent.txid,
         time=record.created,
         action="promote",
         model=intent.model,
         version=intent.version,
-        before=last.after if last is not None else (),
+        before=before,
         after=now_pinned,
         user=record.user,
         host=record.host,
         why=record.message,
         run=record.source.run,
+        proof="; ".join(f"{one.engine} ({one.server})" for one in record.proofs) or "not checked",
     )
 
 
@@ -180,7 +209,10 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
     state = load_state(repo, event.model)
     match event.action:
         case "promote":
-            return repo.layout.version(event.model, event.version or 0).is_dir()
+            # What still lies in staging was not renamed: the directory there is somebody else's.
+            number = event.version or 0
+            staged = repo.layout.staging(intent.model, intent.txid) / str(number)
+            return repo.layout.version(event.model, number).is_dir() and not staged.exists()
         case "mark-bad":
             return state is not None and _mark_time(state, event.version) == event.time
         case "clear-bad":
@@ -230,8 +262,7 @@ def _drop_record(repo: Repository, intent: Intent) -> None:
     """Remove the record of a version that never appeared."""
     version = intent.version or 0
     record = load_record(repo, intent.model, version)
-    directory = repo.layout.version(intent.model, version)
-    if record is not None and record.txid == intent.txid and not directory.exists():
+    if record is not None and record.txid == intent.txid:
         repo.disk.remove_file(repo.layout.record(intent.model, version))
 
 
@@ -241,10 +272,11 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
         bases = sorted(path for path in repo.layout.models.iterdir() if path.is_dir())
     for base in bases:
         staging = base / STAGING_NAME
-        try:
-            left = sorted(path.name for path in staging.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        with storage_errors("read", staging):
+            try:
+                left = sorted(path.name for path in staging.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                continue
         for txid in left:
             if txid not in alive:
                 repo.disk.remove_tree(staging / txid)
@@ -253,3 +285,42 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
             with suppress(OSError):
                 staging.rmdir()
                 base.rmdir()
+
+
+def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
+    """Remove what `replace_file` and `declare` left when they were killed: whoever writes holds our lock."""
+    layout = repo.layout
+    places = [layout.own, layout.journal, layout.states]
+    with storage_errors("read", layout.states):
+        places += sorted(path for path in layout.states.iterdir() if path.is_dir())
+        left = [layout.models / f".{CONFIG_NAME}.tmp"]
+        for place in places:
+            left += sorted(place.glob(".*.tmp"))
+        left = [path for path in left if path.is_file()]
+    for path in left:
+        repo.disk.remove_file(path)
+        yield Recovered("", "write", path.name, None, "temporary file removed")
+
+
+def _settle_config(repo: Repository) -> Iterator[Recovered]:
+    """Finish a change of the server root, and keep the copy of models.config as the file is.
+
+    The marker is replaced first, so its server root is what was wanted. A file that somebody else wrote or
+    changed is left alone, and so is everything on a disk that takes no more.
+    """
+    marker = load(repo.layout.format, Format)
+    try:
+        file = read_config(repo)
+        if marker is None or file.text is None or file.stamp is not Stamp.UNEDITED:
+            return
+        config = below_server_root(repo, file.config, marker.server_root)
+    except ConfigInvalid:
+        return
+    if config != file.config:
+        write_config(repo, config)
+        yield Recovered(
+            "", "config write", CONFIG_NAME, None, f"base paths are below {marker.server_root} now"
+        )
+    elif last_text(repo) != file.text:
+        with suppress(StorageFailed):
+            repo.disk.replace_file(repo.layout.last_config, file.text.encode(), step="c2-copy")

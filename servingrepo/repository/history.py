@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened. `before` and `after` are the pinned versions of the model."""
 
-    schema: int = SCHEMA
+    schema: int
     id: str
     time: str
     action: str
@@ -64,11 +64,11 @@ def read(path: Path, *, model: str | None = None) -> Iterator[Event]:
         NewerFormat: A newer servingrepo wrote a line.
         RepositoryDamaged: A whole line is not an event.
     """
-    try:
-        with storage_errors("read", path):
+    with storage_errors("read", path):
+        try:
             stream = path.open("rb")
-    except FileNotFoundError:
-        return
+        except FileNotFoundError:
+            return
     needle = b"" if model is None else b'"model":' + msgspec.json.encode(model)
     decoder = msgspec.json.Decoder(Event)
     with stream:
@@ -106,15 +106,16 @@ def previous_served(
 ) -> int | None:
     """Return the version served before `current`, according to history, that is still usable.
 
-    Walks back over what unlabelled clients got; versions that are gone or marked bad are passed over.
+    Walks back over what unlabelled clients got; versions that are gone or marked bad are passed over. A
+    `current` that history does not know (an edit by hand was taken over) comes after all that it knows.
     """
     served: list[int] = []
     for event in events:
         for version in (event.served_before, event.served_after):
             if version is not None and (not served or served[-1] != version):
                 served.append(version)
-    if current is not None:
-        while served and served[-1] != current:
+    if current in served:
+        while served[-1] != current:
             served.pop()
     for version in reversed(served):
         if version != current and usable(version):

@@ -6,13 +6,15 @@ knows that the command is dead: a pid that was used again, another host or a jum
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.errors import StorageFailed
 from servingrepo.repository.history import Event
 from servingrepo.repository.records import SCHEMA, encode, load
 from servingrepo.storage.disk import Disk, storage_errors
@@ -42,6 +44,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
     """Keep an intent on disk, locked, during the block; remove it when the block ends without an error.
 
+    By then the work is done and durable: where the removal fails, the next writer's recovery repeats it.
     After an error that the block did not clean up itself, the intent stays, and with the lock gone the next
     writer recovers it. The lock belongs to the open file, so it survives the rename to the final name.
     """
@@ -51,20 +54,25 @@ def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.write(descriptor, encode(intent))
+            data = encode(intent)
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
             disk.step("intent.before-rename", path)
             temporary.rename(path)
             disk.sync_directory(path.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            for name in (temporary, path):
+                with suppress(OSError):
+                    name.unlink()
             os.close(descriptor)
             raise
     try:
         disk.step("intent.done", path)
         yield
-        disk.step("intent.before-remove", path)
-        disk.remove_file(path)
+        with suppress(StorageFailed):
+            disk.step("intent.before-remove", path)
+            disk.remove_file(path)
     finally:
         os.close(descriptor)
 

@@ -17,11 +17,12 @@ from servingrepo.errors import (
     NumberUsed,
     RepositoryDamaged,
     ServingRepoError,
+    StorageFailed,
     VersionBad,
 )
-from servingrepo.modelconfig import MAX_VERSION, entry
+from servingrepo.modelconfig import MAX_VERSION, entry, parse_version
 from servingrepo.repository import journal
-from servingrepo.repository.changes import settle, writing
+from servingrepo.repository.changes import say_if_happened, settle, writing
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.records import ModelState, VersionRecord, encode
 from servingrepo.repository.repository import (
@@ -70,7 +71,10 @@ def choose_number(repo: Repository, model: str, wanted: int | None) -> int:
 
     Raises:
         NumberUsed: `wanted` is not above them.
+        BadVersionNumber: `wanted` is not a positive int64.
     """
+    if wanted is not None:
+        parse_version(str(wanted))
     used = highest_used(repo, model)
     number = used + 1 if wanted is None else wanted
     if number <= used:
@@ -184,16 +188,24 @@ def reserve(repo: Repository, *, model: str, version: int | None) -> Iterator[Re
             txid = new_txid(repo)
             intent = Intent(txid=txid, command="promote", owner=me(), model=model, version=number)
             stack.enter_context(journal.declare(repo.disk, repo.layout.intent(txid), intent))
-            state = load_state(repo, model) or ModelState(name=model)
-            save_state(repo, msgspec.structs.replace(state, highest=number))
+            try:
+                state = load_state(repo, model) or ModelState(name=model)
+                save_state(repo, msgspec.structs.replace(state, highest=number))
+            except BaseException:
+                with suppress(ServingRepoError):
+                    settle(repo, intent)
+                raise
         try:
             yield Reservation(txid, model, number, repo.layout.staging(model, txid))
-            repo.disk.remove_tree(repo.layout.staging(model, txid))
-        except BaseException:
+        except BaseException as error:
             # What cannot be settled now is left to the next writer.
             with suppress(ServingRepoError), locked(repo):
+                say_if_happened(repo, intent, error)
                 settle(repo, intent)
             raise
+        # All is done: a staging directory that cannot be removed now is swept by the next writer.
+        with suppress(StorageFailed):
+            repo.disk.remove_tree(repo.layout.staging(model, txid))
 
 
 def stage(

@@ -16,6 +16,7 @@ import msgspec
 
 import servingrepo
 from servingrepo.errors import NoRepository, NoSuchVersion
+from servingrepo.modelconfig import EMPTY, render
 from servingrepo.modelconfig.names import names_by_version
 from servingrepo.repository.layout import Layout
 from servingrepo.repository.records import (
@@ -73,6 +74,8 @@ class VersionOnDisk(msgspec.Struct, frozen=True):
 def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository, bool]:
     """Make a directory a repository; one that is a repository already stays as it is.
 
+    It has a models.config that a server can start with; one that is there already is left alone.
+
     Returns:
         The repository, and whether it was made now.
 
@@ -85,14 +88,23 @@ def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository,
         return Repository(layout=layout, server_root=existing.server_root, disk=disk), False
     for directory in (layout.models, layout.own, layout.journal, layout.states):
         disk.make_directory(directory)
+    repo = Repository(layout=layout, server_root=server_root, disk=disk)
     marker = Format(
         server_root=server_root,
         created=utc_now().isoformat(timespec="seconds"),
         created_by=f"servingrepo {servingrepo.__version__}",
     )
-    # Last: only a complete repository has the marker.
-    disk.replace_file(layout.format, encode(marker), step="format")
-    return Repository(layout=layout, server_root=server_root, disk=disk), True
+    with locked(repo):
+        existing = load(layout.format, Format)
+        if existing is not None:  # somebody else was faster
+            return Repository(layout=layout, server_root=existing.server_root, disk=disk), False
+        if not layout.config.exists():
+            empty = render(EMPTY).encode()
+            disk.replace_file(layout.last_config, empty, step="c2-copy")
+            disk.replace_file(layout.config, empty, step="c2")
+        # Last: only a complete repository has the marker.
+        disk.replace_file(layout.format, encode(marker), step="format")
+    return repo, True
 
 
 def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 30.0) -> Repository:

@@ -18,12 +18,14 @@ from servingrepo.modelconfig import (
     check,
     diff,
     entry,
+    is_model_name,
     models,
     parse,
+    pin,
     read_stamp,
     render,
 )
-from servingrepo.repository.repository import Repository, names_on_disk
+from servingrepo.repository.repository import Repository, model_names, names_on_disk
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class ConfigFile(msgspec.Struct, frozen=True):
 
 
 def read_config(repo: Repository) -> ConfigFile:
-    """Read models.config; a missing file is the empty config.
+    """Read models.config. A missing file is the empty config, edited by hand if we ever wrote one.
 
     Raises:
         ConfigInvalid: The file is no model config.
@@ -54,7 +56,8 @@ def read_config(repo: Repository) -> ConfigFile:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            return ConfigFile(text=None, config=EMPTY, stamp=Stamp.UNEDITED)
+            stamp = Stamp.UNEDITED if last_text(repo) is None else Stamp.EDITED
+            return ConfigFile(text=None, config=EMPTY, stamp=stamp)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -90,7 +93,9 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
     """Return the error for a config that somebody else wrote or changed, with what was changed."""
     path = repo.layout.config
     last = last_text(repo)
-    if file.stamp is Stamp.FOREIGN and last is None:
+    if file.text is None:
+        said = f"{path} was removed since servingrepo wrote it"
+    elif file.stamp is Stamp.FOREIGN and last is None:
         said = f"{path} was not written by servingrepo"
     else:
         said = f"{path} was edited by hand since servingrepo wrote it"
@@ -105,25 +110,40 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
 
 def last_text(repo: Repository) -> str | None:
     """Return the config that servingrepo wrote last, None if it never wrote one."""
-    try:
-        return repo.layout.last_config.read_text()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
+    with storage_errors("read", repo.layout.last_config):
+        try:
+            return repo.layout.last_config.read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
 
 
 def write_config(repo: Repository, config: ModelConfig) -> bool:
     """Replace models.config whole and atomically: C2. Equal content is left alone.
+
+    The copy goes first: nothing that may fail for want of space comes after C2. A copy that is ahead of the
+    file, after a crash, is put right by recovery.
 
     Returns:
         Whether the file was written.
     """
     text = render(config)
     path = repo.layout.config
-    if path.exists() and path.read_bytes() == text.encode():
-        return False
-    repo.disk.replace_file(path, text.encode(), step="c2")
+    with storage_errors("read", path):
+        if path.exists() and path.read_bytes() == text.encode():
+            return False
     repo.disk.replace_file(repo.layout.last_config, text.encode(), step="c2-copy")
+    repo.disk.replace_file(path, text.encode(), step="c2")
     return True
+
+
+def below_server_root(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:
+    """Return the config with the base paths of our models below the server root."""
+    ours = {name for name in model_names(repo) if is_model_name(name)}
+    for one in models(config):
+        wanted = f"{root}/{one.name}"
+        if one.name in ours and entry(config, one.name) and one.base_path != wanted:
+            config = pin(config, name=one.name, base_path=wanted, versions=one.versions)
+    return config
 
 
 def pins(config: ModelConfig, model: str) -> tuple[int, ...]:

@@ -13,17 +13,20 @@ from servingrepo.modelconfig import (
     Stamp,
     check,
     diff,
-    entry,
-    is_model_name,
-    models,
     parse,
     pin,
     render,
 )
 from servingrepo.repository.changes import writing
 from servingrepo.repository.records import Format, encode, load
-from servingrepo.repository.repository import Repository, locked, model_names
-from servingrepo.repository.served import edited, last_text, read_config, write_config
+from servingrepo.repository.repository import Repository, locked
+from servingrepo.repository.served import (
+    below_server_root,
+    edited,
+    last_text,
+    read_config,
+    write_config,
+)
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
@@ -85,9 +88,9 @@ def rewrite(
     root = repo.server_root if server_root is None else checked_server_root(server_root)
     with writing(repo, dry_run=dry_run):
         path = repo.layout.config
-        old = path.read_text(errors="surrogateescape") if path.exists() else ""
+        old = _text(path)
         config, replaces_edit = _wanted(repo, edit)
-        config = _below(repo, config, root)
+        config = below_server_root(repo, config, root)
         text = render(config)
         problems = [str(one) for one in check(config) if one.severity == "error"]
         if problems:
@@ -124,7 +127,7 @@ def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:
                 f"servingrepo has never written {repo.layout.config}, so there is nothing to go back to",
                 hint="servingrepo config write --take-edit takes it over as it is",
             )
-        return parse(last, source=str(repo.layout.last_config)), True
+        return parse(last, source=str(repo.layout.last_config)), _text(repo.layout.config) != last
     file = read_config(repo)
     if file.stamp is Stamp.UNEDITED:
         return file.config, False
@@ -133,18 +136,16 @@ def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:
     return file.config, True
 
 
-def _below(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:
-    """Return the config with the base paths of our models below the server root."""
-    ours = {name for name in model_names(repo) if is_model_name(name)}
-    for one in models(config):
-        wanted = f"{root}/{one.name}"
-        if one.name in ours and entry(config, one.name) and one.base_path != wanted:
-            config = pin(config, name=one.name, base_path=wanted, versions=one.versions)
-    return config
+def _text(path: Path) -> str:
+    """Return the file's text to compare and show, whatever bytes are in it."""
+    with storage_errors("read", path):
+        return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
 
 
-def _back_up(repo: Repository, path: Path) -> Path:
-    """Keep the file's bytes beside our records, under a name with the time."""
+def _back_up(repo: Repository, path: Path) -> Path | None:
+    """Keep the file's bytes beside our records, under a name with the time; None if there is no file."""
+    if not path.exists():
+        return None
     backup = repo.layout.own / f"models.config.{repo.clock():%Y%m%dT%H%M%S%fZ}.backup"
     with storage_errors("read", path):
         data = path.read_bytes()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.repository.repository import Repository, need_version
 from servingrepo.savedmodel import FingerprintField, Inspection, inspect_export
+from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_tree
 from servingrepo.storage.manifest import Differences, Manifest, compare
 from servingrepo.storage.tree import read_tree
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servingrepo.repository.records import VersionRecord
     from servingrepo.storage.progress import Progress
 
@@ -92,22 +94,29 @@ def verify_path(path: Path, *, progress: Progress | None = None) -> Verification
 def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
     """Compare names and sizes only: what a rollback has time for. Bytes are not checked."""
     root = repo.layout.version(record.model, record.version)
-    extra: set[str] = set()
-    sizes: dict[str, int] = {}
-    for folder, directories, files in os.walk(root):
-        for name in [*directories, *files]:
-            path = Path(folder) / name
-            relative = path.relative_to(root).as_posix()
-            extra.add(relative)
-            if name in files:
-                sizes[relative] = path.lstat().st_size
-    wanted = {file.path: file.size for file in record.manifest.files}
-    known = wanted.keys() | set(record.manifest.directories)
+    found: dict[str, int | None] = {}
+
+    def walk(directory: str, prefix: str) -> None:
+        with os.scandir(directory) as entries:
+            for one in entries:
+                path = (prefix + one.name).encode("utf-8", "backslashreplace").decode()
+                if one.is_dir(follow_symlinks=False):
+                    found[path] = None
+                    walk(one.path, prefix + one.name + "/")
+                elif one.is_file(follow_symlinks=False):
+                    found[path] = one.stat(follow_symlinks=False).st_size
+                else:
+                    found[path] = -1  # a link or a device: never what was published
+
+    with storage_errors("read", root):
+        walk(str(root), "")
+    wanted: dict[str, int | None] = {file.path: file.size for file in record.manifest.files}
+    wanted |= dict.fromkeys(record.manifest.directories)
     return Differences(
-        extra=tuple(sorted(extra - known)),
-        missing=tuple(sorted(known - extra)),
+        extra=tuple(sorted(found.keys() - wanted.keys())),
+        missing=tuple(sorted(wanted.keys() - found.keys())),
         changed=tuple(
-            sorted(path for path in wanted if sizes.get(path, wanted[path]) != wanted[path])
+            sorted(path for path in wanted.keys() & found.keys() if wanted[path] != found[path])
         ),
     )
 

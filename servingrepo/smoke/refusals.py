@@ -34,14 +34,9 @@ _FAILED_CODES = frozenset({"FAILED_PRECONDITION", "NOT_FOUND", "UNIMPLEMENTED", 
 _FROM_A_NAME = re.compile(r"No such file or directory")
 
 
-def classify_refusal(refused: RequestRefused, *, has_data: bool) -> Outcome:
-    """Return whether a refused request speaks against the model.
-
-    Args:
-        refused: The server's answer.
-        has_data: Whether the request carried any; if not, it cannot be the data's fault.
-    """
-    if not has_data or _NO_DATA_HELPS.search(refused.text):
+def classify_refusal(refused: RequestRefused) -> Outcome:
+    """Return whether the refusal of a request with made-up data speaks against the model."""
+    if _NO_DATA_HELPS.search(refused.text):
         return "failed"
     if refused.code == "NOT_FOUND" and _FROM_A_NAME.search(refused.text):
         return "inconclusive"  # a made-up string was taken for the name of a file

@@ -160,11 +160,11 @@ def _send(
             outputs=outputs or {},
         )
 
-    certain = vouched or not has_data
+    certain = vouched or not has_data  # without data, an error cannot be the data's fault
     try:
         reply = send(request, timeout=target.timeout)
     except RequestRefused as refused:
-        outcome = "failed" if certain else classify_refusal(refused, has_data=has_data)
+        outcome = "failed" if certain else classify_refusal(refused)
         return result(outcome, f"{refused.code}: {refused.text}")
     except ServerTimeout as late:
         return result("inconclusive", late.message)

@@ -3,7 +3,7 @@
 A writing command names each of its steps (`Disk.step`). A fault plan is a text such as
 `c1.before-rename=kill,config.after-write=ENOSPC`; the tests pass it through the environment to a real
 process. `record=PATH` writes down every step that is reached, so that a sweep visits the steps that there
-are and not a list that somebody keeps by hand. Without a plan a step costs one dictionary look-up.
+are and not a list that somebody keeps by hand. Without a plan a step costs a look at two fields.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ _ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 class Faults(msgspec.Struct, frozen=True):
     """A plan: step name to action, and perhaps a file that records the steps reached.
 
-    Actions: `kill`, `term`, `int` (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and
+    `STEP@N` means the Nth time that the step is reached, `STEP` every time. Actions: `kill`, `term`, `int` (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and
     `sleep:SECONDS`.
     """
 
     plan: dict[str, str] = {}
     record: Path | None = None
+    reached: dict[str, int] = {}
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -63,10 +64,13 @@ class Faults(msgspec.Struct, frozen=True):
         Raises:
             OSError: The plan says so.
         """
+        if not self.plan and self.record is None:
+            return
+        count = self.reached[step] = self.reached.get(step, 0) + 1
         if self.record is not None:
             with self.record.open("a") as record:
-                record.write(step + "\n")
-        action = self.plan.get(step)
+                record.write(f"{step}@{count}\n")
+        action = self.plan.get(f"{step}@{count}", self.plan.get(step))
         if action is None:
             return
         if action in _SIGNALS:

@@ -36,7 +36,7 @@ def hash_tree(
     """Hash a published tree as it lies there.
 
     Links and other things that are no files get a hash that says so, and hence differ from any file. A name
-    that is not UTF-8 is listed with its bytes as `\\xNN`.
+    that is not UTF-8 is listed with those bytes escaped.
     `progress` is told the bytes of each file done.
 
     Raises:
@@ -66,7 +66,9 @@ def hash_tree(
     paths.sort()
     with ThreadPoolExecutor(threads) as pool:
         files = tuple(pool.map(one, paths))
-    return Manifest(recipe=Recipe(), files=files, directories=tuple(sorted(map(_text, directories))))
+    return Manifest(
+        recipe=Recipe(), files=files, directories=tuple(sorted(map(_text, directories)))
+    )
 
 
 def _text(path: str) -> str:

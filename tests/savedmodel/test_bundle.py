@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from servingrepo.savedmodel.bundle import BadIndex, read_index
 from servingrepo.savedmodel.crc32c import crc32c, mask, unmask
 from servingrepo.savedmodel.snappy import BadSnappy, decompress
-from servingrepo.testing.bundles import write_bundle
+from servingrepo.testing.bundles import _block, _handle, write_bundle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,15 @@ def test_read_index_that_is_compressed_with_snappy_is_read_all_the_same(corpus: 
     index = read_index((folder / "variables.index").read_bytes())
     assert "_CHECKPOINTABLE_OBJECT_GRAPH" in index.names
     assert index.shard_bytes == {0: (folder / "variables.data-00000-of-00001").stat().st_size}
+
+
+def test_read_index_that_names_a_block_twice_is_bad() -> None:
+    block = _block({})
+    index = _block({b"a": _handle(0, len(block) - 5), b"b": _handle(0, len(block) - 5)})
+    handles = _handle(0, len(block) - 5) + _handle(len(block), len(index) - 5)
+    footer = handles.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+    with pytest.raises(BadIndex, match="blocks are not in order"):
+        read_index(block + index + footer)
 
 
 @given(st.binary(max_size=300))

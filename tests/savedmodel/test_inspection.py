@@ -361,6 +361,31 @@ def test_inspect_export_with_a_gpu_in_a_function_minds_only_if_it_cannot_be_move
     assert bool(found.notes) is (slug is None)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [(b"_CHECKPOINTABLE_OBJECT_GRAPH", []), (b"v", ["variables-missing"])]
+)
+def test_inspect_export_of_a_tf2_model_needs_variables_only_if_it_restores_some(
+    tmp_path: Path, name: bytes, expected: list[str]
+) -> None:
+    path = write_export(tmp_path / "1")
+    message = saved_model()
+    meta_graph = message.meta_graphs[0]
+    meta_graph.saver_def.restore_op_name = "StatefulPartitionedCall_1"
+    call = meta_graph.graph_def.node.add(
+        name="StatefulPartitionedCall_1", op="StatefulPartitionedCall", input=["saver_filename"]
+    )
+    call.attr["f"].func.name = "restore"
+    function = meta_graph.graph_def.library.function.add()
+    function.signature.name = "restore"
+    names = function.node_def.add(name="names", op="Const")
+    names.attr["value"].tensor.string_val.append(name)
+    function.node_def.add(
+        name="RestoreV2", op="RestoreV2", input=["prefix", "names:output:0", "slices:output:0"]
+    )
+    (path / "saved_model.pb").write_bytes(message.SerializeToString())
+    assert slugs(inspect_export(path)) == expected
+
+
 def test_inspect_export_with_an_unreadable_fingerprint_only_notes_it(tmp_path: Path) -> None:
     path = write_export(tmp_path / "1")
     (path / "fingerprint.pb").write_bytes(b"\xff\xff\xff")

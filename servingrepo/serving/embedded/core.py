@@ -142,6 +142,11 @@ class ServerCore:
                 )
                 return platform
             if platform not in PLATFORMS:
+                logger.warning(
+                    "the config is stored although the platform of model %s is not supported: to use that "
+                    "name, send a config without it first (as with TensorFlow Serving, server_core.cc)",
+                    model.name,
+                )
                 text = f"Model {model.name} requests unsupported platform {platform}"
                 return Status(Code.INVALID_ARGUMENT, text)
         monitored = [model.monitored for model in models]
@@ -156,6 +161,12 @@ class ServerCore:
             self._settings.wait(waiter)
         finally:
             self._bus.unsubscribe(fresh.handle)
+        if any(one.state is State.END and one.health.ok for one in waiter.reached.values()):
+            logger.warning(
+                "a model that was removed a moment ago is in the config again: the end of its old version "
+                "was taken for the outcome of the new one, and the model comes up all the same (as with "
+                "TensorFlow Serving, server_core.cc)"
+            )
         return waiter.outcome("model(s)")
 
     def _add_first(self, source: VersionSource, monitored: Sequence[MonitoredModel]) -> Status:

@@ -246,9 +246,9 @@ def _reload_from_file(core: ServerCore, file: str) -> None:
 def _wait(waiter: Waiter) -> None:
     if not waiter.wait(PATIENCE_SECONDS):
         logger.warning(
-            "still waiting for a first version of each of: %s. A base path that is missing or has no "
-            "version is waited for without limit, and later reloads queue behind it (as with TensorFlow "
-            "Serving, server_core.cc)",
+            "still waiting for a first version of each of: %s. It may be loading; but a base path that is "
+            "missing or has no version is waited for without limit, and later reloads queue behind it (as "
+            "with TensorFlow Serving, server_core.cc)",
             ", ".join(waiter.names),
         )
         waiter.wait()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+from servingrepo.serving.embedded.states import ServableId
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from servingrepo.serving.embedded.states import ServableId
 
 __all__ = ["Handle", "ServingMap"]
 
@@ -58,13 +58,8 @@ class ServingMap:
         """Return a handle of one version, or of the highest one, or None if it is not loaded."""
         with self._changed:
             current = self._current
-            if version is None:
-                one = current.latest.get(name)
-            else:
-                one = next(
-                    (o for o in current.ready if o.name == name and o.version == version), None
-                )
-            if one is None:
+            one = current.latest.get(name) if version is None else ServableId(name, version)
+            if one is None or one not in current.ready:
                 return None
             current.readers += 1
             return Handle(self, current, one)

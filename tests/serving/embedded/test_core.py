@@ -258,7 +258,14 @@ class TestLabels:
         )
         assert bench.reload(labelled).code is PRECONDITION
 
-    def test_refused_config_is_not_applied_but_stored(self, bench: Bench) -> None:
+    def test_refused_config_is_stored_all_the_same(self, bench: Bench) -> None:
+        bench.reload("m")
+        new = bench.entry("n", platform="x", labels={"l": 1})
+        assert bench.reload("m", new).code is PRECONDITION
+        refused = bench.reload("m", "n")
+        assert refused.message.startswith("Illegal to change a model's platform. For model n")
+
+    def test_refused_config_is_not_applied(self, bench: Bench) -> None:
         bench.reload("m")
         refused = bench.entry("m", policy=VersionPolicy("specific", specific=(1,)), labels={"x": 1})
         assert bench.reload(refused).code is PRECONDITION

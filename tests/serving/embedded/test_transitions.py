@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.serving.embedded.status import Code
+from servingrepo.serving.embedded.harness import Retries
+from servingrepo.serving.embedded.status import Code, Status
 from servingrepo.serving.embedded.versions import VersionPolicy
 
 if TYPE_CHECKING:
@@ -73,6 +74,19 @@ def test_several_new_versions_load_highest_first(bench: Bench) -> None:
     bench.reload(bench.entry("m", policy=ALL))
     bench.turn()
     assert bench.runtime.attempts == ["m/3", "m/2", "m/1"]
+
+
+def test_unloads_come_before_loads_across_models(bench: Bench) -> None:
+    bench.put("a/1")
+    bench.put("z/1")
+    bench.reload("a", "z")
+    bench.put("a/2")
+    bench.delete("z/1")
+    bench.poll()
+    first, second = bench.manager.tick(), bench.manager.tick()
+    assert first is not None
+    assert second is not None
+    assert [str(first.id), str(second.id)] == ["{name: z version: 1}", "{name: a version: 2}"]
 
 
 def test_emptied_base_path_unloads_everything(bench: Bench) -> None:
@@ -222,6 +236,16 @@ class TestRetries:
         bench.put("m/1", "broken")
         bench.reload("m")
         assert bench.runtime.attempts == ["m/1"]
+
+    def test_other_negative_numbers_are_no_end(self) -> None:
+        attempts = iter(range(1000))
+        retries = Retries(number=-2, interval=-1, sleep=lambda _: None)
+        failure = Status(Code.UNKNOWN, "x")
+        outcome = retries.attempt(
+            lambda: failure, wanted=lambda: next(attempts) < 500, what="loading"
+        )
+        assert outcome == failure
+        assert next(attempts) == 501
 
     def test_files_repaired_during_the_retries_are_picked_up(
         self, make_bench: Callable[..., Bench]

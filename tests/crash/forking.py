@@ -1,0 +1,91 @@
+"""A process that has imported the command line and forks a child for each command: no start-up to wait for.
+
+Run as a program it reads one JSON array per line, `[arguments, environment, output file]`, runs the real
+command line in a forked child whose stdout and stderr go to the file, and answers with the child's wait
+status. A SIGKILL ends the child exactly as it ends a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from importlib import import_module
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAZY = (
+    "servingrepo.cli.promote",
+    "servingrepo.repository.marks",
+    "servingrepo.repository.taking",
+    "servingrepo.rollout.promotion",
+    "servingrepo.rollout.serving",
+    "servingrepo.smoke",
+)
+"""Modules that commands import when they are called."""
+
+
+class Forking:
+    """The near side: starts the process and asks it to run commands."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+        """Run one command; return its exit code (negative: the signal that ended it) and its output."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.log.write_bytes(b"")
+        self.process.stdin.write(json.dumps([arguments, env or {}, str(self.log)]) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        return os.waitstatus_to_exitcode(status), self.log.read_text()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()
+
+
+def serve() -> None:
+    """Run the far side until stdin ends."""
+    from servingrepo.cli.main import run  # noqa: PLC0415 - only the far side imports it
+
+    for name in LAZY:
+        import_module(name)
+    for line in sys.stdin:
+        arguments, environment, log = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                output = os.open(log, os.O_WRONLY | os.O_APPEND)
+                for descriptor in (1, 2):
+                    os.dup2(output, descriptor)
+                os.environ.update(environment)
+                code = run(arguments)
+                sys.stdout.flush()
+                sys.stderr.flush()
+            except BaseException:  # noqa: BLE001 - a fork must not fall into its parent's loop
+                traceback.print_exc()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.write(f"{status}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,120 @@
+"""Every writing command: what it starts from, how it is called, and what calling it again may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import servingrepo
+from servingrepo.testing.exports import write_export
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.crash.forking import Forking
+
+ALREADY = 38
+NOT_MARKED = 32
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One command on one kind of repository.
+
+    `again` are the exit codes of the same command called once more when its change has happened; empty where
+    calling it again means something else, as for a second rollback. A promotion that died between the two
+    commit points is published but `unserved` when it is repeated: the same content is not served unasked.
+    """
+
+    name: str
+    start: str
+    arguments: tuple[str, ...]
+    again: frozenset[int] = frozenset({0})
+    unserved: bool = False
+
+
+def _promote(name: str, start: str, *options: str, unserved: bool = False) -> Scenario:
+    arguments = ("promote", "{runs}/new", "--model", "m", "--no-smoke", *options)
+    return Scenario(name, start, arguments, unserved=unserved)
+
+
+SCENARIOS = (
+    Scenario("init", "nothing", ("init",)),
+    _promote("promote, new model", "empty", unserved=True),
+    _promote("promote, second version", "one", unserved=True),
+    _promote("promote --serve", "two", "--serve"),
+    _promote("promote --no-serve", "one", "--no-serve"),
+    _promote("promote, held", "held"),
+    Scenario("serve", "two", ("serve", "m@1")),
+    Scenario("serve, first", "unserved", ("serve", "m")),
+    Scenario("unserve", "two", ("unserve", "m")),
+    Scenario("rollback", "two", ("rollback", "m", "-m", "worse"), again=frozenset()),
+    Scenario("rollback --to", "three", ("rollback", "m", "--to", "1"), again=frozenset({ALREADY})),
+    Scenario(
+        "rollback --no-mark-bad", "two", ("rollback", "m", "--no-mark-bad"), again=frozenset()
+    ),
+    Scenario("hold", "two", ("hold", "m", "-m", "freeze")),
+    Scenario("release-hold", "held", ("release-hold", "m")),
+    Scenario("mark-bad", "two", ("mark-bad", "m@1")),
+    Scenario(
+        "mark-bad --clear", "bad", ("mark-bad", "m@1", "--clear"), again=frozenset({NOT_MARKED})
+    ),
+    Scenario("config write --take-edit", "edited", ("config", "write", "--take-edit")),
+    Scenario("config write --discard-edit", "edited", ("config", "write", "--discard-edit")),
+    Scenario("config write --server-root", "two", ("config", "write", "--server-root", "/srv/m")),
+    Scenario("recover, died at staging", "died at staging", ("recover",)),
+    Scenario("recover, died at C1", "died at C1", ("recover",)),
+    Scenario("recover, died at C2", "died at C2", ("recover",)),
+    Scenario("recover, died at server root", "died at server root", ("recover",)),
+)
+
+_DEATHS = {
+    "died at staging": ("record.done", ("promote", "{runs}/new", "--model", "m", "--no-smoke")),
+    "died at C1": ("c1.done", ("promote", "{runs}/new", "--model", "m", "--no-smoke")),
+    "died at C2": ("c2.after-rename", ("rollback", "m")),
+    "died at server root": ("format.done", ("config", "write", "--server-root", "/srv/m")),
+}
+
+
+def write_runs(runs: Path) -> Path:
+    """Write the run directories that commands promote."""
+    for number, name in enumerate(("first", "second", "third", "new"), start=1):
+        write_export(
+            runs / name / "saved_model",
+            slope=float(number),
+            variables=True,
+            assets={"words": b"a\nb\n"},
+        )
+    return runs
+
+
+def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
+    """Make the repository that a scenario starts from."""
+    root.mkdir()
+    if start == "nothing":
+        return root
+    repo, _ = servingrepo.init(root)
+    names = {"empty": (), "one": ("first",), "three": ("first", "second", "third")}
+    for name in names.get(start, ("first", "second")):
+        repo.promote(runs / name, model="m", smoke=False)
+    match start:
+        case "held":
+            repo.hold("m")
+        case "unserved":
+            repo.unserve("m")
+        case "bad":
+            repo.mark_bad("m@1")
+        case "edited":
+            config = repo.value.layout.config
+            config.write_text(config.read_text() + "# by hand\n")
+        case _ if start in _DEATHS:
+            step, arguments = _DEATHS[start]
+            plan = {"SERVINGREPO_FAILPOINTS": f"{step}@1=kill"}
+            code, said = forking.run("--root", str(root), *filled(arguments, runs), env=plan)
+            assert code < 0, said
+    return root
+
+
+def filled(arguments: tuple[str, ...], runs: Path) -> list[str]:
+    """Return the arguments with the place of the run directories filled in."""
+    return [one.format(runs=runs) for one in arguments]

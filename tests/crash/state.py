@@ -1,0 +1,140 @@
+"""What a repository says, in a form that two runs can be compared by: contents, not numbers or times."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.modelconfig import Stamp, models
+from servingrepo.repository import history
+from servingrepo.repository.listing import list_models
+from servingrepo.repository.records import Format, load
+from servingrepo.repository.repository import (
+    Repository,
+    load_record,
+    model_names,
+    names_on_disk,
+    need_state,
+    open_repository,
+    record_numbers,
+)
+from servingrepo.repository.served import last_text, read_config
+from servingrepo.repository.verification import verify_version
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def state_of(root: Path) -> dict[str, Any] | None:
+    """Return the state by content: numbers may differ between runs, since one may be burnt; None: no state yet."""
+    if not (root / ".servingrepo" / "format.json").exists():
+        return None
+    repo = open_repository(root)
+
+    def content(model: str, version: int) -> str:
+        record = load_record(repo, model, version)
+        return record.digest if record is not None else f"no record of {version}"
+
+    return {
+        "models": {
+            row.model: {
+                "pinned": [content(row.model, one) for one in row.pinned],
+                "labels": {label: content(row.model, at) for label, at in row.labels.items()},
+                "published": [content(row.model, one) for one in row.versions],
+                "bad": [content(row.model, one) for one in row.bad],
+                "held": row.held,
+            }
+            for row in list_models(repo)
+        },
+        "server_root": repo.server_root,
+        "unedited": read_config(repo).stamp is Stamp.UNEDITED,
+    }
+
+
+def served(state: dict[str, Any] | None) -> dict[str, list[str]]:
+    """Return what a state serves, by model."""
+    models_of = state["models"] if state is not None else {}
+    return {name: one["pinned"] for name, one in models_of.items() if one["pinned"]}
+
+
+def served_is_whole(root: Path) -> list[str]:
+    """Return what is wrong with what servers would serve right now, whoever died a moment ago."""
+    if state_of(root) is None:
+        return []
+    repo = open_repository(root)
+    problems = []
+    for one in models(read_config(repo).config):
+        for version in one.versions:
+            problems += _damage(repo, one.name, version)
+    return problems
+
+
+def leftovers(root: Path) -> list[str]:
+    """Return intents, staging directories and temporary files that nobody will clean up."""
+    own, shelf = root / ".servingrepo", root / "models"
+    return [
+        *(f"intent {path.name}" for path in own.glob("journal/*")),
+        *(f"staging {path}" for path in shelf.glob("*/.staging/*")),
+        *(f"temporary {path}" for path in root.rglob(".*.tmp")),
+    ]
+
+
+def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
+    """Return every invariant of a recovered repository that does not hold."""
+    problems = leftovers(root)
+    repo = open_repository(root)
+    config = read_config(repo)
+    for model in model_names(repo):
+        numbers = set(record_numbers(repo, model))
+        on_disk = names_on_disk(repo, model) or {}
+        problems += [f"{model}/{one} has no record" for one in on_disk.keys() - numbers]
+        problems += [f"the record {model}@{one} has no version" for one in numbers - on_disk.keys()]
+        for number in sorted(numbers & on_disk.keys()):
+            problems += _damage(repo, model, number)
+        highest = max([0, *on_disk])
+        if need_state(repo, model).highest < highest:
+            problems.append(f"{model}: {highest} could be given away again")
+    marker = load(repo.layout.format, Format)
+    for one in models(config.config):
+        problems += _about_entry(repo, one.name, one.versions, one.labels)
+        if marker is not None and one.base_path != f"{marker.server_root}/{one.name}":
+            problems.append(f"{one.name}: base path {one.base_path} in {marker.server_root}")
+    if config.stamp is Stamp.UNEDITED and last_text(repo) != config.text:
+        problems.append("the copy of models.config is another one")
+    return [*problems, *_about_history(repo, history_before)]
+
+
+def _damage(repo: Repository, model: str, version: int) -> list[str]:
+    if load_record(repo, model, version) is None:
+        return [f"{model}@{version} is served but has no record"]
+    if not repo.layout.version(model, version).is_dir():
+        return [f"{model}@{version} is served but is not there"]
+    return [f"{model}@{version}: {one}" for one in verify_version(repo, model, version).problems]
+
+
+def _about_entry(
+    repo: Repository, name: str, versions: tuple[int, ...], labels: dict[str, int]
+) -> list[str]:
+    wanted = {*versions, *labels.values()}
+    gone = sorted(one for one in wanted if not repo.layout.version(name, one).is_dir())
+    problems = [f"{name}@{one} is pinned and is not there" for one in gone]
+    moved = [one.after for one in history.read(repo.layout.history, model=name) if one.after]
+    if not moved or moved[-1] != versions:
+        problems.append(f"{name}: history ends with {moved[-1:]}, {versions} is served")
+    return problems
+
+
+def _about_history(repo: Repository, before: bytes) -> list[str]:
+    path = repo.layout.history
+    now = path.read_bytes() if path.exists() else b""
+    problems = []
+    if not now.startswith(before):
+        problems.append("history lost lines")
+    if now and not now.endswith(b"\n"):
+        problems.append("history ends in a torn line")
+    lines = [json.loads(line) for line in now.splitlines()]
+    if len({line["id"] for line in lines}) != len(lines):
+        problems.append("history says one thing twice")
+    if any("schema" not in line for line in lines):
+        problems.append("a line of history has no schema")
+    return problems
