@@ -18,14 +18,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository, init, open  # noqa: A004 - the API's verb
     from servingrepo.errors import ServingRepoError
-    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.binary_engine import BinaryEngine
+    from servingrepo.serving.docker_engine import DockerEngine
+    from servingrepo.serving.embedded_engine import EmbeddedEngine
 
 __version__ = "0.1.0"
 
-__all__ = ["EmbeddedEngine", "OpenRepository", "ServingRepoError", "__version__", "init", "open"]
+__all__ = [
+    "BinaryEngine",
+    "DockerEngine",
+    "EmbeddedEngine",
+    "OpenRepository",
+    "ServingRepoError",
+    "__version__",
+    "init",
+    "open",
+]
 
 _HOMES = {
-    "EmbeddedEngine": "servingrepo.serving.engine",
+    "BinaryEngine": "servingrepo.serving.binary_engine",
+    "DockerEngine": "servingrepo.serving.docker_engine",
+    "EmbeddedEngine": "servingrepo.serving.embedded_engine",
     "OpenRepository": "servingrepo.api",
     "ServingRepoError": "servingrepo.errors",
     "init": "servingrepo.api",

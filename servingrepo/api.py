@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from servingrepo.rollout.serving import Reloaded, Switched
     from servingrepo.rollout.status import Status
     from servingrepo.rundir import RunScan
-    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.engines import Engine, EngineChoice
     from servingrepo.serving.states import Endpoint
     from servingrepo.storage.progress import Progress
 
@@ -111,7 +111,7 @@ class OpenRepository:
         run: str | Path,
         *,
         model: str,
-        engine: EmbeddedEngine | None = None,
+        engine: Engine | EngineChoice | str | None = None,
         version: int | None = None,
         saved_model: str | Path | None = None,
         serve: bool | None = None,
@@ -132,7 +132,6 @@ class OpenRepository:
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
         from servingrepo.rollout.promotion import Options, promote
-        from servingrepo.serving.engine import EmbeddedEngine
         from servingrepo.smoke import load_cases
 
         options = Options(
@@ -152,7 +151,7 @@ class OpenRepository:
             self.value,
             Path(run),
             model=model,
-            engine=engine or EmbeddedEngine(),
+            engine=self._engine(engine) if smoke and not dry_run else None,
             options=options,
             progress=progress,
         )
@@ -196,7 +195,7 @@ class OpenRepository:
         self,
         subject: str | Path,
         *,
-        engine: EmbeddedEngine | None = None,
+        engine: Engine | EngineChoice | str | None = None,
         cases: Iterable[str | Path] = (),
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Proof:
@@ -208,17 +207,16 @@ class OpenRepository:
             LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
         """
         from servingrepo.rollout.trial import smoke_path, smoke_version
-        from servingrepo.serving.engine import EmbeddedEngine
         from servingrepo.smoke import load_cases
 
         loaded = tuple(case for file in cases for case in load_cases(Path(file)))
-        engine = engine or EmbeddedEngine()
+        chosen = self._engine(engine)
         if is_path(subject):
-            return smoke_path(Path(subject), engine=engine, cases=loaded, timeout=timeout)
+            return smoke_path(Path(subject), engine=chosen, cases=loaded, timeout=timeout)
         reference = parse_reference(str(subject))
         version = resolve(self.value, reference)
         return smoke_version(
-            self.value, reference.model, version, engine=engine, cases=loaded, timeout=timeout
+            self.value, reference.model, version, engine=chosen, cases=loaded, timeout=timeout
         )
 
     # serve ----------------------------------------------------------------------------------------
@@ -372,6 +370,21 @@ class OpenRepository:
 
         with locked(self.value):
             return recover(self.value)
+
+    def _engine(self, engine: Engine | EngineChoice | str | None) -> Engine:
+        """Return the engine that was given, or the one that was asked for by name."""
+        from servingrepo.serving.engines import EngineChoice, choose_engine
+
+        if engine is None or isinstance(engine, str):
+            engine = EngineChoice(name=engine or "auto")
+        if not isinstance(engine, EngineChoice):
+            return engine
+        return choose_engine(
+            engine,
+            models=self.value.layout.models,
+            server_root=self.value.server_root,
+            ours=self.models() if engine.name.startswith("remote") else (),
+        )
 
     def _versions(self, text: str) -> Sequence[tuple[str, int]]:
         parsed = parse_reference(text)

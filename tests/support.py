@@ -13,7 +13,7 @@ import msgspec
 
 import servingrepo
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.engine import free_port, stop, wait_until_open
+from servingrepo.serving.processes import free_port, stop, wait_until_open
 from servingrepo.serving.states import Endpoint
 from servingrepo.testing.exports import write_export
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 import msgspec
+from click.core import ParameterSource
+
+from servingrepo.errors import StorageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +34,21 @@ class App:
     lock_wait: float = 30.0
     faults: str = ""
     command: str = ""
+    settings: Path | None = None
+    sources: dict[str, ParameterSource] = field(default_factory=dict)
+
+    def take(self, name: str, value: Any, source: ParameterSource) -> None:
+        """Set a value, unless a firmer source has: command line, then environment, then settings file."""
+        firm = [
+            ParameterSource.DEFAULT_MAP,
+            ParameterSource.ENVIRONMENT,
+            ParameterSource.COMMANDLINE,
+        ]
+        if source in firm:
+            before = self.sources.get(name, ParameterSource.DEFAULT_MAP)
+            if firm.index(source) >= firm.index(before):
+                self.sources[name] = source
+                setattr(self, name, value)
 
     @property
     def quiet(self) -> bool:
@@ -51,15 +70,19 @@ class App:
             self.document({"ok": True, "result": msgspec.to_builtins(value, str_keys=True)})
         elif self.quiet:
             if bare is not None:
-                click.echo(bare)
+                _print(str(bare))
         else:
             for line in lines:
-                click.echo(printable(line))
+                _print(printable(line))
 
     def document(self, body: dict[str, Any]) -> None:
         """Print the one JSON object of a call."""
         whole = {"schema": SCHEMA, "command": self.command, **body}
-        click.echo(msgspec.json.encode(whole))
+        try:
+            _print(msgspec.json.encode(whole))
+        except UnicodeEncodeError:
+            # A path that is not UTF-8: JSON can only escape what Python made of its bytes (PEP 383).
+            _print(json.dumps(whole, separators=(",", ":")))
 
     def note(self, line: str) -> None:
         """Say something beside the result, on stderr; not with -q or --json."""
@@ -69,8 +92,12 @@ class App:
     def failure(self, error: ServingRepoError) -> None:
         """Print an error: JSON on stdout for scripts, else lines on stderr for people."""
         if self.json:
-            self.document({"ok": False, "error": error_document(error)})
-            return
+            try:
+                self.document({"ok": False, "error": error_document(error)})
+            except StorageFailed:
+                pass  # stdout takes nothing more: people and logs still have stderr
+            else:
+                return
         click.echo(
             click.style("error: ", fg="red", bold=True, reset=True) + printable(error.message),
             err=True,
@@ -85,6 +112,23 @@ class App:
             click.echo(
                 click.style("hint: ", bold=True, reset=True) + printable(error.hint), err=True
             )
+
+
+def _print(text: str | bytes) -> None:
+    """Print on stdout.
+
+    Raises:
+        StorageFailed: stdout is a file that takes no more. The command itself is done by then.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot write the result to stdout: {error.strerror}",
+            hint="what the command changed, it has changed: servingrepo history shows it",
+        ) from error
 
 
 def error_document(error: ServingRepoError) -> dict[str, Any]:

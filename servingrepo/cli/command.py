@@ -1,4 +1,4 @@
-"""The click class of every command: shared options, and examples at the end of the help."""
+"""What every command and group has: shared options, environment twins, examples at the end of the help."""
 
 from __future__ import annotations
 
@@ -6,18 +6,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from servingrepo.cli.options import shared_options
+from servingrepo.cli.app import App
+from servingrepo.cli.options import env_twins, shared_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def command(name: str, *, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+class Group(click.Group):
+    """Commands by name: hyphens and underscores are alike, and `--json` gets to know the name."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; its own name counts from here on, not the spelling that was typed."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            app = ctx.ensure_object(App)
+            app.command = f"{app.command} {command.name}".strip()
+            name = command.name
+        return name, command, rest
+
+
+def command(
+    name: str, *, examples: str, group: str = ""
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function a command with the shared options.
 
     Args:
         name: The command's name.
         examples: One line each, shown at the end of the help.
+        group: The name of the command that it belongs to, if not the top.
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:
@@ -25,6 +44,7 @@ def command(name: str, *, examples: str) -> Callable[[Callable[..., Any]], click
         made: click.Command = click.command(
             name, epilog=f"\b\nExamples:\n{lines}", context_settings={"show_default": False}
         )(function)
+        env_twins(f"{group} {name}".strip(), made.params)
         return shared_options(made)
 
     return wrap

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import dry_run_option
 from servingrepo.errors import ConfigEdited, ConfigInvalid
@@ -15,16 +16,23 @@ if TYPE_CHECKING:
     from servingrepo.cli.app import App
 
 
-@click.group("config", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "config",
+    cls=Group,
+    epilog="""\b
+Examples:
+  servingrepo config show
+  servingrepo config check
+  servingrepo config write --dry-run""",
+)
 def command() -> None:
     """Show, check or write models.config, the file that TensorFlow Serving reads."""
 
 
-@make("show", examples="servingrepo config show")
+@make("show", group="config", examples="servingrepo config show")
 @click.pass_obj
 def show(app: App) -> None:
     """Print models.config as it is."""
-    app.command = "config show"
     repo = app.open().value
     from servingrepo.repository.served import read_config
 
@@ -39,6 +47,7 @@ def show(app: App) -> None:
 
 @make(
     "check",
+    group="config",
     examples="""
     servingrepo config check
     servingrepo config check ./models.config""",
@@ -53,7 +62,6 @@ def check(app: App, file: Path | None) -> None:
     Base paths below the server root are looked up on this disk. A FILE of your own is checked without a look at
     any disk.
     """
-    app.command = "config check"
     from servingrepo import modelconfig
     from servingrepo.repository.served import check_config, edited, read_config
 
@@ -97,6 +105,7 @@ def check(app: App, file: Path | None) -> None:
 
 @make(
     "write",
+    group="config",
     examples="""
     servingrepo config write --dry-run
     servingrepo config write --take-edit
@@ -123,7 +132,6 @@ def write(app: App, edit: str | None, server_root: str | None, dry_run: bool) ->
 
     The replaced text of an edit is kept as a backup in .servingrepo.
     """
-    app.command = "config write"
     from servingrepo.repository.taking import rewrite
 
     repo = app.open().value

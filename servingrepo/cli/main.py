@@ -6,18 +6,19 @@ import contextlib
 import os
 import signal
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import servingrepo
 from servingrepo.cli.app import App
+from servingrepo.cli.command import Group
 from servingrepo.cli.options import shared_options
 from servingrepo.cli.settings import read_settings
-from servingrepo.errors import ServingRepoError, Stopped, UsageError
+from servingrepo.errors import ServingRepoError, SettingsError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ class Terminated(BaseException):
     """SIGTERM: everything is cleaned up on the way out, as for Ctrl-C."""
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The commands by group; a command's module is imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -82,15 +83,6 @@ class Commands(click.Group):
                 return command
         return None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and remember its name for `--json`."""
-        name, command, rest = super().resolve_command(ctx, args)
-        if command is not None:
-            ctx.ensure_object(App).command = command.name or ""
-        return name, command, rest
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands by group without importing any."""
         for title, group in COMMANDS.items():
@@ -102,7 +94,6 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "SERVINGREPO",
         "max_content_width": 100,
         "token_normalize_func": lambda token: token.replace("_", "-"),
     },
@@ -120,6 +111,7 @@ Examples:
     is_eager=True,
     expose_value=False,
     callback=read_settings,
+    envvar="SERVINGREPO_SETTINGS",
     show_envvar=True,
     help="Settings file. [default: servingrepo.toml here, else in the root]",
 )
@@ -127,21 +119,27 @@ Examples:
 def main() -> None:
     """Promote, prove, serve and roll back SavedModels in a TensorFlow Serving model repository.
 
-    Settings come from options, then SERVINGREPO_* variables, then servingrepo.toml.
+    Settings come from options, then environment variables, then servingrepo.toml. Every option of a command has
+    its variable: promote --model is SERVINGREPO_PROMOTE_MODEL.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; nothing a user can cause shows a traceback."""
-    app = App(json="--json" in arguments or os.environ.get("SERVINGREPO_JSON") in {"1", "true"})
+    # What cannot be parsed has to be answered in JSON too.
+    wanted = os.environ.get("SERVINGREPO_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
+    app = App(json="--json" in arguments or wanted)
     try:
-        with terminated_by_sigterm():
-            main.main(list(arguments), prog_name="servingrepo", standalone_mode=False, obj=app)
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
-    except BaseException as error:  # noqa: BLE001 - every way to end has its exit code
-        return explain(app, error)
-    return 0
+        try:
+            with terminated_by_sigterm():
+                code = main.main(
+                    list(arguments), prog_name="servingrepo", standalone_mode=False, obj=app
+                )
+        except BaseException as error:  # noqa: BLE001 - every way to end has its exit code
+            return explain(app, error)
+    except BrokenPipeError:
+        return nobody_reads()
+    return code if isinstance(code, int) else 0
 
 
 def explain(app: App, error: BaseException) -> int:
@@ -158,6 +156,14 @@ def explain(app: App, error: BaseException) -> int:
                 error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
             )
             hint = f"{path or 'servingrepo'} --help"
+            variable = variable_of(error)
+            if variable is not None:
+                bad = SettingsError(
+                    f"the environment variable {variable} cannot be used: {error.message}",
+                    hint=f"correct or unset it; {hint}",
+                )
+                app.failure(bad)
+                return bad.exit_code
             app.failure(UsageError(error.format_message(), hint=hint))
             return USAGE
         case click.Abort() | KeyboardInterrupt() | Terminated():
@@ -169,13 +175,13 @@ def explain(app: App, error: BaseException) -> int:
                 )
             )
             return 128 + number
-        case BrokenPipeError() | SystemExit():
-            # Whoever read the output went away, as `head` does: nothing more to say. Click itself turns
-            # EPIPE into SystemExit.
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+        case SystemExit(code=0):  # click has answered the shell's question for completions
+            return 0
+        case SystemExit() | BrokenPipeError():  # click itself turns EPIPE into SystemExit
+            return nobody_reads()
         case _:
+            import traceback
+
             traceback.print_exception(error)
             app.failure(
                 ServingRepoError(
@@ -184,6 +190,27 @@ def explain(app: App, error: BaseException) -> int:
                 )
             )
             return BUG
+
+
+def nobody_reads() -> int:
+    """End quietly: whoever read the output went away, as `head` does."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def variable_of(error: click.ClickException) -> str | None:
+    """Return the environment variable that a bad value came from, None if it did not."""
+    if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
+        return None
+    name, names = error.param.name, error.param.envvar
+    if name is None or names is None:
+        return None
+    if error.ctx.get_parameter_source(name) is not ParameterSource.ENVIRONMENT:
+        return None
+    return next(
+        (one for one in ([names] if isinstance(names, str) else names) if os.environ.get(one)), None
+    )
 
 
 @contextlib.contextmanager

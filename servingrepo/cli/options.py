@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from functools import partial
+import re
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from servingrepo.cli.app import App
+from servingrepo.cli.settings import read_settings_of_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 F = TypeVar("F", bound="Callable[..., Any] | click.Command")
-
-_GIVEN = (
-    click.core.ParameterSource.COMMANDLINE,
-    click.core.ParameterSource.ENVIRONMENT,
-    click.core.ParameterSource.DEFAULT_MAP,
-)
 
 
 def _store(name: str, ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Put a value into the App, if it was given: the group and the command have the same options."""
-    if param.name is not None and ctx.get_parameter_source(param.name) in _GIVEN:
-        setattr(ctx.ensure_object(App), name, value)
+    source = ctx.get_parameter_source(param.name) if param.name is not None else None
+    if source is not None:
+        ctx.ensure_object(App).take(name, value, source)
+
+
+def _store_root(ctx: click.Context, param: click.Parameter, value: Path) -> None:
+    _store("root", ctx, param, value)
+    if ctx.parent is not None and ctx.get_parameter_source("root") is ParameterSource.COMMANDLINE:
+        read_settings_of_root(ctx)
+
+
+def env_twins(command: str, params: Iterable[click.Parameter]) -> None:
+    """Give each option of a command its environment variable: SERVINGREPO_COMMAND_OPTION.
+
+    click's own automatism would name them after our parameters, not after the options.
+    """
+    for param in params:
+        if isinstance(param, click.Option):
+            option = max(param.opts, key=len).lstrip("-")
+            own = re.sub(r"\W", "_", f"SERVINGREPO {command} {option}").upper()
+            shared = [param.envvar] if isinstance(param.envvar, str) else param.envvar or ()
+            param.envvar = [own, *shared]
 
 
 def shared_options(function: F) -> F:
@@ -39,7 +56,7 @@ def shared_options(function: F) -> F:
             show_envvar=True,
             is_eager=True,
             expose_value=False,
-            callback=partial(_store, "root"),
+            callback=_store_root,
             help="The repository. [default: the current directory]",
         ),
         click.option(
@@ -126,7 +143,13 @@ def wait_option(function: F) -> F:
 def message_option(function: F) -> F:
     """Add -m: why."""
     return click.option(
-        "-m", "--message", default="", metavar="TEXT", help="Why: kept in the history."
+        "-m",
+        "--message",
+        default="",
+        metavar="TEXT",
+        # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
+        callback=lambda _ctx, _param, text: text.encode("utf-8", "backslashreplace").decode(),
+        help="Why: kept in the history.",
     )(function)
 
 
@@ -138,15 +161,74 @@ def dry_run_option(function: F) -> F:
 
 
 def engine_options(function: F) -> F:
-    """Add --engine, --timeout and --case: how to smoke-test."""
-    options = [
+    """Add --engine and what shapes it, --timeout and --case: how to smoke-test.
+
+    The function gets `engine`, an EngineChoice, for all options of the engine together.
+    """
+
+    @wraps(function)
+    def gathered(*args: Any, **options: Any) -> Any:
+        from servingrepo.serving.engines import EngineChoice
+
+        chosen = {name: options.pop(option) for name, option in _ENGINE_FIELDS.items()}
+        return function(*args, engine=EngineChoice(**chosen), **options)
+
+    decorated: Any = gathered
+    for option in reversed(_engine_options()):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
+
+
+_ENGINE_FIELDS = {
+    "name": "engine",
+    "image": "image",
+    "pull": "pull",
+    "platform": "platform",
+    "gpus": "gpus",
+    "memory": "memory",
+    "network": "docker_network",
+    "user": "docker_user",
+    "arguments": "server_args",
+}
+"""Fields of EngineChoice by the options that fill them."""
+
+
+def _engine_options() -> list[Callable[..., Any]]:
+    text = partial(click.option, default=None)
+    return [
         click.option(
             "--engine",
-            type=click.Choice(["auto", "embedded"]),
             default="auto",
             envvar="SERVINGREPO_ENGINE",
             show_default=True,
-            help="What serves during the smoke test; auto means embedded for now.",
+            metavar="ENGINE",
+            help="What serves during the smoke test: docker, binary[:PATH], embedded, remote:HOST:PORT; auto "
+            "is docker if the image is there, else a tensorflow_model_server on PATH, else embedded.",
+        ),
+        text(
+            "--image",
+            envvar="SERVINGREPO_IMAGE",
+            metavar="IMAGE",
+            help="The container's image, by tag or digest. [default: tensorflow/serving:2.19.1]",
+        ),
+        click.option("--pull", is_flag=True, help="Pull the image if it is not there."),
+        text("--platform", metavar="OS/ARCH", help="The image's platform, such as linux/arm64."),
+        text("--gpus", metavar="all|N", help="GPUs for the container."),
+        text("--memory", metavar="SIZE", help="Memory for the container, such as 2g."),
+        text(
+            "--docker-network",
+            envvar="SERVINGREPO_DOCKER_NETWORK",
+            metavar="NAME",
+            help="Docker network for the container to join; none needs no network at all.",
+        ),
+        text("--docker-user", metavar="UID[:GID]", help="Who the server runs as in the container."),
+        click.option(
+            "--server-arg",
+            "server_args",
+            multiple=True,
+            metavar="FLAG",
+            help="One more flag for the server, such as --tensorflow_inter_op_parallelism=2; repeatable.",
         ),
         click.option(
             "--timeout",
@@ -166,6 +248,3 @@ def engine_options(function: F) -> F:
             help="Requests to send instead of made-up ones: JSON as for TF Serving's REST; repeatable.",
         ),
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function

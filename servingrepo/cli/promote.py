@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.serving.engines import EngineChoice
 
 
 @make(
@@ -75,7 +76,7 @@ def command(
     serve: bool | None,
     smoke: bool,
     strict: bool,
-    engine: str,
+    engine: EngineChoice,
     timeout: float,
     cases: tuple[Path, ...],
     endpoints: tuple[str, ...],
@@ -89,15 +90,13 @@ def command(
     engine and sent requests. Only then it appears under its number, whole, and models.config points at it.
     Content that was published before is not published again: its version is returned.
     """
-    from servingrepo.serving.engine import choose_engine
-
     version = parse_version(number) if number is not None else None
     repo = app.open()
     with Bar(app, f"copying {run}", _size(run, saved_model) if not dry_run else 0) as bar:
         done = repo.promote(
             run,
             model=model,
-            engine=choose_engine(engine),
+            engine=engine,
             version=version,
             saved_model=saved_model,
             serve=serve,

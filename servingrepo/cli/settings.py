@@ -6,11 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from servingrepo.cli.app import App
 from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
-    import click
+    from collections.abc import Iterator
 
 FILE_NAME = "servingrepo.toml"
 
@@ -27,43 +29,73 @@ def read_settings(ctx: click.Context, _param: click.Parameter, given: Path | Non
     app = ctx.ensure_object(App)
     places = [given] if given is not None else [Path(FILE_NAME), app.root / FILE_NAME]
     for place in places:
-        try:
-            text = place.read_bytes()
-        except OSError as error:
-            if given is not None:
-                raise SettingsError(f"cannot read {place}: {error.strerror}") from error
-            continue
-        ctx.default_map = defaults(ctx, place, text)
-        if "root" in ctx.default_map and app.root == Path():
-            # A relative root is meant as seen from the file.
-            app.root = place.parent / ctx.default_map["root"]
+        found = _read(ctx, place, must=given is not None)
+        if found is not None:
+            app.settings = place
+            ctx.default_map = found
+            if "root" in found:
+                app.take("root", Path(found["root"]), click.core.ParameterSource.DEFAULT_MAP)
+            return
+
+
+def read_settings_of_root(ctx: click.Context) -> None:
+    """Read the settings file of a root that was given behind the command's name, if none was read yet."""
+    app = ctx.ensure_object(App)
+    if app.settings is not None:
         return
+    place = app.root / FILE_NAME
+    found = _read(ctx, place, must=False)
+    if found is not None:
+        app.settings = place
+        lock_wait = found.get("lock_wait")
+        for name in ctx.command_path.split()[1:]:
+            found = found.get(name, {})
+        ctx.default_map = found
+        if lock_wait is not None:
+            app.take("lock_wait", float(lock_wait), click.core.ParameterSource.DEFAULT_MAP)
 
 
-def defaults(ctx: click.Context, place: Path, text: bytes) -> dict[str, Any]:
-    """Return click's default map: values by option, and a table for each command."""
+def _read(ctx: click.Context, place: Path, *, must: bool) -> dict[str, Any] | None:
     try:
-        data = tomllib.loads(text.decode())
+        data = tomllib.loads(place.read_bytes().decode())
+    except OSError as error:
+        if must:
+            raise SettingsError(f"cannot read {place}: {error.strerror}") from error
+        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{place} is not TOML: {error}",
             hint="configs/servingrepo.toml in the project is a sample",
         ) from error
-    commands: list[str] = getattr(ctx.command, "list_commands", lambda _ctx: [])(ctx)
-    unknown = [
-        key
-        for key, value in data.items()
-        if (key not in commands if isinstance(value, dict) else key not in SHARED)
-    ]
-    problems = [f"{key}: no such setting or command" for key in unknown]
-    shared = {key: value for key, value in data.items() if key in SHARED}
+    return defaults(ctx.find_root(), place, data)
+
+
+def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Return click's default map: values by option, and a table for each command.
+
+    Args:
+        ctx: The context of the whole command line.
+        place: Where the settings come from: a relative root is meant as seen from there.
+        data: What the file says. A key is an option's name, without its dashes.
+    """
+    problems: list[str] = []
+    # promote has all options that are shared.
+    top = {key: value for key, value in data.items() if not isinstance(value, dict)}
+    known = {key: one for key, one in _options(ctx, "promote").items() if one.name in SHARED}
+    shared = dict(_values(ctx, known, top, problems, what="no such setting or command"))
+    if "root" in shared:
+        shared["root"] = str(place.parent / shared["root"])
     result: dict[str, Any] = dict(shared)
-    for name in commands:
-        own = data.get(name, {})
-        table = {key.replace("-", "_"): value for key, value in own.items()}
-        if table:
-            problems.extend(f"{name}.{key}: {why}" for key, why in _unknown(ctx, name, table))
-        result[name] = {**shared, **table}
+    tables = {key: value for key, value in data.items() if isinstance(value, dict)}
+    for name in _commands(ctx):
+        result[name] = dict(shared)
+    for key, table in tables.items():
+        name = key.replace("_", "-")
+        if name not in result or name in shared:
+            problems.append(f"{key}: no such setting or command")
+            continue
+        values = _values(ctx, _options(ctx, name), table, problems, prefix=f"{key}.")
+        result[name].update(values)
     if problems:
         raise SettingsError(
             f"{place} has settings that mean nothing",
@@ -73,7 +105,41 @@ def defaults(ctx: click.Context, place: Path, text: bytes) -> dict[str, Any]:
     return result
 
 
-def _unknown(ctx: click.Context, name: str, table: dict[str, Any]) -> list[tuple[str, str]]:
-    command = ctx.command.get_command(ctx, name)  # type: ignore[attr-defined]
-    known = {param.name for param in command.params}
-    return [(key, "no such option") for key in table if key not in known]
+def _values(
+    ctx: click.Context,
+    known: dict[str, click.Option],
+    table: dict[str, Any],
+    problems: list[str],
+    *,
+    prefix: str = "",
+    what: str = "no such option",
+) -> Iterator[tuple[str, Any]]:
+    """Yield the values by the options' names for click; what cannot be used becomes a problem."""
+    for key, value in table.items():
+        option = known.get(key.replace("-", "_"))
+        if option is None or option.name is None:
+            problems.append(f"{prefix}{key}: {what}")
+            continue
+        given = [value] if option.multiple and isinstance(value, str) else value
+        try:
+            option.type_cast_value(ctx, given)
+        except click.BadParameter as error:
+            problems.append(f"{prefix}{key}: {error.message}")
+        yield option.name, given
+
+
+def _commands(ctx: click.Context) -> list[str]:
+    group = ctx.command
+    return group.list_commands(ctx) if isinstance(group, click.Group) else []
+
+
+def _options(ctx: click.Context, name: str) -> dict[str, click.Option]:
+    """Return a command's options by what the file may call them: as on the command line, or as in SHARED."""
+    group = ctx.command
+    command = group.get_command(ctx, name) if isinstance(group, click.Group) else None
+    found: dict[str, click.Option] = {}
+    for option in command.params if command is not None else ():
+        if isinstance(option, click.Option) and option.name is not None:
+            found[option.name] = option
+            found.update({one.lstrip("-").replace("-", "_"): option for one in option.opts})
+    return found

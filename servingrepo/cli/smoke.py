@@ -13,6 +13,9 @@ from servingrepo.cli.proofs import proof_lines
 from servingrepo.errors import SmokeFailed
 
 if TYPE_CHECKING:
+    from servingrepo.serving.engines import EngineChoice
+
+if TYPE_CHECKING:
     from servingrepo.cli.app import App
 
 
@@ -33,7 +36,7 @@ def command(
     app: App,
     subject: str,
     strict: bool,
-    engine: str,
+    engine: EngineChoice,
     timeout: float,
     cases: tuple[Path, ...],
 ) -> None:
@@ -45,7 +48,7 @@ def command(
     """
     from servingrepo.api import is_path
     from servingrepo.rollout.trial import smoke_path
-    from servingrepo.serving.engine import choose_engine
+    from servingrepo.serving.engines import choose_engine
     from servingrepo.smoke import judge, load_cases
 
     if is_path(subject):
@@ -54,9 +57,7 @@ def command(
             Path(subject), engine=choose_engine(engine), cases=loaded, timeout=timeout
         )
     else:
-        proof = app.open().smoke(
-            subject, engine=choose_engine(engine), cases=cases, timeout=timeout
-        )
+        proof = app.open().smoke(subject, engine=engine, cases=cases, timeout=timeout)
     try:
         judge(proof.report, strict=strict)
     except SmokeFailed as failed:

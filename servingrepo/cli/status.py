@@ -28,18 +28,19 @@ if TYPE_CHECKING:
 @endpoint_option
 @click.option(
     "--wait",
+    "patience",  # not the `wait` of the settings file, which is how long a change may take
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
     help="Wait for disk, config and servers to agree; exit code 68 if they do not in time.",
 )
 @click.pass_obj
-def command(app: App, model: str | None, endpoints: tuple[str, ...], wait: float) -> None:
+def command(app: App, model: str | None, endpoints: tuple[str, ...], patience: float) -> None:
     """Show disk, models.config and servers side by side, what differs, and what to type next.
 
     The exit code is 68 if something differs. Without --endpoint no server is asked, and the output says so.
     """
-    status = app.open().status(model, endpoints=endpoints, wait=wait)
+    status = app.open().status(model, endpoints=endpoints, wait=patience)
     if status.ok or not app.json:
         app.result(status, _lines(status), bare="ok" if status.ok else "drift")
     if not status.ok:

@@ -3,10 +3,11 @@
 Text in, text out. This room touches no disk and no server: facts about the disk come as arguments.
 """
 
-from servingrepo.modelconfig.checks import check
-from servingrepo.modelconfig.disk import DiskFacts, EntryKind
-from servingrepo.modelconfig.edits import drop, pin
-from servingrepo.modelconfig.findings import Finding
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from servingrepo.modelconfig.names import (
     CONFIG_FILE,
     MAX_VERSION,
@@ -30,6 +31,12 @@ from servingrepo.modelconfig.value import (
     render,
     to_proto,
 )
+
+if TYPE_CHECKING:
+    from servingrepo.modelconfig.checks import check
+    from servingrepo.modelconfig.disk import DiskFacts, EntryKind
+    from servingrepo.modelconfig.edits import drop, pin
+    from servingrepo.modelconfig.findings import Finding
 
 __all__ = [
     "CONFIG_FILE",
@@ -60,3 +67,20 @@ __all__ = [
     "to_proto",
     "version_of_entry",
 ]
+
+_HOMES = {
+    "DiskFacts": "disk",
+    "EntryKind": "disk",
+    "Finding": "findings",
+    "check": "checks",
+    "drop": "edits",
+    "pin": "edits",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import checks and edits when they are asked for: `list` and `show` only read a config."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -6,7 +6,6 @@ So an edit by hand is seen in the file itself, with no record elsewhere that cou
 from __future__ import annotations
 
 import enum
-import hashlib
 import re
 
 __all__ = ["Stamp", "read_stamp", "stamp"]
@@ -46,5 +45,7 @@ def read_stamp(text: str) -> Stamp:
 
 
 def _digest(body: str) -> str:
+    import hashlib  # OpenSSL takes its time to load, and `list` and `show` need no stamp
+
     # surrogateescape-d bytes of a hand-made file must give "edited", not an encoding error.
     return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()

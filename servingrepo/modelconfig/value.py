@@ -6,7 +6,6 @@ entries and fields that servingrepo does not own survive unchanged. No file is r
 
 from __future__ import annotations
 
-import difflib
 import functools
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,6 +115,8 @@ def entry(config: ModelConfig, name: str) -> Entry | None:
 
 def diff(old_text: str, new_text: str, *, old: str = "old", new: str = "new") -> str:
     """Return the change as a unified diff for people; empty if there is none."""
+    import difflib
+
     lines = difflib.unified_diff(
         old_text.splitlines(), new_text.splitlines(), fromfile=old, tofile=new, lineterm=""
     )

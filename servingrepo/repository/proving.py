@@ -14,22 +14,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servingrepo.savedmodel import Inspection
-    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.engines import Engine
 
 
 def prove(
-    engine: EmbeddedEngine,
+    engine: Engine,
     *,
     model: str,
     version: int,
-    base_path: Path,
+    export: Path,
     inspection: Inspection,
     cases: Sequence[SmokeCase] = (),
     timeout: float,
     staged: bool,
     time: str,
+    txid: str = "",
 ) -> Proof:
-    """Serve `base_path/<version>`, send it requests, and return what came of it: it may be bad.
+    """Serve `export` as that version, send it requests, and return what came of it: it may be bad.
 
     Raises:
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: As the engine and the server say.
@@ -37,7 +38,7 @@ def prove(
     deadline = Deadline.after(timeout)
     with (
         engine.serve(
-            model=model, version=version, base_path=base_path, deadline=deadline
+            model=model, version=version, export=export, deadline=deadline, txid=txid
         ) as server,
         ServingClient(server.endpoint) as client,
     ):
@@ -50,5 +51,10 @@ def prove(
             deadline=deadline,
         )
     return Proof(
-        engine=server.engine, server=server.server, time=time, staged=staged, report=report
+        engine=server.engine,
+        server=server.server,
+        image=server.image,
+        time=time,
+        staged=staged,
+        report=report,
     )

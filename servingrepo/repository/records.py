@@ -43,10 +43,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What ran on what: one smoke test of a version."""
+    """What ran on what: one smoke test of a version. `image` is the container image, if there was one."""
 
     engine: str
     server: str
+    image: str = ""
     time: str
     staged: bool
     report: SmokeReport

@@ -6,7 +6,6 @@ and no write access; every reader sees the state before or after a commit point.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -143,6 +142,8 @@ def locked(repo: Repository) -> Iterator[None]:
 
 def new_txid(repo: Repository) -> str:
     """Return a name for one command's work: sorts by time, never meets another."""
+    import secrets
+
     return f"{repo.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 

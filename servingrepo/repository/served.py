@@ -9,19 +9,14 @@ import msgspec
 from servingrepo.errors import ConfigEdited, ConfigInvalid
 from servingrepo.modelconfig import (
     EMPTY,
-    DiskFacts,
     Entry,
-    EntryKind,
-    Finding,
     ModelConfig,
     Stamp,
-    check,
     diff,
     entry,
     is_model_name,
     models,
     parse,
-    pin,
     read_stamp,
     render,
 )
@@ -31,18 +26,27 @@ from servingrepo.storage.disk import storage_errors
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from servingrepo.modelconfig import DiskFacts, EntryKind, Finding
+
 MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 
 
 class ConfigFile(msgspec.Struct, frozen=True):
     """The file as it is: its text, what it means, and whether somebody else changed it.
 
-    `text` is None where there is no file.
+    `text` is None where there is no file; `lost` says that there was one that servingrepo wrote.
     """
 
     text: str | None
     config: ModelConfig
-    stamp: Stamp
+    lost: bool = False
+
+    @property
+    def stamp(self) -> Stamp:
+        """Who wrote the file; worked out when asked, because most readers do not ask."""
+        if self.text is None:
+            return Stamp.EDITED if self.lost else Stamp.UNEDITED
+        return read_stamp(self.text)
 
 
 def read_config(repo: Repository) -> ConfigFile:
@@ -56,8 +60,7 @@ def read_config(repo: Repository) -> ConfigFile:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            stamp = Stamp.UNEDITED if last_text(repo) is None else Stamp.EDITED
-            return ConfigFile(text=None, config=EMPTY, stamp=stamp)
+            return ConfigFile(text=None, config=EMPTY, lost=last_text(repo) is not None)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -65,7 +68,7 @@ def read_config(repo: Repository) -> ConfigFile:
             f"{path} is not UTF-8 text",
             hint="servingrepo config write --discard-edit restores the last one",
         ) from error
-    return ConfigFile(text=text, config=parse(text, source=str(path)), stamp=read_stamp(text))
+    return ConfigFile(text=text, config=parse(text, source=str(path)))
 
 
 def read_own_config(repo: Repository) -> ModelConfig:
@@ -138,6 +141,8 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
 
 def below_server_root(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:
     """Return the config with the base paths of our models below the server root."""
+    from servingrepo.modelconfig import pin
+
     ours = {name for name in model_names(repo) if is_model_name(name)}
     for one in models(config):
         wanted = f"{root}/{one.name}"
@@ -163,6 +168,8 @@ def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
     Keyed by base path as the config has it. Only base paths below `server_root` are ours to look at; the
     others are left out, and `check` says nothing of them.
     """
+    from servingrepo.modelconfig import DiskFacts
+
     facts: dict[str, DiskFacts] = {}
     for one in models(config):
         model = _seen_from_here(repo, one)
@@ -184,6 +191,8 @@ def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
 
 def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
     """Check a config against TF Serving's rules and against what is on this disk."""
+    from servingrepo.modelconfig import check
+
     return check(config, disk=disk_facts(repo, config))
 
 

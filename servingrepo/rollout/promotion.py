@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
-    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.engines import Engine
     from servingrepo.storage.manifest import Manifest
 
 
@@ -102,7 +102,7 @@ def promote(
     run: Path,
     *,
     model: str,
-    engine: EmbeddedEngine,
+    engine: Engine | None,
     options: Options,
     progress: Progress = silent,
 ) -> Promotion:
@@ -138,17 +138,18 @@ def promote(
         manifest = stage(repo, place, tree, progress=progress)
         _same_graph(export, inspection, inspect_export(place.export))
         proof = None
-        if options.smoke:
+        if options.smoke and engine is not None:
             proof = prove(
                 engine,
                 model=model,
                 version=place.version,
-                base_path=place.base,
+                export=place.export,
                 inspection=inspection,
                 cases=options.cases,
                 timeout=options.timeout,
                 staged=True,
                 time=repo.now(),
+                txid=place.txid,
             )
             judge(proof.report, strict=options.strict)
         repo.disk.step("proven", place.export)
@@ -230,8 +231,16 @@ def _record(
 
 def _source(scan: RunScan) -> Source:
     return Source(
-        run=scan.run, export=scan.export, kind=scan.kind, provenance=dict(scan.provenance)
+        run=_recordable(scan.run),
+        export=_recordable(scan.export),
+        kind=scan.kind,
+        provenance={key: _recordable(value) for key, value in scan.provenance.items()},
     )
+
+
+def _recordable(path: str) -> str:
+    """Return a path as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _commit(
@@ -270,7 +279,7 @@ def _commit(
             before=before,
             after=after,
             why=options.message,
-            run=scan.run,
+            run=record.source.run,
             proof=say_proof(proof),
             endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
         )

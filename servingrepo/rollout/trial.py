@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.records import Proof
     from servingrepo.repository.repository import Repository
-    from servingrepo.serving.engine import EmbeddedEngine
+    from servingrepo.serving.engines import Engine
     from servingrepo.smoke import SmokeCase
 
 
@@ -26,7 +25,7 @@ def smoke_version(
     model: str,
     version: int,
     *,
-    engine: EmbeddedEngine,
+    engine: Engine,
     cases: Sequence[SmokeCase],
     timeout: float,
 ) -> Proof:
@@ -44,7 +43,7 @@ def smoke_version(
         engine,
         model=model,
         version=version,
-        base_path=repo.layout.model(model),
+        export=export,
         inspection=inspection,
         cases=cases,
         timeout=timeout,
@@ -53,12 +52,8 @@ def smoke_version(
     )
 
 
-def smoke_path(
-    run: Path, *, engine: EmbeddedEngine, cases: Sequence[SmokeCase], timeout: float
-) -> Proof:
+def smoke_path(run: Path, *, engine: Engine, cases: Sequence[SmokeCase], timeout: float) -> Proof:
     """Serve the export of a run, as version 1 of a model named `model`, and send it requests.
-
-    The export stays where it is: the server finds it through a link, which TF Serving follows.
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: It cannot be tried.
@@ -67,16 +62,14 @@ def smoke_path(
     export = Path(scan_run(run).export)
     inspection = inspect_export(export)
     refuse_defects(inspection, export)
-    with tempfile.TemporaryDirectory(prefix="servingrepo-smoke-") as folder:
-        Path(folder, "1").symlink_to(export)
-        return prove(
-            engine,
-            model="model",
-            version=1,
-            base_path=Path(folder),
-            inspection=inspection,
-            cases=cases,
-            timeout=timeout,
-            staged=False,
-            time=utc_now().isoformat(timespec="milliseconds"),
-        )
+    return prove(
+        engine,
+        model="model",
+        version=1,
+        export=export,
+        inspection=inspection,
+        cases=cases,
+        timeout=timeout,
+        staged=False,
+        time=utc_now().isoformat(timespec="milliseconds"),
+    )

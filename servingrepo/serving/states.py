@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servingrepo.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Endpoint", "ModelMetadata", "State", "VersionStatus"]
 
@@ -39,8 +42,13 @@ class Endpoint(msgspec.Struct, frozen=True):
             )
         return cls(host=match["host"], port=int(match["port"]))
 
+    @classmethod
+    def unix(cls, path: Path) -> Endpoint:
+        """Return the endpoint of a socket file, as servers open with --grpc_socket_path."""
+        return cls(host=f"unix:{path}", port=0)
+
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"{self.host}:{self.port}" if self.port else self.host
 
 
 class VersionStatus(msgspec.Struct, frozen=True):

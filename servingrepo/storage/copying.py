@@ -138,6 +138,8 @@ def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress)
                     hasher.update(view[:count])
                     _write_all(descriptor, view[:count])
                     size += count
+                    if size > file.size:  # something writes faster than we read
+                        raise _changed(file.source)
                     _start_writeback(descriptor, size - count, size)
                     progress(count)
                 disk.step("copy.before-sync", target)

@@ -145,4 +145,6 @@ def read_owner(path: Path) -> Owner | None:
 
 def command_line() -> str:
     """Return this process's command in short, for people who find it in a lock."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]) if sys.argv else "python"
+    text = " ".join([Path(sys.argv[0]).name, *sys.argv[1:3]]) if sys.argv else "python"
+    # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
+    return text.encode("utf-8", "backslashreplace").decode()

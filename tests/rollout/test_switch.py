@@ -20,7 +20,7 @@ from servingrepo.modelconfig import pin
 from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.repository.served import pins, read_config, write_config
 from servingrepo.serving.client import ServingClient
-from servingrepo.serving.engine import free_port
+from servingrepo.serving.processes import free_port
 from servingrepo.testing.exports import Served
 from tests.support import command, live_server, new_repository, run_with
 

@@ -12,7 +12,7 @@ from servingrepo.errors import LoadFailed, SmokeFailed
 from servingrepo.savedmodel import inspect_export
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.engine import EmbeddedEngine
+from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.smoke import SmokeCase, SmokeReport, judge, load_cases, run_smoke
 from servingrepo.testing.exports import Served, write_export
 
@@ -57,7 +57,7 @@ def smoke(base_path: Path, version: int, cases: Sequence[SmokeCase] = ()) -> Smo
     deadline = Deadline.after(60.0)
     with (
         EmbeddedEngine().serve(
-            model="m", version=version, base_path=base_path, deadline=deadline
+            model="m", version=version, export=path, deadline=deadline
         ) as server,
         ServingClient(server.endpoint) as client,
     ):

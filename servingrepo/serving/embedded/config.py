@@ -80,6 +80,7 @@ def from_message(message: Any) -> ServerConfig:
 
 def read_file(path: str) -> ServerConfig | Status:
     """Read a text-format ModelServerConfig; errors are those of the real server."""
+    # Not at the top: the state machine and its tests need no protobuf.
     from google.protobuf import text_format
 
     from servingrepo.protos import model_server_config_pb2

@@ -426,11 +426,16 @@ def test_server_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        eventually(lambda: is_open(port), READY)
-        parent.kill()
-        parent.wait()
-        eventually(lambda: not is_open(port), 2)
-        eventually(lambda: not Path(f"/proc/{child}").exists() or zombie(child), 2)
+        try:
+            eventually(lambda: is_open(port), READY)
+            parent.kill()
+            parent.wait()
+            eventually(lambda: not is_open(port), 2)
+            eventually(lambda: has_ended(child), 2)
+        finally:
+            parent.kill()
+            if not has_ended(child):
+                os.kill(child, signal.SIGKILL)
 
 
 def test_server_whose_parent_is_gone_already_does_not_start(tmp_path: Path) -> None:
@@ -452,8 +457,8 @@ def test_server_whose_parent_is_gone_already_does_not_start(tmp_path: Path) -> N
     assert "the process that started this server has ended" in ended.stderr
 
 
-def zombie(pid: int) -> bool:
-    """Tell whether it has ended and only waits to be collected by whoever inherited it."""
+def has_ended(pid: int) -> bool:
+    """Tell whether it is gone, or only waits to be collected by whoever inherited it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

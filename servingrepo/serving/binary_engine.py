@@ -1,0 +1,124 @@
+"""The binary engine: a tensorflow_model_server of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import EngineUnavailable
+from servingrepo.serving.processes import RunningServer, serve_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servingrepo.serving.deadline import Deadline
+
+BINARY = "tensorflow_model_server"
+_PR_SET_PDEATHSIG = 1
+_VERSION_SECONDS = 30
+
+
+class BinaryEngine(msgspec.Struct, frozen=True):
+    """A server binary with tensorflow_model_server's flags: a path, or a name to look up on PATH."""
+
+    path: str = BINARY
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What records call this engine."""
+        return "binary"
+
+    @contextmanager
+    def serve(
+        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+    ) -> Iterator[RunningServer]:
+        """Serve `export` as that version of the model, for the block.
+
+        The real server listens on all interfaces (server.cc); its port is a random one.
+
+        Raises:
+            EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
+            LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
+        """
+        del txid
+        binary = find_binary(self.path)
+        with serve_process(
+            lambda port, config: [
+                binary,
+                f"--port={port}",
+                "--grpc_channel_arguments=grpc.so_reuseport=0",
+                f"--model_config_file={config}",
+                "--max_num_load_retries=0",
+                "--allow_version_labels_for_unavailable_models=true",
+                *self.arguments,
+            ],
+            engine=self.name,
+            server=binary_version(binary),
+            model=model,
+            version=version,
+            export=export,
+            deadline=deadline,
+            prepare=_die_with_parent,
+        ) as running:
+            yield running
+
+
+def find_binary(path: str) -> str:
+    """Return the binary's full path.
+
+    Raises:
+        EngineUnavailable: There is none.
+    """
+    found = shutil.which(path)
+    if found is None:
+        raise EngineUnavailable(
+            f"there is no {path} that can be run",
+            hint="give its path, --engine binary:/usr/bin/tensorflow_model_server, or use another engine",
+        )
+    return found
+
+
+def binary_version(binary: str) -> str:
+    """Ask a server binary for its version, which it prints in two lines (main.cc).
+
+    Raises:
+        EngineUnavailable: It does not answer like a TensorFlow Serving.
+    """
+    try:
+        done = subprocess.run(
+            [binary, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineUnavailable(
+            f"{binary} --version does not answer: {error}", hint="is it a tensorflow_model_server?"
+        ) from error
+    lines = [line.strip() for line in done.stdout.splitlines() if "TensorFlow" in line]
+    if done.returncode != 0 or not lines:
+        raise EngineUnavailable(
+            f"{binary} --version does not answer like a tensorflow_model_server",
+            hint="give the path of TensorFlow Serving's server",
+        )
+    return "; ".join(lines)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end the server with us; it has no flag of its own for that.
+
+    PR_SET_PDEATHSIG is about the thread that started the child (prctl(2)): here the one that waits for it.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)

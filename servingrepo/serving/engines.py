@@ -1,0 +1,133 @@
+"""Engines by name. To everybody else each of them is just a gRPC endpoint for the time of a block."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from servingrepo.errors import ServingRepoError, UsageError
+from servingrepo.serving.binary_engine import BINARY, BinaryEngine
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.serving.remote_engine import RemoteEngine
+from servingrepo.serving.states import Endpoint
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from servingrepo.serving.docker_engine import DockerEngine
+    from servingrepo.serving.processes import RunningServer
+
+_LOOK_SECONDS = 10.0
+NAMES = "auto, docker, binary, binary:PATH, embedded, remote:HOST:PORT"
+
+
+class Engine(Protocol):
+    """What can serve one version of one model."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+
+    def serve(
+        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+    ) -> AbstractContextManager[RunningServer]:
+        """Serve the directory `export` as that version of the model, for the block."""
+
+
+class EngineChoice(Struct, frozen=True, kw_only=True):
+    """What a user asked for: the engine's name, and how a container shall run if it is one."""
+
+    name: str = "auto"
+    image: str | None = None
+    pull: bool = False
+    platform: str | None = None
+    gpus: str | None = None
+    memory: str | None = None
+    network: str | None = None
+    user: str | None = None
+    arguments: tuple[str, ...] = ()
+
+
+def choose_engine(
+    choice: EngineChoice,
+    *,
+    models: Path | None = None,
+    server_root: str = "/models",
+    ours: tuple[str, ...] = (),
+) -> Engine:
+    """Return the engine that was asked for.
+
+    `auto` is docker if the daemon answers and the image is there (or may be pulled), else a
+    tensorflow_model_server on PATH, else the embedded one.
+
+    Raises:
+        UsageError: There is no such engine.
+    """
+    kind, _, rest = choice.name.partition(":")
+    if choice.name == "auto":
+        return _best(choice)
+    if choice.name == "embedded":
+        return EmbeddedEngine()
+    if choice.name == "docker":
+        return _docker(choice)
+    if kind == "binary":
+        return BinaryEngine(path=rest or BINARY, arguments=choice.arguments)
+    if kind == "remote" and rest:
+        return RemoteEngine(
+            endpoint=Endpoint.parse(rest), models=models, server_root=server_root, ours=ours
+        )
+    raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
+
+
+def _best(choice: EngineChoice) -> Engine:
+    if _docker_is_ready(choice):
+        return _docker(choice)
+    if shutil.which(BINARY) is not None:
+        return BinaryEngine(arguments=choice.arguments)
+    return EmbeddedEngine()
+
+
+def _docker(choice: EngineChoice) -> DockerEngine:
+    from servingrepo.serving.docker_engine import DEFAULT_IMAGE, DockerEngine
+
+    return DockerEngine(
+        image=choice.image or DEFAULT_IMAGE,
+        pull=choice.pull,
+        platform=choice.platform,
+        gpus=choice.gpus,
+        memory=choice.memory,
+        network=choice.network,
+        user=choice.user,
+        arguments=choice.arguments,
+    )
+
+
+def _docker_is_ready(choice: EngineChoice) -> bool:
+    """Tell whether a daemon answers and has the image; asked without importing its SDK where none can be."""
+    if not os.environ.get("DOCKER_HOST") and not _has_daemon_trace():
+        return False
+    from servingrepo.serving.docker_daemon import connect
+    from servingrepo.serving.docker_images import find_image
+
+    engine = _docker(choice)
+    deadline = Deadline.after(_LOOK_SECONDS)
+    try:
+        with connect(deadline=deadline) as daemon:
+            if not choice.pull:
+                find_image(
+                    daemon, engine.image, pull=False, platform=engine.platform, deadline=deadline
+                )
+    except ServingRepoError:
+        return False
+    return True
+
+
+def _has_daemon_trace() -> bool:
+    return (
+        Path("/var/run/docker.sock").exists() or Path("~/.docker/config.json").expanduser().exists()
+    )

@@ -1,0 +1,255 @@
+"""Servers as processes of this machine: started, watched until they listen, explained when they end.
+
+What is true of any server is here: a TensorFlow Serving opens its port once each of its models has a version
+that loaded, and says on stdout why it could not start (server.cc).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import (
+    EndpointUnreachable,
+    LoadFailed,
+    PortInUse,
+    ServerDied,
+    ServerTimeout,
+    ServingRepoError,
+)
+from servingrepo.modelconfig import EMPTY, pin, render
+from servingrepo.serving.states import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from servingrepo.serving.deadline import Deadline
+
+LOG_LINES = 15
+"""How much of a server's log an error shows."""
+
+_STOP_SECONDS = 3.0
+_FAILED = "Failed to start server. Error: "
+_PORT_ATTEMPTS = 3
+
+
+class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that answers: each of its models has a version that loaded.
+
+    `server` is its version as it says itself, `image` what it runs from if that is a container.
+    """
+
+    endpoint: Endpoint
+    engine: str
+    server: str
+    image: str = ""
+
+
+@contextmanager
+def serve_process(
+    command: Callable[[int, Path], Sequence[str]],
+    *,
+    engine: str,
+    server: str,
+    model: str,
+    version: int,
+    export: Path,
+    deadline: Deadline,
+    prepare: Callable[[], None] | None = None,
+) -> Iterator[RunningServer]:
+    """Run a server on a free loopback port that serves `export` as a version, for the block.
+
+    Args:
+        command: Makes the argument list from a port and a config file.
+        engine: What records call the engine.
+        server: The server's version.
+        model: The model's name.
+        version: Its version.
+        export: The version's directory.
+        deadline: When the model must have loaded.
+        prepare: Called in the child before it becomes the server.
+
+    Raises:
+        LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
+    """
+    what = f"{model}@{version}"
+    with tempfile.TemporaryDirectory(prefix="servingrepo-engine-") as folder:
+        base = base_path_for(export, version, Path(folder))
+        config = pin(EMPTY, name=model, base_path=str(base), versions=[version])
+        config_file, log = Path(folder, "models.config"), Path(folder, "server.log")
+        config_file.write_text(render(config))
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            endpoint = Endpoint("127.0.0.1", free_port())
+            process = _spawn(command(endpoint.port, config_file), log, prepare)
+            try:
+                wait_until_open(process, endpoint, log=log, deadline=deadline, what=what)
+                yield RunningServer(endpoint=endpoint, engine=engine, server=server)
+            except PortInUse:
+                # Somebody was faster between our look for a free port and the server's bind.
+                if attempt == _PORT_ATTEMPTS:
+                    raise
+            except EndpointUnreachable as error:
+                code = process.poll()
+                if code is None:
+                    error.log = error.log or last_lines(log)
+                    raise
+                raise ServerDied(
+                    f"the server {ended(code)} while it was sent requests for {what}",
+                    hint="a request to this model ends the server: its last log lines are below",
+                    log=last_lines(log),
+                ) from error
+            except ServingRepoError as error:
+                error.log = error.log or last_lines(log)
+                raise
+            else:
+                return
+            finally:
+                stop(process)
+
+
+def base_path_for(export: Path, version: int, folder: Path) -> Path:
+    """Return a base path in which `export` has its number; TF Serving follows a link there."""
+    if export.name == str(version):
+        return export.parent
+    base = folder / "base"
+    base.mkdir()
+    (base / str(version)).symlink_to(export.resolve())
+    return base
+
+
+def _spawn(
+    arguments: Sequence[str], log: Path, prepare: Callable[[], None] | None
+) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C goes to the whole foreground group; the server is ours to stop.
+            start_new_session=True,
+            preexec_fn=prepare,  # noqa: PLW1509 - the binary engine's way to die with its parent
+        )
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_until_open(
+    process: subprocess.Popen[bytes],
+    endpoint: Endpoint,
+    *,
+    log: Path,
+    deadline: Deadline,
+    what: str,
+) -> None:
+    """Wait until a server listens: it does so once every model has a version that loaded (server.cc).
+
+    Raises:
+        LoadFailed: It ended because it could not load the model.
+        PortInUse: It ended because it could not listen.
+        ServerDied: It ended for another reason.
+        ServerTimeout: The deadline came first.
+    """
+    while True:
+        code = process.poll()
+        if code is not None:
+            raise why_it_ended(code, read_log(log), what)
+        if is_listening(endpoint):
+            return
+        if deadline.passed:
+            raise ServerTimeout(
+                f"the server had not loaded {what} after {deadline.seconds:.3g} s",
+                hint="give it longer with --timeout SECONDS, or look at its log below",
+                log=last_lines(log),
+            )
+        deadline.pause(0.02)
+
+
+def is_listening(endpoint: Endpoint) -> bool:
+    """Tell whether something accepts connections there."""
+    with socket.socket() as connection:
+        connection.settimeout(1.0)
+        return connection.connect_ex((endpoint.host, endpoint.port)) == 0
+
+
+def why_it_ended(code: int, text: str, what: str) -> ServingRepoError:
+    """Return the error for a server that ended before it listened, from its exit code and log."""
+    failed = [line for line in text.splitlines() if line.startswith(_FAILED)]
+    reason = failed[-1].removeprefix(_FAILED) if failed else ""
+    if "did not become available" in reason:
+        reason = load_error(reason)
+        return LoadFailed(
+            f"the server could not load {what}: {reason}",
+            hint=hint_for_load_error(reason),
+            log=tail(text),
+        )
+    if "Failed to BuildAndStart" in reason:
+        return PortInUse(f"the server could not listen: {reason}", log=tail(text))
+    return ServerDied(
+        f"the server {ended(code)} while loading {what}" + (f": {reason}" if reason else ""),
+        hint="its last log lines are below; out of memory shows as SIGKILL",
+        log=tail(text),
+    )
+
+
+def load_error(text: str) -> str:
+    """Return why a version did not load, out of the sentence that the server wraps it in (server_core.cc)."""
+    return text.partition("due to error: ")[2].removesuffix("}, }") or text
+
+
+def ended(code: int) -> str:
+    """Say how a process ended."""
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def hint_for_load_error(reason: str) -> str:
+    """Say what to do about a load error, by what the server says."""
+    if "Op type not registered" in reason or "No OpKernel was registered" in reason:
+        return (
+            "the model uses an operation that this server does not have: a custom one, one that was removed "
+            "from TensorFlow, or a newer one; export it again with today's TensorFlow and standard operations"
+        )
+    if "device" in reason and ("GPU" in reason or "gpu" in reason):
+        return "the model is pinned to a GPU; export it without tf.device, or with soft placement"
+    if "matching supplied tags" in reason:
+        return "the SavedModel has no MetaGraph with exactly the tag serve; export it for serving"
+    return "export the model again; nothing was published"
+
+
+def read_log(log: Path) -> str:
+    """Return a log's text; nothing where there is none."""
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
+def last_lines(log: Path) -> str:
+    """Return the end of a log file, for an error."""
+    return tail(read_log(log))
+
+
+def tail(text: str) -> str:
+    """Return the last lines of a text."""
+    return "\n".join(text.splitlines()[-LOG_LINES:])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server: politely, then for good. The whole group goes, should it have children."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

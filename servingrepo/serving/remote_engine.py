@@ -1,0 +1,117 @@
+"""The remote engine: a TensorFlow Serving that runs already, for smoke tests, and sees our files.
+
+TensorFlow Serving replaces its whole config at a reload and does not say what it had (model_service_impl.cc).
+So the server must be one for smoke tests: one that serves a model of ours is refused.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import (
+    EngineUnavailable,
+    LoadFailed,
+    RequestRefused,
+    ServerTimeout,
+    ServingRepoError,
+)
+from servingrepo.modelconfig import EMPTY, pin, to_proto
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.processes import RunningServer, hint_for_load_error, load_error
+from servingrepo.serving.states import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.serving.deadline import Deadline
+
+_CALL_SECONDS = 10.0
+_GO_BACK_SECONDS = 10.0
+
+
+class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
+    """A server for smoke tests.
+
+    Attributes:
+        endpoint: Its gRPC endpoint.
+        models: The models directory as we see it; None where there is no repository.
+        server_root: The same directory as the server sees it.
+        ours: The names of our models: none of them may be served there.
+    """
+
+    endpoint: Endpoint
+    models: Path | None
+    server_root: str
+    ours: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What records call this engine."""
+        return "remote"
+
+    @contextmanager
+    def serve(
+        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+    ) -> Iterator[RunningServer]:
+        """Have the server serve `export` as that version of the model, for the block; then nothing.
+
+        Raises:
+            EngineUnavailable: The server cannot see the files, or serves a model of ours.
+            LoadFailed: The server refused the model.
+            ServerTimeout: It did not load it by the deadline.
+            EndpointUnreachable: Nothing answers there.
+        """
+        del txid
+        config = pin(EMPTY, name=model, base_path=self._seen(export), versions=[version])
+        with ServingClient(self.endpoint) as client:
+            self._refuse_live(client, model)
+            try:
+                client.reload(to_proto(config), timeout=deadline.left)
+            except ServerTimeout as error:
+                raise ServerTimeout(
+                    f"{self.endpoint} did not load {model}@{version} within {deadline.seconds:.3g} s: a server "
+                    f"that does not see {self._seen(export)} never answers",
+                    hint="mount the models directory there (its server root is "
+                    f"{self.server_root}) and restart that server, whose reloads hang until then; "
+                    "or use another engine",
+                ) from error
+            except RequestRefused as refused:
+                reason = load_error(refused.text)
+                raise LoadFailed(
+                    f"{self.endpoint} could not load {model}@{version}: {reason}",
+                    hint=hint_for_load_error(reason),
+                ) from refused
+            try:
+                yield RunningServer(
+                    endpoint=self.endpoint,
+                    engine=self.name,
+                    server="version not known: a TensorFlow Serving does not tell it over gRPC",
+                )
+            finally:
+                with suppress(ServingRepoError):
+                    client.reload(to_proto(EMPTY), timeout=_GO_BACK_SECONDS)
+
+    def _seen(self, export: Path) -> str:
+        """Return the base path of an export as the server sees it."""
+        if self.models is None or not export.is_relative_to(self.models):
+            raise EngineUnavailable(
+                f"the server at {self.endpoint} cannot see {export}: it sees the models directory of a "
+                "repository only",
+                hint="promote it without serving, or use an engine that is given the files: docker, binary "
+                "or embedded",
+            )
+        return f"{self.server_root}/{export.relative_to(self.models).parent.as_posix()}"
+
+    def _refuse_live(self, client: ServingClient, model: str) -> None:
+        for name in sorted({*self.ours, model}):
+            states = client.status(name, timeout=_CALL_SECONDS)
+            live = [one.version for one in states if one.state == "AVAILABLE"]
+            if live:
+                raise EngineUnavailable(
+                    f"{self.endpoint} serves {name}@{max(live)}: a smoke test would replace its config",
+                    hint="start a server of its own for smoke tests, with an empty models.config",
+                )
