@@ -1,0 +1,188 @@
+"""The binary and the remote engine, on a tensorflow_model_server that is ours under its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from servingrepo.errors import EngineUnavailable, LoadFailed, ServerTimeout, UsageError
+from servingrepo.serving.binary_engine import BinaryEngine
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.serving.engines import EngineChoice, choose_engine
+from servingrepo.serving.remote_engine import RemoteEngine
+from tests.support import command, live_server, new_repository, run_with
+
+pytestmark = pytest.mark.tf
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> Path:
+    """A program with tensorflow_model_server's name, flags and behaviour."""
+    path = tmp_path / "bin" / "tensorflow_model_server"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m servingrepo run-server "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def running(marker: Path) -> list[int]:
+    """Return the processes whose command line names a path."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and str(marker).encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_promote_with_a_binary_records_what_it_said_of_itself(tmp_path: Path, binary: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    done = repo.promote(
+        run_with(tmp_path / "a", offset=2.0), model="half", engine=f"binary:{binary}"
+    )
+    assert done.proof is not None
+    assert done.proof.engine == "binary"
+    assert done.proof.server.startswith("TensorFlow ModelServer: ")
+    assert [one.outcome for one in done.proof.report.verdicts] == ["passed"]
+
+
+def test_auto_takes_a_binary_on_the_path_where_there_is_no_docker(
+    tmp_path: Path, binary: Path
+) -> None:
+    run = run_with(tmp_path / "a", offset=2.0)
+    environment = {
+        "PATH": f"{binary.parent}{os.pathsep}{os.environ['PATH']}",
+        "DOCKER_HOST": "tcp://127.0.0.1:9",
+    }
+    done = command("smoke", f"{run}/", "--json", env=environment)
+    assert done.json["result"]["engine"] == "binary"
+    alone = command("smoke", f"{run}/", "--json", env={"DOCKER_HOST": "tcp://127.0.0.1:9"})
+    assert alone.json["result"]["engine"] == "embedded"
+
+
+def test_a_binary_that_is_no_server_is_refused(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "a", offset=2.0)
+    for engine, words in (("binary:/bin/true", "answer like"), (f"binary:{tmp_path}/no", "no ")):
+        done = command("smoke", f"{run}/", "--engine", engine)
+        assert done.code == EngineUnavailable.exit_code
+        assert words in done.err
+
+
+def test_an_unknown_engine_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(UsageError) as refused:
+        choose_engine(EngineChoice(name="kubernetes"))
+    assert "embedded" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["embedded", "binary"])
+def test_the_server_dies_when_its_promoter_is_killed(
+    tmp_path: Path, binary: Path, kind: str
+) -> None:
+    repo = new_repository(tmp_path / "serving")
+    run = run_with(tmp_path / "a", offset=2.0)
+    marker = tmp_path / "marker"
+    marker.mkdir()
+    engine = "embedded" if kind == "embedded" else f"binary:{binary}"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            (
+                "import sys, time, pathlib, servingrepo\n"
+                "from servingrepo.serving.deadline import Deadline\n"
+                "repo = servingrepo.open(sys.argv[1])\n"
+                "engine = repo._engine(sys.argv[3])\n"
+                "with engine.serve(model='half', version=1, export=pathlib.Path(sys.argv[2]),\n"
+                "                  deadline=Deadline.after(60)) as running:\n"
+                "    print(running.endpoint, flush=True)\n"
+                "    time.sleep(60)\n"
+            ),
+            str(repo.root),
+            str(run / "saved_model"),
+            engine,
+        ],
+        env={**os.environ, "TMPDIR": str(marker)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert output.readline()
+    assert running(marker)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 10
+    while running(marker) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not running(marker)
+
+
+def test_promote_with_a_remote_server_that_sees_the_files(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        done = repo.promote(
+            run_with(tmp_path / "a", offset=2.0), model="half", engine=f"remote:{endpoint}"
+        )
+        assert done.proof is not None
+        assert (done.proof.engine, done.proof.staged) == ("remote", True)
+        assert "not known" in done.proof.server
+        with ServingClient(endpoint) as client:
+            assert all(one.state == "END" for one in client.status("half", timeout=5))
+
+
+def test_a_remote_server_that_serves_a_model_of_ours_is_not_touched(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    repo.promote(run_with(tmp_path / "a", offset=2.0), model="half", smoke=False)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        with pytest.raises(EngineUnavailable, match="serves half@1"):
+            repo.promote(
+                run_with(tmp_path / "b", offset=3.0), model="other", engine=f"remote:{endpoint}"
+            )
+        with ServingClient(endpoint) as client:
+            assert client.metadata("half", timeout=5).version == 1
+    assert not (tmp_path / "serving/models/other/1").exists()
+
+
+def test_a_remote_server_that_does_not_see_the_staged_copy_is_a_clear_refusal(
+    tmp_path: Path,
+) -> None:
+    repo = new_repository(tmp_path / "serving")
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        elsewhere = RemoteEngine(
+            endpoint=endpoint, models=repo.value.layout.models, server_root=str(tmp_path / "other")
+        )
+        with pytest.raises(ServerTimeout, match="does not see"):
+            repo.promote(
+                run_with(tmp_path / "a", offset=2.0), model="half", engine=elsewhere, timeout=2
+            )
+        outside = command("smoke", f"{tmp_path / 'a'}/", "--engine", f"remote:{endpoint}")
+        assert outside.code == EngineUnavailable.exit_code
+        assert "cannot see" in outside.err
+    assert not (tmp_path / "serving/models/half/1").exists()
+
+
+def test_a_binary_that_cannot_load_the_model_says_why(tmp_path: Path, binary: Path) -> None:
+    run = run_with(tmp_path / "a", offset=2.0)
+    graph = run / "saved_model" / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:-40])
+    for engine in (BinaryEngine(path=str(binary)), EmbeddedEngine()):
+        with (
+            pytest.raises(LoadFailed, match="could not load half@1"),
+            engine.serve(
+                model="half",
+                version=1,
+                export=run / "saved_model",
+                deadline=Deadline.after(60),
+            ),
+        ):
+            pass
