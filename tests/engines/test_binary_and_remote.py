@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from servingrepo.errors import EngineUnavailable, LoadFailed, ServerTimeout, UsageError
+from servingrepo.rollout.live import wait_gone
 from servingrepo.serving.binary_engine import BinaryEngine
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
@@ -137,7 +138,7 @@ def test_promote_with_a_remote_server_that_sees_the_files(tmp_path: Path) -> Non
         assert (done.proof.engine, done.proof.staged) == ("remote", True)
         assert "not known" in done.proof.server
         with ServingClient(endpoint) as client:
-            assert all(one.state == "END" for one in client.status("half", timeout=5))
+            wait_gone(client, "half", [1], deadline=Deadline.after(10))
 
 
 def test_a_remote_server_that_serves_a_model_of_ours_is_not_touched(tmp_path: Path) -> None:
