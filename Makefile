@@ -31,8 +31,13 @@ lint: env ## ruff and mypy --strict
 	$(BIN)/mypy
 
 .PHONY: test
-test: lint ## What CI runs: lint and every test lane
-	$(BIN)/pytest -n $(WORKERS)
+test: lint ## Lint and every test that needs no Docker
+	$(BIN)/pytest -n $(WORKERS) -m "not docker"
+
+.PHONY: test-docker
+test-docker: env ## The tests that need Docker; as root it installs and starts what is missing
+	tests/docker/prepare
+	$(BIN)/pytest -n $(WORKERS) -m docker
 
 .PHONY: crash
 crash: env ## Every failpoint of every writing command with every fault

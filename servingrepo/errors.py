@@ -248,15 +248,6 @@ class Locked(ServingRepoError):
     summary = "another process holds the lock (the message says which)"
 
 
-class Interrupted(ServingRepoError):
-    """Somebody else's recovery swept this command's work away while it ran."""
-
-    slug = "swept"
-    exit_code = 41
-    retryable = True
-    summary = "the command's staging directory was swept by a recovery elsewhere"
-
-
 # 50s: storage -------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -81,6 +80,8 @@ class App:
         try:
             _print(msgspec.json.encode(whole))
         except UnicodeEncodeError:
+            import json
+
             # A path that is not UTF-8: JSON can only escape what Python made of its bytes (PEP 383).
             _print(json.dumps(whole, separators=(",", ":")))
 
@@ -191,7 +192,11 @@ class Bar:
 
     def __init__(self, app: App, label: str, total: int) -> None:
         shown = not app.json and not app.quiet and sys.stderr.isatty() and total > 0
-        self._bar = click.progressbar(length=total, label=label, file=sys.stderr) if shown else None
+        self._bar = (
+            click.progressbar(length=total, label=printable(label), file=sys.stderr)
+            if shown
+            else None
+        )
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:

@@ -32,14 +32,15 @@ def command() -> None:
 @make("show", group="config", examples="servingrepo config show")
 @click.pass_obj
 def show(app: App) -> None:
-    """Print models.config as it is."""
-    repo = app.open().value
-    from servingrepo.repository.served import read_config
+    """Print models.config as it is, even if no server could read it."""
+    from servingrepo.modelconfig import read_stamp
+    from servingrepo.storage.disk import storage_errors
 
-    file = read_config(repo)
-    text = file.text or ""
+    repo = app.open().value
+    with storage_errors("read", repo.layout.config):
+        text = repo.layout.config.read_text(encoding="utf-8", errors="backslashreplace")
     app.result(
-        {"path": str(repo.layout.config), "text": text, "written_by": file.stamp.value},
+        {"path": str(repo.layout.config), "text": text, "written_by": read_stamp(text).value},
         text.splitlines(),
         bare=text.rstrip("\n"),
     )

@@ -50,7 +50,7 @@ def shared_options(function: F) -> F:
     options = [
         click.option(
             "--root",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=click.Path(path_type=Path, file_okay=False, readable=False),
             default=Path(),
             envvar="SERVINGREPO_ROOT",
             show_envvar=True,

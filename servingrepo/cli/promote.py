@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     servingrepo promote runs/latest --model ranker --endpoint localhost:8500
     version=$(servingrepo promote -q runs/latest --model ranker)""",
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path, readable=False))
 @click.option("--model", required=True, show_envvar=True, metavar="NAME", help="The model.")
 @click.option(
     "--version",

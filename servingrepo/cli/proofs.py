@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def proof_lines(proof: Proof) -> Iterator[str]:
     """Yield the engine and a line per signature; what was not proven is called so."""
     yield f"  proof     {proof.engine} ({proof.server})"
+    for note in proof.notes:
+        yield f"            note: {note}"
     for one in proof.report.verdicts:
         mark = "not proven (inconclusive)" if one.outcome == "inconclusive" else one.outcome
         source = f", {one.source}" if one.source != MADE_UP else ""

@@ -17,7 +17,7 @@ from servingrepo.cli.signatures import signature_lines
     servingrepo scan runs/2026_05_10_baseline
     servingrepo scan runs/estimator --saved-model export/best/1646034756""",
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--saved-model",
     type=click.Path(path_type=Path),

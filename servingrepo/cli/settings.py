@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +56,15 @@ def read_settings_of_root(ctx: click.Context) -> None:
 
 def _read(ctx: click.Context, place: Path, *, must: bool) -> dict[str, Any] | None:
     try:
-        data = tomllib.loads(place.read_bytes().decode())
+        text = place.read_bytes()
     except OSError as error:
         if must:
             raise SettingsError(f"cannot read {place}: {error.strerror}") from error
         return None
+    import tomllib  # most calls find no file
+
+    try:
+        data = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"{place} is not TOML: {error}",

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import servingrepo
+from servingrepo.testing.exports import Served
+from tests.cli.processes import server_of, started, wait_until_gone
+from tests.cli.trees import snapshot
+from tests.support import command, live_server, new_repository, run_with
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ESCAPE = "\x1b[31mred\x1b]0;title\x07"
+
+
+def test_promote_quietly_prints_the_version_alone(root: Path, run: Path) -> None:
+    done = command("--root", root, "promote", "-q", run, "--model", "ranker", "--no-smoke")
+    assert (done.code, done.out, done.err) == (0, "3\n", "")
+    again = command("--root", root, "-q", "promote", run, "--model", "ranker", "--no-smoke")
+    assert (again.code, again.out, again.err) == (0, "3\n", "")
+
+
+def test_quiet_commands_print_the_bare_result(root: Path) -> None:
+    for arguments, out in (
+        (["list"], "ranker\n"),
+        (["show", "ranker"], "2\n1\n"),
+        (["show", "ranker@served"], "2\n"),
+        (["verify"], "ok\n"),
+        (["status"], "ok\n"),
+        (["config", "check"], "ok\n"),
+        (["rollback", "ranker"], "1\n"),
+        (["serve", "ranker@1"], "1\n"),
+        (["recover"], "0\n"),
+    ):
+        done = command("--root", root, *arguments, "-q")
+        assert (done.code, done.out, done.err) == (0, out, ""), arguments
+
+
+def test_results_go_to_stdout_and_errors_to_stderr(root: Path) -> None:
+    good = command("--root", root, "show", "ranker")
+    assert good.err == ""
+    assert good.out.startswith("ranker: 2 is served")
+    bad = command("--root", root, "show", "ranker@9")
+    assert bad.out == ""
+    assert bad.err == "error: there is no version 9 of ranker\nhint: versions: 1, 2\n"
+
+
+def test_notes_beside_the_result_go_to_stderr(tmp_path: Path) -> None:
+    new_repository(tmp_path)
+    done = command("--root", tmp_path, "list")
+    assert (done.code, done.out) == (0, "")
+    assert "no models yet" in done.err
+    assert command("--root", tmp_path, "list", "-q").err == ""
+
+
+def test_a_table_is_aligned_with_numbers_to_the_right(root: Path, tmp_path: Path) -> None:
+    repo = servingrepo.open(root)
+    repo.promote(run_with(tmp_path / "x", offset=9.0), model="b", version=12345, smoke=False)
+    head, *rows = command("--root", root, "list").out.splitlines()
+    assert head.split() == ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN"]
+    assert [row.split()[:3] for row in rows] == [["b", "12345", "12345"], ["ranker", "2", "1,"]]
+    end = head.index("SERVED") + len("SERVED")
+    assert [row[:end].rstrip()[-1] for row in rows] == ["5", "2"]
+    assert all(len(row[:end].rstrip()) == end for row in rows)
+    assert all(row == row.rstrip() for row in (head, *rows))
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(root: Path, tmp_path: Path) -> None:
+    run = run_with(tmp_path / f"r{ESCAPE}", offset=5.0, signatures=[Served(key=f"s{ESCAPE}")])
+    extra = root / "models" / "ranker" / "2" / f"x{ESCAPE}"
+    said = [
+        command("scan", run),
+        command("--root", root, "promote", run, "--model", "ranker", "--no-smoke", "-m", ESCAPE),
+        command("--root", root, "show", "ranker"),
+        command("--root", root, "show", "ranker@3"),
+        command("--root", root, "history"),
+        command("--root", root, "hold", "ranker", "-m", f"{ESCAPE}\nsecond line"),
+        command("--root", root, "show", "ranker"),
+        command("--root", root, "status"),
+        command("scan", tmp_path / f"nothing{ESCAPE}"),
+        command("--root", tmp_path / f"nothing{ESCAPE}", "list"),
+        command(f"no{ESCAPE}"),
+        command("show", f"--no{ESCAPE}"),
+    ]
+    extra.write_text("x")
+    said.append(command("--root", root, "verify"))
+    (root / "models" / "models.config").write_text(f"# {ESCAPE}\nmodel_config_list {{}}\n")
+    said += [command("--root", root, "config", "show"), command("--root", root, "config", "check")]
+    for done in said:
+        assert "\x1b" not in done.out + done.err
+        assert "\x07" not in done.out + done.err
+    for shown in (said[0], said[2], said[3], said[4], said[8], said[9], said[10], said[12]):
+        assert "red" in shown.out + shown.err
+    assert "second line" not in [line.strip() for line in said[6].out.splitlines()]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--help"]])
+def test_a_reader_that_goes_away_ends_the_command_quietly(more: list[str], root: Path) -> None:
+    arguments = [sys.executable, "-m", "servingrepo", "--root", str(root), *more, "show", "ranker"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = subprocess.run(
+            arguments, stdout=gone, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == ""
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_full_disk_below_stdout_is_an_error_and_no_traceback(root: Path) -> None:
+    for more in ([], ["--json"]):
+        with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+            done = subprocess.run(
+                [sys.executable, "-m", "servingrepo", "--root", str(root), "list", *more],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert "Traceback" not in done.stderr
+        assert "cannot write the result to stdout: No space left on device" in done.stderr
+        assert done.returncode == 50
+
+
+def on_a_terminal(*arguments: str | Path) -> str:
+    """Run a command whose stdout and stderr are a terminal; return what it shows."""
+    near, far = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "servingrepo", *map(str, arguments)],
+        stdout=far,
+        stderr=far,
+        stdin=subprocess.DEVNULL,
+    ):
+        os.close(far)
+        shown = b""
+        while True:
+            try:
+                part = os.read(near, 65536)
+            except OSError:  # how Linux says that the other side was closed
+                break
+            if not part:
+                break
+            shown += part
+    os.close(near)
+    return shown.decode()
+
+
+def test_colour_is_only_for_terminals(root: Path) -> None:
+    assert "\x1b[31m" in on_a_terminal("--root", root, "show", "ranker@9")
+    assert "\x1b" not in command("--root", root, "show", "ranker@9").err
+
+
+def test_a_long_copy_shows_progress_only_on_a_terminal(root: Path, tmp_path: Path) -> None:
+    arguments = ["--root", str(root), "promote", "--model", "ranker", "--no-smoke"]
+    first = run_with(tmp_path / "first", offset=5.0, payload_bytes=20_000_000)
+    second = run_with(tmp_path / "second", offset=6.0, payload_bytes=20_000_000)
+    third = run_with(tmp_path / "third", offset=7.0, payload_bytes=20_000_000)
+    shown = on_a_terminal(*arguments, first)
+    assert "copying" in shown
+    assert "100%" in shown
+    assert "copying" not in on_a_terminal(*arguments, second, "-q")
+    quiet = command(*arguments, third)
+    assert "copying" not in quiet.out + quiet.err
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+@pytest.mark.parametrize("failpoint", ["staged", "proven", "c1.before-rename"])
+def test_a_signal_ends_a_promotion_at_once_and_leaves_nothing(
+    number: signal.Signals, code: int, failpoint: str, root: Path, run: Path
+) -> None:
+    before = snapshot(root, burnt="ranker")
+    promote = ["--root", str(root), "promote", str(run), "--model", "ranker", "--no-smoke"]
+    process = started(*promote, failpoint=failpoint, folder=root.parent)
+    process.send_signal(number)
+    start = time.monotonic()
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - start < 5
+    assert process.returncode == code
+    assert out == ""
+    assert f"error: stopped by {number.name}" in err
+    assert "hint: " in err
+    assert "Traceback" not in err
+    assert snapshot(root, burnt="ranker") == before
+    again = command(*promote, "-q")
+    assert again.out == "4\n", "the number is burnt"
+
+
+def test_a_signal_during_the_copy_of_a_big_file_does_not_wait_for_its_end(
+    root: Path, run: Path
+) -> None:
+    if shutil.disk_usage(root).free < 5 << 30:
+        pytest.skip("less than 5 GiB are free here")
+    big = run / "saved_model" / "assets.extra" / "big.bin"
+    big.parent.mkdir()
+    with big.open("wb") as sparse:
+        sparse.truncate(4 << 30)
+    before = snapshot(root, burnt="ranker")
+    promote = ["--root", str(root), "promote", str(run), "--model", "ranker", "--no-smoke"]
+    process = started(*promote, failpoint="copy.before-write", folder=root.parent, seconds=0)
+    time.sleep(0.2)
+    process.terminate()
+    start = time.monotonic()
+    process.communicate(timeout=60)
+    assert time.monotonic() - start < 3
+    assert process.returncode == 143
+    assert snapshot(root, burnt="ranker") == before
+
+
+def test_a_signal_in_json_is_an_answer_too(root: Path, run: Path) -> None:
+    promote = [
+        "--root",
+        str(root),
+        "promote",
+        str(run),
+        "--model",
+        "ranker",
+        "--no-smoke",
+        "--json",
+    ]
+    process = started(*promote, failpoint="staged", folder=root.parent)
+    process.terminate()
+    out, err = process.communicate(timeout=20)
+    assert err == ""
+    assert '"slug":"stopped"' in out
+    assert process.returncode == 143
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_signal_while_the_server_loads_takes_the_server_with_it(
+    number: signal.Signals, root: Path, run: Path
+) -> None:
+    before = snapshot(root, burnt="ranker")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "servingrepo", "--root", root, "promote", run, "--model", "ranker"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    server = server_of(process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}" in err
+    wait_until_gone(server)
+    assert snapshot(root, burnt="ranker") == before
+
+
+def test_rollback_says_from_and_to_and_what_is_live_and_what_is_next(root: Path) -> None:
+    done = command("--root", root, "rollback", "ranker", "--dry-run")
+    assert done.out.splitlines()[0] == "dry run, nothing was changed: ranker: 2 > 1"
+    done = command("--root", root, "rollback", "ranker", "-m", "scores are off")
+    lines = [line.split() for line in done.out.splitlines()]
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "ranker: 2 > 1"
+    assert ["live", "not", "checked:"] in [line[:3] for line in lines]
+    assert ["marked", "bad", "2:"] in [line[:3] for line in lines]
+    assert "servingrepo mark-bad ranker@2 --clear" in done.out
+    assert lines[-1] == ["next", "servingrepo", "status", "ranker"]
+    assert "scores are off" in command("--root", root, "history").out
+    nothing = command("--root", root, "rollback", "ranker")
+    assert nothing.code == 38
+    assert "hint: " in nothing.err
+
+
+@pytest.mark.tf
+def test_rollback_with_an_endpoint_says_what_answers_there(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    for number in (1, 2):
+        run = run_with(tmp_path / f"run{number}", offset=float(number))
+        repo.promote(run, model="ranker", smoke=False)
+    with live_server(repo, log=tmp_path / "server.log") as endpoint:
+        done = command("--root", repo.root, "rollback", "ranker", "--endpoint", str(endpoint))
+        assert done.code == 0, done.err
+        assert done.out.splitlines()[0] == "ranker: 2 > 1"
+        assert f"live         {endpoint}: ranker@1 answers" in done.out
+        next_line = done.out.splitlines()[-1].split(maxsplit=1)[1]
+        assert next_line == f"servingrepo status ranker --endpoint {endpoint}"
+        status = command("--root", repo.root, *next_line.split()[1:])
+        assert status.code == 0
