@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App
-from servingrepo.cli.settings import read_settings_of_root
+from servingrepo.cli.settings import ENGINE_FIELDS, read_settings_of_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -114,6 +114,12 @@ def shared_options(function: F) -> F:
     return function
 
 
+_GIVEN_BY_HAND = (
+    click.core.ParameterSource.COMMANDLINE,
+    click.core.ParameterSource.ENVIRONMENT,
+)
+
+
 def endpoint_option(function: F) -> F:
     """Add --endpoint, repeatable."""
     return click.option(
@@ -170,7 +176,11 @@ def engine_options(function: F) -> F:
     def gathered(*args: Any, **options: Any) -> Any:
         from servingrepo.serving.engines import EngineChoice
 
-        chosen = {name: options.pop(option) for name, option in _ENGINE_FIELDS.items()}
+        of_model = _settings_of_model(options)
+        chosen = {
+            field: _firmest(option, options.pop(option), of_model)
+            for field, option in ENGINE_FIELDS.items()
+        }
         return function(*args, engine=EngineChoice(**chosen), **options)
 
     decorated: Any = gathered
@@ -180,18 +190,19 @@ def engine_options(function: F) -> F:
     return result
 
 
-_ENGINE_FIELDS = {
-    "name": "engine",
-    "image": "image",
-    "pull": "pull",
-    "platform": "platform",
-    "gpus": "gpus",
-    "memory": "memory",
-    "network": "docker_network",
-    "user": "docker_user",
-    "arguments": "server_args",
-}
-"""Fields of EngineChoice by the options that fill them."""
+def _settings_of_model(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the settings file says of the model that a command is about."""
+    subject = options.get("model") or options.get("subject") or ""
+    app = click.get_current_context().ensure_object(App)
+    return app.models.get(subject.partition("@")[0], {})
+
+
+def _firmest(option: str, value: Any, of_model: dict[str, Any]) -> Any:
+    """Return a model's setting, unless the command line or the environment says otherwise."""
+    source = click.get_current_context().get_parameter_source(option)
+    if option not in of_model or source in _GIVEN_BY_HAND:
+        return value
+    return of_model[option]
 
 
 def _engine_options() -> list[Callable[..., Any]]:
@@ -208,7 +219,7 @@ def _engine_options() -> list[Callable[..., Any]]:
         ),
         text(
             "--image",
-            envvar="SERVINGREPO_IMAGE",
+            envvar="SERVINGREPO_ENGINE_IMAGE",
             metavar="IMAGE",
             help="The container's image, by tag or digest. [default: tensorflow/serving:2.19.1]",
         ),

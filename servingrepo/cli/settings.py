@@ -19,6 +19,20 @@ SHARED = ("root", "lock_wait", "endpoints", "wait", "engine", "timeout")
 """Settings that stand at the top of the file and hold for every command that has them."""
 
 
+ENGINE_FIELDS = {
+    "name": "engine",
+    "image": "image",
+    "pull": "pull",
+    "platform": "platform",
+    "gpus": "gpus",
+    "memory": "memory",
+    "network": "docker_network",
+    "user": "docker_user",
+    "arguments": "server_args",
+}
+"""Fields of EngineChoice by the options that fill them."""
+
+
 def read_settings(ctx: click.Context, _param: click.Parameter, given: Path | None) -> None:
     """Make the settings file the defaults of all options.
 
@@ -90,6 +104,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
         shared["root"] = str(place.parent / shared["root"])
     result: dict[str, Any] = dict(shared)
     tables = {key: value for key, value in data.items() if isinstance(value, dict)}
+    ctx.ensure_object(App).models = _of_models(ctx, tables.pop("models", {}), problems)
     for name in _commands(ctx):
         result[name] = dict(shared)
     for key, table in tables.items():
@@ -103,9 +118,31 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
         raise SettingsError(
             f"{place} has settings that mean nothing",
             problems=problems,
-            hint=f"top level: {', '.join(SHARED)}; a table per command with its options",
+            hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
+            "models.NAME with the options of the engine",
         )
     return result
+
+
+def _of_models(
+    ctx: click.Context, tables: dict[str, Any], problems: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the tables `[models.NAME]`: how to run the engine for one model, by the options' names."""
+    known = {
+        key: one
+        for key, one in _options(ctx, "promote").items()
+        if one.name in ENGINE_FIELDS.values()
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for model, table in tables.items():
+        if not isinstance(table, dict):
+            problems.append(f"models.{model}: not a table")
+            continue
+        values = _values(ctx, known, table, problems, prefix=f"models.{model}.")
+        found[model] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values
+        }
+    return found
 
 
 def _values(

@@ -35,10 +35,13 @@ from servingrepo.repository.served import (
     read_config,
     write_config,
 )
+from servingrepo.serving.deadline import Deadline
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_REAP_SECONDS = 10.0
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -127,11 +130,11 @@ def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> N
     """Add to an error that the change itself has happened: whoever reads it must not repeat the command."""
     event = intent.event or _promotion_event(repo, intent)
     if isinstance(error, ServingRepoError) and event and _has_happened(repo, intent, event):
-        what = intent.model if intent.version is None else f"{intent.model}@{intent.version}"
-        error.problems = (
-            *error.problems,
-            f"the {intent.command} of {what} has happened all the same: do not repeat it",
-        )
+        said = f"the {intent.command} of {intent.model} has happened all the same: do not repeat it"
+        if intent.command == "promote":
+            now = ", ".join(map(str, event.after)) or "nothing"
+            said = f"{intent.model}@{intent.version} is published all the same; served now: {now}"
+        error.problems = (*error.problems, said)
 
 
 def recover(repo: Repository) -> tuple[Recovered, ...]:
@@ -155,7 +158,10 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
 
 
 def settle(repo: Repository, intent: Intent) -> str:
-    """Finish or drop what one command began, then remove its intent; say what was done."""
+    """Finish or drop what one command began, then remove its intent; say what was done.
+
+    The intent stays while its container cannot be removed because the Docker daemon is away.
+    """
     event = intent.event if intent.event is not None else _promotion_event(repo, intent)
     happened = event is not None and _has_happened(repo, intent, event)
     if event is not None and happened:
@@ -168,9 +174,22 @@ def settle(repo: Repository, intent: Intent) -> str:
             _drop_record(repo, intent)
         repo.disk.step("settle.before-staging-removal")
         repo.disk.remove_tree(repo.layout.staging(intent.model, intent.txid))
+    if intent.engine == "docker" and (left := _reap_container(intent)):
+        return f"{outcome}; {left}"
     repo.disk.step("settle.before-intent-removal")
     repo.disk.remove_file(repo.layout.intent(intent.txid))
     return outcome
+
+
+def _reap_container(intent: Intent) -> str:
+    """Remove the container that a dead command left; where that cannot be done, say so: a later writer will."""
+    from servingrepo.serving.docker_reaping import reap
+
+    try:
+        reap(frozenset({intent.txid}), deadline=Deadline.after(_REAP_SECONDS))
+    except ServingRepoError as error:
+        return f"its container may be left, and is looked for again the next time: {error.message}"
+    return ""
 
 
 def _promotion_event(repo: Repository, intent: Intent) -> Event | None:

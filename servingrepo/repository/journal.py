@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a command has begun: a promotion with the number it reserved, or a switch with its event.
 
-    `event` is what history shall say once the switch has happened.
+    `event` is what history shall say once the switch has happened. `engine` is what may still be running
+    for it: of "docker", a container labelled with the txid.
     """
 
     schema: int = SCHEMA
@@ -38,6 +39,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: int | None = None
     event: Event | None = None
+    engine: str = ""
 
 
 @contextmanager

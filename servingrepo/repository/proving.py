@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servingrepo.errors import LoadFailed, ServerDied, ServerTimeout
 from servingrepo.repository.records import Proof
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.engines import expected_version
+from servingrepo.serving.server_versions import of_server, too_new
 from servingrepo.smoke import SmokeCase, run_smoke
 
 if TYPE_CHECKING:
@@ -36,20 +39,28 @@ def prove(
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: As the engine and the server say.
     """
     deadline = Deadline.after(timeout)
-    with (
-        engine.serve(
-            model=model, version=version, export=export, deadline=deadline, txid=txid
-        ) as server,
-        ServingClient(server.endpoint) as client,
-    ):
-        report = run_smoke(
-            client,
-            model=model,
-            version=version,
-            inspection=inspection,
-            cases=cases,
-            deadline=deadline,
-        )
+    # Known before the start where the image's tag says it; the server's own words are better.
+    note = too_new(inspection.tensorflow_version, expected_version(engine))
+    try:
+        with (
+            engine.serve(
+                model=model, version=version, export=export, deadline=deadline, txid=txid
+            ) as server,
+            ServingClient(server.endpoint) as client,
+        ):
+            if (asked := of_server(server.server)) is not None:
+                note = too_new(inspection.tensorflow_version, asked)
+            report = run_smoke(
+                client,
+                model=model,
+                version=version,
+                inspection=inspection,
+                cases=cases,
+                deadline=deadline,
+            )
+    except (LoadFailed, ServerDied, ServerTimeout) as error:
+        error.problems = (*error.problems, *([note] if note else ()))
+        raise
     return Proof(
         engine=server.engine,
         server=server.server,
@@ -57,4 +68,5 @@ def prove(
         time=time,
         staged=staged,
         report=report,
+        notes=(note,) if note else (),
     )

@@ -174,8 +174,12 @@ def alike(repo: Repository, model: str, tree: SourceTree) -> tuple[VersionRecord
 
 
 @contextmanager
-def reserve(repo: Repository, *, model: str, version: int | None) -> Iterator[Reservation]:
+def reserve(
+    repo: Repository, *, model: str, version: int | None, engine: str = ""
+) -> Iterator[Reservation]:
     """Reserve a number for the block, which stages and publishes; whatever it leaves is cleaned up.
+
+    `engine` is the name of what will run for it, so that whoever recovers knows where to look.
 
     Raises:
         NumberUsed: `version` was used before.
@@ -186,7 +190,14 @@ def reserve(repo: Repository, *, model: str, version: int | None) -> Iterator[Re
             refuse_flat_model(repo, model)
             number = choose_number(repo, model, version)
             txid = new_txid(repo)
-            intent = Intent(txid=txid, command="promote", owner=me(), model=model, version=number)
+            intent = Intent(
+                txid=txid,
+                command="promote",
+                owner=me(),
+                model=model,
+                version=number,
+                engine=engine,
+            )
             stack.enter_context(journal.declare(repo.disk, repo.layout.intent(txid), intent))
             try:
                 state = load_state(repo, model) or ModelState(name=model)

@@ -43,7 +43,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What ran on what: one smoke test of a version. `image` is the container image, if there was one."""
+    """What ran on what: one smoke test of a version.
+
+    `image` is the container image, if there was one; `notes` is what makes the proof worth less than it looks.
+    """
 
     engine: str
     server: str
@@ -51,6 +54,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     time: str
     staged: bool
     report: SmokeReport
+    notes: tuple[str, ...] = ()
 
 
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,10 +26,11 @@ from servingrepo.repository.records import (
     load,
 )
 from servingrepo.storage.disk import Disk, storage_errors
-from servingrepo.storage.lock import Owner, command_line, hold_lock, this_process
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from servingrepo.storage.lock import Owner
 
 DEFAULT_SERVER_ROOT = "/models"
 
@@ -133,6 +134,8 @@ def locked(repo: Repository) -> Iterator[None]:
     Raises:
         Locked: Another process held it for all of `lock_wait` seconds.
     """
+    from servingrepo.storage.lock import command_line, hold_lock, this_process
+
     owner = this_process(command_line())
     with hold_lock(
         repo.layout.lock, owner, wait=repo.lock_wait, what=f"the repository {repo.root}"
@@ -149,6 +152,8 @@ def new_txid(repo: Repository) -> str:
 
 def me() -> Owner:
     """Return who runs this process, for records."""
+    from servingrepo.storage.lock import command_line, this_process
+
     return this_process(command_line())
 
 

@@ -58,15 +58,20 @@ def checked_server_root(server_root: str) -> str:
     Raises:
         ConfigInvalid: A server would refuse base paths below it.
     """
-    trial = pin(EMPTY, name="m", base_path=f"{server_root.rstrip('/')}/m", versions=[1])
-    problems = [one for one in check(trial) if one.severity == "error"]
-    if problems:
+    hint = (
+        "give the absolute path under which the server sees the models directory; it is /models in the "
+        "tensorflow/serving container"
+    )
+    if not server_root:
+        raise ConfigInvalid("the server root is empty", hint=hint)
+    root = server_root.rstrip("/")
+    try:
+        pin(EMPTY, name="m", base_path=f"{root}/m", versions=[1])
+    except ConfigInvalid as error:
         raise ConfigInvalid(
-            f"the server root {server_root!r} cannot be used: {problems[0].message}",
-            hint="give the absolute path under which the server sees the models directory; it is /models "
-            "in the tensorflow/serving container",
-        )
-    return server_root.rstrip("/")
+            f"the server root {server_root!r} cannot be used: {error.message}", hint=hint
+        ) from error
+    return root
 
 
 def rewrite(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -21,13 +22,14 @@ from servingrepo.errors import SettingsError
 
 _SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
 _ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
+_ACTION = re.compile("|".join([*_SIGNALS, *_ERRNOS, r"sleep:\d+(\.\d+)?"]))
 
 
 class Faults(msgspec.Struct, frozen=True):
     """A plan: step name to action, and perhaps a file that records the steps reached.
 
-    `STEP@N` means the Nth time that the step is reached, `STEP` every time. Actions: `kill`, `term`, `int` (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and
-    `sleep:SECONDS`.
+    `STEP@N` means the Nth time that the step is reached, `STEP` every time. Actions: `kill`, `term`, `int`
+    (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and `sleep:SECONDS`.
     """
 
     plan: dict[str, str] = {}
@@ -47,9 +49,7 @@ class Faults(msgspec.Struct, frozen=True):
             step, equals, action = part.partition("=")
             if step == "record" and equals:
                 record = Path(action)
-            elif equals and (
-                action in _SIGNALS or action in _ERRNOS or action.startswith("sleep:")
-            ):
+            elif step and equals and _ACTION.fullmatch(action):
                 plan[step] = action
             else:
                 raise SettingsError(

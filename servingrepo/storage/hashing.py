@@ -1,4 +1,4 @@
-"""Hashing trees and files: blake3, which two threads read as fast as the disk gives.
+"""Hashing trees and files: blake3, one thread to a file, which is faster than most disks read.
 
 The digest of a manifest names its content: equal if and only if paths, bytes and directories are equal.
 """
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CHUNK = 4 << 20
-"""Bytes read at a time: large enough for blake3 to use both cores, small enough for the cache."""
+CHUNK = 128 << 10
+"""Bytes read at a time, as cp does: they stay in a core's cache from reading to hashing and writing.
+
+Measured: a gigabyte takes two to four times as long in chunks of 4 MiB, and more where blake3 shares them
+among threads, which then wait for each other at every chunk (docs/benchmarks.md).
+"""
 
 
 def content_digest(manifest: Manifest) -> str:
@@ -82,7 +86,7 @@ def hash_file(file: Path, path: str) -> FileEntry:
         what = f"link to {file.readlink()}" if stat.S_ISLNK(facts.st_mode) else "no regular file"
         what = _text(what)
         return FileEntry(path=path, size=facts.st_size, hash=what)
-    hasher = new_hasher(facts.st_size)
+    hasher = blake3()
     buffer = bytearray(min(CHUNK, facts.st_size + 1))
     view = memoryview(buffer)
     size = 0
@@ -91,8 +95,3 @@ def hash_file(file: Path, path: str) -> FileEntry:
             hasher.update(view[:count])
             size += count
     return FileEntry(path=path, size=size, hash=hasher.hexdigest())
-
-
-def new_hasher(size: int) -> blake3:
-    """Return a hasher; large files use all cores, for small ones threads cost more than they give."""
-    return blake3(max_threads=blake3.AUTO if size > CHUNK else 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAZY = (
+    "servingrepo.cli.config",
     "servingrepo.cli.promote",
     "servingrepo.repository.marks",
     "servingrepo.repository.taking",
@@ -60,7 +62,7 @@ class Forking:
 
 def serve() -> None:
     """Run the far side until stdin ends."""
-    from servingrepo.cli.main import run  # noqa: PLC0415 - only the far side imports it
+    from servingrepo.cli.main import run
 
     for name in LAZY:
         import_module(name)
@@ -74,6 +76,8 @@ def serve() -> None:
                 for descriptor in (1, 2):
                     os.dup2(output, descriptor)
                 os.environ.update(environment)
+                # Whoever starts the tests in the background has SIGINT ignored, and we inherit that.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 code = run(arguments)
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from servingrepo.errors import NoSuchVersion, UnsafeExport
+from servingrepo.repository.repository import load_record
+from servingrepo.repository.verification import quick_differences, verify_version
+from servingrepo.testing.exports import write_export
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from servingrepo.api import OpenRepository
+    from servingrepo.storage.manifest import Differences
+    from tests.repository.conftest import Release
+
+DATA = "variables/variables.data-00000-of-00001"
+
+
+def remove(version: Path) -> None:
+    (version / DATA).unlink()
+
+
+def add(version: Path) -> None:
+    (version / "new").write_bytes(b"")
+
+
+def add_directory(version: Path) -> None:
+    (version / "new").mkdir()
+
+
+def grow(version: Path) -> None:
+    with (version / DATA).open("ab") as stream:
+        stream.write(b"!")
+
+
+def swap_for_a_directory(version: Path) -> None:
+    (version / DATA).unlink()
+    (version / DATA).mkdir()
+
+
+def swap_for_a_link(version: Path) -> None:
+    (version / DATA).rename(version.parent / ".elsewhere")
+    (version / DATA).symlink_to(version.parent / ".elsewhere")
+
+
+def swap_for_a_linked_directory(version: Path) -> None:
+    (version / "variables").rename(version.parent / ".elsewhere")
+    (version / "variables").symlink_to(version.parent / ".elsewhere")
+
+
+def plant_a_strange_name(version: Path) -> None:
+    (version / os.fsdecode(b"\xff")).write_bytes(b"")
+
+
+@pytest.fixture
+def version(repo: OpenRepository, release: Release) -> Path:
+    """The one published version."""
+    release(1.0)
+    return repo.value.layout.version("m", 1)
+
+
+def quick(repo: OpenRepository) -> Differences:
+    record = load_record(repo.value, "m", 1)
+    assert record is not None
+    return quick_differences(repo.value, record)
+
+
+def test_a_version_is_what_its_record_says(repo: OpenRepository, version: Path) -> None:
+    (found,) = repo.verify("m@1")
+    assert found.ok
+    assert found.problems == ()
+    assert found.against is not None
+    assert found.digest == repo.show_version("m@1").digest
+    assert found.files == len(repo.show_version("m@1").manifest.files)
+    assert not quick(repo)
+
+
+CHANGES = [
+    (remove, "missing"),
+    (add, "extra"),
+    (add_directory, "extra"),
+    (grow, "changed"),
+    (swap_for_a_directory, "changed"),
+    (swap_for_a_link, "changed"),
+    (swap_for_a_linked_directory, "changed"),
+    (plant_a_strange_name, "extra"),
+]
+
+
+@pytest.mark.parametrize(("change", "where"), CHANGES)
+def test_every_change_is_found_by_verify_and_before_a_rollback(
+    change: Callable[[Path], None], where: str, repo: OpenRepository, version: Path
+) -> None:
+    change(version)
+    (found,) = repo.verify("m@1")
+    assert not found.ok
+    assert getattr(found.differences, where)
+    assert getattr(quick(repo), where)
+    assert msgspec.json.encode(found)
+
+
+def test_changed_bytes_of_the_same_size_are_found_by_verify(
+    repo: OpenRepository, version: Path
+) -> None:
+    data = bytearray((version / DATA).read_bytes())
+    data[-1] ^= 1
+    (version / DATA).write_bytes(data)
+    (found,) = repo.verify("m@1")
+    assert found.differences.changed == (DATA,)
+    assert not quick(repo)  # it has no time to look at bytes, and does not say that it did
+
+
+def test_a_wrong_fingerprint_is_named(tmp_path: Path, repo: OpenRepository) -> None:
+    export = write_export(tmp_path / "export", variables=True, fingerprint=True)
+    (found,) = repo.verify(export)
+    assert found.ok
+    other = write_export(tmp_path / "other", variables=True, fingerprint=True)
+    write_export(tmp_path / "other", slope=9.0, variables=True)
+    (found,) = repo.verify(other)
+    assert any("fingerprint" in one for one in found.problems)
+
+
+def test_a_path_is_not_said_to_be_checked_against_a_record(
+    tmp_path: Path, repo: OpenRepository
+) -> None:
+    (found,) = repo.verify(write_export(tmp_path / "export"))
+    assert found.ok
+    assert found.against is None
+    assert found.model is None
+
+
+def test_a_path_with_links_out_of_it_is_refused(tmp_path: Path, repo: OpenRepository) -> None:
+    export = write_export(tmp_path / "export")
+    (export / "out").symlink_to("/etc/hostname")
+    with pytest.raises(UnsafeExport):
+        repo.verify(export)
+
+
+def test_without_references_every_version_is_verified(
+    repo: OpenRepository, release: Release
+) -> None:
+    release(1.0)
+    release(2.0)
+    release(3.0, model="other")
+    assert [one.subject for one in repo.verify()] == ["m@1", "m@2", "other@1"]
+    assert [one.subject for one in repo.verify("m")] == ["m@1", "m@2"]
+
+
+def test_a_foreign_version_cannot_be_verified(repo: OpenRepository, version: Path) -> None:
+    (version.parent / "9").mkdir()
+    with pytest.raises(NoSuchVersion, match="not published by servingrepo"):
+        verify_version(repo.value, "m", 9)
