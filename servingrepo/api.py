@@ -67,13 +67,11 @@ def init(
         ConfigInvalid: `server_root` is not an absolute path.
         NoPermission, StorageFailed: It cannot be written.
     """
-    from servingrepo.repository.taking import checked_server_root, start_config
+    from servingrepo.repository.taking import checked_server_root
 
     repo, made = initialize(
         Path(root), server_root=checked_server_root(server_root), disk=disk or Disk()
     )
-    if made:
-        start_config(repo)
     return OpenRepository(repo), made
 
 

@@ -35,6 +35,7 @@ from servingrepo.repository.served import (
     read_config,
     write_config,
 )
+from servingrepo.repository.spare import give_up_spare, keep_spare
 from servingrepo.serving.deadline import Deadline
 from servingrepo.storage.disk import storage_errors
 
@@ -91,8 +92,10 @@ def new_event(
 
 
 @contextmanager
-def writing(repo: Repository, *, dry_run: bool = False) -> Iterator[None]:
+def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False) -> Iterator[None]:
     """Hold the lock, with what dead commands left settled first; a dry run only reads, so needs neither.
+
+    On a full disk the space set aside is given up for it, but not for `publishing`: it is there for going back.
 
     Raises:
         Locked: Another process holds the lock.
@@ -101,8 +104,11 @@ def writing(repo: Repository, *, dry_run: bool = False) -> Iterator[None]:
         yield
         return
     with locked(repo):
+        if not publishing:
+            give_up_spare(repo)
         recover(repo)
         yield
+        keep_spare(repo)
 
 
 @contextmanager

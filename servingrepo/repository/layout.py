@@ -57,6 +57,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.own / CONFIG_NAME
 
     @property
+    def spare(self) -> Path:
+        """Space set aside for a rollback on a full disk."""
+        return self.own / "spare"
+
+    @property
     def states(self) -> Path:
         """The folder of model states and records."""
         return self.own / "models"

@@ -186,7 +186,7 @@ def reserve(
         Locked: Another process holds the lock.
     """
     with ExitStack() as stack:
-        with writing(repo):
+        with writing(repo, publishing=True):
             refuse_flat_model(repo, model)
             number = choose_number(repo, model, version)
             txid = new_txid(repo)

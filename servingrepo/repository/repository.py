@@ -63,14 +63,6 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.server_root}/{model}"
 
 
-class VersionOnDisk(msgspec.Struct, frozen=True):
-    """One version directory, or what TF Serving takes for one: `name` parses as `number`."""
-
-    number: int
-    name: str
-    is_directory: bool
-
-
 def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository, bool]:
     """Make a directory a repository; one that is a repository already stays as it is.
 

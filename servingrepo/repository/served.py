@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 
 
+_UNREADABLE_HINT = (
+    "correct it and take it over: servingrepo config write --take-edit, or restore the last one that "
+    "servingrepo wrote: servingrepo config write --discard-edit"
+)
+
+
 class ConfigFile(msgspec.Struct, frozen=True):
     """The file as it is: its text, what it means, and whether somebody else changed it.
 
@@ -64,11 +70,12 @@ def read_config(repo: Repository) -> ConfigFile:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise ConfigInvalid(
-            f"{path} is not UTF-8 text",
-            hint="servingrepo config write --discard-edit restores the last one",
-        ) from error
-    return ConfigFile(text=text, config=parse(text, source=str(path)))
+        raise ConfigInvalid(f"{path} is not UTF-8 text", hint=_UNREADABLE_HINT) from error
+    try:
+        return ConfigFile(text=text, config=parse(text, source=str(path)))
+    except ConfigInvalid as invalid:
+        invalid.hint = _UNREADABLE_HINT
+        raise
 
 
 def read_own_config(repo: Repository) -> ModelConfig:
@@ -78,15 +85,7 @@ def read_own_config(repo: Repository) -> ModelConfig:
         ConfigEdited: Somebody else wrote or changed it; the message has the diff.
         ConfigInvalid: It is no model config at all, or one that the server would refuse.
     """
-    try:
-        file = read_config(repo)
-    except ConfigInvalid as invalid:
-        raise ConfigInvalid(
-            invalid.message,
-            hint="correct it and take it over: servingrepo config write --take-edit, or restore the last "
-            "one that servingrepo wrote: servingrepo config write --discard-edit",
-            problems=invalid.problems,
-        ) from invalid
+    file = read_config(repo)
     if file.stamp is not Stamp.UNEDITED:
         raise edited(repo, file)
     return file.config

@@ -19,7 +19,6 @@ from servingrepo.modelconfig import (
 )
 from servingrepo.repository.changes import writing
 from servingrepo.repository.records import Format, encode, load
-from servingrepo.repository.repository import Repository, locked
 from servingrepo.repository.served import (
     below_server_root,
     edited,
@@ -32,6 +31,8 @@ from servingrepo.storage.disk import storage_errors
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from servingrepo.repository.repository import Repository
+
 Edit = Literal["refuse", "take", "discard"]
 
 
@@ -43,13 +44,6 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     backup: str | None
     server_root: str
     dry_run: bool
-
-
-def start_config(repo: Repository) -> None:
-    """Give a new repository a config without models, unless there is a models.config already."""
-    with locked(repo):
-        if not repo.layout.config.exists():
-            write_config(repo, EMPTY)
 
 
 def checked_server_root(server_root: str) -> str:

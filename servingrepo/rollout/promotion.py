@@ -134,13 +134,15 @@ def promote(
         number = choose_number(repo, model, options.version)
         need_space(tree, repo.layout.models)
         return _promised(repo, scan, tree, model=model, number=number, options=options)
-    with reserve(repo, model=model, version=options.version) as place:
+    smoking = engine if options.smoke else None
+    running = smoking.name if smoking is not None else ""
+    with reserve(repo, model=model, version=options.version, engine=running) as place:
         manifest = stage(repo, place, tree, progress=progress)
         _same_graph(export, inspection, inspect_export(place.export))
         proof = None
-        if options.smoke and engine is not None:
+        if smoking is not None:
             proof = prove(
-                engine,
+                smoking,
                 model=model,
                 version=place.version,
                 export=place.export,
@@ -249,7 +251,7 @@ def _commit(
     """C1 and C2, under the lock, and the line of history."""
     model, version = place.model, place.version
     proof = record.proofs[0] if record.proofs else None
-    with writing(repo):
+    with writing(repo, publishing=True):
         same = find_same(repo, model, digest=record.digest)
         if same is not None:
             # Another promotion of the same content was faster; this number stays unused.
@@ -285,7 +287,8 @@ def _commit(
         )
         history.append(repo.disk, repo.layout.history, event)
     if failure is not None:
-        failure.message = f"{model}@{version} is published but not served: {failure.message}"
+        state_now = "and served, but" if version in after else "but not served:"
+        failure.message = f"{model}@{version} is published {state_now} {failure.message}"
         failure.args = (failure.message,)
         raise failure
     promotion = _result(repo, record, scan, options, same_as=None, proof=proof)

@@ -32,10 +32,22 @@ if TYPE_CHECKING:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB of its own."""
-    place = tmp_path / "disk"
+    with mounted(tmp_path / "disk", size="4m") as place:
+        yield place
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that has room for the space that servingrepo sets aside."""
+    with mounted(tmp_path / "disk", size="80m") as place:
+        yield place
+
+
+@contextmanager
+def mounted(place: Path, *, size: str) -> Iterator[Path]:
     place.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place],
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place],
         capture_output=True,
         text=True,
         check=False,
@@ -92,6 +104,25 @@ def test_a_disk_that_fills_up_leaves_everything_as_it_was(
     done = command("--root", root, "promote", run, "--model", "ranker", "--no-smoke")
     assert done.code == 0, done.err
     assert command("--root", root, "verify", "-q").out == "ok\n"
+
+
+def test_a_full_disk_keeps_nobody_from_rolling_back(disk: Path, tmp_path: Path, run: Path) -> None:
+    root = with_versions(disk, tmp_path)
+    fill(disk)
+    refused(
+        command("--root", root, "promote", run, "--model", "ranker", "--no-smoke"), 51, root, "free"
+    )
+    done = command("--root", root, "rollback", "ranker", "-m", "full")
+    assert done.code == 0, done.err
+    assert done.out.startswith("ranker: 2 > 1\n")
+    assert command("--root", root, "status", "-q").out == "ok\n"
+    assert "rollback" in command("--root", root, "history").out
+    assert "bad" in command("--root", root, "show", "ranker").out
+    assert command("--root", root, "serve", "ranker@1").code == 0
+    (disk / "filler").unlink()
+    done = command("--root", root, "promote", run, "--model", "ranker", "--no-smoke")
+    assert done.code == 0, done.err
+    assert (root / ".servingrepo" / "spare").stat().st_size == 1 << 20
 
 
 # permission ---------------------------------------------------------------------------------------
