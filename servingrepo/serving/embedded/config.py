@@ -1,20 +1,17 @@
 """The server's model configuration as a value, and the checks that need nothing but it.
 
-After config/model_server_config.proto and model_servers/server_core.cc. Reading a file gives the errors of
-util/proto_util.h.
+After config/model_server_config.proto and model_servers/server_core.cc. `text_files` reads it.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from servingrepo.serving.embedded.source import MonitoredModel
-from servingrepo.serving.embedded.status import OK, Code, Status, from_os_error
+from servingrepo.serving.embedded.status import OK, Code, Status
 from servingrepo.serving.embedded.versions import VersionPolicy
 
 if TYPE_CHECKING:
@@ -27,11 +24,8 @@ __all__ = [
     "check_platforms_kept",
     "from_message",
     "platform_of",
-    "read_file",
     "single_model",
 ]
-
-logger = logging.getLogger(__name__)
 
 UNSPECIFIED, TENSORFLOW = 0, 1
 _SCHEME = re.compile(r"[a-zA-Z][0-9a-zA-Z.]*://")
@@ -76,31 +70,6 @@ def from_message(message: Any) -> ServerConfig:
             return ServerConfig("list", tuple(map(_entry, message.model_config_list.config)))
         case _:
             return ServerConfig("custom")
-
-
-def read_file(path: str) -> ServerConfig | Status:
-    """Read a text-format ModelServerConfig; errors are those of the real server."""
-    # Not at the top: the state machine and its tests need no protobuf.
-    from google.protobuf import text_format
-
-    from servingrepo.protos import model_server_config_pb2
-
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        return from_os_error(error, path)
-    if not data:
-        # The real server maps the file into memory, which an empty one refuses.
-        return Status(Code.INVALID_ARGUMENT, f"{path}; Invalid argument")
-    message = model_server_config_pb2.ModelServerConfig()
-    try:
-        # C++'s tokenizer takes a byte order mark at the start.
-        text_format.Parse(data.decode("utf-8-sig"), message)
-    except (text_format.ParseError, ValueError) as error:
-        # The place of the mistake goes to the log only, as there.
-        logger.error("%s: not a text-format ModelServerConfig: %s", path, error)  # noqa: TRY400
-        return Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
-    return from_message(message)
 
 
 def check_list(models: Sequence[ModelEntry]) -> Status:

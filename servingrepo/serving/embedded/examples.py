@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from servingrepo.serving.embedded.inference import Model
     from servingrepo.serving.embedded.runtime import Tensor
 
-__all__ = ["classify", "multi_inference", "regress"]
+__all__ = ["classify", "multi_inference", "regress", "serialized_examples"]
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
@@ -175,7 +175,7 @@ def _fetches(signature: Any, method: str) -> dict[str, str]:
 def _run(
     model: Model, request_input: Any, feeds: list[str], fetches: list[str]
 ) -> tuple[dict[str, Tensor], int] | Status:
-    serialized = _serialized_examples(request_input)
+    serialized = serialized_examples(request_input)
     if not serialized:
         return _invalid("Input is empty.")
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=serialized)
@@ -189,7 +189,8 @@ def _run(
     return dict(zip(fetches, tensors, strict=True)), len(serialized)
 
 
-def _serialized_examples(request_input: Any) -> list[bytes]:
+def serialized_examples(request_input: Any) -> list[bytes]:
+    """Return the Examples of a request's Input as bytes, each with the context before it."""
     match request_input.WhichOneof("kind"):
         case "example_list":
             return [one.SerializeToString() for one in request_input.example_list.examples]

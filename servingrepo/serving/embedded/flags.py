@@ -58,10 +58,10 @@ _ABSENT = "not done by the embedded server"
 FLAGS: tuple[Flag, ...] = (
     Flag("port", "int32", 8500, "TCP port for gRPC; 0 for none"),
     Flag("grpc_socket_path", "string", "", "also listen on this UNIX socket"),
-    Flag("rest_api_port", "int32", 0, _ABSENT, done=False),
-    Flag("rest_api_num_threads", "int32", 0, _ABSENT, done=False),
-    Flag("rest_api_timeout_in_ms", "int32", 30000, _ABSENT, done=False),
-    Flag("rest_api_enable_cors_support", "bool", False, _ABSENT, done=False),
+    Flag("rest_api_port", "int32", 0, "TCP port for REST; 0 for none"),
+    Flag("rest_api_num_threads", "int32", 0, "REST requests at the same time; 0 for automatic"),
+    Flag("rest_api_timeout_in_ms", "int32", 30000, "time for a REST inference; 0 for no limit"),
+    Flag("rest_api_enable_cors_support", "bool", False, "add CORS headers to REST answers"),
     Flag("enable_batching", "bool", False, _ABSENT, done=False),
     Flag(
         "allow_version_labels_for_unavailable_models",
@@ -99,7 +99,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("tensorflow_inter_op_parallelism", "int64", 0, "ops at the same time; 0 for automatic"),
     Flag("tensorflow_session_config_file", "string", "", _ABSENT, done=False),
     Flag("use_alts_credentials", "bool", False, "refused: there is no ALTS here"),
-    Flag("ssl_config_file", "string", "", "refused: there is no TLS here"),
+    Flag("ssl_config_file", "string", "", "text-format SSLConfig: gRPC with TLS"),
     Flag("platform_config_file", "string", "", _ABSENT, done=False),
     Flag("per_process_gpu_memory_fraction", "float", 0.0, _ABSENT, done=False),
     Flag("saved_model_tags", "string", "serve", "comma-separated; matched as an exact set"),
@@ -108,7 +108,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("enable_model_warmup", "bool", True, "replay assets.extra/tf_serving_warmup_requests"),
     Flag("num_request_iterations_for_warmup", "int32", 0, "times per record; 0 for once"),
     Flag("version", "bool", False, "print the versions and end"),
-    Flag("monitoring_config_file", "string", "", _ABSENT, done=False),
+    Flag(
+        "monitoring_config_file", "string", "", "text-format MonitoringConfig; needs rest_api_port"
+    ),
     Flag("remove_unused_fields_from_bundle_metagraph", "bool", True, "always done here"),
     Flag("prefer_tflite_model", "bool", False, _ABSENT, done=False),
     Flag("num_tflite_pools", "int32", 0, _ABSENT, done=False),
@@ -120,7 +122,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("thread_pool_factory_config_file", "string", "", _ABSENT, done=False),
     Flag("mixed_precision", "string", "", _ABSENT, done=False),
     Flag("skip_initialize_tpu", "bool", False, _ABSENT, done=False),
-    Flag("enable_grpc_healthcheck_service", "bool", False, _ABSENT, done=False),
+    Flag("enable_grpc_healthcheck_service", "bool", False, "answer grpc.health.v1.Health"),
     Flag(
         "enable_serialization_as_tensor_content",
         "bool",

@@ -13,29 +13,31 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-import grpc
-
 from servingrepo import __version__
-from servingrepo.serving.embedded import parent, startup, tensorflow_log
+from servingrepo.serving.embedded import listening, parent, startup, tensorflow_log
 from servingrepo.serving.embedded.capi import TensorFlowRuntime
-from servingrepo.serving.embedded.config import ServerConfig, read_file, single_model
+from servingrepo.serving.embedded.config import ServerConfig, single_model
 from servingrepo.serving.embedded.core import CustomConfigError, ServerCore, Settings
 from servingrepo.serving.embedded.flags import Arguments, parse, usage
 from servingrepo.serving.embedded.harness import Retries
 from servingrepo.serving.embedded.inference import Model, Options
 from servingrepo.serving.embedded.loading import ModelLoader
 from servingrepo.serving.embedded.manager import Manager
-from servingrepo.serving.embedded.services import handlers
+from servingrepo.serving.embedded.metrics import MeasuredRuntime, Metrics
+from servingrepo.serving.embedded.services import Room
 from servingrepo.serving.embedded.states import Event, EventBus, State, Waiter
 from servingrepo.serving.embedded.status import OK, Code, Status
+from servingrepo.serving.embedded.text_files import read_models
 from servingrepo.serving.embedded.warmup import warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from socketserver import BaseServer
+
+    import grpc
 
     from servingrepo.serving.embedded.runtime import Session
     from servingrepo.serving.embedded.source import VersionSource
@@ -50,7 +52,6 @@ FAILED = 255
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 5.0
 STOP_SECONDS = 0.3
-REQUEST_THREADS = 64
 
 
 def run(argv: Sequence[str]) -> int:
@@ -105,6 +106,8 @@ class _Server:
         self._arguments = arguments
         self._log = log
         self._grpc: grpc.Server | None = None
+        self._rest: BaseServer | None = None
+        self._metrics = Metrics()
         self._options = Options(
             check_method_name=arguments.truth("enable_signature_method_name_check"),
             tensor_content=arguments.truth("enable_serialization_as_tensor_content"),
@@ -148,6 +151,8 @@ class _Server:
     def stop(self, number: int, _frame: object) -> NoReturn:
         """Handle a signal: answer nothing new, then end by that very signal, as the real server does."""
         logger.info("stopped by %s", signal.Signals(number).name)
+        if self._rest is not None:
+            self._rest.server_close()
         if self._grpc is not None:
             self._grpc.stop(STOP_SECONDS).wait(2 * STOP_SECONDS)
         sys.stdout.flush()
@@ -156,21 +161,24 @@ class _Server:
         _exit(128 + number)
 
     def _loader(self) -> ModelLoader:
-        runtime = TensorFlowRuntime(startup.session_config(self._arguments))
+        session_config = startup.session_config(self._arguments)
+        runtime = MeasuredRuntime(TensorFlowRuntime(session_config), self._metrics)
         tags = startup.tags(self._arguments)
         if not self._arguments.truth("enable_model_warmup"):
             return ModelLoader(runtime, tags)
         iterations = max(self._arguments.number("num_request_iterations_for_warmup"), 0) or 1
 
         def warm(session: Session, path: str) -> Status:
-            return warm_up(Model(session, self._options), path, iterations=iterations)
+            return warm_up(
+                Model(session, self._options), path, iterations=iterations, metrics=self._metrics
+            )
 
         return ModelLoader(runtime, tags, warm)
 
     def _read_config(self) -> ServerConfig | Status:
         file = self._arguments.text("model_config_file")
         if file:
-            return read_file(file)
+            return read_models(file)
         return single_model(
             self._arguments.text("model_name"), self._arguments.text("model_base_path")
         )
@@ -184,26 +192,22 @@ class _Server:
         return lambda: None
 
     def _listen(self) -> Status:
-        threads = self._arguments.number("grpc_max_threads")
-        server = grpc.server(
-            ThreadPoolExecutor(threads if threads > 0 else REQUEST_THREADS),
-            handlers=handlers(self._core, self._options),
-            options=[
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-                # With SO_REUSEPORT two servers would share the port and each get some of the requests.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        addresses = startup.addresses(self._arguments)
-        for address in addresses:
-            try:
-                server.add_insecure_port(address)
-            except RuntimeError as error:
-                return startup.cannot_listen(address, error)
-        server.start()
-        self._grpc = server
-        logger.info("listening on %s", " and ".join(addresses))
+        room = Room(self._core, self._options, self._metrics)
+        try:
+            opened = listening.open_grpc(self._arguments, room)
+        except listening.SslConfigError as error:
+            logger.critical(
+                "--ssl_config_file cannot be read: %s. TensorFlow Serving aborts here, and so does this server",
+                error,
+            )
+            os.abort()
+        if isinstance(opened, Status):
+            return opened
+        self._grpc = opened
+        rest = listening.open_rest(self._arguments, room)
+        if isinstance(rest, Status):
+            return rest
+        self._rest = rest
         return OK
 
     def _log_event(self, event: Event) -> None:
@@ -234,7 +238,7 @@ def _reload_or_abort(core: ServerCore, config: ServerConfig) -> Status:
 
 
 def _reload_from_file(core: ServerCore, file: str) -> None:
-    config = read_file(file)
+    config = read_models(file)
     if isinstance(config, Status):
         logger.error("the config file is left alone: %s", config.message)
         return

@@ -1,16 +1,19 @@
 """PredictionService and ModelService over gRPC, on top of a ServerCore.
 
-After model_servers/{prediction_service_impl,model_service_impl,get_model_status_impl}.cc and
-servables/tensorflow/get_model_metadata_impl.cc. An error becomes the call's status; no body goes with it.
+After model_servers/{prediction_service_impl,model_service_impl}.cc. An error becomes the call's status;
+no body goes with it.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import grpc
+import msgspec
 
 from servingrepo.protos import (
     classification_pb2,
@@ -23,54 +26,67 @@ from servingrepo.protos import (
     regression_pb2,
 )
 from servingrepo.serving.embedded import config
-from servingrepo.serving.embedded.examples import classify, multi_inference, regress
-from servingrepo.serving.embedded.inference import Model, Options, fill_model_spec, predict
+from servingrepo.serving.embedded.calls import (
+    MISSING_SPEC,
+    fill_status,
+    get_metadata,
+    get_status,
+    infer,
+)
+from servingrepo.serving.embedded.core import ServerCore
+from servingrepo.serving.embedded.examples import (
+    classify,
+    multi_inference,
+    regress,
+    serialized_examples,
+)
+from servingrepo.serving.embedded.inference import Model, Options, predict
+from servingrepo.serving.embedded.metrics import Metrics
 from servingrepo.serving.embedded.status import OK, Code, Status
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from servingrepo.serving.embedded.core import ServerCore
-    from servingrepo.serving.embedded.states import Event
-
-__all__ = ["handlers"]
+__all__ = ["Room", "handlers"]
 
 logger = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 1024
-SIGNATURE_DEF = "signature_def"
-MISSING_SPEC = Status(Code.INVALID_ARGUMENT, "Missing ModelSpec")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 Answer = Any
 """A response message."""
+Left = Callable[[], float | None]
+"""How many seconds the client still waits, if it said so."""
 
 
-def handlers(core: ServerCore, options: Options) -> list[grpc.GenericRpcHandler[Any, Any]]:
+class Room(msgspec.Struct, frozen=True):
+    """What the services answer from."""
+
+    core: ServerCore
+    options: Options
+    metrics: Metrics
+
+
+def handlers(room: Room) -> list[grpc.GenericRpcHandler[Any, Any]]:
     """Return the handlers of both services."""
     prediction = {
-        "Predict": (partial(_infer, core, options, predict), predict_pb2.PredictRequest),
+        "Predict": (partial(_infer, room, "Predict", predict), predict_pb2.PredictRequest),
         "Classify": (
-            partial(_infer, core, options, classify),
+            partial(_infer, room, "Classify", classify),
             classification_pb2.ClassificationRequest,
         ),
-        "Regress": (partial(_infer, core, options, regress), regression_pb2.RegressionRequest),
-        "MultiInference": (
-            partial(_infer_many, core, options),
-            inference_pb2.MultiInferenceRequest,
-        ),
+        "Regress": (partial(_infer, room, "Regress", regress), regression_pb2.RegressionRequest),
+        "MultiInference": (partial(_infer_many, room), inference_pb2.MultiInferenceRequest),
         "GetModelMetadata": (
-            partial(_metadata, core),
+            lambda request, _: get_metadata(room.core, request),
             get_model_metadata_pb2.GetModelMetadataRequest,
         ),
     }
     model = {
         "GetModelStatus": (
-            partial(_model_status, core),
+            lambda request, _: get_status(room.core, request),
             get_model_status_pb2.GetModelStatusRequest,
         ),
         "HandleReloadConfigRequest": (
-            partial(_reload, core),
+            partial(_reload, room),
             model_management_pb2.ReloadConfigRequest,
         ),
     }
@@ -99,11 +115,9 @@ def _serialize(message: Any) -> bytes:
 
 
 def _answer(
-    act: Callable[[Any, grpc.ServicerContext], Answer | Status],
-    request: Any,
-    context: grpc.ServicerContext,
+    act: Callable[[Any, Left], Answer | Status], request: Any, context: grpc.ServicerContext
 ) -> Answer:
-    answer = act(request, context)
+    answer = act(request, context.time_remaining)
     if isinstance(answer, Status):
         _abort(context, answer)
     return answer
@@ -118,101 +132,61 @@ def _abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
 
 
 def _infer(
-    core: ServerCore,
-    options: Options,
-    run: Callable[[Model, Any], Answer | Status],
-    request: Any,
-    context: grpc.ServicerContext,
+    room: Room, name: str, run: Callable[[Model, Any], Answer | Status], request: Any, left: Left
 ) -> Answer | Status:
-    if not request.HasField("model_spec"):
-        return MISSING_SPEC
-    return _with_model(
-        core, options, request.model_spec, lambda model: run(model, request), context
-    )
-
-
-def _infer_many(
-    core: ServerCore, options: Options, request: Any, context: grpc.ServicerContext
-) -> Answer | Status:
-    spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
-    return _with_model(core, options, spec, lambda model: multi_inference(model, request), context)
-
-
-def _with_model(
-    core: ServerCore,
-    options: Options,
-    spec: Any,
-    run: Callable[[Model], Answer | Status],
-    context: grpc.ServicerContext,
-) -> Answer | Status:
-    found = _find(core, spec)
-    if isinstance(found, Status):
-        return found
-    with found as handle:
-        left = context.time_remaining()
-        timeout_ms = 0 if left is None else max(int(left * 1000), 0)
-        return run(Model(handle.servable, options, handle.id.version, timeout_ms))
-
-
-def _find(core: ServerCore, spec: Any) -> Any:
-    choice = spec.WhichOneof("version_choice")
-    return core.find(
-        spec.name,
-        version=spec.version.value if choice == "version" else None,
-        label=spec.version_label if choice == "version_label" else None,
-    )
-
-
-def _metadata(core: ServerCore, request: Any, _: grpc.ServicerContext) -> Answer | Status:
-    if not request.HasField("model_spec"):
-        return MISSING_SPEC
-    if not request.metadata_field:
-        text = "GetModelMetadataRequest must specify at least one metadata_field"
-        return Status(Code.INVALID_ARGUMENT, text)
-    for field in request.metadata_field:
-        if field != SIGNATURE_DEF:
-            return Status(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
-    found = _find(core, request.model_spec)
-    if isinstance(found, Status):
-        return found
-    response = get_model_metadata_pb2.GetModelMetadataResponse()
-    with found as handle:
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        for key, signature in handle.servable.signatures.items():
-            signatures.signature_def[key].CopyFrom(signature)
-        fill_model_spec(
-            response.model_spec, name=handle.id.name, signature=None, version=handle.id.version
+    """Answer Predict, Classify or Regress, and count it."""
+    begun = time.monotonic()
+    model_name = request.model_spec.name
+    if request.HasField("model_spec"):
+        answer = infer(
+            room.core,
+            request.model_spec,
+            lambda model: run(model, request),
+            options=room.options,
+            timeout_ms=_timeout(left),
+            metrics=room.metrics,
+            api=name,
         )
-    response.metadata[SIGNATURE_DEF].Pack(signatures)
-    return response
-
-
-def _model_status(core: ServerCore, request: Any, _: grpc.ServicerContext) -> Answer | Status:
-    if not request.HasField("model_spec"):
-        return MISSING_SPEC
-    name = request.model_spec.name
-    # A label is ignored: only a number narrows the answer.
-    if request.model_spec.WhichOneof("version_choice") == "version":
-        version = request.model_spec.version.value
-        event = core.monitor.version(name, version)
-        events: tuple[Event, ...] = () if event is None else (event,)
-        missing = f"Could not find version {version} of model {name}"
     else:
-        events = core.monitor.versions(name)
-        missing = f"Could not find any versions of model {name}"
-    if not events:
-        return Status(Code.NOT_FOUND, missing)
-    response = get_model_status_pb2.GetModelStatusResponse()
-    for event in events:
-        one = response.model_version_status.add(version=event.id.version, state=int(event.state))
-        _fill_status(one.status, event.health)
-    return response
+        answer = MISSING_SPEC
+    code = answer.code if isinstance(answer, Status) else Code.OK
+    if code is Code.OK:
+        labels = (model_name, name, "GRPC")
+        room.metrics.observe("/tensorflow/serving/request_latency", labels, since=begun)
+    room.metrics.count("/tensorflow/serving/request_count", (model_name, code.name))
+    return answer
 
 
-def _reload(core: ServerCore, request: Any, _: grpc.ServicerContext) -> Answer | Status:
+def _infer_many(room: Room, request: Any, left: Left) -> Answer | Status:
+    spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+    answer = infer(
+        room.core,
+        spec,
+        lambda model: multi_inference(model, request),
+        options=room.options,
+        timeout_ms=_timeout(left),
+        metrics=room.metrics,
+    )
+    if not isinstance(answer, Status):
+        number = len(serialized_examples(request.input))
+        room.metrics.observe("/tensorflow/serving/request_example_counts", (spec.name,), number)
+        room.metrics.count(
+            "/tensorflow/serving/request_example_count_total", (spec.name,), by=number
+        )
+    return answer
+
+
+def _timeout(left: Left) -> int:
+    seconds = left()
+    return 0 if seconds is None else max(int(seconds * 1000), 0)
+
+
+def _reload(room: Room, request: Any, _: Left) -> Answer | Status:
+    names = sorted(set(request.metric_names))
+    before = [room.metrics.first_value(name) for name in names]
     wanted = config.from_message(request.config)
     if wanted.kind == "list":
-        outcome = core.reload(wanted)
+        outcome = room.core.reload(wanted)
     else:
         outcome = Status(
             Code.INVALID_ARGUMENT,
@@ -223,14 +197,8 @@ def _reload(core: ServerCore, request: Any, _: grpc.ServicerContext) -> Answer |
         logger.error("reload refused or failed: %s", outcome)
         return outcome
     response = model_management_pb2.ReloadConfigResponse()
-    _fill_status(response.status, OK)
-    for name in sorted(set(request.metric_names)):
-        # There are no metrics here; a metric that the real server does not know counts 0 as well.
-        response.metric.add(name=name, int64_value_increase=0)
+    fill_status(response.status, OK)
+    for name, old in zip(names, before, strict=True):
+        increase = room.metrics.first_value(name) - old
+        response.metric.add(name=name, int64_value_increase=increase)
     return response
-
-
-def _fill_status(message: Any, status: Status) -> None:
-    message.SetInParent()
-    message.error_code = int(status.code)
-    message.error_message = status.message.encode(errors="replace").decode()

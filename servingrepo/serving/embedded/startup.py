@@ -36,6 +36,9 @@ def check(arguments: Arguments) -> Status:
         "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.": (
             not addresses(arguments)
         ),
+        "Either use_alts_credentials must be false or ssl_config_file must be empty.": (
+            arguments.truth("use_alts_credentials") and bool(arguments.text("ssl_config_file"))
+        ),
         "Both server_options.model_base_path and server_options.model_config_file are empty!": (
             not base_path and not config_file
         ),
@@ -53,9 +56,9 @@ def check(arguments: Arguments) -> Status:
     for text, applies in wrong.items():
         if applies:
             return Status(Code.INVALID_ARGUMENT, text)
-    if arguments.truth("use_alts_credentials") or arguments.text("ssl_config_file"):
+    if arguments.truth("use_alts_credentials"):
         # To serve in the clear what was asked to be encrypted would not be compatible but dangerous.
-        text = "the embedded server has neither TLS nor ALTS: it serves in the clear"
+        text = "the embedded server has no ALTS: it would serve in the clear"
         return Status(Code.UNIMPLEMENTED, text)
     return _check_port(arguments)
 

@@ -7,6 +7,7 @@ record_reader.cc. A record that fails fails the load; what the records say about
 from __future__ import annotations
 
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.serving.embedded.inference import Model
+    from servingrepo.serving.embedded.metrics import Metrics
 
 __all__ = ["warm_up"]
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
+ADVICE = ". Please verify your warmup data is in TFRecord format."
+LATENCY = "/tensorflow/serving/model_warmup_latency"
 HEADER, FOOTER = 12, 4
 # The oneof members of PredictionLog that the server answers; 6 and 7 exist but are refused.
 _LOGS: dict[str, Any] = {
@@ -38,8 +42,9 @@ _LOGS: dict[str, Any] = {
 }
 
 
-def warm_up(model: Model, version_path: str, *, iterations: int) -> Status:
+def warm_up(model: Model, version_path: str, *, iterations: int, metrics: Metrics) -> Status:
     """Run every record of the version's warm-up file `iterations` times; no file is fine."""
+    begun = time.monotonic()
     path = join_path(version_path, FILE)
     if not exists(path):
         return OK
@@ -48,13 +53,19 @@ def warm_up(model: Model, version_path: str, *, iterations: int) -> Status:
     except OSError as error:
         return from_os_error(error, path)
     for number, record in enumerate(_records(data), start=1):
-        outcome = record if isinstance(record, Status) else _replay(model, record, path, iterations)
+        if isinstance(record, Status):
+            # Counted without the advice that is added to it; a request that fails is not counted at all.
+            read = Status(record.code, record.message.removesuffix(ADVICE))
+            metrics.observe(LATENCY, (version_path, str(read)), since=begun)
+            return record
+        outcome = _replay(model, record, path, iterations)
         # The record that is one too many is run, and only then refused.
         if outcome.ok and number > MAX_RECORDS:
             text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
             outcome = Status(Code.INVALID_ARGUMENT, text)
         if not outcome.ok:
             return outcome
+    metrics.observe(LATENCY, (version_path, "OK"), since=begun)
     return OK
 
 
@@ -109,4 +120,4 @@ def _records(data: bytes) -> Iterator[bytes | Status]:
 
 
 def _damaged(text: str) -> Status:
-    return Status(Code.DATA_LOSS, f"{text}. Please verify your warmup data is in TFRecord format.")
+    return Status(Code.DATA_LOSS, text + ADVICE)

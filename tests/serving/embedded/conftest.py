@@ -15,9 +15,10 @@ from servingrepo.serving.embedded.loading import ModelLoader
 from servingrepo.serving.embedded.manager import Manager
 from servingrepo.serving.embedded.states import Event, EventBus, Waiter
 from servingrepo.serving.embedded.status import Code, Status
+from tests.serving.embedded.server_process import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from servingrepo.serving.embedded.source import VersionSource
     from servingrepo.serving.embedded.versions import VersionPolicy
@@ -181,3 +182,18 @@ def make_bench(tmp_path: Path) -> Callable[..., Bench]:
 @pytest.fixture
 def hangs() -> type[HangsError]:
     return HangsError
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    started: list[Server] = []
+
+    def start(*models: str, flags: tuple[str, ...] = (), rest: bool = False) -> Server:
+        started.append(Server(tmp_path, *models, flags=flags, rest=rest))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait()

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.serving.embedded.config import ModelEntry, ServerConfig, read_file
+from servingrepo.serving.embedded.config import ModelEntry, ServerConfig
 from servingrepo.serving.embedded.status import Code, Status
+from servingrepo.serving.embedded.text_files import read_models
 from servingrepo.serving.embedded.versions import VersionPolicy
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ model_config_list: <
 def read(tmp_path: Path, text: str) -> ServerConfig | Status:
     file = tmp_path / "models.config"
     file.write_text(text)
-    return read_file(str(file))
+    return read_models(str(file))
 
 
-def test_read_file_takes_everything_that_text_format_allows(tmp_path: Path) -> None:
+def test_read_models_takes_everything_that_text_format_allows(tmp_path: Path) -> None:
     entry = ModelEntry(
         name="m",
         base_path="/models/m",
@@ -50,7 +51,7 @@ def test_read_file_takes_everything_that_text_format_allows(tmp_path: Path) -> N
         ("model_version_policy { specific {} }", VersionPolicy("specific")),
     ],
 )
-def test_read_file_policies(tmp_path: Path, text: str, policy: VersionPolicy) -> None:
+def test_read_models_policies(tmp_path: Path, text: str, policy: VersionPolicy) -> None:
     config = read(tmp_path, f'model_config_list {{ config {{ name: "m" {text} }} }}')
     assert isinstance(config, ServerConfig)
     assert config.models[0].policy == policy
@@ -64,7 +65,7 @@ def test_read_file_policies(tmp_path: Path, text: str, policy: VersionPolicy) ->
         ("custom_model_config {}", "custom"),
     ],
 )
-def test_read_file_kinds(tmp_path: Path, text: str, kind: str) -> None:
+def test_read_models_kinds(tmp_path: Path, text: str, kind: str) -> None:
     config = read(tmp_path, text)
     assert isinstance(config, ServerConfig)
     assert config.kind == kind
@@ -80,13 +81,13 @@ def test_read_file_kinds(tmp_path: Path, text: str, kind: str) -> None:
         "model_config_list {",
     ],
 )
-def test_read_file_that_does_not_parse(tmp_path: Path, text: str) -> None:
+def test_read_models_that_does_not_parse(tmp_path: Path, text: str) -> None:
     path = tmp_path / "models.config"
     assert read(tmp_path, text) == Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
 
 
-def test_read_file_missing_and_empty(tmp_path: Path) -> None:
+def test_read_models_missing_and_empty(tmp_path: Path) -> None:
     path = tmp_path / "models.config"
     missing = Status(Code.NOT_FOUND, f"{path}; No such file or directory")
-    assert read_file(str(path)) == missing
+    assert read_models(str(path)) == missing
     assert read(tmp_path, "") == Status(Code.INVALID_ARGUMENT, f"{path}; Invalid argument")

@@ -10,119 +10,30 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
 from servingrepo.errors import RequestRefused
-from servingrepo.protos import model_server_config_pb2, predict_pb2, types_pb2
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.states import Endpoint
+from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.testing.exports import write_export
+from tests.serving.embedded.server_process import (
+    MODULE,
+    READY,
+    STEP,
+    Server,
+    config_of,
+    eventually,
+    free_port,
+    is_open,
+    predict,
+    publish,
+    states,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-MODULE = [sys.executable, "-m", "servingrepo.serving.embedded"]
-READY, STEP = 60.0, 10.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
-
-
-def eventually(condition: Callable[[], Any], seconds: float = STEP) -> None:
-    deadline = Deadline.after(seconds)
-    while not condition():
-        assert not deadline.passed
-        deadline.pause(0.02)
-
-
-def config_of(base: Path, *models: str) -> Any:
-    config = model_server_config_pb2.ModelServerConfig()
-    config.model_config_list.SetInParent()
-    for name in models:
-        config.model_config_list.config.add(
-            name=name, base_path=str(base / name), model_platform="tensorflow"
-        )
-    return config
-
-
-class Server:
-    """A server process of the test, with its output in files."""
-
-    def __init__(self, base: Path, *models: str, flags: tuple[str, ...] = ()) -> None:
-        self.base = base
-        self.port = free_port()
-        self.config = base / "models.config"
-        self.config.write_text(str(config_of(base, *models)))
-        self.out, self.err = base / "stdout", base / "stderr"
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [
-                    *MODULE,
-                    f"--port={self.port}",
-                    f"--model_config_file={self.config}",
-                    "--max_num_load_retries=0",
-                    *flags,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-            )
-
-    def wait_until_ready(self) -> None:
-        eventually(lambda: self.process.poll() is not None or is_open(self.port), READY)
-        assert self.process.poll() is None, self.err.read_text()
-
-    def client(self) -> ServingClient:
-        return ServingClient(Endpoint("127.0.0.1", self.port))
-
-    def wait_for(self, *lines: str) -> None:
-        eventually(lambda: all(line in self.err.read_text() for line in lines), READY)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    started: list[Server] = []
-
-    def start(*models: str, flags: tuple[str, ...] = ()) -> Server:
-        started.append(Server(tmp_path, *models, flags=flags))
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.process.wait()
-
-
-def predict(client: ServingClient, model: str, x: float) -> tuple[float, int]:
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = model
-    request.inputs["x"].dtype = types_pb2.DT_FLOAT
-    request.inputs["x"].tensor_shape.dim.add(size=1)
-    request.inputs["x"].float_val.append(x)
-    response = client.predict(request, timeout=STEP)
-    return response.outputs["y"].float_val[0], response.model_spec.version.value
-
-
-def states(client: ServingClient, model: str) -> dict[int, str]:
-    return {one.version: one.state for one in client.status(model, timeout=STEP)}
-
-
-def publish(base: Path, version: str, **options: Any) -> None:
-    staging = write_export(base / ".staging", **options)
-    (base / version).parent.mkdir(exist_ok=True)
-    staging.rename(base / version)
+    from collections.abc import Callable
 
 
 @pytest.mark.tf
@@ -189,31 +100,6 @@ def test_server_whose_only_model_is_broken_ends_with_255_and_shows_tensorflows_l
         "supplied tags: { serve }."
     )
     assert "  tensorflow: " in server.err.read_text()
-
-
-@pytest.mark.tf
-def test_server_answers_classify_and_regress(
-    serve: Callable[..., Server], tmp_path: Path, conformance: Path
-) -> None:
-    """Scenarios of the recorded conversations that need no waiting; `run.py` plays the others."""
-    names = ["classify", "regress", "multi_inference", "metadata", "predict_types", "warmup"]
-    scenarios = [str(conformance / "scenarios" / f"{name}.json") for name in names]
-    played = subprocess.run(
-        [
-            sys.executable,
-            str(conformance / "run.py"),
-            "--server",
-            " ".join([*MODULE, "--port={port}", "--model_config_file={config}"]),
-            "--corpus",
-            str(conformance / "corpus"),
-            "--quiet",
-            *scenarios,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert played.stdout.endswith(f"{len(names)} passed, 0 failed\n"), played.stdout
 
 
 @pytest.mark.tf
@@ -330,9 +216,14 @@ def test_two_servers_cannot_share_a_port(serve: Callable[..., Server], tmp_path:
             "Failed to start server. Error: NOT_FOUND: /nope; No such file or directory\n",
         ),
         (
-            ["--model_config_file=/nope", "--ssl_config_file=/x"],
+            ["--model_config_file=/nope", "--use_alts_credentials"],
             255,
-            "Failed to start server. Error: UNIMPLEMENTED: the embedded server has neither TLS",
+            "Failed to start server. Error: UNIMPLEMENTED: the embedded server has no ALTS",
+        ),
+        (
+            ["--model_config_file=/nope", "--use_alts_credentials", "--ssl_config_file=/x"],
+            255,
+            "Failed to start server. Error: INVALID_ARGUMENT: Either use_alts_credentials must be",
         ),
         (
             ["--model_config_file=/nope", "--batching_parameters_file=/x"],
@@ -367,10 +258,10 @@ def test_custom_config_aborts(tmp_path: Path) -> None:
 
 
 def test_flags_that_are_not_done_are_warned_of_once_each(serve: Callable[..., Server]) -> None:
-    server = serve(flags=("--rest_api_port=8501", "--enable_batching", "--enable_profiler=true"))
+    server = serve(flags=("--prefer_tflite_model", "--enable_batching", "--enable_profiler=true"))
     server.wait_until_ready()
     log = server.err.read_text()
-    assert log.count("--rest_api_port is ignored") == 1
+    assert log.count("--prefer_tflite_model is ignored") == 1
     assert log.count("--enable_batching is ignored") == 1
     assert "enable_profiler" not in log
 

@@ -8,6 +8,7 @@ import pytest
 from servingrepo.protos import meta_graph_pb2, prediction_log_pb2
 from servingrepo.serving.embedded.crc32c import masked_crc32c
 from servingrepo.serving.embedded.inference import Model, Options
+from servingrepo.serving.embedded.metrics import Metrics
 from servingrepo.serving.embedded.status import OK, Code, Status
 from servingrepo.serving.embedded.warmup import FILE, warm_up
 
@@ -58,7 +59,8 @@ def run(
     file.parent.mkdir()
     file.write_bytes(data)
     session = FakeSession(good=good)
-    return warm_up(Model(session, Options()), str(tmp_path), iterations=iterations), session.ran
+    model = Model(session, Options())
+    return warm_up(model, str(tmp_path), iterations=iterations, metrics=Metrics()), session.ran
 
 
 def test_crc32c_of_the_standard_check_value() -> None:
@@ -68,7 +70,8 @@ def test_crc32c_of_the_standard_check_value() -> None:
 
 
 def test_no_file_is_fine(tmp_path: Path) -> None:
-    assert warm_up(Model(FakeSession(good=True), Options()), str(tmp_path), iterations=1) == OK
+    model = Model(FakeSession(good=True), Options())
+    assert warm_up(model, str(tmp_path), iterations=1, metrics=Metrics()) == OK
 
 
 @pytest.mark.parametrize("data", [b"", b"short"])

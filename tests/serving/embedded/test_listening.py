@@ -1,0 +1,450 @@
+"""REST, metrics, health and TLS of the real thing: a child process, real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf import text_encoding
+
+from servingrepo.errors import EndpointUnreachable, RequestRefused, SettingsError
+from servingrepo.protos import model_management_pb2, service_modules
+from servingrepo.serving.client import Security, ServingClient
+from servingrepo.serving.states import Endpoint
+from tests.serving.embedded.server_process import (
+    READY,
+    STEP,
+    Server,
+    config_of,
+    is_open,
+    predict,
+    publish,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def rest(
+    server: Server, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, Any]:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=STEP)) as line:
+        data = json.dumps(body) if isinstance(body, dict) else body
+        line.request(method, path, data, headers, encode_chunked="Transfer-Encoding" in headers)
+        reply = line.getresponse()
+        text = reply.read()
+        if reply.getheader("Content-Type") == "application/json" and text:
+            return reply.status, json.loads(text)
+        return reply.status, text.decode()
+
+
+def converse(server: Server, *pieces: bytes) -> bytes:
+    """Send bytes as they are; return all that comes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=STEP) as line:
+        received = b""
+        for piece in pieces:
+            line.sendall(piece)
+        while data := line.recv(65_536):
+            received += data
+        return received
+
+
+@pytest.mark.tf
+def test_rest_predicts_and_metrics_count(serve: Callable[..., Server], tmp_path: Path) -> None:
+    publish(tmp_path, "m/1", slope=0.5, offset=2)
+    (tmp_path / "monitoring").write_text("prometheus_config { enable: true }")
+    server = serve("m", flags=(f"--monitoring_config_file={tmp_path / 'monitoring'}",), rest=True)
+    server.wait_until_ready()
+    server.wait_for(f"Exporting HTTP/REST API at:127.0.0.1:{server.rest_port} ...")
+
+    body = {"instances": [4.0]}
+    assert rest(server, "POST", "/v1/models/m:predict", body) == (200, {"predictions": [4.0]})
+    chunks = (one for one in (b'{"inp', b'uts": [4]}'))
+    chunked = {"Transfer-Encoding": "chunked"}
+    assert rest(server, "POST", "/v1/models/m:predict", chunks, **chunked)[1] == {"outputs": [4.0]}
+    packed = gzip.compress(b'{"inputs": [4]}')
+    zipped = {"Content-Encoding": "gzip"}
+    assert rest(server, "POST", "/v1/models/m:predict", packed, **zipped)[1] == {"outputs": [4.0]}
+    assert rest(server, "POST", "/v1/models/m:predict", b"no gzip", **zipped)[0] == 400
+    _, metadata = rest(server, "GET", "/v1/models/m/metadata")
+    assert metadata["model_spec"] == {"name": "m", "signature_name": "", "version": "1"}
+    with server.client() as client:
+        assert predict(client, "m", 4) == (4, 1)
+        with pytest.raises(RequestRefused):
+            predict(client, "n", 4)
+
+    code, page = rest(server, "GET", "/monitoring/prometheus/metrics")
+    assert code == 200
+    path = tmp_path / "m" / "1"
+    for line in (
+        "# TYPE :tensorflow:serving:request_count counter",
+        ':tensorflow:serving:request_count{model_name="m",status="OK"} 5',
+        ':tensorflow:serving:request_count{model_name="m",status="INVALID_ARGUMENT"} 1',
+        ':tensorflow:serving:request_count{model_name="n",status="NOT_FOUND"} 1',
+        ':tensorflow:serving:request_latency_count{model_name="m",API="Predict",entrypoint="GRPC"} 1',
+        ':tensorflow:serving:request_latency_count{model_name="m",API="predict",entrypoint="REST"} 3',
+        ':tensorflow:serving:runtime_latency_count{model_name="m",API="Predict",runtime="TF1"} 4',
+        f':tensorflow:cc:saved_model:load_attempt_count{{model_path="{path}",status="success"}} 1',
+    ):
+        assert line in page.splitlines()
+    micros = re.search(r':load_latency\{model_path="[^"]+"\} (\d+)', page)
+    assert micros is not None
+    assert 0 < int(micros[1]) < 60_000_000
+
+
+@pytest.mark.tf
+def test_reload_tells_by_how_much_a_metric_grew(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    publish(tmp_path, "m/1")
+    server = serve()
+    server.wait_until_ready()
+    request = model_management_pb2.ReloadConfigRequest(config=config_of(tmp_path, "m"))
+    names = ["/tensorflow/cc/saved_model/load_attempt_count", "/nope"]
+    request.metric_names.extend(names)
+    _, model = service_modules()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        reply = model.ModelServiceStub(channel).HandleReloadConfigRequest(request, timeout=STEP)
+    assert {one.name: one.int64_value_increase for one in reply.metric} == {
+        names[0]: 1,
+        names[1]: 0,
+    }
+
+
+def test_http_1_0_clients_are_answered_and_let_go(serve: Callable[..., Server]) -> None:
+    """As a health check in bash does: one line, no headers, and reading until the end."""
+    server = serve(rest=True)
+    server.wait_until_ready()
+    reply = converse(server, b"GET /v1/models/m HTTP/1.0\r\n\r\n")
+    assert b" 404 " in reply.splitlines()[0]
+    assert reply.endswith(b'{\n    "error": "Could not find any versions of model m"\n}')
+
+
+def test_connections_are_kept_open_for_the_next_request(serve: Callable[..., Server]) -> None:
+    server = serve(rest=True)
+    server.wait_until_ready()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=STEP)) as line:
+        begun = time.monotonic()
+        sockets = set()
+        for _ in range(20):
+            line.request("POST", "/v1/models/m:predict", b"{}")
+            line.getresponse().read()
+            assert line.sock is not None
+            sockets.add(line.sock.fileno())
+        assert len(sockets) == 1
+        # Answers in two packets would wait 40 ms each for the client's acknowledgement.
+        assert time.monotonic() - begun < 0.6
+
+
+def test_large_bodies_are_asked_for(serve: Callable[..., Server]) -> None:
+    server = serve(rest=True)
+    server.wait_until_ready()
+    head = (
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=STEP) as line:
+        line.sendall(head)
+        assert line.recv(1024).startswith(b"HTTP/1.1 100")
+        line.sendall(b"{}")
+        assert line.recv(1024).startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        b"GET /v1/models/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"nonsense\r\n\r\n",
+    ],
+)
+def test_broken_requests_are_400_and_the_server_lives(
+    serve: Callable[..., Server], request_text: bytes
+) -> None:
+    server = serve(rest=True)
+    server.wait_until_ready()
+    assert b"400" in converse(server, request_text)
+    assert rest(server, "GET", "/v1/models/m")[0] == 404
+    assert "bug" not in server.err.read_text()
+
+
+def test_rest_on_the_port_of_grpc_is_left_out(serve: Callable[..., Server], tmp_path: Path) -> None:
+    server = Server(tmp_path, flags=())
+    server.process.kill()
+    server.process.wait()
+    server = serve(flags=(f"--rest_api_port={server.port}", f"--port={server.port}"))
+    server.wait_for("server_options.http_port cannot be same as grpc_port", "listening on")
+    assert server.process.poll() is None
+
+
+def test_rest_port_in_use_is_logged_and_grpc_goes_on(serve: Callable[..., Server]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        server = serve(flags=(f"--rest_api_port={port}",))
+        server.wait_until_ready()
+        server.wait_for(f"Failed to start HTTP Server at 127.0.0.1:{port}")
+        with server.client() as client:
+            assert client.status("m", timeout=STEP) == ()
+
+
+def test_monitoring_config_that_cannot_be_read_ends_the_server(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(flags=("--monitoring_config_file=/nope",), rest=True)
+    assert server.process.wait(READY) == 255
+    assert server.out.read_text().endswith(
+        "Failed to start server. Error: NOT_FOUND: /nope; No such file or directory\n"
+    )
+
+
+def test_metrics_are_off_without_a_config_and_at_the_path_that_it_names(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    file = tmp_path / "monitoring"
+    file.write_text('prometheus_config { enable: true path: "/m" }')
+    server = serve(flags=(f"--monitoring_config_file={file}",), rest=True)
+    server.wait_until_ready()
+    assert rest(server, "GET", "/m") == (200, "\n")
+    assert rest(server, "GET", "/monitoring/prometheus/metrics")[0] == 404
+
+
+@pytest.mark.parametrize("text", ["prometheus_config {}", 'prometheus_config { path: "/m" }'])
+def test_metrics_are_off_unless_enabled(
+    serve: Callable[..., Server], tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "monitoring"
+    file.write_text(text)
+    server = serve(flags=(f"--monitoring_config_file={file}",), rest=True)
+    server.wait_until_ready()
+    assert rest(server, "GET", "/m")[0] == 404
+    assert rest(server, "GET", "/monitoring/prometheus/metrics")[0] == 404
+
+
+@pytest.mark.tf
+def test_tags_choose_the_meta_graph(serve: Callable[..., Server], tmp_path: Path) -> None:
+    publish(tmp_path, "m/1", tags=["serve", "gpu"])
+    server = serve("m", flags=("--saved_model_tags=gpu,serve",), rest=True)
+    server.wait_until_ready()
+    assert rest(server, "POST", "/v1/models/m:predict", {"inputs": [4]}) == (200, {"outputs": [4]})
+
+
+@pytest.mark.tf
+def test_tensor_content_is_for_grpc_only(serve: Callable[..., Server], tmp_path: Path) -> None:
+    publish(tmp_path, "m/1")
+    server = serve("m", flags=("--enable_serialization_as_tensor_content",), rest=True)
+    server.wait_until_ready()
+    assert rest(server, "POST", "/v1/models/m:predict", {"inputs": [4]}) == (200, {"outputs": [4]})
+
+
+@pytest.mark.tf
+def test_rest_inference_ends_after_its_timeout(
+    serve: Callable[..., Server], tmp_path: Path, conformance: Path
+) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "1").symlink_to(conformance / "corpus" / "slow")
+    server = serve("s", flags=("--rest_api_timeout_in_ms=300",), rest=True)
+    server.wait_until_ready()
+    begun = time.monotonic()
+    code, _ = rest(server, "POST", "/v1/models/s:predict", {"inputs": {"seconds": 20.0}})
+    assert code == 504
+    assert time.monotonic() - begun < 5
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(5) == -signal.SIGTERM
+
+
+class TestHealth:
+    def check(self, server: Server, request: bytes) -> bytes | str:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            try:
+                answer: bytes = channel.unary_unary("/grpc.health.v1.Health/Check", None, None)(
+                    request, timeout=STEP
+                )
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return answer
+
+    def test_health_is_serving_for_the_three_names(self, serve: Callable[..., Server]) -> None:
+        server = serve(flags=("--enable_grpc_healthcheck_service",))
+        server.wait_until_ready()
+        for name in (b"", b"ModelService", b"PredictionService"):
+            request = b"\x0a" + bytes([len(name)]) + name
+            assert self.check(server, request) == b"\x08\x01"
+        assert self.check(server, b"") == b"\x08\x01"
+        name = b"tensorflow.serving.ModelService"
+        assert self.check(server, b"\x0a" + bytes([len(name)]) + name) == "NOT_FOUND"
+        assert self.check(server, b"\x0a\x05x") == "INVALID_ARGUMENT"
+
+    def test_watch_stays_open(self, serve: Callable[..., Server]) -> None:
+        server = serve(flags=("--enable_grpc_healthcheck_service",))
+        server.wait_until_ready()
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch", None, None)
+            assert next(watch(b"", timeout=STEP)) == b"\x08\x01"
+            unknown = watch(b"\x0a\x01x", timeout=0.5)
+            assert next(unknown) == b"\x08\x03"
+            with pytest.raises(grpc.RpcError) as ended:
+                next(unknown)
+            assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def test_health_is_absent_without_the_flag(self, serve: Callable[..., Server]) -> None:
+        server = serve()
+        server.wait_until_ready()
+        assert self.check(server, b"") == "UNIMPLEMENTED"
+
+
+class Authority:
+    """A certificate authority of the test and what it signed, made by openssl."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
+        ca = "req -x509 -nodes -subj /CN=ca -days 1 -keyout ca.key -out ca.crt"
+        self._openssl(*ca.split(), "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+        self.sign("server", "subjectAltName=IP:127.0.0.1")
+        self.sign("client", "subjectAltName=DNS:client")
+
+    def sign(self, name: str, extension: str) -> None:
+        request = f"req -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split()
+        self._openssl(*request, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+        (self.folder / "extension").write_text(extension)
+        signing = (
+            f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 "
+            f"-out {name}.crt -extfile extension"
+        )
+        self._openssl(*signing.split())
+
+    def ssl_config(self, *, verify: bool) -> Path:
+        fields = {"server_key": "server.key", "server_cert": "server.crt"}
+        if verify:
+            fields["custom_ca"] = "ca.crt"
+        lines = [
+            f'{field}: "{text_encoding.CEscape((self.folder / file).read_bytes(), False)}"'
+            for field, file in fields.items()
+        ]
+        path = self.folder / "ssl.config"
+        path.write_text("\n".join([*lines, f"client_verify: {str(verify).lower()}"]))
+        return path
+
+    def security(self, *, certificate: bool = False, **more: Any) -> Security:
+        return Security.read(
+            ca=self.folder / "ca.crt",
+            certificate=self.folder / "client.crt" if certificate else None,
+            key=self.folder / "client.key" if certificate else None,
+            **more,
+        )
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "ca")
+
+
+class TestTls:
+    def test_tls_is_spoken_and_nothing_else(
+        self, serve: Callable[..., Server], authority: Authority
+    ) -> None:
+        server = serve(
+            flags=(f"--ssl_config_file={authority.ssl_config(verify=False)}",), rest=True
+        )
+        server.wait_until_ready()
+        server.wait_for("TLS is for gRPC only")
+        with server.client(authority.security(headers=[("X-Token", "secret")])) as client:
+            assert client.status("m", timeout=STEP) == ()
+        for security in (None, Security(tls=True)):
+            with server.client(security) as client, pytest.raises(EndpointUnreachable):
+                client.status("m", timeout=STEP)
+        assert rest(server, "GET", "/v1/models/m")[0] == 404
+
+    def test_clients_must_show_a_certificate_if_the_server_says_so(
+        self, serve: Callable[..., Server], authority: Authority
+    ) -> None:
+        server = serve(flags=(f"--ssl_config_file={authority.ssl_config(verify=True)}",))
+        server.wait_until_ready()
+        with server.client(authority.security(certificate=True)) as client:
+            assert client.status("m", timeout=STEP) == ()
+        with server.client(authority.security()) as client, pytest.raises(EndpointUnreachable):
+            client.status("m", timeout=STEP)
+
+    def test_settings_that_cannot_be_read_abort(self, serve: Callable[..., Server]) -> None:
+        server = serve(flags=("--ssl_config_file=/nope",))
+        assert server.process.wait(READY) == -signal.SIGABRT
+        assert "--ssl_config_file cannot be read: NOT_FOUND: /nope" in server.err.read_text()
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ('server_key: "x" server_cert: "y"', "Failed to BuildAndStart gRPC server"),
+            ('server_key: "x" server_cert: "y" client_verify: true', "without a custom_ca"),
+        ],
+    )
+    def test_settings_that_make_no_sense_end_the_server(
+        self, serve: Callable[..., Server], tmp_path: Path, text: str, expected: str
+    ) -> None:
+        (tmp_path / "ssl").write_text(text)
+        server = serve(flags=(f"--ssl_config_file={tmp_path / 'ssl'}",))
+        assert server.process.wait(READY) == 255
+        assert expected in server.out.read_text()
+        assert not is_open(server.port)
+
+
+class TestSecurity:
+    def test_headers_arrive(self) -> None:
+        seen: list[tuple[str, str]] = []
+
+        class Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+            def service(self, call: Any) -> None:
+                seen.extend((str(one.key), str(one.value)) for one in call.invocation_metadata)
+
+        server = grpc.server(ThreadPoolExecutor(1), handlers=[Handler()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        security = Security(headers=(("x-token", "secret"),))
+        with (
+            ServingClient(Endpoint("127.0.0.1", port), security) as client,
+            pytest.raises(RequestRefused),
+        ):
+            client.status("m", timeout=STEP)
+        server.stop(None).wait()
+        assert ("x-token", "secret") in seen
+
+    def test_half_a_pair_is_refused(self) -> None:
+        with pytest.raises(SettingsError, match="go together"):
+            Security(certificate=b"x")
+
+    @pytest.mark.parametrize(
+        "header", [("", "x"), ("A", "x"), ("a b", "x"), ("a-bin", "x"), ("grpc-x", "x"), ("a", "ü")]
+    )
+    def test_headers_that_grpc_cannot_send_are_refused_without_their_values(
+        self, header: tuple[str, str]
+    ) -> None:
+        with pytest.raises(SettingsError) as refused:
+            Security(headers=(header, ("fine", "secret")))
+        assert refused.value.problems == (repr(header[0]),)
+
+    def test_secrets_are_not_shown(self, authority: Authority) -> None:
+        security = authority.security(certificate=True, headers=[("a", "secret")])
+        assert repr(security) == "Security(uses_tls=True)"
+
+    def test_files_that_are_no_pem_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(SettingsError, match=r"cannot read .*nope"):
+            Security.read(ca=tmp_path / "nope")
+        (tmp_path / "der").write_bytes(b"\x30\x82")
+        with pytest.raises(SettingsError, match="not a PEM file"):
+            Security.read(ca=tmp_path / "der")
