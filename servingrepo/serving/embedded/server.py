@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     if arguments.truth("version"):
         sys.stdout.write(
             f"TensorFlow ModelServer: servingrepo {__version__} (embedded, after 2.19.1)\n"
-            f"TensorFlow Library: {importlib.metadata.version('tensorflow')}\n"
+            f"TensorFlow Library: {_tensorflow_version()}\n"
         )
         return 0
     if arguments.rest:
@@ -75,6 +75,13 @@ def run(argv: Sequence[str]) -> int:
     sys.stdout.write(f"Failed to start server. Error: {started}\n")
     # Threads of TensorFlow and ours may be busy; nothing may wait for them.
     return _exit(FAILED)
+
+
+def _tensorflow_version() -> str:
+    try:
+        return importlib.metadata.version("tensorflow")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _start(arguments: Arguments) -> Status:
