@@ -48,6 +48,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/promote.py
+	$(BIN)/python benchmarks/smoke.py
 
 .PHONY: clean
 clean: ## Remove what make made

@@ -194,7 +194,12 @@ class Bar:
     def __init__(self, app: App, label: str, total: int) -> None:
         shown = not app.json and not app.quiet and sys.stderr.isatty() and total > 0
         self._bar = (
-            click.progressbar(length=total, label=printable(label), file=sys.stderr)
+            click.progressbar(
+                length=total,
+                update_min_steps=max(1, total // 200),
+                label=printable(label),
+                file=sys.stderr,
+            )
             if shown
             else None
         )

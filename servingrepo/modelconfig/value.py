@@ -110,7 +110,8 @@ def models(config: ModelConfig) -> tuple[Entry, ...]:
 
 def entry(config: ModelConfig, name: str) -> Entry | None:
     """Return the model's entry, None if the config has none (the first, should there be several)."""
-    return next((found for found in models(config) if found.name == name), None)
+    listed = config.proto.model_config_list.config
+    return next((_entry(model) for model in listed if model.name == name), None)
 
 
 def diff(old_text: str, new_text: str, *, old: str = "old", new: str = "new") -> str:

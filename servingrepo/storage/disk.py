@@ -6,10 +6,8 @@ directory, and a rename is atomic for whoever looks. Nothing here decides what t
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import shutil
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -168,6 +166,8 @@ class Disk(msgspec.Struct, frozen=True):
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and all below it, if it is there; a link is removed, not followed."""
+        from shutil import rmtree  # 3 ms that most commands have no use for
+
         self.step("remove-tree.before", path)
         with storage_errors("remove", path):
             try:
@@ -175,7 +175,7 @@ class Disk(msgspec.Struct, frozen=True):
             except FileNotFoundError:
                 return
             if stat.S_ISDIR(mode):
-                shutil.rmtree(path)
+                rmtree(path)
             else:
                 path.unlink()
 
@@ -206,6 +206,8 @@ def rename_without_replacing(source: Path, target: Path) -> None:
     File systems that cannot do this atomically (EINVAL from renameat2) get a look before the rename; the
     caller holds the repository's lock, so only somebody outside servingrepo could come between.
     """
+    import ctypes  # as rmtree above
+
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.renameat2(
         _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CHUNK = 128 << 10
 """Bytes read at a time, as cp does: they stay in a core's cache from reading to hashing and writing.
 
-Measured: a gigabyte takes two to four times as long in chunks of 4 MiB, and more where blake3 shares them
-among threads, which then wait for each other at every chunk (docs/benchmarks.md).
+Larger ones cost more processor time, and blake3's own threads wait for each other at every chunk: measured
+in docs/benchmarks.md.
 """
 
 
