@@ -13,7 +13,9 @@ are loaded when they are first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from servingrepo.lazy import names_from
 
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository, init, open  # noqa: A004 - the API's verb
@@ -36,20 +38,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BinaryEngine": "servingrepo.serving.binary_engine",
-    "DockerEngine": "servingrepo.serving.docker_engine",
-    "EmbeddedEngine": "servingrepo.serving.embedded_engine",
-    "OpenRepository": "servingrepo.api",
-    "ServingRepoError": "servingrepo.errors",
-    "init": "servingrepo.api",
-    "open": "servingrepo.api",
+    "BinaryEngine": "serving.binary_engine",
+    "DockerEngine": "serving.docker_engine",
+    "EmbeddedEngine": "serving.embedded_engine",
+    "OpenRepository": "api",
+    "ServingRepoError": "errors",
+    "init": "api",
+    "open": "api",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its home when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"servingrepo has no attribute {name}")
-    import importlib
-
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = names_from(__name__, _HOMES)

@@ -5,9 +5,9 @@ Text in, text out. This room touches no disk and no server: facts about the disk
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from servingrepo.lazy import names_from
 from servingrepo.modelconfig.names import (
     CONFIG_FILE,
     MAX_VERSION,
@@ -77,10 +77,5 @@ _HOMES = {
     "pin": "edits",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import checks and edits when they are asked for: `list` and `show` only read a config."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+# Values cost nothing to import; what parses, checks or talks is imported when it is asked for.
+__getattr__ = names_from(__name__, _HOMES)

@@ -1,37 +1,19 @@
-"""CRC-32C (Castagnoli) and the mask that TensorFlow stores it with.
-
-Pure Python, a few MB/s: meant for index blocks and small records, not for weights.
-"""
+"""CRC-32C (Castagnoli), and the mask with which TensorFlow stores it in bundles and TFRecord files."""
 
 from __future__ import annotations
 
+import google_crc32c
+
 __all__ = ["crc32c", "mask", "unmask"]
 
-_POLYNOMIAL = 0x82F63B78
 _MASK_DELTA = 0xA282EAD8
 _WORD = 0xFFFFFFFF
 
 
-def _table() -> tuple[int, ...]:
-    rows = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = (value >> 1) ^ (_POLYNOMIAL if value & 1 else 0)
-        rows.append(value)
-    return tuple(rows)
-
-
-_TABLE = _table()
-
-
 def crc32c(data: bytes | memoryview, *, start: int = 0) -> int:
     """Return the CRC-32C of `data`; `start` is the CRC of what came before it."""
-    value = start ^ _WORD
-    table = _TABLE
-    for byte in data:
-        value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
-    return value ^ _WORD
+    value: int = google_crc32c.extend(start, bytes(data))
+    return value
 
 
 def mask(crc: int) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from servingrepo.lazy import names_from
 
 if TYPE_CHECKING:
     from servingrepo.smoke.cases import SmokeCase, load_cases
@@ -33,10 +34,5 @@ _HOMES = {
     "run_smoke": "run",
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for and no more: records need the values, and must not pay for the rest."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+# Values cost nothing to import; what parses, checks or talks is imported when it is asked for.
+__getattr__ = names_from(__name__, _HOMES)

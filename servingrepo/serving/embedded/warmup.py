@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 
 from servingrepo.protos import prediction_log_pb2
-from servingrepo.serving.embedded.crc32c import masked_crc32c
+from servingrepo.savedmodel.crc32c import crc32c, mask
 from servingrepo.serving.embedded.examples import classify, multi_inference, regress
 from servingrepo.serving.embedded.inference import predict
 from servingrepo.serving.embedded.status import OK, Code, Status, from_os_error
@@ -99,7 +99,7 @@ def _records(data: bytes) -> Iterator[bytes | Status]:
         head = data[position : position + 8]
         (length,) = struct.unpack("<Q", head)
         (stored,) = struct.unpack_from("<I", data, position + 8)
-        if stored != masked_crc32c(head):
+        if stored != mask(crc32c(head)):
             remark = "" if position else " (Is this even a TFRecord file?)"
             yield _damaged(f"corrupted record at {position}{remark}")
             return
@@ -112,7 +112,7 @@ def _records(data: bytes) -> Iterator[bytes | Status]:
             )
             return
         (stored,) = struct.unpack_from("<I", data, end)
-        if stored != masked_crc32c(data[start:end]):
+        if stored != mask(crc32c(data[start:end])):
             yield _damaged(f"corrupted record at {start}")
             return
         yield data[start:end]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servingrepo.protos import meta_graph_pb2, prediction_log_pb2
-from servingrepo.serving.embedded.crc32c import masked_crc32c
+from servingrepo.savedmodel.crc32c import crc32c, mask
 from servingrepo.serving.embedded.inference import Model, Options
 from servingrepo.serving.embedded.metrics import Metrics
 from servingrepo.serving.embedded.status import OK, Code, Status
@@ -39,10 +39,7 @@ def record(log: Any) -> bytes:
     data = log if isinstance(log, bytes) else log.SerializeToString()
     head = struct.pack("<Q", len(data))
     return (
-        head
-        + struct.pack("<I", masked_crc32c(head))
-        + data
-        + struct.pack("<I", masked_crc32c(data))
+        head + struct.pack("<I", mask(crc32c(head))) + data + struct.pack("<I", mask(crc32c(data)))
     )
 
 
@@ -66,7 +63,7 @@ def run(
 def test_crc32c_of_the_standard_check_value() -> None:
     # CRC-32C of "123456789" is 0xE3069283; masked as TFRecord does.
     crc = 0xE3069283
-    assert masked_crc32c(b"123456789") == (crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF
+    assert mask(crc32c(b"123456789")) == (crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF
 
 
 def test_no_file_is_fine(tmp_path: Path) -> None:
