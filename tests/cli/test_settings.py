@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
-from tests.support import command
+from tests.support import command, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,3 +196,27 @@ def test_the_sample_of_the_settings_is_usable(root: Path, tmp_path: Path) -> Non
     settings = write(tmp_path / "cwd", sample.replace("# endpoints", "endpoints"))
     done = command("--settings", settings, "--root", root, "list")
     assert done.code == 0, done.err
+
+
+def test_a_models_table_shapes_the_engine_for_that_model_alone(tmp_path: Path) -> None:
+    settings = tmp_path / "servingrepo.toml"
+    settings.write_text('[models.ranker]\nengine = "binary:/bin/true"\n')
+    repo = new_repository(tmp_path / "serving")
+    repo.promote(run_with(tmp_path / "a", offset=1.0), model="ranker", smoke=False)
+    repo.promote(run_with(tmp_path / "b", offset=2.0), model="other", smoke=False)
+    at = ["--settings", str(settings), "--root", str(repo.root), "smoke"]
+    assert "/bin/true" in command(*at, "ranker@1").err
+    assert "/bin/false" in command(*at, "ranker@1", "--engine", "binary:/bin/false").err
+    by_variable = command(*at, "ranker@1", env={"SERVINGREPO_ENGINE": "binary:/bin/false"})
+    assert "/bin/false" in by_variable.err
+    other = command(*at, "other@1", "--engine", "binary:/bin/cat")
+    assert "/bin/cat" in other.err
+
+
+def test_a_models_table_with_unknown_settings_is_refused_with_all_of_them(tmp_path: Path) -> None:
+    settings = tmp_path / "servingrepo.toml"
+    settings.write_text('[models]\nother = 3\n[models.ranker]\nimge = "x"\nwait = 3\n')
+    done = command("--settings", settings, "--root", tmp_path, "list")
+    assert done.code == 10
+    for name in ("models.other", "models.ranker.imge", "models.ranker.wait"):
+        assert name in done.err
