@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from servingrepo.errors import ServingRepoError
 
 SCHEMA = 1
+
+
+class StdoutFailed(StorageFailed):
+    """stdout is a file on a full disk or the like, so the result cannot be told there."""
 
 
 @dataclass
@@ -93,11 +99,11 @@ class App:
 
     def failure(self, error: ServingRepoError) -> None:
         """Print an error: JSON on stdout for scripts, else lines on stderr for people."""
-        if self.json:
+        if self.json and not isinstance(error, StdoutFailed):
             try:
                 self.document({"ok": False, "error": error_document(error)})
-            except StorageFailed:
-                pass  # stdout takes nothing more: people and logs still have stderr
+            except StdoutFailed:
+                pass  # people and logs still have stderr
             else:
                 return
         click.echo(
@@ -120,17 +126,24 @@ def _print(text: str | bytes) -> None:
     """Print on stdout.
 
     Raises:
-        StorageFailed: stdout is a file that takes no more. The command itself is done by then.
+        StdoutFailed: stdout is a file that takes no more. The command itself is done by then.
     """
     try:
         click.echo(text)
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise StorageFailed(
+        discard_stdout()
+        raise StdoutFailed(
             f"cannot write the result to stdout: {error.strerror}",
             hint="what the command changed, it has changed: servingrepo history shows it",
         ) from error
+
+
+def discard_stdout() -> None:
+    """Let what is left in stdout's buffer go nowhere, or the interpreter would fail to flush it at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def error_document(error: ServingRepoError) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 import servingrepo
-from servingrepo.cli.app import App
+from servingrepo.cli.app import App, discard_stdout
 from servingrepo.cli.command import Group
 from servingrepo.cli.options import shared_options
 from servingrepo.cli.settings import read_settings
@@ -194,8 +193,7 @@ def explain(app: App, error: BaseException) -> int:
 
 def nobody_reads() -> int:
     """End quietly: whoever read the output went away, as `head` does."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_stdout()
     return 128 + signal.SIGPIPE
 
 
