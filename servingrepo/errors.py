@@ -386,6 +386,6 @@ def every_error() -> Iterator[type[ServingRepoError]]:
             yield child
             yield from walk(child)
 
-    found = {ServingRepoError, *walk(ServingRepoError)}
+    found: set[type[ServingRepoError]] = {ServingRepoError, *walk(ServingRepoError)}
     kinds = {kind for kind in found if kind.__module__ == __name__}
     yield from sorted(kinds, key=lambda kind: kind.exit_code)
