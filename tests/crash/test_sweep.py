@@ -215,7 +215,7 @@ def test_a_writing_command_with_another_fault_leaves_the_state_before_or_after(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", [*SIGNALS, *ERRORS])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
-def test_a_writing_command_with_any_fault_at_any_step_leaves_the_state_before_or_after(  # noqa: PLR0917 - fixtures
+def test_a_writing_command_with_any_fault_at_any_step_leaves_the_state_before_or_after(
     scenario: Scenario,
     fault: str,
     memory: Path,
