@@ -49,6 +49,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/smoke.py
+	$(BIN)/python benchmarks/container.py
 
 .PHONY: clean
 clean: ## Remove what make made

@@ -14,6 +14,7 @@ from servingrepo.serving.binary_engine import BINARY, BinaryEngine
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.remote_engine import RemoteEngine
+from servingrepo.serving.server_versions import of_image
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
@@ -82,6 +83,13 @@ def choose_engine(
             endpoint=Endpoint.parse(rest), models=models, server_root=server_root, ours=ours
         )
     raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
+
+
+def expected_version(engine: Engine) -> tuple[int, int] | None:
+    """Return the TensorFlow that an engine's server will have, where that is known before it starts."""
+    if engine.name != "docker":
+        return None
+    return of_image(getattr(engine, "image", ""))
 
 
 def _best(choice: EngineChoice) -> Engine:

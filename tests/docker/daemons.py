@@ -7,10 +7,14 @@ alone. Needs root and the programs dockerd, ip and unshare.
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -25,7 +29,7 @@ from tests.docker.fixtures import missing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-START_SECONDS = 30
+START_SECONDS = 60
 PROGRAMS = ("dockerd", "ip", "unshare", "openssl", "mount")
 _numbers = iter(range(64))
 _starting = threading.Lock()
@@ -68,10 +72,10 @@ class OwnDaemon:
 
     def load(self, image: str) -> str:
         """Take an image over from the machine's daemon; return its name."""
-        save = subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE)
         load = ["docker", "-H", self.url, "load", "--quiet"]
-        subprocess.run(load, stdin=save.stdout, check=True, capture_output=True, timeout=120)
-        assert save.wait() == 0
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
+            subprocess.run(load, stdin=save.stdout, check=True, capture_output=True, timeout=120)
+        assert save.returncode == 0
         return image
 
     def things(self) -> tuple[str, ...]:
@@ -93,7 +97,6 @@ class OwnDaemon:
             f"--exec-root={self.folder}/x",
             f"--pidfile={self.folder}/pid",
             f"--host={self.url}",
-            f"--host=tcp://0.0.0.0:{self.tls_port}",
             f"--bridge={self.bridge}",
             "--iptables=false",
             "--ip-masq=false",
@@ -115,9 +118,11 @@ class OwnDaemon:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        done = subprocess.run(
-            ["docker", "-H", self.url, "version"], capture_output=True, check=False, timeout=10
-        )
+        ask = ["docker", "-H", self.url, "version"]
+        try:
+            done = subprocess.run(ask, capture_output=True, check=False, timeout=5)
+        except subprocess.TimeoutExpired:
+            return False  # it opens its socket before it has taken its old containers over
         return done.returncode == 0
 
     def signal(self, number: signal.Signals) -> None:
@@ -130,6 +135,8 @@ class OwnDaemon:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+        # Its containerd dies with it; where nobody reaps that, its id would look alive to the next one.
+        (self.folder / "x" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it, and everything that it started."""
@@ -137,7 +144,11 @@ class OwnDaemon:
             return
         self.process.send_signal(signal.SIGCONT)
         # Its containers first: killed with it, they would live on. Its own way to end takes 15 s.
-        if self.process.poll() is None and (left := self.run("ps", "--all", "--quiet").split()):
+        if (
+            self.process.poll() is None
+            and self._answers()
+            and (left := self.run("ps", "--all", "--quiet").split())
+        ):
             self.run("rm", "--force", *left)
         self.process.kill()
         self.process.wait()
@@ -176,7 +187,9 @@ def own_daemon(*, megabytes: int = 2000, tls: bool = False) -> Iterator[OwnDaemo
     try:
         if tls:
             make_certificates(folder / "certificates", daemon.address)
+            # Without certificates dockerd would wait for 15 s before it opens a port.
             daemon.options = (
+                f"--host=tcp://0.0.0.0:{daemon.tls_port}",
                 "--tlsverify",
                 f"--tlscacert={folder}/certificates/ca.pem",
                 f"--tlscert={folder}/certificates/server-cert.pem",
@@ -208,7 +221,17 @@ def make_certificates(folder: Path, address: str) -> None:
     # Of different names: a certificate named as its issuer is taken for its own.
     new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj"]
     ca_key = folder / "ca-key.pem"
-    _run(*new, "/CN=ca", "-x509", "-days", "2", "-keyout", str(ca_key), "-out", str(folder / "ca.pem"))
+    _run(
+        *new,
+        "/CN=ca",
+        "-x509",
+        "-days",
+        "2",
+        "-keyout",
+        str(ca_key),
+        "-out",
+        str(folder / "ca.pem"),
+    )
     uses = {
         "server-": f"subjectAltName=IP:{address},IP:127.0.0.1\nextendedKeyUsage=serverAuth\n",
         "": "extendedKeyUsage=clientAuth\n",
@@ -254,18 +277,35 @@ ENTRYPOINT ["python", "/fake_serving.py"]
     return name
 
 
-def tiny_image(name: str, *, run: str = "", platform: str = "", daemon: OwnDaemon | None = None) -> str:
-    """Make an image of one small file, which cannot run; or, with `run`, the base image with that entrypoint."""
-    where = ["-H", daemon.url] if daemon is not None else []
-    if run:
-        dockerfile = f"FROM {images.BASE}\nENTRYPOINT {run}\n"
-        _run("docker", *where, "build", "--quiet", "--tag", name, "-", stdin=dockerfile.encode())
-        return name
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "file").write_text("nothing\n")
-        archive = Path(folder, "archive.tar")
-        _run("tar", "-C", folder, "-cf", str(archive), "file")
-        options = ["--platform", platform] if platform else []
-        change = ["--change", 'ENTRYPOINT ["/file"]', "--change", "EXPOSE 8500"]
-        _run("docker", *where, "import", *options, *change, str(archive), name)
+def base_image_with(entrypoint: str, name: str, daemon: OwnDaemon) -> str:
+    """Make an image of the base image with an entrypoint, as JSON."""
+    dockerfile = f"FROM {images.BASE}\nENTRYPOINT {entrypoint}\n"
+    daemon.run("build", "--quiet", "--tag", name, "-", stdin=dockerfile.encode())
     return name
+
+
+def tiny_image(name: str, daemon: OwnDaemon, *, architecture: str = "amd64") -> str:
+    """Make an image of one small file, which cannot run, for some machine."""
+    layer = _tar({"file": b"nothing\n"})
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Entrypoint": ["/file"], "ExposedPorts": {"8500/tcp": {}}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    parts = {"config.json": config, "manifest.json": manifest}
+    files = {path: json.dumps(value).encode() for path, value in parts.items()}
+    daemon.run("load", stdin=_tar({**files, "layer.tar": layer}))
+    return name
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            entry.mode = 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return output.getvalue()

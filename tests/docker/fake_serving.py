@@ -31,13 +31,13 @@ SLOW_SECONDS = 5
 
 
 class Fake(FakeServing):
-    def GetModelStatus(self, _: Any, context: Any) -> Any:
+    def GetModelStatus(self, *_: Any) -> Any:  # noqa: N802 - gRPC's name
         reply = get_model_status_pb2.GetModelStatusResponse()
         one = reply.model_version_status.add(version=self.version)
         one.state = get_model_status_pb2.ModelVersionStatus.State.Value("AVAILABLE")
         return reply
 
-    def Predict(self, request: Any, context: Any) -> Any:
+    def Predict(self, request: Any, _: Any) -> Any:  # noqa: N802 - gRPC's name
         reply = predict_pb2.PredictResponse()
         reply.model_spec.version.value = self.version
         given = request.inputs["x"]
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
             print("done", flush=True)
             return 0
         case "http":
-            HTTPServer(("0.0.0.0", 8500), Hello).serve_forever()
+            HTTPServer(("", 8500), Hello).serve_forever()
         case "stubborn":
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,301 @@
+"""Daemons that are elsewhere: over TCP with and without certificates, by ssh, from within a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servingrepo.errors import EngineUnavailable
+from servingrepo.serving.processes import free_port
+from servingrepo.testing.exports import write_export
+from tests.docker.daemons import make_certificates
+from tests.docker.engine.conftest import wait_until
+from tests.docker.fixtures import attempt, docker, missing
+from tests.support import Outcome, command, run_with
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from tests.docker.daemons import OwnDaemon
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+
+BIG = 300 << 20
+PEAK = 150 << 20
+
+
+def smoke(run: Path, image: str, *options: str, env: dict[str, str]) -> Outcome:
+    # A daemon that is elsewhere must not be waited for till the end of days.
+    engine = ["--engine", "docker", "--image", image, "--timeout", "60"]
+    return command("smoke", f"{run}/", *engine, *options, "--json", env=env)
+
+
+def proves(done: Outcome) -> bool:
+    assert done.code == 0, done.out + done.err
+    return [one["outcome"] for one in done.json["result"]["report"]["verdicts"]] == ["passed"]
+
+
+def tls(daemon: OwnDaemon, address: str) -> dict[str, str]:
+    return {
+        "DOCKER_HOST": f"tcp://{address}:{daemon.tls_port}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(daemon.folder / "certificates"),
+        # About the world's certificates; it must not replace the daemon's.
+        "REQUESTS_CA_BUNDLE": str(daemon.folder / "certificates" / "cert.pem"),
+    }
+
+
+@contextmanager
+def plain_tcp(daemon: OwnDaemon) -> Iterator[int]:
+    """Lead a loopback port to the daemon's socket, as `docker context` over a plain tunnel does."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, ExitStack() as sockets:
+
+        def pump(source: socket.socket, target: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(1 << 16):
+                    target.sendall(data)
+                target.shutdown(socket.SHUT_WR)
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client = sockets.enter_context(listener.accept()[0])
+                    server = sockets.enter_context(socket.socket(socket.AF_UNIX))
+                    server.connect(daemon.url.removeprefix("unix://"))
+                    for pair in ((client, server), (server, client)):
+                        threading.Thread(target=pump, args=pair, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_files_are_mounted_where_the_daemon_sees_them_and_copied_where_not(
+    elsewhere: OwnDaemon,
+    fake: str,
+    run: Path,
+    nothing_left: Callable[[], AbstractContextManager[None]],
+) -> None:
+    seen = elsewhere.folder / "seen"
+    seen.mkdir(exist_ok=True)
+    shutil.copytree(run, seen / "run", dirs_exist_ok=True)
+    events = subprocess.Popen(
+        ["docker", "-H", elsewhere.url, "events", "--format", "{{json .}}"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with nothing_left():
+            env = {"DOCKER_HOST": elsewhere.url}
+            assert proves(smoke(run, fake, env=env))
+            assert proves(smoke(seen / "run", fake, env={**env, "TMPDIR": str(seen)}))
+    finally:
+        events.terminate()
+    said, _ = events.communicate(timeout=10)
+    actions = [json.loads(line)["Action"] for line in said.splitlines()]
+    assert actions.count("extract-to-dir") == 1
+    assert actions.count("destroy") == 2
+
+
+def test_daemon_by_tcp_with_certificates_on_another_address(
+    elsewhere: OwnDaemon,
+    fake: str,
+    run: Path,
+    nothing_left: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with nothing_left():
+        for address in (elsewhere.address, "127.0.0.1"):
+            assert proves(smoke(run, fake, env=tls(elsewhere, address)))
+
+
+def test_daemon_by_plain_tcp(
+    elsewhere: OwnDaemon,
+    fake: str,
+    run: Path,
+    nothing_left: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with nothing_left(), plain_tcp(elsewhere) as port:
+        assert proves(smoke(run, fake, env={"DOCKER_HOST": f"tcp://127.0.0.1:{port}"}))
+        assert proves(smoke(run, fake, env={"DOCKER_HOST": f"tcp://localhost:{port}"}))
+
+
+def test_docker_contexts_are_followed(
+    elsewhere: OwnDaemon, fake: str, run: Path, tmp_path: Path
+) -> None:
+    certificates = elsewhere.folder / "certificates"
+    env = {"DOCKER_CONFIG": str(tmp_path / "docker")}
+    endpoint = (
+        f"host=tcp://{elsewhere.address}:{elsewhere.tls_port},ca={certificates}/ca.pem,"
+        f"cert={certificates}/cert.pem,key={certificates}/key.pem"
+    )
+    create = ["docker", "context", "create", "there", "--docker", endpoint]
+    subprocess.run(create, env={**os.environ, **env}, check=True, capture_output=True)
+    assert proves(smoke(run, fake, env={**env, "DOCKER_CONTEXT": "there"}))
+    use = ["docker", "context", "use", "there"]
+    subprocess.run(use, env={**os.environ, **env}, check=True, capture_output=True)
+    assert proves(smoke(run, fake, env=env))
+    done = smoke(run, fake, env={**env, "DOCKER_CONTEXT": "nowhere"})
+    assert done.code == EngineUnavailable.exit_code
+    assert "no docker context nowhere" in done.json["error"]["message"]
+
+
+def test_wrong_certificates_are_explained(
+    elsewhere: OwnDaemon, fake: str, run: Path, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path / "others", elsewhere.address)
+    env = {**tls(elsewhere, elsewhere.address), "DOCKER_CERT_PATH": str(tmp_path / "others")}
+    for wrong in (env, {**env, "DOCKER_CERT_PATH": str(tmp_path / "nothing")}):
+        done = smoke(run, fake, env=wrong)
+        assert done.code == EngineUnavailable.exit_code
+        assert "DOCKER_CERT_PATH" in done.json["error"]["hint"]
+
+
+def test_big_model_is_copied_in_constant_memory(
+    elsewhere: OwnDaemon, fake: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "big"
+    write_export(run / "saved_model", payload_bytes=BIG)
+    # Zeros have no line ends: whoever reads by lines reads all of them at once.
+    with (run / "saved_model" / "assets.extra" / "zeros").open("wb") as file:
+        file.truncate(BIG)
+    script = (
+        "import resource, sys; from servingrepo.cli.main import run; code = run(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "smoke", f"{run}/", "--engine", "docker", "--image", fake],
+        env={**os.environ, "DOCKER_HOST": elsewhere.url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr.split()[-1]) * 1024 < PEAK
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Run an ssh server on loopback; yield its port and an environment whose ssh may log in there."""
+    sshd, ssh = shutil.which("sshd", path="/usr/sbin:/usr/bin"), shutil.which("ssh")
+    if sshd is None or ssh is None:
+        missing("there is no sshd: apt-get install openssh-server")
+    folder.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        generate = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(generate, check=True)
+    shutil.copy(folder / "user.pub", folder / "authorized")
+    port = free_port()
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile {folder}/pid\n"
+        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPermitRootLogin yes\nUsePAM no\n"
+    )
+    host_key = (folder / "host.pub").read_text()
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}box {host_key}")
+    (folder / "config").write_text(
+        f"Host box\n  HostName 127.0.0.1\n  Port {port}\n  HostKeyAlias box\n"
+        f"Host *\n  IdentityFile {folder}/user\n  UserKnownHostsFile {folder}/known\n"
+    )
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "ssh").write_text(f'#!/bin/sh\nexec {ssh} -F {folder}/config "$@"\n')
+    (programs / "ssh").chmod(0o755)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        [str(sshd), "-D", "-e", "-f", str(folder / "sshd_config")], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: _listens(port), "sshd does not listen")
+        yield port, {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_daemon_by_ssh(
+    elsewhere: OwnDaemon,
+    fake: str,
+    run: Path,
+    tmp_path: Path,
+    nothing_left: Callable[[], AbstractContextManager[None]],
+) -> None:
+    there = elsewhere.url.removeprefix("unix://")
+    user = pwd.getpwuid(os.getuid()).pw_name
+    with nothing_left(), ssh_server(tmp_path / "ssh") as (port, env):
+        hosts = (f"ssh://{user}@127.0.0.1:{port}{there}", f"ssh://box{there}")
+        for host in hosts:
+            assert proves(smoke(run, fake, env={**env, "DOCKER_HOST": host}))
+        context = {**env, "DOCKER_CONFIG": str(tmp_path / "docker")}
+        create = ["docker", "context", "create", "there", "--docker", f"host={hosts[1]}"]
+        subprocess.run(create, env={**os.environ, **context}, check=True, capture_output=True)
+        assert proves(smoke(run, fake, env={**context, "DOCKER_CONTEXT": "there"}))
+        done = smoke(run, fake, env={**env, "DOCKER_HOST": f"ssh://{user}@127.0.0.1:{port}/no"})
+        assert done.code == EngineUnavailable.exit_code
+        (tmp_path / "ssh" / "authorized").write_text("")
+        done = smoke(run, fake, env={**env, "DOCKER_HOST": hosts[0]})
+        assert done.code == EngineUnavailable.exit_code
+        assert "ssh cannot log in" in done.json["error"]["message"]
+    done = smoke(run, fake, env={**env, "DOCKER_HOST": hosts[0]})
+    assert "Connection refused" in done.json["error"]["message"]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("network", ["", "own"])
+def test_client_in_a_container_with_the_docker_socket(
+    own_image: str, standin_image: str, fake: str, tmp_path: Path, network: str
+) -> None:
+    run_with(tmp_path / "runs" / "run", offset=2.0)
+    name = f"srt-client-{os.getpid()}"
+    if network:
+        docker("network", "create", name)
+    try:
+        # The run is at a path that the daemon's machine does not have; /tmp is nobody else's.
+        done = attempt(
+            *("run", "--rm", "--user", "0:0", *(["--network", name] if network else [])),
+            *("--volume", "/var/run/docker.sock:/var/run/docker.sock"),
+            *("--volume", f"{tmp_path}/runs:/srt-runs:ro", own_image),
+            *("smoke", "/srt-runs/run/", "--engine", "docker", "--json"),
+            # The first by its real server, the second in half a second.
+            *("--image", fake if network else standin_image),
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)["result"]["report"]["verdicts"][0]["outcome"] == "passed"
+    finally:
+        if network:
+            docker("network", "rm", name)
+
+
+def test_namesake_of_the_run_on_the_daemons_machine_is_not_taken_for_it(
+    own_image: str, fake: str, tmp_path: Path
+) -> None:
+    """The client's folders are other ones than those of the same names on the daemon's machine."""
+    run_with(tmp_path / "good", offset=2.0)
+    run_with(tmp_path / "here", offset=2.0)
+    namesake = tmp_path / "here" / "saved_model" / "saved_model.pb"
+    namesake.write_bytes(b"not the same")
+    done = attempt(
+        *("run", "--rm", "--user", "0:0", "--volume", "/var/run/docker.sock:/var/run/docker.sock"),
+        *("--volume", "/tmp:/tmp", "--volume", f"{tmp_path}/good:{tmp_path}/here:ro", own_image),
+        *("smoke", f"{tmp_path}/here/", "--engine", "docker", "--image", fake, "--json"),
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,271 @@
+"""The docker engine on the machine's daemon: how the container is made, what its proof says, what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import servingrepo
+from servingrepo.errors import (
+    EngineUnavailable,
+    LoadFailed,
+    ServerDied,
+    ServerTimeout,
+    UsageError,
+)
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.docker_engine import DockerEngine
+from servingrepo.testing.exports import write_export
+from tests.docker.engine.conftest import owned_by
+from tests.docker.fixtures import attempt, docker
+from tests.support import command, run_with
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+
+SECONDS = 60
+
+
+def inspect(container: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(docker("inspect", container))[0]
+    return found
+
+
+def serve(
+    engine: DockerEngine, export: Path, *, seconds: float = SECONDS, version: int = 12
+) -> Any:
+    return engine.serve(
+        model="ranker",
+        version=version,
+        export=export,
+        deadline=Deadline.after(seconds),
+        txid="a-transaction",
+    )
+
+
+def test_container_is_made_as_promised(fake: str, tmp_path: Path) -> None:
+    export = write_export(tmp_path / "export")
+    with serve(DockerEngine(image=fake, memory="300m"), export) as server:
+        (container,) = owned_by(os.getpid())
+        facts = inspect(container)
+        with ServingClient(server.endpoint) as client:
+            (status,) = client.status("ranker", timeout=5)
+        touch = attempt("exec", container, "touch", "/models/ranker/12/x")
+        config = docker("exec", container, "cat", "/servingrepo/models.config")
+    assert (status.version, status.state) == (12, "AVAILABLE")
+    assert server.server == "TensorFlow ModelServer: 2.10.1-rc1; TensorFlow Library: 2.10.1"
+    assert server.image == f"{fake} ({inspect_image(fake)})"
+    assert {mount["Destination"]: mount["RW"] for mount in facts["Mounts"]} == {
+        "/models/ranker/12": False,
+        "/servingrepo": False,
+    }
+    assert "Read-only file system" in touch.stderr
+    assert 'base_path: "/models/ranker"' in config
+    assert "versions: 12" in config
+    assert facts["HostConfig"]["Init"] is True
+    assert facts["HostConfig"]["Memory"] == 300 << 20
+    assert facts["Args"][-3:] == [
+        "--model_config_file=/servingrepo/models.config",
+        "--max_num_load_retries=0",
+        "--allow_version_labels_for_unavailable_models=true",
+    ]
+    assert facts["Config"]["Labels"]["servingrepo.txid"] == "a-transaction"
+    ((binding,),) = [ports for ports in facts["NetworkSettings"]["Ports"].values() if ports]
+    assert binding["HostIp"] == "127.0.0.1"
+    assert int(binding["HostPort"]) == server.endpoint.port
+    assert owned_by(os.getpid()) == []
+
+
+def inspect_image(name: str) -> str:
+    return docker("image", "inspect", "--format", "{{.Id}}", name)
+
+
+def test_image_by_id_is_the_same_as_by_name(fake: str, tmp_path: Path) -> None:
+    with serve(DockerEngine(image=inspect_image(fake)), write_export(tmp_path / "e")) as server:
+        assert server.image == f"{inspect_image(fake)} ({inspect_image(fake)})"
+
+
+@pytest.mark.parametrize("network", [None, "none"])
+def test_server_runs_as_a_user_that_owns_nothing(
+    fake: str, tmp_path: Path, network: str | None
+) -> None:
+    engine = DockerEngine(image=fake, user="1000:1000", network=network)
+    with serve(engine, write_export(tmp_path / "e")) as server:
+        (container,) = owned_by(os.getpid())
+        assert docker("exec", container, "id", "-u") == "1000"
+        assert server.endpoint.host.startswith("unix:") == (network == "none")
+        assert inspect(container)["HostConfig"]["NetworkMode"] == (network or "default")
+
+
+def test_export_that_only_its_owner_may_read_is_copied_for_another_user(
+    fake: str, tmp_path: Path
+) -> None:
+    export = write_export(tmp_path / "e")
+    export.chmod(0o700)
+    (export / "saved_model.pb").chmod(0o600)
+    with serve(DockerEngine(image=fake, user="1000:1000"), export) as server:
+        (container,) = owned_by(os.getpid())
+        assert inspect(container)["Mounts"] == []
+        assert server.endpoint.port
+    with (
+        pytest.raises(EngineUnavailable, match="may not read all of"),
+        serve(DockerEngine(image=fake, user="1000:1000", network="none"), export),
+    ):
+        pass
+    assert owned_by(os.getpid()) == []
+
+
+def test_container_joins_the_network_that_was_asked_for(fake: str, tmp_path: Path) -> None:
+    export = write_export(tmp_path / "e")
+    name = f"srt-net-{os.getpid()}"
+    # An internal one publishes no ports: the container's own address is used.
+    docker("network", "create", "--internal", name)
+    try:
+        with serve(DockerEngine(image=fake, network=name), export) as server:
+            (container,) = owned_by(os.getpid())
+            address = inspect(container)["NetworkSettings"]["Networks"][name]["IPAddress"]
+            assert str(server.endpoint) == f"{address}:8500"
+    finally:
+        docker("network", "rm", name)
+    with serve(DockerEngine(image=fake, network="host"), export) as server:
+        # The machine's own 8500 may be in use.
+        assert server.endpoint.port != 8500
+    with (
+        pytest.raises(EngineUnavailable, match="no such network"),
+        serve(DockerEngine(image=fake, network=name), export),
+    ):
+        pass
+    assert owned_by(os.getpid()) == []
+
+
+def test_failure_in_the_block_removes_the_container_and_has_its_log(
+    fake: str, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(LoadFailed) as failed,
+        serve(DockerEngine(image=fake), write_export(tmp_path / "e")),
+    ):
+        raise LoadFailed("made up")
+    assert "Running gRPC ModelServer" in (failed.value.log or "")
+    with (
+        pytest.raises(ZeroDivisionError),
+        serve(DockerEngine(image=fake), write_export(tmp_path / "e")),
+    ):
+        raise ZeroDivisionError
+    assert owned_by(os.getpid()) == []
+
+
+def test_refused_model_has_the_servers_words_log_and_exit_code(fake: str, tmp_path: Path) -> None:
+    engine = DockerEngine(image=fake, arguments=("--fake=refuse",))
+    with pytest.raises(LoadFailed) as failed, serve(engine, write_export(tmp_path / "e")):
+        pass
+    assert "Op type not registered 'FromTheFuture'" in failed.value.message
+    assert "operation that this server does not have" in (failed.value.hint or "")
+    assert failed.value.details["exit_code"] == 255
+    assert "Failed to start server" in (failed.value.log or "")
+    assert owned_by(os.getpid()) == []
+
+
+def test_server_that_is_never_ready_is_ended_at_the_deadline(fake: str, tmp_path: Path) -> None:
+    for fault in ("deaf", "stubborn"):
+        engine = DockerEngine(image=fake, arguments=(f"--fake={fault}",))
+        with (
+            pytest.raises(ServerTimeout) as failed,
+            serve(engine, write_export(tmp_path / "e"), seconds=3),
+        ):
+            pass
+        assert "after 3 s" in failed.value.message
+        assert failed.value.log in {"thinking about it", "I stay"}
+    assert owned_by(os.getpid()) == []
+
+
+def test_container_killed_or_removed_by_somebody_is_said(fake: str, tmp_path: Path) -> None:
+    export = write_export(tmp_path / "e")
+    for how, words in ((("kill",), "was killed"), (("rm", "--force"), "removed by somebody else")):
+        with pytest.raises(ServerDied, match=words):
+            ask_after(how, fake, export)
+    assert owned_by(os.getpid()) == []
+
+
+def ask_after(how: tuple[str, ...], image: str, export: Path) -> None:
+    """Ask a server for its status after its container was dealt with."""
+    with serve(DockerEngine(image=image), export) as server:
+        docker(*how, *owned_by(os.getpid()))
+        with ServingClient(server.endpoint) as client:
+            client.status("ranker", timeout=5)
+
+
+def test_options_that_cannot_be_used_are_refused_before_anything_starts(fake: str) -> None:
+    for option in ({"memory": "lots"}, {"gpus": "some"}):
+        with (
+            pytest.raises(UsageError, match="cannot be"),
+            serve(DockerEngine(image=fake, **option), None),  # type: ignore[arg-type]
+        ):
+            pass
+
+
+def test_out_of_memory_is_called_so(fake: str, tmp_path: Path) -> None:
+    engine = DockerEngine(image=fake, memory="200m", arguments=("--fake=greedy",))
+    with pytest.raises(ServerDied) as failed, serve(engine, write_export(tmp_path / "e")):
+        pass
+    assert "out of memory" in failed.value.message
+    assert failed.value.details["exit_code"] == 137
+    assert owned_by(os.getpid()) == []
+
+
+def test_export_newer_than_the_server_is_noted_in_the_proof_and_in_the_failure(
+    fake: str, run: Path
+) -> None:
+    words = "TensorFlow 2.19.1 wrote it, and the server has 2.10"
+    done = command("smoke", f"{run}/", "--engine", "docker", "--image", fake, "--json")
+    (note,) = done.json["result"]["notes"]
+    assert words in note
+    refused = ["--image", fake, "--server-arg=--fake=refuse", "--json"]
+    failed = command("smoke", f"{run}/", "--engine", "docker", *refused)
+    assert failed.code == LoadFailed.exit_code
+    assert words in str(failed.json["error"])
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize(
+    "options", [(), ("--docker-network", "none", "--docker-user", "1000:1000")]
+)
+def test_promote_on_the_stand_in_records_its_image_and_version(
+    standin_image: str, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    root = tmp_path / "serving"
+    assert command("--root", root, "init").code == 0
+    run = run_with(tmp_path / "run", offset=2.0)
+    promote = ["promote", str(run), "--model", "half", "--engine", "docker"]
+    done = command(
+        "--root", root, *promote, "--image", standin_image, *options, "--json", timeout=120
+    )
+    assert done.code == 0, done.err
+    proof = done.json["result"]["proof"]
+    assert proof["engine"] == "docker"
+    assert proof["image"].startswith(f"{standin_image} (sha256:")
+    assert "TensorFlow Library: 2." in proof["server"]
+    assert [one["outcome"] for one in proof["report"]["verdicts"]] == ["passed"]
+    assert servingrepo.open(root).verify("half@1")
+
+
+@pytest.mark.tf
+def test_stand_in_that_cannot_load_or_has_no_memory_is_refused(
+    standin_image: str, tmp_path: Path
+) -> None:
+    broken = write_export(tmp_path / "broken")
+    (broken / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(LoadFailed) as failed, serve(DockerEngine(image=standin_image), broken):
+        pass
+    assert failed.value.details["exit_code"] == 255
+    engine = ["--engine", "docker", "--image", standin_image, "--json"]
+    good = run_with(tmp_path / "good", offset=2.0)
+    done = command("smoke", f"{good}/", *engine, "--memory", "48m", timeout=120)
+    assert done.code == ServerDied.exit_code, done.out + done.err
+    assert "out of memory" in done.json["error"]["message"]
