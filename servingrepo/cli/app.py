@@ -201,6 +201,14 @@ def pinned(versions: Sequence[int]) -> str:
     return ", ".join(map(str, versions)) or "-"
 
 
+def versions_shown(versions: Sequence[int]) -> str:
+    """Return versions for people: all of a few, the ends of many."""
+    most = 8
+    if len(versions) <= most:
+        return pinned(versions)
+    return f"{len(versions)}: {versions[0]} … {pinned(versions[-3:])}"
+
+
 class Bar:
     """Progress on stderr, only where a person looks at it: a terminal, not -q, not --json."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from servingrepo.cli.app import App, pinned, table
+from servingrepo.cli.app import App, pinned, table, versions_shown
 from servingrepo.cli.command import command as make
 
 
@@ -24,7 +24,7 @@ def command(app: App) -> None:
                 [
                     row.model,
                     row.served if row.served is not None else "-",
-                    _versions(row.versions),
+                    versions_shown(row.versions),
                     ", ".join(f"{label}={at}" for label, at in sorted(row.labels.items())) or "-",
                     pinned(row.bad),
                     "held" if row.held else "-",
@@ -35,10 +35,3 @@ def command(app: App) -> None:
         ),
         bare="\n".join(row.model for row in rows) if rows else None,
     )
-
-
-def _versions(versions: tuple[int, ...]) -> str:
-    most = 8
-    if len(versions) <= most:
-        return pinned(versions)
-    return f"{len(versions)}: {versions[0]} … {pinned(versions[-3:])}"

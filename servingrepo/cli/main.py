@@ -170,6 +170,7 @@ def explain(app: App, error: BaseException) -> int:
             app.failure(
                 Stopped(
                     f"stopped by {number.name}",
+                    problems=getattr(error, "__notes__", ()),
                     hint="what was begun was put back, or will be by the next command that writes",
                 )
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from servingrepo.cli.app import App, pinned, table
+from servingrepo.cli.app import App, pinned, table, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import endpoint_option
 from servingrepo.errors import NotConverged
@@ -60,7 +60,7 @@ def _lines(status: Status) -> Iterator[str]:
         [
             [
                 row.model,
-                pinned(row.on_disk[-5:]),
+                versions_shown(row.on_disk),
                 pinned(row.pinned) if row.policy in {"specific", "none"} else row.policy,
                 ", ".join(f"{label}={at}" for label, at in sorted(row.labels.items())) or "-",
                 *map(_endpoint, row.endpoints),
@@ -77,6 +77,7 @@ def _lines(status: Status) -> Iterator[str]:
             for row in status.models
         ],
     )
+    yield from (f"running: {one}" for one in status.running)
     if not asked:
         yield "servers: not asked (no --endpoint)"
     if status.ok:

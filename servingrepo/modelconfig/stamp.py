@@ -13,7 +13,7 @@ __all__ = ["Stamp", "read_stamp", "stamp"]
 _OPENING = "# Written by servingrepo"
 _LINE = (
     _OPENING
-    + "; do not edit: change it with servingrepo serve, rollback or label. sha256:{digest}\n"
+    + "; do not edit: change it with servingrepo serve, unserve or rollback. sha256:{digest}\n"
 )
 _FIRST_LINE = re.compile(r"# Written by servingrepo[^\n]* sha256:(?P<digest>[0-9a-f]{64})\n")
 _ANY_LINE = re.compile(rf"^{re.escape(_OPENING)}\b", re.MULTILINE)

@@ -7,6 +7,7 @@ commands that died. It never changes what is served.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _REAP_SECONDS = 10.0
+
+
+_TXID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
+"""What `new_txid` makes: anything else in a staging folder is not ours to remove."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -294,7 +299,9 @@ def _drop_record(repo: Repository, intent: Intent) -> None:
 def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
     """Remove staging directories that no live command owns."""
     with storage_errors("read", repo.layout.models):
-        bases = sorted(path for path in repo.layout.models.iterdir() if path.is_dir())
+        bases = sorted(
+            path for path in repo.layout.models.iterdir() if path.is_dir() and not path.is_symlink()
+        )
     for base in bases:
         staging = base / STAGING_NAME
         with storage_errors("read", staging):
@@ -302,11 +309,14 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
                 left = sorted(path.name for path in staging.iterdir())
             except (FileNotFoundError, NotADirectoryError):
                 continue
-        for txid in left:
+        ours = [
+            txid for txid in left if _TXID.fullmatch(txid) and not (staging / txid).is_symlink()
+        ]
+        for txid in ours:
             if txid not in alive:
                 repo.disk.remove_tree(staging / txid)
                 yield Recovered(txid, "promote", base.name, None, "left staging directory removed")
-        if load_state(repo, base.name) is None and names_on_disk(repo, base.name) == {}:
+        if ours and load_state(repo, base.name) is None and names_on_disk(repo, base.name) == {}:
             with suppress(OSError):
                 staging.rmdir()
                 base.rmdir()

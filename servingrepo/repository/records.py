@@ -150,7 +150,7 @@ def decode(data: bytes, kind: type[T], path: Path) -> T:
     """
     try:
         raw: Any = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(path, str(error)) from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:

@@ -106,7 +106,9 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
         said,
         problems=changes.splitlines() if last is not None else (),
         hint="keep the edit: servingrepo config write --take-edit; or go back to what servingrepo "
-        "wrote: servingrepo config write --discard-edit (either keeps a backup)",
+        "wrote: servingrepo config write --discard-edit (either keeps a backup)"
+        if last is not None
+        else "take it over as it is: servingrepo config write --take-edit (it keeps a backup)",
     )
 
 

@@ -16,8 +16,8 @@ from servingrepo.storage.disk import free_bytes
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
 
-SPARE_BYTES = 1 << 20
-_PLENTY = 64 * SPARE_BYTES
+SPARE_BYTES = 256 << 10
+_PLENTY = 8 * SPARE_BYTES
 
 
 def give_up_spare(repo: Repository) -> None:

@@ -48,6 +48,7 @@ def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
             "it out later",
             hint="does the server see the models directory (a missing base path makes a reload hang for ever)? "
             "servingrepo status --endpoint shows what it serves",
+            details={"uncertain": str(client.endpoint)},
         ) from timeout
 
 
@@ -123,6 +124,32 @@ def wait_gone(
         deadline.pause(_POLL_SECONDS)
 
 
+def wait_unserved(
+    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+) -> tuple[str, ...]:
+    """Wait until the server answers with none of these versions; say which of them it has not dropped yet.
+
+    One that is still loading, or that a request in flight keeps, is dropped by the server in its own time: it
+    is no longer asked for, and that is no reason to go back.
+
+    Raises:
+        ServerTimeout: Some were still AVAILABLE at the deadline.
+    """
+    while True:
+        states = {one.version: one for one in client.status(model, timeout=_call(deadline))}
+        known = [states[version] for version in sorted(versions) if version in states]
+        serving = [one for one in known if one.state == "AVAILABLE"]
+        if not serving:
+            return tuple(f"{one.version} is {one.state}" for one in known if one.state != "END")
+        if deadline.passed:
+            raise ServerTimeout(
+                f"{client.endpoint} still serves {model} after {deadline.seconds:.3g} s: "
+                + ", ".join(f"{one.version} is {one.state}" for one in serving),
+                hint="another model that is loading holds up a server's unloads",
+            )
+        deadline.pause(_POLL_SECONDS)
+
+
 def wait_answering(
     client: ServingClient,
     model: str,
@@ -163,7 +190,7 @@ def check_reachable(client: ServingClient, *, deadline: Deadline) -> None:
         client.status("servingrepo-asks-who-is-there", timeout=_call(deadline))
     except ServerTimeout as timeout:
         raise EndpointUnreachable(
-            f"{client.endpoint} accepts no request within {_CALL_SECONDS:.3g} s",
+            f"{client.endpoint} accepts no request within {min(_CALL_SECONDS, deadline.seconds):.3g} s",
             hint="is it a TensorFlow Serving, and is that its gRPC port? nothing was changed",
         ) from timeout
     except RequestRefused as refused:
@@ -193,16 +220,19 @@ def converge(client: ServingClient, config: ModelConfig, *, deadline: Deadline) 
         LoadFailed, ServerTimeout, RequestRefused: As they say.
     """
     bridge = config
+    before = {one.name: remembered(client, one.name, deadline=deadline) for one in models(config)}
     for one in models(config):
         if one.policy == "specific":
             bridge = _bridged(client, bridge, one, deadline=deadline)
     if to_proto(bridge) != to_proto(config):
         send(client, bridge, deadline=deadline)
         for one in models(config):
-            wait_available(client, one.name, one.versions, deadline=deadline)
+            wait_available(
+                client, one.name, one.versions, before=before[one.name], deadline=deadline
+            )
     send(client, config, deadline=deadline)
     for one in models(config):
-        _wait_for_entry(client, one, deadline=deadline)
+        _wait_for_entry(client, one, before=before[one.name], deadline=deadline)
 
 
 def _bridged(
@@ -228,13 +258,15 @@ def _bridged(
     )
 
 
-def _wait_for_entry(client: ServingClient, one: Entry, *, deadline: Deadline) -> None:
+def _wait_for_entry(
+    client: ServingClient, one: Entry, *, before: Remembered, deadline: Deadline
+) -> None:
     """Wait until a server serves what one entry says, nothing more, and answers so."""
-    wait_available(client, one.name, one.versions, deadline=deadline)
+    wait_available(client, one.name, one.versions, before=before, deadline=deadline)
     if one.policy == "specific":
         known = client.status(one.name, timeout=_call(deadline))
         others = {status.version for status in known} - set(one.versions)
-        wait_gone(client, one.name, others, deadline=deadline)
+        wait_unserved(client, one.name, others, deadline=deadline)
     for label, version in sorted(one.labels.items()):
         wait_answering(client, one.name, version, label=label, deadline=deadline)
     if one.versions:

@@ -37,7 +37,7 @@ from servingrepo.repository.references import Reference
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
 from servingrepo.rollout.plans import plan_serve
-from servingrepo.rollout.serving import serve
+from servingrepo.rollout.serving import refuse_unfit, serve
 from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import Inspection, inspect_export
@@ -249,43 +249,53 @@ def _commit(
     repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
+    with writing(repo, publishing=True):
+        same = find_same(repo, place.model, digest=record.digest)
+        if same is None:
+            return _publish_and_serve(repo, place, record, scan, options)
+    # Another promotion of the same content was faster; this number stays unused.
+    return _serve_again(repo, same, scan, options)
+
+
+def _publish_and_serve(
+    repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
+) -> Promotion:
+    """Do what `_commit` holds the lock for."""
     model, version = place.model, place.version
     proof = record.proofs[0] if record.proofs else None
-    with writing(repo, publishing=True):
-        same = find_same(repo, model, digest=record.digest)
-        if same is not None:
-            # Another promotion of the same content was faster; this number stays unused.
-            return _result(repo, same, scan, options, same_as=same.version, proof=proof)
-        config = read_own_config(repo)
-        state = load_state(repo, model)
-        held = state is not None and state.hold is not None
-        before = pins(config, model)
-        publish(repo, place, record)
-        serve_it = options.serve if options.serve is not None else not held
-        serve_it = serve_it and not held
-        endpoints: tuple[EndpointResult, ...] = ()
-        failure: ServingRepoError | None = None
-        if serve_it:
-            plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
-            try:
-                endpoints = switch(repo, plan, endpoints=options.endpoints, wait=options.wait)
-            except ServingRepoError as error:
-                failure = error
-        after = pins(read_own_config(repo), model)
-        event = new_event(
-            repo,
-            txid=place.txid,
-            action="promote",
-            model=model,
-            version=version,
-            before=before,
-            after=after,
-            why=options.message,
-            run=record.source.run,
-            proof=say_proof(proof),
-            endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
-        )
-        history.append(repo.disk, repo.layout.history, event)
+    config = read_own_config(repo)
+    state = load_state(repo, model)
+    held = state is not None and state.hold is not None
+    before = pins(config, model)
+    serve_it = options.serve if options.serve is not None else not held
+    serve_it = serve_it and not held
+    if serve_it and options.endpoints:
+        wanted = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+        refuse_unfit(repo, wanted, of_model=False, of_others=True)
+    publish(repo, place, record)
+    endpoints: tuple[EndpointResult, ...] = ()
+    failure: ServingRepoError | None = None
+    if serve_it:
+        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+        try:
+            endpoints = switch(repo, plan, endpoints=options.endpoints, wait=options.wait)
+        except ServingRepoError as error:
+            failure = error
+    after = pins(read_own_config(repo), model)
+    event = new_event(
+        repo,
+        txid=place.txid,
+        action="promote",
+        model=model,
+        version=version,
+        before=before,
+        after=after,
+        why=options.message,
+        run=record.source.run,
+        proof=say_proof(proof),
+        endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
+    )
+    history.append(repo.disk, repo.layout.history, event)
     if failure is not None:
         state_now = "and served, but" if version in after else "but not served:"
         failure.message = f"{model}@{version} is published {state_now} {failure.message}"
@@ -300,9 +310,21 @@ def _commit(
 def _serve_again(
     repo: Repository, same: VersionRecord, scan: RunScan, options: Options
 ) -> Promotion:
-    """Return the version that has this content already; serve it only if told to."""
+    """Return the version that has this content already; nothing changes but in two cases.
+
+    It is served if told to, or if its own promotion did not get that far: it was never served, is above what is,
+    and nobody holds the model. With endpoints, the version that is served is proven on them again.
+    """
     promotion = _result(repo, same, scan, options, same_as=same.version, proof=None)
-    if not options.serve:
+    state = load_state(repo, same.model)
+    held = state is not None and state.hold is not None
+    unfinished = (
+        options.serve is None
+        and not held
+        and same.version > max(promotion.before, default=0)
+        and all(event.served_after != same.version for event in _events(repo, same.model))
+    )
+    if not (options.serve or unfinished or (promotion.served and options.endpoints)):
         return promotion
     switched = serve(
         repo,
@@ -319,6 +341,10 @@ def _serve_again(
         after=switched.after,
         endpoints=switched.endpoints,
     )
+
+
+def _events(repo: Repository, model: str) -> list[history.Event]:
+    return list(history.read(repo.layout.history, model=model))
 
 
 def _result(

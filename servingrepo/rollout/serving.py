@@ -182,17 +182,7 @@ def carry_out(
     marks_bad: int | None = None,
 ) -> Switched:
     """Switch and record; the caller holds the lock. A plan that changes nothing still proves endpoints."""
-    problems = [
-        str(finding)
-        for finding in check_config(repo, plan.after)
-        if finding.severity == "error" and finding.model == plan.model
-    ]
-    if problems:
-        raise ConfigInvalid(
-            f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
-            problems=problems,
-            hint="servingrepo config check shows all of it; nothing was changed",
-        )
+    refuse_unfit(repo, plan, of_model=True, of_others=bool(endpoints))
     state = load_state(repo, plan.model)
     results: tuple[EndpointResult, ...] = ()
     if not dry_run:
@@ -228,6 +218,27 @@ def carry_out(
         held=state is not None and state.hold is not None,
         endpoints=results,
     )
+
+
+def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: bool) -> None:
+    """Refuse a config on which servers would hang, or which they would refuse whole.
+
+    A server is sent the entries of all models, so with endpoints each of them counts.
+
+    Raises:
+        ConfigInvalid: It is one; all mistakes that count are listed.
+    """
+    problems = [
+        str(finding)
+        for finding in check_config(repo, plan.after)
+        if finding.severity == "error" and (of_model if finding.model == plan.model else of_others)
+    ]
+    if problems:
+        raise ConfigInvalid(
+            f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
+            problems=problems,
+            hint="servingrepo config check shows all of it; nothing was changed",
+        )
 
 
 def need_servable(repo: Repository, model: str, version: int) -> None:

@@ -8,19 +8,22 @@ import msgspec
 
 from servingrepo.errors import ServingRepoError
 from servingrepo.modelconfig import Entry, Stamp, models
+from servingrepo.repository import journal
 from servingrepo.repository.repository import (
+    load_record,
     load_state,
     model_names,
     names_on_disk,
     published_versions,
 )
-from servingrepo.repository.served import check_config, read_config
+from servingrepo.repository.served import check_config, last_text, read_config
+from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout.switch import connect
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.states import VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from servingrepo.repository.repository import Repository
     from servingrepo.serving.states import Endpoint
@@ -64,6 +67,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelStatus, ...]
     config: str
     problems: tuple[str, ...]
+    running: tuple[str, ...]
     next: str
 
     @property
@@ -100,11 +104,23 @@ def read_status(
     ]
     if file.stamp is not Stamp.UNEDITED:
         problems.append(f"{repo.layout.config} is {file.stamp}: servingrepo config check shows it")
+    running = tuple(
+        f"{intent.command} of {intent.model} by {intent.owner}"
+        for intent, alive in journal.read_all(repo.layout.journal)
+        if alive and model in {None, intent.model}
+    )
+    if running:
+        what_next = f"wait for the {running[0]}, then this command again"
+    elif file.stamp is not Stamp.UNEDITED and last_text(repo) is None:
+        what_next = "servingrepo config write --take-edit (takes this models.config over)"
+    else:
+        what_next = _what_next(rows, problems, endpoints, file.stamp)
     return Status(
         models=rows,
         config=str(repo.layout.config),
         problems=tuple(problems),
-        next=_what_next(rows, problems, endpoints, file.stamp),
+        running=running,
+        next=what_next,
     )
 
 
@@ -169,8 +185,25 @@ def _model_status(
         labels=entry.labels if entry is not None else {},
         held=state.hold.reason or "no reason given" if state is not None and state.hold else None,
         endpoints=asked,
-        drift=tuple(_drift(name, entry, numbers, bad, asked)),
+        drift=(
+            *_damage(repo, name, sorted(set(pinned) & set(on_disk))),
+            *_drift(name, entry, numbers, bad, asked),
+        ),
     )
+
+
+def _damage(repo: Repository, name: str, pinned: Sequence[int]) -> Iterator[str]:
+    """Yield what is wrong with pinned versions by names and sizes; bytes are for `verify`."""
+    for version in pinned:
+        try:
+            record = load_record(repo, name, version)
+            differences = quick_differences(repo, record) if record is not None else None
+        except ServingRepoError as error:
+            yield f"{name}@{version}: {error.message}"
+            continue
+        if differences:
+            listed = ", ".join(differences.lines()[:3])
+            yield f"{name}@{version} is pinned but not what its record says: {listed}"
 
 
 def _drift(
@@ -202,6 +235,11 @@ def _drift(
         found.extend(
             f"{one.endpoint}: {name}@{version} is loaded but models.config does not pin it"
             for version in sorted(set(one.available) - pinned)
+        )
+        found.extend(
+            f"{one.endpoint}: {name}@{status.version} is {status.state}, but models.config does not pin it"
+            for status in one.others
+            if status.version not in pinned and status.state in {"START", "LOADING"}
         )
     return found
 

@@ -59,22 +59,23 @@ def switch(
             for client in clients:
                 _load_new(client, plan, deadline=deadline)
             repo.disk.step("switch.before-c2")
-            write_config(repo, plan.after)
+            # From here on the file may have changed, whatever ends this.
             committed = True
+            write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            for client in clients:
-                _drop_old(client, plan, deadline=deadline)
+            return tuple(_drop_old(client, plan, deadline=deadline) for client in clients)
         except ServingRepoError as error:
             if not clients:
                 raise
             raise _put_back(repo, plan, clients, error, committed=committed) from error
-        except BaseException:
-            # Ctrl-C, SIGTERM, a fault of the disk: go back before leaving.
+        except BaseException as interruption:
+            # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if clients:
-                _put_back(repo, plan, clients, SwitchFailed("interrupted"), committed=committed)
+                why = SwitchFailed("interrupted")
+                failed = _put_back(repo, plan, clients, why, committed=committed)
+                for line in (failed.message, *failed.problems):
+                    interruption.add_note(line)
             raise
-    said = f"{plan.model}@{plan.target} answers" if plan.target is not None else "unloaded"
-    return tuple(EndpointResult(str(endpoint), said) for endpoint in endpoints)
 
 
 def connect(endpoint: Endpoint) -> ServingClient:
@@ -100,15 +101,18 @@ def _load_new(client: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
         live.send(client, plan.labelled, deadline=deadline)
 
 
-def _drop_old(client: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
+def _drop_old(client: ServingClient, plan: Plan, *, deadline: Deadline) -> EndpointResult:
     """Have a server unload what is no longer wanted, and see who answers then."""
     live.send(client, plan.after, deadline=deadline)
     gone = set(plan.old_pins) - set(plan.new_pins)
-    live.wait_gone(client, plan.model, gone, deadline=deadline)
+    left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
     if plan.target is not None:
         live.wait_answering(client, plan.model, plan.target, deadline=deadline)
     for label, version in sorted(plan.new_labels.items()):
         live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
+    said = f"{plan.model}@{plan.target} answers" if plan.target is not None else "unloaded"
+    later = f"; {', '.join(left)}, and dropped by the server in its own time" if left else ""
+    return EndpointResult(str(client.endpoint), said + later)
 
 
 def _put_back(
@@ -119,32 +123,34 @@ def _put_back(
     *,
     committed: bool,
 ) -> SwitchFailed:
-    """Bring file and servers back to where they were; return the error that says how that went."""
-    deadline = Deadline.after(RESTORE_SECONDS)
+    """Bring file and servers back to where they were; return the error that says how that went.
+
+    The file first, which needs no server; then each server, with a time limit of its own.
+    """
     trouble: list[str] = []
-    for client in clients:
-        try:
-            if committed and plan.old_pins:
-                # The old versions may be unloaded by now: load them before dropping the new one.
-                live.send(client, plan.between, deadline=deadline)
-                live.wait_available(client, plan.model, plan.old_pins, deadline=deadline)
-            live.send(client, plan.before, deadline=deadline)
-            new = set(plan.new_pins) - set(plan.old_pins)
-            live.wait_gone(client, plan.model, new, deadline=deadline)
-            live.wait_available(client, plan.model, plan.old_pins, deadline=deadline)
-        except ServingRepoError as again:
-            trouble.append(f"{client.endpoint} could not be put back: {again.message}")
     if committed:
         try:
             write_config(repo, plan.before)
         except ServingRepoError as again:
             trouble.append(f"models.config could not be put back: {again.message}")
+    for client in clients:
+        if error.details.get("uncertain") == str(client.endpoint):
+            # A reload that timed out is carried out later: another one behind it would be blind.
+            trouble.append(
+                f"{client.endpoint} was not put back: its last reload may still be carried out"
+            )
+            continue
+        try:
+            _put_server_back(client, plan, committed=committed)
+        except ServingRepoError as again:
+            trouble.append(f"{client.endpoint} could not be put back: {again.message}")
     old = ", ".join(map(str, plan.old_pins)) or "nothing"
     if trouble:
         now = "servers and models.config may disagree"
         hint = (
             f"servingrepo status {plan.model} --endpoint … shows where they are; "
-            "servingrepo reload --endpoint … makes them follow models.config"
+            "servingrepo reload --endpoint … makes them follow models.config; without --endpoint, serve "
+            "and rollback change models.config alone"
         )
     else:
         now = f"back where it was: {plan.model} serves {old}"
@@ -156,3 +162,23 @@ def _put_back(
         log=error.log,
         details={"put_back": not trouble, "cause": error.slug},
     )
+
+
+def _put_server_back(client: ServingClient, plan: Plan, *, committed: bool) -> None:
+    """Bring one server back to the config before the switch.
+
+    After C2 the old versions may be unloaded: they are loaded beside the new one first, under the labels that
+    hold now (a label cannot be sent for a version that is not loaded). A model that was taken out comes back
+    only when its versions are END, or the reload is answered by their unload (tfserving: re-adding at once).
+    """
+    deadline = Deadline.after(RESTORE_SECONDS)
+    old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
+    before = live.remembered(client, plan.model, deadline=deadline)
+    if committed and plan.target is None:
+        live.wait_gone(client, plan.model, old, deadline=deadline)
+    elif committed and old:
+        live.send(client, plan.labelled, deadline=deadline)
+        live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+    live.send(client, plan.before, deadline=deadline)
+    live.wait_unserved(client, plan.model, new, deadline=deadline)
+    live.wait_available(client, plan.model, old, before=before, deadline=deadline)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -67,7 +68,7 @@ class BinaryEngine(msgspec.Struct, frozen=True):
             version=version,
             export=export,
             deadline=deadline,
-            prepare=_die_with_parent,
+            prepare=partial(_die_with_parent, os.getpid()),
         ) as running:
             yield running
 
@@ -98,6 +99,7 @@ def binary_version(binary: str) -> str:
             [binary, "--version"],
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=_VERSION_SECONDS,
             check=False,
         )
@@ -114,11 +116,11 @@ def binary_version(binary: str) -> str:
     return "; ".join(lines)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """Have the kernel end the server with us; it has no flag of its own for that.
 
     PR_SET_PDEATHSIG is about the thread that started the child (prctl(2)): here the one that waits for it.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         os._exit(1)

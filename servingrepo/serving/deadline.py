@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+
+from servingrepo.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,13 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return the deadline that many seconds from now."""
+        """Return the deadline that many seconds from now.
+
+        Raises:
+            SettingsError: It is no finite number.
+        """
+        if not math.isfinite(seconds):
+            raise SettingsError(f"{seconds} is no time to wait", hint="give a number of seconds")
         return cls(seconds=seconds, moment=time.monotonic() + seconds)
 
     @property

@@ -50,7 +50,7 @@ def need_space(tree: SourceTree, target: Path) -> None:
     if needed > free:
         raise NoSpace(
             f"{tree.root} needs {needed:,} bytes, but {target} has {free:,} free",
-            hint="free some space on that file system (servingrepo list shows what versions take)",
+            hint="free some space on that file system (servingrepo show NAME tells what versions take)",
         )
 
 

@@ -43,7 +43,7 @@ def translate(error: OSError, doing: str, path: Path) -> ServingRepoError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return NoSpace(
             text,
-            hint="free some space (servingrepo list --sizes shows what versions take), try again",
+            hint="free some space (servingrepo show NAME tells what versions take), try again",
         )
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         return NoPermission(

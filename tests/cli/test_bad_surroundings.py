@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
+from servingrepo.repository.spare import SPARE_BYTES
 from tests.cli.inside import refused
 from tests.cli.processes import server_of, started, wait_until_gone
 from tests.cli.trees import snapshot
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB of its own."""
-    with mounted(tmp_path / "disk", size="4m") as place:
+    """A file system of 1 MB of its own: too small for space to be set aside."""
+    with mounted(tmp_path / "disk", size="1m") as place:
         yield place
 
 
@@ -122,7 +123,7 @@ def test_a_full_disk_keeps_nobody_from_rolling_back(disk: Path, tmp_path: Path, 
     (disk / "filler").unlink()
     done = command("--root", root, "promote", run, "--model", "ranker", "--no-smoke")
     assert done.code == 0, done.err
-    assert (root / ".servingrepo" / "spare").stat().st_size == 1 << 20
+    assert (root / ".servingrepo" / "spare").stat().st_size == SPARE_BYTES
 
 
 # permission ---------------------------------------------------------------------------------------
