@@ -110,7 +110,7 @@ def command(
             dry_run=dry_run,
             progress=bar.advance,
         )
-    app.result(done, _lines(done, asked_to_serve=serve), bare=done.version)
+    app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
 
 
 def _size(run: Path, saved_model: Path | None) -> int:
@@ -126,14 +126,9 @@ def _size(run: Path, saved_model: Path | None) -> int:
         return 0
 
 
-def _lines(done: Promotion, *, asked_to_serve: bool | None) -> Iterator[str]:
+def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) -> Iterator[str]:
     name = f"{done.model}@{done.version}"
-    if done.dry_run:
-        yield f"dry run: nothing was changed; would {'serve' if done.same_as else 'publish'} {name}"
-    elif done.same_as is not None:
-        yield f"{name} has this content already: nothing was published"
-    else:
-        yield f"{name} published"
+    yield from _headline(done, name, number=number)
     yield f"  from      {done.export}"
     yield f"  size      {sized(done.size)} in {done.files} files"
     if done.same_as is None:
@@ -153,5 +148,19 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None) -> Iterator[str]:
     elif not done.served:
         yield f"  next      servingrepo serve {name}"
     elif asked_to_serve is not False:
-        back = f"; servingrepo rollback {done.model} goes back" if done.before else ""
-        yield f"  next      servingrepo status {done.model}{back}"
+        back = f"; servingrepo rollback {done.model} goes back" if done.can_go_back else ""
+        at = "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
+        yield f"  next      servingrepo status {done.model}{at}{back}"
+
+
+def _headline(done: Promotion, name: str, *, number: int | None) -> Iterator[str]:
+    """Yield what happened, first of all."""
+    dry = "dry run, nothing was changed: " if done.dry_run else ""
+    if done.same_as is not None:
+        yield f"{dry}{name} has this content already: nothing {'would be' if dry else 'was'} published"
+        if number is not None and number != done.version:
+            yield f"  version   --version {number} was not used"
+    elif done.dry_run:
+        yield f"{dry}would publish {name}"
+    else:
+        yield f"{name} published"

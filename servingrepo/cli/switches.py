@@ -21,10 +21,13 @@ def switch_lines(done: Switched) -> Iterator[str]:
         yield f"{dry}{done.model}: {old} > {new}"
     else:
         yield f"{dry}{done.model}: {new}, as before"
-    if len(done.after) > 1:
-        yield f"  pinned       {pinned(done.after)}"
-    for label, version in sorted(done.labels.items()):
-        yield f"  label        {label} is {version}"
+    if max(len(done.before), len(done.after)) > 1:
+        yield f"  pinned       {pinned(done.before)} > {pinned(done.after)}"
+    for label in sorted({*done.labels_before, *done.labels}):
+        was, now = done.labels_before.get(label, "none"), done.labels.get(label, "gone")
+        yield f"  label        {label}: " + (
+            f"{was} > {now}" if was != now else f"{now}, as before"
+        )
     for one in done.endpoints:
         yield f"  live         {one.endpoint}: {one.outcome}"
     if not done.endpoints and not done.dry_run:

@@ -73,6 +73,8 @@ def new_event(
     run: str = "",
     proof: str = "",
     marked_bad: int | None = None,
+    labels_before: dict[str, int] | None = None,
+    labels_after: dict[str, int] | None = None,
     endpoints: tuple[str, ...] = (),
 ) -> Event:
     """Return an event of now, by whoever runs this process."""
@@ -92,6 +94,8 @@ def new_event(
         run=run,
         proof=proof,
         marked_bad=marked_bad,
+        labels_before=labels_before or {},
+        labels_after=labels_after or {},
         endpoints=endpoints,
     )
 

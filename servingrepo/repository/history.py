@@ -36,6 +36,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     run: str = ""
     proof: str = ""
     marked_bad: int | None = None
+    labels_before: dict[str, int] = {}
+    labels_after: dict[str, int] = {}
     endpoints: tuple[str, ...] = ()
     recovered: bool = False
 

@@ -128,12 +128,12 @@ def previous_version(repo: Repository, model: str) -> int:
         usable=lambda version: version in on_disk and version not in state.bad,
     )
     if found is None:
-        good = [number for number in sorted(on_disk) if number not in state.bad]
+        good = sorted(on_disk - state.bad.keys() - {current})
         now = "nothing is served" if current is None else f"{current} is served"
         raise NothingToRollBack(
             f"history knows no version of {model} that was served before, is on disk and is not marked "
             f"bad; {now}",
-            hint=f"name one: servingrepo rollback {model} --to N; good versions on disk: "
+            hint=f"name one: servingrepo rollback {model} --to N; other good versions on disk: "
             f"{', '.join(map(str, good)) or 'none'}",
         )
     return found

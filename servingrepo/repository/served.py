@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import ConfigEdited, ConfigInvalid
+from servingrepo.errors import ConfigEdited, ConfigInvalid, StorageFailed
 from servingrepo.modelconfig import (
     EMPTY,
     Entry,
@@ -135,8 +135,15 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
     with storage_errors("read", path):
         if path.exists() and path.read_bytes() == text.encode():
             return False
+    last = last_text(repo)
     repo.disk.replace_file(repo.layout.last_config, text.encode(), step="c2-copy")
-    repo.disk.replace_file(path, text.encode(), step="c2")
+    try:
+        repo.disk.replace_file(path, text.encode(), step="c2")
+    except StorageFailed:
+        if last is not None and path.read_bytes() != text.encode():
+            # C2 did not happen: the copy must not speak of a config that was never there.
+            repo.disk.replace_file(repo.layout.last_config, last.encode(), step="c2-copy-back")
+        raise
     return True
 
 

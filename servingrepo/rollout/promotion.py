@@ -14,6 +14,7 @@ import msgspec
 from servingrepo.errors import (
     DamagedExport,
     NoSavedModel,
+    NothingToRollBack,
     ServingRepoError,
     SourceChanged,
     UnsafeExport,
@@ -33,7 +34,7 @@ from servingrepo.repository.publication import (
     stage,
 )
 from servingrepo.repository.records import Proof, Source, VersionRecord
-from servingrepo.repository.references import Reference
+from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
 from servingrepo.rollout.plans import plan_serve
@@ -44,6 +45,7 @@ from servingrepo.savedmodel import Inspection, inspect_export
 from servingrepo.serving.states import Endpoint
 from servingrepo.smoke import SmokeCase, judge
 from servingrepo.storage.copying import hash_source, need_space
+from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Progress, silent
 from servingrepo.storage.tree import SourceTree, read_tree
@@ -78,6 +80,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     size: int
     dry_run: bool
+    can_go_back: bool = False
     endpoints: tuple[EndpointResult, ...] = ()
 
 
@@ -175,6 +178,10 @@ def refuse_defects(inspection: Inspection, export: Path) -> None:
     """
     if not inspection.defects:
         return
+    with storage_errors("read", export):
+        for name in ("saved_model.pb", "saved_model.pbtxt"):
+            if (export / name).is_file():
+                (export / name).open("rb").close()
     kinds: dict[str, type[ServingRepoError]] = {
         "missing": NoSavedModel,
         "damaged": DamagedExport,
@@ -374,7 +381,17 @@ def _result(
         files=len(record.manifest.files),
         size=record.manifest.size,
         dry_run=options.dry_run,
+        can_go_back=_can_go_back(repo, record.model),
     )
+
+
+def _can_go_back(repo: Repository, model: str) -> bool:
+    """Tell whether `rollback` would find a version to go to."""
+    try:
+        previous_version(repo, model)
+    except NothingToRollBack:
+        return False
+    return True
 
 
 def _promised(

@@ -47,6 +47,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     before: tuple[int, ...]
     after: tuple[int, ...]
+    labels_before: dict[str, int]
     labels: dict[str, int]
     changed: bool
     dry_run: bool
@@ -197,6 +198,8 @@ def carry_out(
                 after=plan.new_pins,
                 why=message,
                 marked_bad=marks_bad,
+                labels_before=plan.old_labels,
+                labels_after=plan.new_labels,
                 endpoints=tuple(map(str, endpoints)),
             )
             with recorded(repo, event):
@@ -211,6 +214,7 @@ def carry_out(
         model=plan.model,
         before=plan.old_pins,
         after=plan.new_pins,
+        labels_before=plan.old_labels,
         labels=plan.new_labels,
         changed=plan.changes,
         dry_run=dry_run,

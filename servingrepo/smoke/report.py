@@ -96,6 +96,12 @@ def judge(report: SmokeReport, *, strict: bool) -> None:
             for key in report.unproven
             if key not in mentioned
         ]
+    if problems and not report.failed:
+        raise SmokeFailed(
+            f"the smoke test of {what} did not prove every signature, which --strict asks for",
+            hint="give data that proves them with --case FILE, or leave --strict out",
+            problems=problems,
+        )
     if problems:
         raise SmokeFailed(
             f"the smoke test of {what} failed",

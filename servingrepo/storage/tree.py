@@ -16,6 +16,7 @@ import msgspec
 from servingrepo.errors import UnsafeExport
 from servingrepo.storage.disk import storage_errors
 
+_DEEPEST = 64
 _KINDS = {
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -85,6 +86,9 @@ class _Reader:
         self.files: list[SourceFile] = []
         self.directories: list[str] = []
         self.problems: list[str] = []
+        self.linked = (
+            0  # links to directories above what is read now: in each other they would explode
+        )
 
     def read(self, directory: Path, prefix: str, above: tuple[Path, ...]) -> None:
         with os.scandir(directory) as entries:
@@ -119,10 +123,18 @@ class _Reader:
                 )
             )
         elif kind == stat.S_IFDIR:
+            if len(above) > _DEEPEST:
+                self.problems.append(f"{path}: more than {_DEEPEST} directories deep")
+                return
+            if entry.is_symlink() and self.linked:
+                self.problems.append(f"{path}: a link to a directory below another such link")
+                return
             if source in above:
                 self.problems.append(f"{path}: a link to a directory above it, {source}")
                 return
             self.directories.append(path)
+            self.linked += entry.is_symlink()
             self.read(source, path + "/", above)
+            self.linked -= entry.is_symlink()
         else:
             self.problems.append(f"{path}: {_KINDS.get(kind, 'no regular file')}")

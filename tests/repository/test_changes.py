@@ -177,10 +177,21 @@ def test_staging_that_nobody_owns_goes_and_an_unused_model_folder_with_it(
 ) -> None:
     release(1.0)
     for model in ("m", "fresh"):
-        (repo.value.layout.staging(model, "lost") / "1").mkdir(parents=True)
+        (repo.value.layout.staging(model, new_txid(repo.value)) / "1").mkdir(parents=True)
     assert [one.outcome for one in repo.recover()] == ["left staging directory removed"] * 2
     assert not repo.value.layout.model("fresh").exists()
     assert repo.verify("m")[0].ok
+
+
+def test_what_others_keep_in_a_staging_folder_is_left_alone(
+    repo: OpenRepository, release: Release
+) -> None:
+    release(1.0)
+    kept = repo.value.layout.staging("foreign", "precious") / "notes.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    assert repo.recover() == ()
+    assert kept.read_text() == "mine"
 
 
 def test_temporary_files_that_a_kill_left_go(repo: OpenRepository, release: Release) -> None:

@@ -139,7 +139,7 @@ def test_previous_without_an_earlier_good_version_lists_the_good_ones(
     with pytest.raises(NothingToRollBack, match="1 is served") as caught:
         found(repo, "m@previous")
     assert caught.value.hint is not None
-    assert caught.value.hint.endswith("1, 2")
+    assert caught.value.hint.endswith(": 2")
 
 
 def test_previous_passes_over_versions_that_are_gone(

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import servingrepo
 from servingrepo.errors import (
+    ConfigInvalid,
     EndpointUnreachable,
     NotConverged,
     NothingToRollBack,
@@ -21,6 +23,8 @@ from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.repository.served import pins, read_config, write_config
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.processes import free_port
+from servingrepo.storage.disk import Disk
+from servingrepo.storage.faults import Faults
 from servingrepo.testing.exports import Served
 from tests.support import command, live_server, new_repository, run_with
 
@@ -285,3 +289,62 @@ def test_smoke_of_a_version_with_a_bad_signature_names_it(tmp_path: Path) -> Non
     assert done.code == 70
     assert "broken" in done.err
     assert "serving_default: passed" in done.out
+
+
+def with_fault(repo: OpenRepository, plan: str) -> OpenRepository:
+    """Open the repository so that a step of its next command fails."""
+    return servingrepo.open(repo.root, disk=Disk(faults=Faults.parse(plan)))
+
+
+@pytest.mark.parametrize("step", ["c2.after-rename@1", "switch.after-c2"])
+def test_a_fault_after_the_file_changed_puts_file_server_and_label_back(
+    tmp_path: Path, step: str
+) -> None:
+    repo = two_versions(tmp_path)
+    config = pin(
+        read_config(repo.value).config,
+        name="half",
+        base_path=repo.value.base_path("half"),
+        versions=[2],
+        labels={"stable": 2},
+    )
+    write_config(repo.value, config)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        with pytest.raises(SwitchFailed, match="back where it was: half serves 2"):
+            with_fault(repo, f"{step}=EIO").rollback("half", to=1, endpoints=[endpoint], wait=30)
+        assert pins(read_config(repo.value).config, "half") == (2,)
+        assert ask(endpoint) == (2, 3.0)
+        assert ask(endpoint, label="stable") == (2, 3.0)
+        assert repo.status(endpoints=[endpoint], wait=5).ok
+    assert repo.show("half").versions[0].bad is None
+
+
+def test_a_promotion_whose_switch_failed_is_finished_when_it_is_repeated(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    run = run_with(tmp_path / "c", offset=4.0)
+    down = f"127.0.0.1:{free_port()}"
+    with pytest.raises(EndpointUnreachable, match="published but not served"):
+        repo.promote(run, model="half", smoke=False, endpoints=[down], wait=2)
+    with pytest.raises(EndpointUnreachable):
+        repo.promote(run, model="half", smoke=False, endpoints=[down], wait=2)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        done = repo.promote(run, model="half", smoke=False, endpoints=[endpoint], wait=30)
+        assert (done.version, done.same_as, done.served, done.after) == (3, 3, True, (3,))
+        assert ask(endpoint) == (3, 4.0)
+
+
+def test_serve_with_an_endpoint_is_refused_when_another_entry_would_hang_the_server(
+    tmp_path: Path,
+) -> None:
+    repo = two_versions(tmp_path)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        config = pin(
+            read_config(repo.value).config,
+            name="other",
+            base_path=repo.value.base_path("other"),
+            versions=[1],
+        )
+        write_config(repo.value, config)
+        with pytest.raises(ConfigInvalid, match="refuses or hangs on"):
+            repo.serve("half@2", endpoints=[endpoint], wait=5)
+        assert ask(endpoint) == (1, 2.0)
