@@ -29,6 +29,7 @@ __all__ = ["await_version", "run_smoke"]
 
 POLL_SECONDS = 0.05
 STATUS_SECONDS = 10.0
+LAST_LOOK_SECONDS = 0.5
 
 _EXAMPLE_APIS: dict[str, Api] = {
     "tensorflow/serving/classify": "Classify",
@@ -97,7 +98,9 @@ def await_version(client: ServingClient, *, model: str, version: int, deadline: 
     while True:
         found: tuple[VersionStatus, ...] = ()
         try:
-            found = client.status(model, version, timeout=deadline.at_most(STATUS_SECONDS))
+            # At least a moment: a call that the deadline leaves no time would hide the state known so far.
+            timeout = max(deadline.at_most(STATUS_SECONDS), LAST_LOOK_SECONDS)
+            found = client.status(model, version, timeout=timeout)
         except ServerTimeout:
             state = "unknown: the server does not answer"
         for one in found:
