@@ -132,19 +132,24 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
     """
     text = render(config)
     path = repo.layout.config
-    with storage_errors("read", path):
-        if path.exists() and path.read_bytes() == text.encode():
-            return False
+    if _holds(path, text):
+        return False
     last = last_text(repo)
     repo.disk.replace_file(repo.layout.last_config, text.encode(), step="c2-copy")
     try:
         repo.disk.replace_file(path, text.encode(), step="c2")
     except StorageFailed:
-        if last is not None and path.read_bytes() != text.encode():
+        if last is not None and not _holds(path, text):
             # C2 did not happen: the copy must not speak of a config that was never there.
             repo.disk.replace_file(repo.layout.last_config, last.encode(), step="c2-copy-back")
         raise
     return True
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Tell whether a file is there and has exactly this text."""
+    with storage_errors("read", path):
+        return path.exists() and path.read_bytes() == text.encode()
 
 
 def below_server_root(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:

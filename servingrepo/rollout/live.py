@@ -111,7 +111,7 @@ def wait_gone(
         ServerTimeout: Some were still there at the deadline.
     """
     while True:
-        states = {one.version: one for one in client.status(model, timeout=_call(deadline))}
+        states = remembered(client, model, deadline=deadline)
         left = [v for v in sorted(versions) if v in states and states[v].state != "END"]
         if not left:
             return
@@ -136,7 +136,7 @@ def wait_unserved(
         ServerTimeout: Some were still AVAILABLE at the deadline.
     """
     while True:
-        states = {one.version: one for one in client.status(model, timeout=_call(deadline))}
+        states = remembered(client, model, deadline=deadline)
         known = [states[version] for version in sorted(versions) if version in states]
         serving = [one for one in known if one.state == "AVAILABLE"]
         if not serving:

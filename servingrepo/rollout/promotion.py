@@ -276,14 +276,15 @@ def _publish_and_serve(
     before = pins(config, model)
     serve_it = options.serve if options.serve is not None else not held
     serve_it = serve_it and not held
-    if serve_it and options.endpoints:
-        wanted = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
-        refuse_unfit(repo, wanted, of_model=False, of_others=True)
+    plan = None
+    if serve_it:
+        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+    if plan is not None and options.endpoints:
+        refuse_unfit(repo, plan, of_model=False, of_others=True)
     publish(repo, place, record)
     endpoints: tuple[EndpointResult, ...] = ()
     failure: ServingRepoError | None = None
-    if serve_it:
-        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+    if plan is not None:
         try:
             endpoints = switch(repo, plan, endpoints=options.endpoints, wait=options.wait)
         except ServingRepoError as error:
