@@ -120,6 +120,7 @@ def _open(url: str, tls: Any, deadline: Deadline) -> tuple[Any, dict[str, Any]]:
 
     make: Any = docker.DockerClient  # its stubs know whole seconds only
     timeout = max(_SHORTEST_CALL, deadline.at_most(_CALL_SECONDS))
+    _knock(url, timeout=timeout)
 
     def client(version: str) -> Any:
         made = make(base_url=url, tls=tls, timeout=timeout, version=version)
@@ -135,6 +136,28 @@ def _open(url: str, tls: Any, deadline: Deadline) -> tuple[Any, dict[str, Any]]:
     finally:
         first.close()
     return client(version["ApiVersion"]), version
+
+
+def _knock(url: str, *, timeout: float) -> None:
+    """Connect to the daemon's socket and leave it.
+
+    The SDK forgets to close a socket that does not connect, and tells of the failure four times over.
+
+    Raises:
+        EngineUnavailable: Nobody is there, or this user may not talk to it.
+        ServerTimeout: Somebody is there and takes no more callers.
+    """
+    place = urlsplit(url)
+    if not place.scheme.endswith("unix"):
+        return
+    with socket.socket(socket.AF_UNIX) as knocking:
+        knocking.settimeout(timeout)
+        try:
+            knocking.connect(place.netloc + place.path)
+        except (TimeoutError, BlockingIOError) as error:  # the second: its queue of callers is full
+            raise _silent(url) from error
+        except OSError as error:
+            raise _unreachable(url, error, while_opening=True) from error
 
 
 def _host(url: str) -> str:
