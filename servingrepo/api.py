@@ -25,7 +25,7 @@ from servingrepo.repository.repository import (
     published_versions,
 )
 from servingrepo.storage.disk import Disk
-from servingrepo.storage.progress import silent
+from servingrepo.storage.progress import silent, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from servingrepo.rundir import RunScan
     from servingrepo.serving.engines import Engine, EngineChoice
     from servingrepo.serving.states import Endpoint
-    from servingrepo.storage.progress import Progress
+    from servingrepo.storage.progress import Notice, Progress
 
 DEFAULT_WAIT = 60.0
 """Seconds for live servers to follow a change."""
@@ -122,8 +122,11 @@ class OpenRepository:
         message: str = "",
         dry_run: bool = False,
         progress: Progress = silent,
+        notice: Notice = unheard,
     ) -> Promotion:
         """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
+
+        `progress` is told bytes as they are copied, `notice` what should not wait for the result.
 
         Raises:
             ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
@@ -152,6 +155,7 @@ class OpenRepository:
             engine=self._engine(engine) if smoke and not dry_run else None,
             options=options,
             progress=progress,
+            notice=notice,
         )
 
     def verify(
@@ -196,6 +200,7 @@ class OpenRepository:
         engine: Engine | EngineChoice | str | None = None,
         cases: Iterable[str | Path] = (),
         timeout: float = DEFAULT_TIMEOUT,
+        notice: Notice = unheard,
     ) -> Proof:
         """Serve a version, or an export that lies anywhere, and send it requests; nothing is recorded.
 
@@ -210,11 +215,19 @@ class OpenRepository:
         loaded = tuple(case for file in cases for case in load_cases(Path(file)))
         chosen = self._engine(engine)
         if is_path(subject):
-            return smoke_path(Path(subject), engine=chosen, cases=loaded, timeout=timeout)
+            return smoke_path(
+                Path(subject), engine=chosen, cases=loaded, timeout=timeout, notice=notice
+            )
         reference = parse_reference(str(subject))
         version = resolve(self.value, reference)
         return smoke_version(
-            self.value, reference.model, version, engine=chosen, cases=loaded, timeout=timeout
+            self.value,
+            reference.model,
+            version,
+            engine=chosen,
+            cases=loaded,
+            timeout=timeout,
+            notice=notice,
         )
 
     # serve ----------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def command(
             message=message,
             dry_run=dry_run,
             progress=bar.advance,
+            notice=app.note,
         )
     app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
 

@@ -54,10 +54,16 @@ def command(
     if is_path(subject):
         loaded = tuple(case for file in cases for case in load_cases(file))
         proof = smoke_path(
-            Path(subject), engine=choose_engine(engine), cases=loaded, timeout=timeout
+            Path(subject),
+            engine=choose_engine(engine),
+            cases=loaded,
+            timeout=timeout,
+            notice=app.note,
         )
     else:
-        proof = app.open().smoke(subject, engine=engine, cases=cases, timeout=timeout)
+        proof = app.open().smoke(
+            subject, engine=engine, cases=cases, timeout=timeout, notice=app.note
+        )
     try:
         judge(proof.report, strict=strict)
     except SmokeFailed as failed:

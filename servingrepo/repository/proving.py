@@ -8,9 +8,9 @@ from servingrepo.errors import LoadFailed, ServerDied, ServerTimeout
 from servingrepo.repository.records import Proof
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.engines import expected_version
 from servingrepo.serving.server_versions import of_server, too_new
 from servingrepo.smoke import SmokeCase, run_smoke
+from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,15 +32,20 @@ def prove(
     staged: bool,
     time: str,
     txid: str = "",
+    notice: Notice = unheard,
 ) -> Proof:
     """Serve `export` as that version, send it requests, and return what came of it: it may be bad.
+
+    An export that is newer than the server is told before the server starts, where its version is known then.
 
     Raises:
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: As the engine and the server say.
     """
     deadline = Deadline.after(timeout)
     # Known before the start where the image's tag says it; the server's own words are better.
-    note = too_new(inspection.tensorflow_version, expected_version(engine))
+    note = too_new(inspection.tensorflow_version, engine.expected_version())
+    if note:
+        notice(note)
     try:
         with (
             engine.serve(

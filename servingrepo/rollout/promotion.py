@@ -47,7 +47,7 @@ from servingrepo.smoke import SmokeCase, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
-from servingrepo.storage.progress import Progress, silent
+from servingrepo.storage.progress import Notice, Progress, silent, unheard
 from servingrepo.storage.tree import SourceTree, read_tree
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def promote(
     engine: Engine | None,
     options: Options,
     progress: Progress = silent,
+    notice: Notice = unheard,
 ) -> Promotion:
     """Publish the SavedModel of a run as the next version of a model, proven, and serve it.
 
@@ -155,6 +156,7 @@ def promote(
                 staged=True,
                 time=repo.now(),
                 txid=place.txid,
+                notice=notice,
             )
             judge(proof.report, strict=options.strict)
         repo.disk.step("proven", place.export)

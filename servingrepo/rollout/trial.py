@@ -10,6 +10,7 @@ from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.rollout.promotion import refuse_defects
 from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import inspect_export
+from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ def smoke_version(
     engine: Engine,
     cases: Sequence[SmokeCase],
     timeout: float,
+    notice: Notice = unheard,
 ) -> Proof:
     """Serve a published version from where it lies, under its name and number, and send it requests.
 
@@ -49,10 +51,18 @@ def smoke_version(
         timeout=timeout,
         staged=False,
         time=repo.now(),
+        notice=notice,
     )
 
 
-def smoke_path(run: Path, *, engine: Engine, cases: Sequence[SmokeCase], timeout: float) -> Proof:
+def smoke_path(
+    run: Path,
+    *,
+    engine: Engine,
+    cases: Sequence[SmokeCase],
+    timeout: float,
+    notice: Notice = unheard,
+) -> Proof:
     """Serve the export of a run, as version 1 of a model named `model`, and send it requests.
 
     Raises:
@@ -72,4 +82,5 @@ def smoke_path(run: Path, *, engine: Engine, cases: Sequence[SmokeCase], timeout
         timeout=timeout,
         staged=False,
         time=utc_now().isoformat(timespec="milliseconds"),
+        notice=notice,
     )

@@ -15,12 +15,14 @@ import msgspec
 
 from servingrepo.errors import EngineUnavailable
 from servingrepo.serving.processes import RunningServer, serve_process
+from servingrepo.serving.server_versions import of_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from servingrepo.serving.deadline import Deadline
+    from servingrepo.serving.server_versions import Version
 
 BINARY = "tensorflow_model_server"
 _PR_SET_PDEATHSIG = 1
@@ -37,6 +39,14 @@ class BinaryEngine(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """What records call this engine."""
         return "binary"
+
+    def expected_version(self) -> Version | None:
+        """Return the TensorFlow that the binary says it has.
+
+        Raises:
+            EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
+        """
+        return of_server(binary_version(find_binary(self.path)))
 
     @contextmanager
     def serve(

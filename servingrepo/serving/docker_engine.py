@@ -22,11 +22,13 @@ from servingrepo.serving.docker_files import write_config
 from servingrepo.serving.docker_images import find_image
 from servingrepo.serving.docker_reaping import reap, reap_left
 from servingrepo.serving.processes import RunningServer
+from servingrepo.serving.server_versions import of_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.serving.deadline import Deadline
+    from servingrepo.serving.server_versions import Version
 
 __all__ = ["DEFAULT_IMAGE", "DockerEngine", "reap"]
 
@@ -62,6 +64,10 @@ class DockerEngine(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """What records call this engine."""
         return "docker"
+
+    def expected_version(self) -> Version | None:
+        """Return the TensorFlow that the image's tag names."""
+        return of_image(self.image)
 
     @contextmanager
     def serve(

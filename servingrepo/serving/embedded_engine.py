@@ -12,12 +12,14 @@ import msgspec
 
 from servingrepo.errors import EngineUnavailable
 from servingrepo.serving.processes import RunningServer, serve_process
+from servingrepo.serving.server_versions import of_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from servingrepo.serving.deadline import Deadline
+    from servingrepo.serving.server_versions import Version
 
 
 class EmbeddedEngine(msgspec.Struct, frozen=True):
@@ -29,6 +31,14 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """What records call this engine."""
         return "embedded"
+
+    def expected_version(self) -> Version | None:
+        """Return the TensorFlow that is installed here.
+
+        Raises:
+            EngineUnavailable: TensorFlow is not installed, or only its message classes.
+        """
+        return of_server(installed_version())
 
     @contextmanager
     def serve(

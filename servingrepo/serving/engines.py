@@ -14,7 +14,6 @@ from servingrepo.serving.binary_engine import BINARY, BinaryEngine
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.remote_engine import RemoteEngine
-from servingrepo.serving.server_versions import of_image
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from servingrepo.serving.docker_engine import DockerEngine
     from servingrepo.serving.processes import RunningServer
+    from servingrepo.serving.server_versions import Version
 
 _LOOK_SECONDS = 10.0
 NAMES = "auto, docker, binary, binary:PATH, embedded, remote:HOST:PORT"
@@ -33,6 +33,9 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """What records call it."""
+
+    def expected_version(self) -> Version | None:
+        """Return the TensorFlow that its server will have, where that is known before it starts."""
 
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
@@ -83,13 +86,6 @@ def choose_engine(
             endpoint=Endpoint.parse(rest), models=models, server_root=server_root, ours=ours
         )
     raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
-
-
-def expected_version(engine: Engine) -> tuple[int, int] | None:
-    """Return the TensorFlow that an engine's server will have, where that is known before it starts."""
-    if engine.name != "docker":
-        return None
-    return of_image(getattr(engine, "image", ""))
 
 
 def _best(choice: EngineChoice) -> Engine:

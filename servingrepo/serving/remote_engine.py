@@ -53,6 +53,10 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         """What records call this engine."""
         return "remote"
 
+    def expected_version(self) -> None:
+        """Return nothing: TensorFlow Serving tells nobody over the network which version it is."""
+        return
+
     @contextmanager
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["of_image", "of_server", "too_new"]
+__all__ = ["Version", "of_image", "of_server", "too_new"]
 
 _NUMBER = r"(?P<major>[0-9]+)\.(?P<minor>[0-9]+)"
 _IN_TAG = re.compile(rf":v?{_NUMBER}(?![^-.@]*/)")
 _LIBRARY = re.compile(rf"TensorFlow Library: {_NUMBER}")
 _SERVER = re.compile(rf"TensorFlow ModelServer: {_NUMBER}")
+_INSTALLED = re.compile(rf"TensorFlow {_NUMBER}")
 _ANYWHERE = re.compile(_NUMBER)
 
 Version = tuple[int, int]
@@ -21,8 +22,11 @@ def of_image(image: str) -> Version | None:
 
 
 def of_server(text: str) -> Version | None:
-    """Return the version of TensorFlow that a server says it has; tensorflow_model_server --version (main.cc)."""
-    return _found(_LIBRARY.search(text) or _SERVER.search(text))
+    """Return the version of TensorFlow that a server says it has.
+
+    tensorflow_model_server --version says it in two lines (main.cc), the embedded server as the package is named.
+    """
+    return _found(_LIBRARY.search(text) or _SERVER.search(text) or _INSTALLED.match(text))
 
 
 def too_new(tensorflow: str, server: Version | None) -> str:

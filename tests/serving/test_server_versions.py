@@ -31,6 +31,7 @@ def test_version_of_an_image_is_that_of_its_tag(
     [
         ("TensorFlow ModelServer: 2.19.1-rc1+sha.f; TensorFlow Library: 2.18.0", (2, 18)),
         ("TensorFlow ModelServer: 2.8.0", (2, 8)),
+        ("TensorFlow 2.21.0", (2, 21)),
         ("unknown version, image tensorflow/serving:2.8.0", None),
     ],
 )

@@ -1,0 +1,85 @@
+"""What a proof says of its server, and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servingrepo.errors import EngineUnavailable
+from servingrepo.repository.proving import prove
+from servingrepo.savedmodel import inspect_export
+from servingrepo.serving.binary_engine import BinaryEngine
+from servingrepo.serving.docker_engine import DockerEngine
+from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.serving.remote_engine import RemoteEngine
+from servingrepo.serving.states import Endpoint
+from servingrepo.testing.exports import write_export
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servingrepo.serving.engines import Engine
+
+
+def _written_by(path: Path, version: bytes) -> Path:
+    export = write_export(path)
+    graph = export / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes().replace(b"2.19.1", version))
+    return export
+
+
+def _prove(engine: Engine, export: Path, heard: list[str]) -> None:
+    prove(
+        engine,
+        model="m",
+        version=1,
+        export=export,
+        inspection=inspect_export(export),
+        timeout=30,
+        staged=False,
+        time="",
+        notice=heard.append,
+    )
+
+
+@pytest.mark.tf
+def test_prove_when_the_export_is_newer_than_the_server_says_so_and_goes_on(tmp_path: Path) -> None:
+    heard: list[str] = []
+    _prove(EmbeddedEngine(), _written_by(tmp_path / "export", b"2.99.1"), heard)
+    assert len(heard) == 1
+    assert "TensorFlow 2.99.1 wrote it" in heard[0]
+    heard.clear()
+    _prove(EmbeddedEngine(), _written_by(tmp_path / "old", b"2.11.1"), heard)
+    assert heard == []
+
+
+def test_prove_says_it_before_the_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    heard: list[str] = []
+    with pytest.raises(EngineUnavailable):
+        _prove(
+            DockerEngine(image="tensorflow/serving:2.12.1"),
+            _written_by(tmp_path / "export", b"2.19.1"),
+            heard,
+        )
+    assert len(heard) == 1
+    assert "the server has 2.12" in heard[0]
+
+
+def test_expected_version_is_none_where_nothing_tells(tmp_path: Path) -> None:
+    assert DockerEngine(image="tensorflow/serving@sha256:00").expected_version() is None
+    nobody = Endpoint.parse("localhost:1")
+    remote: Engine = RemoteEngine(endpoint=nobody, models=tmp_path, server_root="/models")
+    assert remote.expected_version() is None
+
+
+def test_expected_version_of_a_binary_is_what_it_says(tmp_path: Path) -> None:
+    binary = tmp_path / "tensorflow_model_server"
+    binary.write_text(
+        "#!/bin/sh\necho TensorFlow ModelServer: 2.18.1-rc1\necho TensorFlow Library: 2.18.0\n"
+    )
+    binary.chmod(0o755)
+    assert BinaryEngine(path=str(binary)).expected_version() == (2, 18)
