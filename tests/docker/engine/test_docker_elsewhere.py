@@ -299,3 +299,27 @@ def test_namesake_of_the_run_on_the_daemons_machine_is_not_taken_for_it(
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_client_in_a_container_with_a_daemon_that_is_not_its_own(
+    elsewhere: OwnDaemon,
+    own_image: str,
+    fake: str,
+    tmp_path: Path,
+    nothing_left: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """A CI job and its docker:dind service: another daemon, by TCP with certificates, at an address of its own."""
+    run_with(tmp_path / "runs" / "run", offset=2.0)
+    settings = tls(elsewhere, elsewhere.address)
+    settings["DOCKER_CERT_PATH"] = "/srt-certificates"
+    del settings["REQUESTS_CA_BUNDLE"]
+    with nothing_left():
+        done = attempt(
+            *("run", "--rm", "--user", "0:0", "--volume", f"{tmp_path}/runs:/srt-runs:ro"),
+            *("--volume", f"{elsewhere.folder}/certificates:/srt-certificates:ro"),
+            *(f"--env={name}={value}" for name, value in settings.items()),
+            *(own_image, "smoke", "/srt-runs/run/", "--engine", "docker", "--image", fake, "--json"),
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["result"]["report"]["verdicts"][0]["outcome"] == "passed"
