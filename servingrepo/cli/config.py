@@ -64,9 +64,15 @@ def check(app: App, file: Path | None) -> None:
     any disk.
     """
     from servingrepo import modelconfig
-    from servingrepo.repository.served import check_config, edited, read_config
+    from servingrepo.repository.served import (
+        check_config,
+        edited,
+        read_config,
+        unseen_base_paths,
+    )
 
     problems: list[str] = []
+    unseen: tuple[str, ...] = ()
     if file is not None:
         text = file.read_text(errors="surrogateescape")
         findings = modelconfig.check(modelconfig.parse(text, source=str(file)))
@@ -75,6 +81,7 @@ def check(app: App, file: Path | None) -> None:
         repo = app.open().value
         found = read_config(repo)
         findings = check_config(repo, found.config)
+        unseen = unseen_base_paths(repo, found.config)
         where = str(repo.layout.config)
         if found.stamp is not modelconfig.Stamp.UNEDITED:
             problems = [edited(repo, found).message, *edited(repo, found).problems]
@@ -97,8 +104,10 @@ def check(app: App, file: Path | None) -> None:
             details={"findings": findings},
         )
     looked = "not looked at" if file is not None else "looked at"
+    if unseen:
+        looked += f", but for {', '.join(unseen)}: not below the server root"
     app.result(
-        {"path": where, "findings": findings},
+        {"path": where, "findings": findings, "base_paths_not_looked_at": unseen},
         [*lines, f"{where}: no mistakes; base paths on disk: {looked}"],
         bare="ok",
     )

@@ -13,7 +13,10 @@ from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from servingrepo.cli.app import App
+    from servingrepo.repository.repository import Repository
 
 
 @make(
@@ -52,7 +55,7 @@ def command(app: App, server_root: str) -> None:
             f"{repo.root} is {'now' if made else 'already'} a model repository",
             f"  servers mount  {layout.models} as {repo.value.server_root}",
             f"  and start with --model_config_file={repo.value.server_root}/models.config",
-            "  next           servingrepo promote RUN --model NAME",
+            *_next(repo.value),
         ],
         bare=repo.root,
     )
@@ -60,3 +63,17 @@ def command(app: App, server_root: str) -> None:
         app.note(
             f"--server-root was not changed: servingrepo config write --server-root {server_root} does"
         )
+
+
+def _next(repo: Repository) -> Iterator[str]:
+    """Yield what to type next: a config that was there before must be taken over first."""
+    from servingrepo.modelconfig import Stamp, read_stamp
+    from servingrepo.storage.disk import storage_errors
+
+    with storage_errors("read", repo.layout.config):
+        text = repo.layout.config.read_text(encoding="utf-8", errors="backslashreplace")
+    if read_stamp(text) is Stamp.FOREIGN:
+        yield f"  {repo.layout.config} was there before and is left as it is: nothing is promoted over it"
+        yield "  next           servingrepo config check, then servingrepo config write --take-edit"
+    else:
+        yield "  next           servingrepo promote RUN --model NAME"

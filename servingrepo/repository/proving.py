@@ -9,7 +9,7 @@ from servingrepo.repository.records import Proof
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.server_versions import of_server, too_new
-from servingrepo.smoke import SmokeCase, run_smoke
+from servingrepo.smoke import SmokeCase, check_cases, run_smoke
 from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def prove(
     An export that is newer than the server is told before the server starts, where its version is known then.
 
     Raises:
+        BadCase: A case does not fit the export; nothing was started.
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: As the engine and the server say.
     """
     deadline = Deadline.after(timeout)
@@ -46,6 +47,7 @@ def prove(
     note = too_new(inspection.tensorflow_version, engine.expected_version())
     if note:
         notice(note)
+    check_cases(cases, inspection)
     try:
         with (
             engine.serve(

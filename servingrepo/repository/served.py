@@ -209,6 +209,11 @@ def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
     return check(config, disk=disk_facts(repo, config))
 
 
+def unseen_base_paths(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
+    """Return the base paths that are not below the server root, so that nobody can look at them from here."""
+    return tuple(one.base_path for one in models(config) if _seen_from_here(repo, one) is None)
+
+
 def _seen_from_here(repo: Repository, one: Entry) -> str | None:
     """Return the folder below our models directory that a base path means, if it means one."""
     parent, slash, name = one.base_path.rstrip("/").rpartition("/")

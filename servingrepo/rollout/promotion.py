@@ -43,7 +43,7 @@ from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import Inspection, inspect_export
 from servingrepo.serving.states import Endpoint
-from servingrepo.smoke import SmokeCase, judge
+from servingrepo.smoke import SmokeCase, check_cases, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
@@ -128,6 +128,7 @@ def promote(
     tree = read_tree(export, boundary=Path(scan.run))
     inspection = inspect_export(export)
     refuse_defects(inspection, export)
+    check_cases(options.cases, inspection)  # before a long copy
     candidates = alike(repo, model, tree)
     if candidates:
         digest = content_digest(hash_source(tree))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import EngineUnavailable
+from servingrepo.errors import BadCase, EngineUnavailable
 from servingrepo.repository.proving import prove
 from servingrepo.savedmodel import inspect_export
 from servingrepo.serving.binary_engine import BinaryEngine
@@ -14,6 +14,7 @@ from servingrepo.serving.docker_engine import DockerEngine
 from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.remote_engine import RemoteEngine
 from servingrepo.serving.states import Endpoint
+from servingrepo.smoke import SmokeCase
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
@@ -67,6 +68,24 @@ def test_prove_says_it_before_the_server_starts(
         )
     assert len(heard) == 1
     assert "the server has 2.12" in heard[0]
+
+
+def test_prove_when_a_case_does_not_fit_starts_no_server(tmp_path: Path) -> None:
+    export = write_export(tmp_path / "export")
+    with pytest.raises(BadCase, match="do not fit"):
+        prove(
+            EmbeddedEngine(python=str(tmp_path / "must-not-be-run")),
+            model="m",
+            version=1,
+            export=export,
+            inspection=inspect_export(export),
+            cases=[
+                SmokeCase(file="f", position=1, signature="no_such", form="instances", data=[1.0])
+            ],
+            timeout=30,
+            staged=False,
+            time="",
+        )
 
 
 def test_expected_version_is_none_where_nothing_tells(tmp_path: Path) -> None:

@@ -318,7 +318,16 @@ def test_client_in_a_container_with_a_daemon_that_is_not_its_own(
             *("run", "--rm", "--user", "0:0", "--volume", f"{tmp_path}/runs:/srt-runs:ro"),
             *("--volume", f"{elsewhere.folder}/certificates:/srt-certificates:ro"),
             *(f"--env={name}={value}" for name, value in settings.items()),
-            *(own_image, "smoke", "/srt-runs/run/", "--engine", "docker", "--image", fake, "--json"),
+            *(
+                own_image,
+                "smoke",
+                "/srt-runs/run/",
+                "--engine",
+                "docker",
+                "--image",
+                fake,
+                "--json",
+            ),
             timeout=60,
         )
     assert done.returncode == 0, done.stdout + done.stderr
