@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from servingrepo.serving.binary_engine import BinaryEngine
     from servingrepo.serving.docker_engine import DockerEngine
     from servingrepo.serving.embedded_engine import EmbeddedEngine
+    from servingrepo.serving.security import Security
+    from servingrepo.serving.states import Endpoint
 
 __version__ = "0.1.0"
 
@@ -30,7 +32,9 @@ __all__ = [
     "BinaryEngine",
     "DockerEngine",
     "EmbeddedEngine",
+    "Endpoint",
     "OpenRepository",
+    "Security",
     "ServingRepoError",
     "__version__",
     "init",
@@ -41,7 +45,9 @@ _HOMES = {
     "BinaryEngine": "serving.binary_engine",
     "DockerEngine": "serving.docker_engine",
     "EmbeddedEngine": "serving.embedded_engine",
+    "Endpoint": "serving.states",
     "OpenRepository": "api",
+    "Security": "serving.security",
     "ServingRepoError": "errors",
     "init": "api",
     "open": "api",

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App
+from servingrepo.cli.connections import connection_options, secured, security
 from servingrepo.cli.settings import ENGINE_FIELDS, read_settings_of_root
 
 if TYPE_CHECKING:
@@ -121,8 +122,17 @@ _GIVEN_BY_HAND = (
 
 
 def endpoint_option(function: F) -> F:
-    """Add --endpoint, repeatable."""
-    return click.option(
+    """Add --endpoint, repeatable, and how servers are spoken to.
+
+    The function gets `endpoints`, values of Endpoint with TLS and headers in them.
+    """
+
+    @wraps(function)
+    def gathered(*args: Any, endpoints: tuple[str, ...], **options: Any) -> Any:
+        return function(*args, endpoints=secured(endpoints), **options)
+
+    decorated: Any = gathered
+    result: F = click.option(
         "--endpoint",
         "endpoints",
         multiple=True,
@@ -130,7 +140,8 @@ def endpoint_option(function: F) -> F:
         show_envvar=True,
         metavar="HOST:PORT",
         help="gRPC endpoint of a live TensorFlow Serving; may be repeated.",
-    )(function)
+    )(connection_options(decorated))
+    return result
 
 
 def wait_option(function: F) -> F:
@@ -181,9 +192,11 @@ def engine_options(function: F) -> F:
             field: _firmest(option, options.pop(option), of_model)
             for field, option in ENGINE_FIELDS.items()
         }
+        if chosen["name"].startswith("remote"):
+            chosen["security"] = security()
         return function(*args, engine=EngineChoice(**chosen), **options)
 
-    decorated: Any = gathered
+    decorated: Any = connection_options(gathered)
     for option in reversed(_engine_options()):
         decorated = option(decorated)
     result: F = decorated

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.serving.engines import EngineChoice
+    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -79,7 +80,7 @@ def command(
     engine: EngineChoice,
     timeout: float,
     cases: tuple[Path, ...],
-    endpoints: tuple[str, ...],
+    endpoints: tuple[Endpoint, ...],
     wait: float,
     message: str,
     dry_run: bool,

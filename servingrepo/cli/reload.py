@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from servingrepo.cli.app import App, pinned
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import dry_run_option, endpoint_option, wait_option
 from servingrepo.errors import UsageError
+
+if TYPE_CHECKING:
+    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -20,7 +25,7 @@ from servingrepo.errors import UsageError
 @wait_option
 @dry_run_option
 @click.pass_obj
-def command(app: App, endpoints: tuple[str, ...], wait: float, dry_run: bool) -> None:
+def command(app: App, endpoints: tuple[Endpoint, ...], wait: float, dry_run: bool) -> None:
     """Make servers follow models.config, and wait until each pinned version answers.
 
     TensorFlow Serving answers OK to a reload before new versions are loaded; this does not. Nothing changes
@@ -31,6 +36,6 @@ def command(app: App, endpoints: tuple[str, ...], wait: float, dry_run: bool) ->
     done = app.open().reload(endpoints=endpoints, wait=wait, dry_run=dry_run)
     lines = [f"{one.endpoint}: {one.outcome}" for one in done.endpoints]
     if dry_run:
-        lines = [f"dry run: would send models.config to {', '.join(endpoints)}"]
+        lines = [f"dry run: would send models.config to {', '.join(map(str, endpoints))}"]
     lines.extend(f"  {name}  {pinned(versions)}" for name, versions in sorted(done.models.items()))
     app.result(done, lines, bare="ok")

@@ -12,6 +12,7 @@ from servingrepo.cli.switches import switch_lines
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -42,7 +43,7 @@ def command(
     model: str,
     to: str | None,
     mark_bad: bool,
-    endpoints: tuple[str, ...],
+    endpoints: tuple[Endpoint, ...],
     wait: float,
     message: str,
     dry_run: bool,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servingrepo.cli.app import App
+from servingrepo.cli.connections import PATH_SETTINGS
 from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 
 FILE_NAME = "servingrepo.toml"
 
-SHARED = ("root", "lock_wait", "endpoints", "wait", "engine", "timeout")
+SHARED = (
+    "root",
+    "lock_wait",
+    "endpoints",
+    "tls",
+    *PATH_SETTINGS,
+    "headers",
+    "wait",
+    "engine",
+    "timeout",
+)
 """Settings that stand at the top of the file and hold for every command that has them."""
 
 
@@ -92,7 +103,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
 
     Args:
         ctx: The context of the whole command line.
-        place: Where the settings come from: a relative root is meant as seen from there.
+        place: Where the settings come from: a relative path in them is meant as seen from there.
         data: What the file says. A key is an option's name, without its dashes.
     """
     problems: list[str] = []
@@ -100,8 +111,9 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
     top = {key: value for key, value in data.items() if not isinstance(value, dict)}
     known = {key: one for key, one in _options(ctx, "promote").items() if one.name in SHARED}
     shared = dict(_values(ctx, known, top, problems, what="no such setting or command"))
-    if "root" in shared:
-        shared["root"] = str(place.parent / shared["root"])
+    for name in ("root", *PATH_SETTINGS):
+        if name in shared:
+            shared[name] = str(place.parent / shared[name])
     result: dict[str, Any] = dict(shared)
     tables = {key: value for key, value in data.items() if isinstance(value, dict)}
     ctx.ensure_object(App).models = _of_models(ctx, tables.pop("models", {}), problems)
@@ -113,7 +125,10 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             problems.append(f"{key}: no such setting or command")
             continue
         values = _values(ctx, _options(ctx, name), table, problems, prefix=f"{key}.")
-        result[name].update(values)
+        result[name].update(
+            (one, str(place.parent / value) if one in PATH_SETTINGS else value)
+            for one, value in values
+        )
     if problems:
         raise SettingsError(
             f"{place} has settings that mean nothing",

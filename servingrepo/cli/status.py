@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.rollout.status import OnEndpoint, Status
+    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     help="Wait for disk, config and servers to agree; exit code 68 if they do not in time.",
 )
 @click.pass_obj
-def command(app: App, model: str | None, endpoints: tuple[str, ...], patience: float) -> None:
+def command(app: App, model: str | None, endpoints: tuple[Endpoint, ...], patience: float) -> None:
     """Show disk, models.config and servers side by side, what differs, and what to type next.
 
     The exit code is 68 if something differs. Without --endpoint no server is asked, and the output says so.

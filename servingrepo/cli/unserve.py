@@ -12,6 +12,7 @@ from servingrepo.cli.switches import switch_lines
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def command(
     app: App,
     model: str,
-    endpoints: tuple[str, ...],
+    endpoints: tuple[Endpoint, ...],
     wait: float,
     message: str,
     dry_run: bool,

@@ -6,118 +6,27 @@ nothing and retries nothing. TensorFlow is not imported.
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-import msgspec
 
-from servingrepo.errors import EndpointUnreachable, RequestRefused, ServerTimeout, SettingsError
+from servingrepo.errors import EndpointUnreachable, RequestRefused, ServerTimeout
 from servingrepo.protos import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
     service_modules,
 )
+from servingrepo.serving.security import explain
 from servingrepo.serving.states import ModelMetadata, VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from servingrepo.serving.states import Endpoint
 
-__all__ = ["Security", "ServingClient"]
-
-# gRPC's rules for metadata (PROTOCOL-HTTP2.md): what breaks them fails inside the library, without a name.
-_HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
-BINARY_SUFFIX = "-bin"
-
-
-class Security(msgspec.Struct, frozen=True, kw_only=True):
-    """How a client trusts and proves itself: PEM texts, and headers that go with every call.
-
-    TLS is spoken if `tls` is set or any of the three texts is there; without `ca`, gRPC's own list of
-    authorities is used. `certificate` and `key` are for servers that check their clients.
-
-    Raises:
-        SettingsError: Half of a pair, or a header that gRPC cannot send.
-    """
-
-    tls: bool = False
-    ca: bytes | None = None
-    certificate: bytes | None = None
-    key: bytes | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            raise SettingsError(
-                "a client certificate and its key go together, and only one of them was given",
-                hint="give both, or neither if the server does not ask for a certificate",
-            )
-        problems = [
-            repr(name)
-            for name, value in self.headers
-            if not _HEADER_NAME.fullmatch(name)
-            or name.startswith("grpc-")
-            or name.endswith(BINARY_SUFFIX)
-            or not _HEADER_VALUE.fullmatch(value)
-        ]
-        if problems:
-            raise SettingsError(
-                "gRPC cannot send these headers",
-                hint="names are lower case without -bin or grpc-, values are printable ASCII",
-                problems=problems,
-            )
-
-    def __repr__(self) -> str:
-        # Keys and tokens must not end up in a log.
-        return f"Security(uses_tls={self.uses_tls})"
-
-    @classmethod
-    def read(
-        cls,
-        *,
-        ca: Path | None = None,
-        certificate: Path | None = None,
-        key: Path | None = None,
-        headers: Iterable[tuple[str, str]] = (),
-    ) -> Security:
-        """Read the PEM files.
-
-        Raises:
-            SettingsError: A file cannot be read, or as above.
-        """
-        return cls(
-            ca=_read_pem(ca),
-            certificate=_read_pem(certificate),
-            key=_read_pem(key),
-            headers=tuple((name.lower(), value) for name, value in headers),
-        )
-
-    @property
-    def uses_tls(self) -> bool:
-        """Whether the channel is encrypted."""
-        return self.tls or self.ca is not None or self.certificate is not None
-
-
-def _read_pem(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read {path}: {error.strerror}", hint="give a readable file in PEM format"
-        ) from error
-    if b"-----BEGIN " not in data:
-        raise SettingsError(
-            f"not a PEM file: {path}", hint="give the text form, with its BEGIN and END lines"
-        )
-    return data
+__all__ = ["ServingClient"]
 
 
 class ServingClient:
@@ -129,10 +38,9 @@ class ServingClient:
         RequestRefused: The server answered with an error.
     """
 
-    def __init__(self, endpoint: Endpoint, security: Security | None = None) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._security = security or Security()
-        self._channel = _open(endpoint, self._security)
+        self._channel = _open(endpoint)
         prediction, model = service_modules()
         self._prediction = prediction.PredictionServiceStub(self._channel)
         self._model = model.ModelServiceStub(self._channel)
@@ -233,11 +141,14 @@ class ServingClient:
     def _call(self, method: Any, request: Any, timeout: float, name: str, model: str) -> Any:
         with translated_errors(self.endpoint, name, model, timeout):
             return method(
-                request, timeout=max(timeout, 0.001), metadata=self._security.headers or None
+                request,
+                timeout=max(timeout, 0.001),
+                metadata=self.endpoint.security.headers or None,
             )
 
 
-def _open(endpoint: Endpoint, security: Security) -> grpc.Channel:
+def _open(endpoint: Endpoint) -> grpc.Channel:
+    security = endpoint.security
     options = [
         # Replies above gRPC's default of 4 MB are ordinary: embeddings, images.
         ("grpc.max_receive_message_length", -1),
@@ -264,6 +175,12 @@ def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float)
         text = error.details() or ""
         about = f" for model {model}" if model else ""
         if code == "UNAVAILABLE" and not text.startswith("Model labels does not init yet"):
+            explained = explain(endpoint.host, endpoint.port, endpoint.security, text)
+            if explained is not None:
+                why, hint = explained
+                raise EndpointUnreachable(
+                    f"no connection to {endpoint}: {why}", hint=hint
+                ) from error
             raise EndpointUnreachable(
                 f"no TensorFlow Serving answers at {endpoint}: {text or code}",
                 hint="check the host and the gRPC port (8500 by default, not the REST port 8501)",

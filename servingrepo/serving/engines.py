@@ -14,6 +14,7 @@ from servingrepo.serving.binary_engine import BINARY, BinaryEngine
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.remote_engine import RemoteEngine
+from servingrepo.serving.security import PLAIN, Security
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Engine(Protocol):
 
 
 class EngineChoice(Struct, frozen=True, kw_only=True):
-    """What a user asked for: the engine's name, and how a container shall run if it is one."""
+    """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
 
     name: str = "auto"
     image: str | None = None
@@ -55,6 +56,7 @@ class EngineChoice(Struct, frozen=True, kw_only=True):
     network: str | None = None
     user: str | None = None
     arguments: tuple[str, ...] = ()
+    security: Security = PLAIN
 
 
 def choose_engine(
@@ -83,7 +85,10 @@ def choose_engine(
         return BinaryEngine(path=rest or BINARY, arguments=choice.arguments)
     if kind == "remote" and rest:
         return RemoteEngine(
-            endpoint=Endpoint.parse(rest), models=models, server_root=server_root, ours=ours
+            endpoint=Endpoint.parse(rest, choice.security),
+            models=models,
+            server_root=server_root,
+            ours=ours,
         )
     raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servingrepo.errors import UsageError
+from servingrepo.serving.security import PLAIN, Security
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,13 +23,14 @@ _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where a server listens for gRPC."""
+    """Where a server listens for gRPC, and how it is spoken to: whoever has an endpoint can open a client."""
 
     host: str
     port: int
+    security: Security = PLAIN
 
     @classmethod
-    def parse(cls, text: str) -> Endpoint:
+    def parse(cls, text: str, security: Security = PLAIN) -> Endpoint:
         """Read HOST:PORT, with IPv6 addresses in brackets.
 
         Raises:
@@ -40,7 +42,7 @@ class Endpoint(msgspec.Struct, frozen=True):
                 f"not an endpoint: {text!r}",
                 hint="give HOST:PORT of the server's gRPC port, such as localhost:8500",
             )
-        return cls(host=match["host"], port=int(match["port"]))
+        return cls(host=match["host"], port=int(match["port"]), security=security)
 
     @classmethod
     def unix(cls, path: Path) -> Endpoint:

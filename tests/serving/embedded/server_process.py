@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from servingrepo.protos import model_server_config_pb2, predict_pb2, types_pb2
-from servingrepo.serving.client import Security, ServingClient
+from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.security import PLAIN, Security
 from servingrepo.serving.states import Endpoint
 from servingrepo.testing.exports import write_export
 
@@ -80,8 +81,8 @@ class Server:
         eventually(lambda: self.process.poll() is not None or all(map(is_open, self.ports)), READY)
         assert self.process.poll() is None, self.err.read_text()
 
-    def client(self, security: Security | None = None) -> ServingClient:
-        return ServingClient(Endpoint("127.0.0.1", self.port), security)
+    def client(self, security: Security = PLAIN) -> ServingClient:
+        return ServingClient(Endpoint("127.0.0.1", self.port, security))
 
     def wait_for(self, *lines: str) -> None:
         eventually(lambda: all(line in self.err.read_text() for line in lines), READY)

@@ -8,26 +8,20 @@ import json
 import re
 import signal
 import socket
-import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from google.protobuf import text_encoding
 
-from servingrepo.errors import EndpointUnreachable, RequestRefused, SettingsError
+from servingrepo.errors import RequestRefused
 from servingrepo.protos import model_management_pb2, service_modules
-from servingrepo.serving.client import Security, ServingClient
-from servingrepo.serving.states import Endpoint
 from tests.serving.embedded.server_process import (
     READY,
     STEP,
     Server,
     config_of,
-    is_open,
     predict,
     publish,
 )
@@ -304,147 +298,3 @@ class TestHealth:
         server = serve()
         server.wait_until_ready()
         assert self.check(server, b"") == "UNIMPLEMENTED"
-
-
-class Authority:
-    """A certificate authority of the test and what it signed, made by openssl."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        ca = "req -x509 -nodes -subj /CN=ca -days 1 -keyout ca.key -out ca.crt"
-        self._openssl(*ca.split(), "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-        self.sign("server", "subjectAltName=IP:127.0.0.1")
-        self.sign("client", "subjectAltName=DNS:client")
-
-    def sign(self, name: str, extension: str) -> None:
-        request = f"req -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr".split()
-        self._openssl(*request, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
-        (self.folder / "extension").write_text(extension)
-        signing = (
-            f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 1 "
-            f"-out {name}.crt -extfile extension"
-        )
-        self._openssl(*signing.split())
-
-    def ssl_config(self, *, verify: bool) -> Path:
-        fields = {"server_key": "server.key", "server_cert": "server.crt"}
-        if verify:
-            fields["custom_ca"] = "ca.crt"
-        lines = [
-            f'{field}: "{text_encoding.CEscape((self.folder / file).read_bytes(), False)}"'
-            for field, file in fields.items()
-        ]
-        path = self.folder / "ssl.config"
-        path.write_text("\n".join([*lines, f"client_verify: {str(verify).lower()}"]))
-        return path
-
-    def security(self, *, certificate: bool = False, **more: Any) -> Security:
-        return Security.read(
-            ca=self.folder / "ca.crt",
-            certificate=self.folder / "client.crt" if certificate else None,
-            key=self.folder / "client.key" if certificate else None,
-            **more,
-        )
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "ca")
-
-
-class TestTls:
-    def test_tls_is_spoken_and_nothing_else(
-        self, serve: Callable[..., Server], authority: Authority
-    ) -> None:
-        server = serve(
-            flags=(f"--ssl_config_file={authority.ssl_config(verify=False)}",), rest=True
-        )
-        server.wait_until_ready()
-        server.wait_for("TLS is for gRPC only")
-        with server.client(authority.security(headers=[("X-Token", "secret")])) as client:
-            assert client.status("m", timeout=STEP) == ()
-        for security in (None, Security(tls=True)):
-            with server.client(security) as client, pytest.raises(EndpointUnreachable):
-                client.status("m", timeout=STEP)
-        assert rest(server, "GET", "/v1/models/m")[0] == 404
-
-    def test_clients_must_show_a_certificate_if_the_server_says_so(
-        self, serve: Callable[..., Server], authority: Authority
-    ) -> None:
-        server = serve(flags=(f"--ssl_config_file={authority.ssl_config(verify=True)}",))
-        server.wait_until_ready()
-        with server.client(authority.security(certificate=True)) as client:
-            assert client.status("m", timeout=STEP) == ()
-        with server.client(authority.security()) as client, pytest.raises(EndpointUnreachable):
-            client.status("m", timeout=STEP)
-
-    def test_settings_that_cannot_be_read_abort(self, serve: Callable[..., Server]) -> None:
-        server = serve(flags=("--ssl_config_file=/nope",))
-        assert server.process.wait(READY) == -signal.SIGABRT
-        assert "--ssl_config_file cannot be read: NOT_FOUND: /nope" in server.err.read_text()
-
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ('server_key: "x" server_cert: "y"', "Failed to BuildAndStart gRPC server"),
-            ('server_key: "x" server_cert: "y" client_verify: true', "without a custom_ca"),
-        ],
-    )
-    def test_settings_that_make_no_sense_end_the_server(
-        self, serve: Callable[..., Server], tmp_path: Path, text: str, expected: str
-    ) -> None:
-        (tmp_path / "ssl").write_text(text)
-        server = serve(flags=(f"--ssl_config_file={tmp_path / 'ssl'}",))
-        assert server.process.wait(READY) == 255
-        assert expected in server.out.read_text()
-        assert not is_open(server.port)
-
-
-class TestSecurity:
-    def test_headers_arrive(self) -> None:
-        seen: list[tuple[str, str]] = []
-
-        class Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-            def service(self, call: Any) -> None:
-                seen.extend((str(one.key), str(one.value)) for one in call.invocation_metadata)
-
-        server = grpc.server(ThreadPoolExecutor(1), handlers=[Handler()])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        security = Security(headers=(("x-token", "secret"),))
-        with (
-            ServingClient(Endpoint("127.0.0.1", port), security) as client,
-            pytest.raises(RequestRefused),
-        ):
-            client.status("m", timeout=STEP)
-        server.stop(None).wait()
-        assert ("x-token", "secret") in seen
-
-    def test_half_a_pair_is_refused(self) -> None:
-        with pytest.raises(SettingsError, match="go together"):
-            Security(certificate=b"x")
-
-    @pytest.mark.parametrize(
-        "header", [("", "x"), ("A", "x"), ("a b", "x"), ("a-bin", "x"), ("grpc-x", "x"), ("a", "ü")]
-    )
-    def test_headers_that_grpc_cannot_send_are_refused_without_their_values(
-        self, header: tuple[str, str]
-    ) -> None:
-        with pytest.raises(SettingsError) as refused:
-            Security(headers=(header, ("fine", "secret")))
-        assert refused.value.problems == (repr(header[0]),)
-
-    def test_secrets_are_not_shown(self, authority: Authority) -> None:
-        security = authority.security(certificate=True, headers=[("a", "secret")])
-        assert repr(security) == "Security(uses_tls=True)"
-
-    def test_files_that_are_no_pem_are_named(self, tmp_path: Path) -> None:
-        with pytest.raises(SettingsError, match=r"cannot read .*nope"):
-            Security.read(ca=tmp_path / "nope")
-        (tmp_path / "der").write_bytes(b"\x30\x82")
-        with pytest.raises(SettingsError, match="not a PEM file"):
-            Security.read(ca=tmp_path / "der")

@@ -1,0 +1,129 @@
+"""Options for servers that are spoken to over TLS, or that want headers; endpoints with all of that in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from servingrepo.serving.security import Security
+    from servingrepo.serving.states import Endpoint
+
+    HeaderType = click.ParamType[tuple[str, str]]
+else:
+    HeaderType = click.ParamType  # takes no type argument before click 8.3
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+PATH_SETTINGS = ("tls_ca", "tls_cert", "tls_key")
+"""Settings that are paths: a relative one in a settings file is meant as seen from that file."""
+
+_KEPT = "servingrepo.connections"
+
+
+class _Header(HeaderType):
+    """NAME=VALUE. In the environment one per line, since values have spaces in them."""
+
+    name = "header"
+    envvar_list_splitter = "\n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, sign, text = str(value).partition("=")
+        if not sign:
+            # What was given may be a secret: it is not shown.
+            self.fail("a header is NAME=VALUE, and one has no '='", param, ctx)
+        return name.strip(), text.strip()
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    ctx.meta.setdefault(_KEPT, {})[param.name] = value
+
+
+def connection_options(function: F) -> F:
+    """Add --tls, --tls-ca, --tls-cert, --tls-key and --header, once, to a command that talks to servers."""
+    there = {param.name for param in getattr(function, "__click_params__", ())}
+    if "tls_ca" in there:
+        return function
+
+    def pem(option: str, meaning: str) -> Callable[[Any], Any]:
+        return click.option(
+            option,
+            type=click.Path(path_type=Path),
+            envvar="SERVINGREPO_" + option.lstrip("-").replace("-", "_").upper(),
+            expose_value=False,
+            callback=_keep,
+            metavar="FILE",
+            help=meaning,
+        )
+
+    options = [
+        click.option(
+            "--tls",
+            is_flag=True,
+            envvar="SERVINGREPO_TLS",
+            expose_value=False,
+            callback=_keep,
+            help="Speak TLS to servers, and trust the well-known authorities.",
+        ),
+        pem("--tls-ca", "Speak TLS, and trust the authorities in this PEM file."),
+        pem("--tls-cert", "The client certificate, for servers that ask for one (mTLS)."),
+        pem("--tls-key", "The private key of --tls-cert."),
+        click.option(
+            "--header",
+            "headers",
+            type=_Header(),
+            multiple=True,
+            envvar="SERVINGREPO_HEADER",
+            expose_value=False,
+            callback=_keep,
+            metavar="NAME=VALUE",
+            help="Metadata to send with every gRPC call, such as authorization=…; may be repeated.",
+        ),
+    ]
+    decorated: Any = function
+    for option in reversed(options):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
+
+
+def security() -> Security:
+    """Return what the options of the current command say.
+
+    Raises:
+        SettingsError: A file cannot be read or used, half of a pair is missing, or a header cannot be sent.
+    """
+    from servingrepo.serving.security import Security
+
+    kept = click.get_current_context().meta.get(_KEPT, {})
+    return Security.read(
+        tls=kept.get("tls", False),
+        ca=kept.get("tls_ca"),
+        certificate=kept.get("tls_cert"),
+        key=kept.get("tls_key"),
+        headers=kept.get("headers") or (),
+    )
+
+
+def secured(endpoints: Iterable[str]) -> tuple[Endpoint, ...]:
+    """Return endpoints given as HOST:PORT, each with how it is spoken to.
+
+    Raises:
+        UsageError: One is none.
+        SettingsError: As `security` says.
+    """
+    given = tuple(endpoints)
+    if not given:
+        return ()
+    from servingrepo.serving.states import Endpoint
+
+    how = security()
+    return tuple(Endpoint.parse(one, how) for one in given)

@@ -1,0 +1,223 @@
+"""How a client trusts a server and proves itself: TLS, mTLS and headers. No gRPC is imported.
+
+gRPC says of TLS trouble only that a connection did not come about ("Socket closed"), so files are tried here
+before they are used, and a failed connection is explained in words.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["PLAIN", "Security", "explain"]
+
+# gRPC's rules for metadata (PROTOCOL-HTTP2.md): what breaks them fails inside the library, without a name.
+_HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+BINARY_SUFFIX = "-bin"
+_KNOCK_SECONDS = 1.0
+
+
+class Security(msgspec.Struct, frozen=True, kw_only=True):
+    """How a client trusts and proves itself: PEM texts, and headers that go with every call.
+
+    TLS is spoken if `tls` is set or any of the three texts is there; without `ca`, gRPC's own list of
+    authorities is used. `certificate` and `key` are for servers that check their clients.
+
+    Raises:
+        SettingsError: Half of a pair, or a header that gRPC cannot send.
+    """
+
+    tls: bool = False
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise SettingsError(
+                "a client certificate and its key go together, and only one of them was given",
+                hint="give both, or neither if the server does not ask for a certificate",
+            )
+        problems = [
+            repr(name)
+            for name, value in self.headers
+            if not _HEADER_NAME.fullmatch(name)
+            or name.startswith("grpc-")
+            or name.endswith(BINARY_SUFFIX)
+            or not _HEADER_VALUE.fullmatch(value)
+        ]
+        if problems:
+            raise SettingsError(
+                "gRPC cannot send these headers",
+                hint="names are lower case without -bin or grpc-, values are printable ASCII",
+                problems=problems,
+            )
+
+    def __repr__(self) -> str:
+        # Keys and tokens must not end up in a log.
+        return f"Security(uses_tls={self.uses_tls})"
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        tls: bool = False,
+        ca: Path | None = None,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> Security:
+        """Read the PEM files, and try whether they are what they are given for.
+
+        Raises:
+            SettingsError: A file cannot be read or used, or as above.
+        """
+        read = cls(
+            tls=tls,
+            ca=_read_pem(ca),
+            certificate=_read_pem(certificate),
+            key=_read_pem(key),
+            headers=tuple((name.lower(), value) for name, value in headers),
+        )
+        if ca is not None and read.ca is not None:
+            _try_authorities(ca, read.ca)
+        if certificate is not None and key is not None:
+            _try_pair(certificate, key)
+        return read
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the channel is encrypted."""
+        return self.tls or self.ca is not None or self.certificate is not None
+
+
+PLAIN = Security()
+"""No encryption, no headers."""
+
+
+def explain(host: str, port: int, security: Security, text: str) -> tuple[str, str] | None:
+    """Say why a connection did not come about, where encryption or the lack of it is why.
+
+    Args:
+        host: The host that was called.
+        port: The port; 0 for a socket file.
+        security: How the client spoke.
+        text: What gRPC said.
+
+    Returns:
+        What happened and what to do, or None if the reason is another one.
+    """
+    if not security.uses_tls:
+        closed = "Socket closed" in text or "reset by peer" in text
+        if closed and port and _speaks_tls(host.strip("[]"), port):
+            return (
+                "the server speaks TLS and the client did not",
+                "give --tls-ca FILE with the authority of the server's certificate",
+            )
+        return None
+    if "WRONG_VERSION_NUMBER" in text:
+        return (
+            "the server speaks no TLS and the client did",
+            "leave out --tls and --tls-…, or start the server with --ssl_config_file",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = re.search(r"CERTIFICATE_VERIFY_FAILED: ([^:]*)", text)
+        said = f": {reason[1]}" if reason else ""
+        return (
+            f"the server's certificate is not trusted{said}",
+            "--tls-ca must hold the authority that signed the server's certificate",
+        )
+    if "Hostname Verification" in text or "Peer name" in text:
+        return (
+            f"the server's certificate is for another name than {host}",
+            "use a name or address that the certificate lists (subjectAltName) in --endpoint",
+        )
+    if "Socket closed" in text or "reset by peer" in text:
+        asked = "did not accept the client's certificate" if security.certificate else ""
+        return (
+            f"the server {asked or 'asks for a client certificate, or ended the connection'}",
+            "give --tls-cert and --tls-key, signed by an authority that the server trusts (its custom_ca)",
+        )
+    return None
+
+
+def _read_pem(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}", hint="give a readable file in PEM format"
+        ) from error
+    if b"-----BEGIN " not in data:
+        raise SettingsError(
+            f"not a PEM file: {path}", hint="give the text form, with its BEGIN and END lines"
+        )
+    return data
+
+
+def _try_authorities(path: Path, data: bytes) -> None:
+    import ssl  # costs 10 ms, and most calls need none
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise SettingsError(
+            f"{path} holds no certificate that can be read",
+            hint="give the certificate of the authority that signed the server's, in PEM format",
+        ) from error
+
+
+class _Encrypted(Exception):
+    """A key that wants a password."""
+
+
+def _try_pair(certificate: Path, key: Path) -> None:
+    import ssl
+
+    def refuse() -> str:
+        raise _Encrypted
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password=refuse)
+    except _Encrypted as error:
+        raise SettingsError(
+            f"the key is encrypted: {key}", hint="give it without a password: openssl pkey -in …"
+        ) from error
+    except (ssl.SSLError, ValueError) as error:
+        wrong = "do not belong together" if "MISMATCH" in str(error) else "cannot be used"
+        raise SettingsError(
+            f"the client certificate {certificate} and the key {key} {wrong}",
+            hint="--tls-cert is the certificate in PEM format, --tls-key the private key it was made with",
+        ) from error
+
+
+def _speaks_tls(host: str, port: int) -> bool:
+    """Knock at a port that closed a connection in the clear: does it answer a TLS greeting?"""
+    import socket
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Nothing is sent over it: only whether TLS is spoken matters, not by whom.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with (
+        suppress(OSError),
+        socket.create_connection((host, port), timeout=_KNOCK_SECONDS) as plain,
+        context.wrap_socket(plain),
+    ):
+        return True
+    return False
