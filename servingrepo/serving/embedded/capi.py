@@ -148,6 +148,22 @@ class _Feed:
         self._library.TF_DeleteTensor(self.pointer)
 
 
+class _Handle:
+    """A tensor of resource handles. No session has tensors to hand out, so feeding one always fails.
+
+    The C API wants such a tensor as a serialized handle and has words of its own for anything else; these are
+    DirectSession's (ResourceHandleToInputTensor, direct_session.cc), which come before any dtype is compared.
+    """
+
+    def __init__(self, proto: Any) -> None:
+        handle = next(iter(proto.resource_handle_val), None)
+        number, name, kind = (
+            (handle.hash_code, handle.name, handle.maybe_type_name) if handle else (0, "", "")
+        )
+        text = f"Invalid resource type hash code: {number}(name: {name} type: {kind})"
+        self.refusal = Status(Code.INVALID_ARGUMENT, text)
+
+
 class TensorFlowRuntime:
     """Loads SavedModels with the TensorFlow that is installed; `config` is a serialized ConfigProto."""
 
@@ -217,7 +233,7 @@ class TensorFlowSession:
         self._graph = graph
         self._endpoints: dict[str, _Output] = {}
 
-    def decode(self, proto: Any) -> _Feed | None:
+    def decode(self, proto: Any) -> _Feed | _Handle | None:
         """Return a TF_Tensor, or None if Tensor::FromProto refuses."""
         library = self._library
         serialized = proto.SerializeToString()
@@ -226,28 +242,34 @@ class TensorFlowSession:
         try:
             with _Status(library) as status:
                 library.TF_TensorFromProto(source, feed.pointer, status.pointer)
-                return feed if status.ok else None
+                if not status.ok:
+                    return None
+                return _Handle(proto) if proto.dtype == types_pb2.DT_RESOURCE else feed
         finally:
             library.TF_DeleteBuffer(source)
 
     def run(
-        self, feeds: Sequence[tuple[str, _Feed]], fetches: Sequence[str], *, timeout_ms: int
+        self,
+        feeds: Sequence[tuple[str, _Feed | _Handle]],
+        fetches: Sequence[str],
+        *,
+        timeout_ms: int,
     ) -> list[Tensor] | Status:
         """Run the graph in TensorFlow's threads; Python's lock is not held meanwhile."""
         library = self._library
-        inputs = (_Output * len(feeds))()
+        inputs = self._resolve(
+            [name for name, _ in feeds], "FeedInputs: unable to find feed output {}"
+        )
+        if isinstance(inputs, Status):
+            return inputs
+        wanted = self._resolve(fetches, "FetchOutputs node {}: not found")
+        if isinstance(wanted, Status):
+            return wanted
         values = (c_void_p * len(feeds))()
-        for i, (name, feed) in enumerate(feeds):
-            output = self._endpoint(name, "FeedInputs: unable to find feed output {}")
-            if isinstance(output, Status):
-                return output
-            inputs[i], values[i] = output, feed.pointer
-        wanted = (_Output * len(fetches))()
-        for i, name in enumerate(fetches):
-            output = self._endpoint(name, "FetchOutputs node {}: not found")
-            if isinstance(output, Status):
-                return output
-            wanted[i] = output
+        for i, (_, feed) in enumerate(feeds):
+            if isinstance(feed, _Handle):
+                return feed.refusal
+            values[i] = feed.pointer
         results = (c_void_p * len(fetches))()
         # A RunOptions with field 2, timeout_in_ms.
         options = b"\x10" + varint(timeout_ms) if timeout_ms > 0 else b""
@@ -284,6 +306,15 @@ class TensorFlowSession:
             self._library.TF_CloseSession(self._session, status.pointer)
             self._library.TF_DeleteSession(self._session, status.pointer)
         self._library.TF_DeleteGraph(self._graph)
+
+    def _resolve(self, names: Sequence[str], unknown: str) -> ctypes.Array[_Output] | Status:
+        outputs = (_Output * len(names))()
+        for i, name in enumerate(names):
+            output = self._endpoint(name, unknown)
+            if isinstance(output, Status):
+                return output
+            outputs[i] = output
+        return outputs
 
     def _endpoint(self, name: str, unknown: str) -> _Output | Status:
         # The C API wants operations, not names, so what DirectSession says of wrong names (subgraph.cc) is

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import text_format
-
 from servingrepo.protos import (
     classification_pb2,
     inference_pb2,
@@ -17,6 +15,7 @@ from servingrepo.protos import (
     tensor_pb2,
     types_pb2,
 )
+from servingrepo.serving.embedded.debug_strings import debug_string
 from servingrepo.serving.embedded.inference import DEFAULT_SIGNATURE, fill_model_spec
 from servingrepo.serving.embedded.status import OK, Code, Status
 from servingrepo.serving.embedded.tensors import as_array, dtype_name, shape_text
@@ -151,14 +150,16 @@ def _check(signature: Any, method: str, *, check_name: bool) -> Status:
 
 def _check_keys(signature: Any, method: str) -> Status:
     if INPUTS not in signature.inputs:
-        return _invalid(f"No {_kind(method)} inputs found in SignatureDef: {_debug(signature)}")
+        return _invalid(
+            f"No {_kind(method)} inputs found in SignatureDef: {debug_string(signature)}"
+        )
     if _fetches(signature, method):
         return OK
     if method == REGRESS:
-        return _invalid(f"No regression outputs found in SignatureDef: {_debug(signature)}")
+        return _invalid(f"No regression outputs found in SignatureDef: {debug_string(signature)}")
     return _invalid(
         "Expected classification signature outputs to contain at least one of "
-        f'"{CLASSES}" or "{SCORES}". Signature was: {_debug(signature)}'
+        f'"{CLASSES}" or "{SCORES}". Signature was: {debug_string(signature)}'
     )
 
 
@@ -257,10 +258,6 @@ def _fill_values(result: Any, outputs: Mapping[str, Tensor], count: int) -> Stat
     for value in as_array(tensor).tolist():
         result.regressions.add().value = value
     return OK
-
-
-def _debug(signature: Any) -> str:
-    return str(text_format.MessageToString(signature))
 
 
 def _invalid(text: str) -> Status:
