@@ -43,6 +43,10 @@ test-docker: env ## The tests that need Docker; as root it installs and starts w
 crash: env ## Every failpoint of every writing command with every fault
 	$(BIN)/pytest -n $(WORKERS) -m crash tests/crash
 
+.PHONY: swaps
+swaps: env ## A hundred version swaps of the embedded server under constant load
+	SERVINGREPO_SWAPS=100 $(BIN)/pytest -s tests/serving/embedded/test_swaps.py
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py
