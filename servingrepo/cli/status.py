@@ -79,6 +79,7 @@ def _lines(status: Status) -> Iterator[str]:
         ],
     )
     yield from (f"running: {one}" for one in status.running)
+    yield from (f"note: {one}" for one in status.notes)
     if not asked:
         yield "servers: not asked (no --endpoint)"
     if status.ok:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import ConfigInvalid, ServingRepoError, StorageFailed
+from servingrepo.errors import (
+    ConfigInvalid,
+    RepositoryDamaged,
+    ServingRepoError,
+    StorageFailed,
+)
 from servingrepo.modelconfig import Stamp
 from servingrepo.repository import history, journal
 from servingrepo.repository.history import Event
@@ -26,7 +31,9 @@ from servingrepo.repository.repository import (
     load_state,
     locked,
     me,
+    model_names,
     names_on_disk,
+    record_numbers,
     save_state,
 )
 from servingrepo.repository.served import (
@@ -42,6 +49,8 @@ from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from servingrepo.repository.records import VersionRecord
 
 _REAP_SECONDS = 10.0
 
@@ -158,7 +167,7 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
     Staging directories and temporary files that no live command owns go too: their command died while
     cleaning up, or while writing. A change of the server root that was begun is finished.
     """
-    done: list[Recovered] = []
+    done = list(_settle_unreadable(repo))
     alive: set[str] = set()
     for intent, is_alive in journal.read_all(repo.layout.journal):
         if is_alive:
@@ -170,6 +179,40 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
     done.extend(_sweep_temporary_files(repo))
     done.extend(_settle_config(repo))
     return tuple(done)
+
+
+def _settle_unreadable(repo: Repository) -> Iterator[Recovered]:
+    """Set unreadable intents aside, and settle what their names and the records still tell: a promotion.
+
+    Anything else that such a command had begun left whole files only; at most its line of history is missing.
+    """
+    for aside in journal.set_aside_unreadable(repo.disk, repo.layout.journal):
+        txid = aside.name.removesuffix(journal.UNREADABLE).removesuffix(".json")
+        said = f"its intent could not be read and was set aside: {aside}"
+        found = _record_of(repo, txid)
+        if found is not None:
+            intent = Intent(
+                txid=txid, command="promote", owner=me(), model=found.model, version=found.version
+            )
+            said = f"{said}; {settle(repo, intent)}"
+        yield Recovered(
+            txid,
+            "promote" if found is not None else "unknown",
+            found.model if found is not None else "",
+            found.version if found is not None else None,
+            said,
+        )
+
+
+def _record_of(repo: Repository, txid: str) -> VersionRecord | None:
+    """Return the record that a transaction wrote, from those of all models; None if none did."""
+    for model in model_names(repo):
+        for number in record_numbers(repo, model):
+            with suppress(RepositoryDamaged):
+                record = load_record(repo, model, number)
+                if record is not None and record.txid == txid:
+                    return record
+    return None
 
 
 def settle(repo: Repository, intent: Intent) -> str:
@@ -188,7 +231,7 @@ def settle(repo: Repository, intent: Intent) -> str:
         if not happened and intent.version is not None:
             _drop_record(repo, intent)
         repo.disk.step("settle.before-staging-removal")
-        repo.disk.remove_tree(repo.layout.staging(intent.model, intent.txid))
+        _remove_staging(repo, intent)
     if intent.engine == "docker" and (left := _reap_container(intent)):
         return f"{outcome}; {left}"
     repo.disk.step("settle.before-intent-removal")
@@ -292,6 +335,13 @@ def with_bad_mark(repo: Repository, state: ModelState, version: int, event: Even
     return msgspec.structs.replace(state, bad={**state.bad, version: mark})
 
 
+def _remove_staging(repo: Repository, intent: Intent) -> None:
+    """Remove what a promotion staged; what lies behind a link was not put there by one (`refuse_links`)."""
+    place = repo.layout.staging(intent.model, intent.txid)
+    if not (place.parent.is_symlink() or place.parent.parent.is_symlink()):
+        repo.disk.remove_tree(place)
+
+
 def _drop_record(repo: Repository, intent: Intent) -> None:
     """Remove the record of a version that never appeared."""
     version = intent.version or 0
@@ -308,6 +358,8 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
         )
     for base in bases:
         staging = base / STAGING_NAME
+        if staging.is_symlink():
+            continue
         with storage_errors("read", staging):
             try:
                 left = sorted(path.name for path in staging.iterdir())

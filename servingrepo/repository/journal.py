@@ -9,20 +9,26 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import StorageFailed
+from servingrepo.errors import RepositoryDamaged, StorageFailed
+from servingrepo.modelconfig import is_model_name
 from servingrepo.repository.history import Event
-from servingrepo.repository.records import SCHEMA, encode, load
-from servingrepo.storage.disk import Disk, storage_errors
+from servingrepo.repository.records import SCHEMA, damaged, encode, load
+from servingrepo.storage.disk import FILE_MODE, Disk, storage_errors
 from servingrepo.storage.lock import Owner, is_held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+UNREADABLE = ".unreadable"
+"""What is put behind the name of an intent that cannot be read, when it is set aside."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +59,11 @@ def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors("write", path):
         disk.step("intent.before-write", path)
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(
+            temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE
+        )
         try:
+            os.fchmod(descriptor, FILE_MODE)  # whatever the umask: `status` of every user reads it
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             data = encode(intent)
             if os.write(descriptor, data) != len(data):
@@ -79,16 +88,97 @@ def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
         os.close(descriptor)
 
 
-def read_all(journal: Path) -> tuple[tuple[Intent, bool], ...]:
-    """Return every intent and whether its command is alive, oldest first."""
+def read_all(
+    journal: Path, *, leave_out_unreadable: bool = False
+) -> tuple[tuple[Intent, bool], ...]:
+    """Return every intent and whether its command is alive, oldest first.
+
+    Raises:
+        NewerFormat: A newer servingrepo wrote one: only that can settle it.
+        RepositoryDamaged: One cannot be read, or is about other paths than its own.
+    """
     found: list[tuple[Intent, bool]] = []
-    with storage_errors("read", journal):
-        paths = sorted(journal.glob("*.json"))
-    for path in paths:
-        if path.name.startswith("."):
-            continue
-        alive = is_held(path)
-        intent = load(path, Intent)
+    for path in _names(journal):
+        try:
+            alive = is_held(path) if _is_file(path) else False
+            intent = _read(path)
+        except RepositoryDamaged:
+            if leave_out_unreadable:
+                continue
+            raise
         if intent is not None:
             found.append((intent, alive))
     return tuple(found)
+
+
+def unreadable(journal: Path) -> tuple[tuple[Path, str], ...]:
+    """Return the intents that cannot be read and why; those that were set aside before are among them."""
+    found: list[tuple[Path, str]] = []
+    for path in _names(journal):
+        try:
+            _read(path)
+        except RepositoryDamaged as error:
+            found.append((path, error.message))
+    found += [
+        (path, f"{path} was set aside by recovery: it could not be read")
+        for path in _names(journal, ending=UNREADABLE)
+    ]
+    return tuple(found)
+
+
+def set_aside_unreadable(disk: Disk, journal: Path) -> tuple[Path, ...]:
+    """Rename the unreadable intents of dead commands, so that one of them does not keep all writers out.
+
+    Nothing is thrown away: the file stays for a look. The caller holds the repository's lock, and settles what
+    can be found out from the file's name.
+
+    Returns:
+        The new paths.
+    """
+    done: list[Path] = []
+    for path, _ in unreadable(journal):
+        if path.name.endswith(UNREADABLE) or (_is_file(path) and is_held(path)):
+            continue
+        aside = path.with_name(path.name + UNREADABLE)
+        disk.step("set-aside.before", path)
+        with storage_errors("set aside", path):
+            path.rename(aside)
+            disk.sync_directory(journal)
+        done.append(aside)
+    return tuple(done)
+
+
+def _names(journal: Path, *, ending: str = ".json") -> list[Path]:
+    with storage_errors("read", journal):
+        return sorted(path for path in journal.glob(f"*{ending}") if path.name[0] != ".")
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether it is a regular file: what is not could keep us waiting, or lead elsewhere."""
+    with storage_errors("read", path):
+        try:
+            return stat.S_ISREG(path.lstat().st_mode)
+        except FileNotFoundError:
+            return False
+
+
+def _read(path: Path) -> Intent | None:
+    """Read an intent; None if its command has just ended.
+
+    What an intent says becomes paths that recovery removes, so it may speak only of its own transaction and of a
+    model: a file that somebody planted must not lead out of the repository.
+    """
+    if not _is_file(path):
+        if os.path.lexists(path):
+            raise damaged(path, "it is no regular file")
+        return None
+    intent = load(path, Intent)
+    if intent is None:
+        return None
+    if f"{intent.txid}.json" != path.name:
+        raise damaged(path, f"it says that its transaction is {intent.txid!r}")
+    about = [intent.model, *([intent.event.model] if intent.event is not None else [])]
+    for model in about:
+        if model and not is_model_name(model):
+            raise damaged(path, f"{model!r} is no model's name")
+    return intent

@@ -38,6 +38,7 @@ from servingrepo.repository.repository import (
     save_state,
 )
 from servingrepo.repository.served import MODEL_FILES, read_config
+from servingrepo.repository.trust import refuse_links
 from servingrepo.storage.copying import copy_tree, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.progress import Progress, silent
@@ -188,6 +189,7 @@ def reserve(
     with ExitStack() as stack:
         with writing(repo, publishing=True):
             refuse_flat_model(repo, model)
+            refuse_links(repo, model)
             number = choose_number(repo, model, version)
             txid = new_txid(repo)
             intent = Intent(

@@ -22,6 +22,7 @@ from servingrepo.repository.records import (
     Format,
     ModelState,
     VersionRecord,
+    damaged,
     encode,
     load,
 )
@@ -163,7 +164,11 @@ def model_names(repo: Repository) -> tuple[str, ...]:
 
 def load_state(repo: Repository, model: str) -> ModelState | None:
     """Return a model's state; None if the model is not ours."""
-    return load(repo.layout.state(model), ModelState)
+    path = repo.layout.state(model)
+    state = load(path, ModelState)
+    if state is not None and state.name != model:
+        raise damaged(path, f"it is about {state.name!r}")
+    return state
 
 
 def need_state(repo: Repository, model: str) -> ModelState:
@@ -189,7 +194,11 @@ def save_state(repo: Repository, state: ModelState) -> None:
 
 def load_record(repo: Repository, model: str, version: int) -> VersionRecord | None:
     """Return the record of a version; None for a foreign or missing one."""
-    return load(repo.layout.record(model, version), VersionRecord)
+    path = repo.layout.record(model, version)
+    record = load(path, VersionRecord)
+    if record is not None and (record.model, record.version) != (model, version):
+        raise damaged(path, f"it is about {record.model!r}@{record.version}")
+    return record
 
 
 def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:

@@ -17,10 +17,12 @@ from servingrepo.repository.repository import (
     published_versions,
 )
 from servingrepo.repository.served import check_config, last_text, read_config
+from servingrepo.repository.trust import notes
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout.switch import connect
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.states import VersionStatus
+from servingrepo.storage.lock import introduce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -62,13 +64,17 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """All models, trouble that belongs to none of them, and what to type next."""
+    """All models, trouble that belongs to none of them, and what to type next.
+
+    `notes` is what somebody should look at some day: who else may write here, intents that nobody can read.
+    """
 
     models: tuple[ModelStatus, ...]
     config: str
     problems: tuple[str, ...]
     running: tuple[str, ...]
     next: str
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -105,8 +111,8 @@ def read_status(
     if file.stamp is not Stamp.UNEDITED:
         problems.append(f"{repo.layout.config} is {file.stamp}: servingrepo config check shows it")
     running = tuple(
-        f"{intent.command} of {intent.model} by {intent.owner}"
-        for intent, alive in journal.read_all(repo.layout.journal)
+        f"{intent.command} of {intent.model} by {introduce(intent.owner)}"
+        for intent, alive in journal.read_all(repo.layout.journal, leave_out_unreadable=True)
         if alive and model in {None, intent.model}
     )
     if running:
@@ -121,6 +127,7 @@ def read_status(
         problems=tuple(problems),
         running=running,
         next=what_next,
+        notes=tuple(notes(repo)),
     )
 
 

@@ -84,7 +84,7 @@ def copy_tree(
     disk.step("copy.before-directories", target)
     with storage_errors("create the directory", target):
         for directory in (target, *(target / path for path in tree.directories)):
-            directory.mkdir()
+            directory.mkdir(DIRECTORY_MODE)
             directory.chmod(DIRECTORY_MODE)
     stopped = threading.Event()
 

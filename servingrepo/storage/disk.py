@@ -45,7 +45,13 @@ def translate(error: OSError, doing: str, path: Path) -> ServingRepoError:
             text,
             hint="free some space (servingrepo show NAME tells what versions take), try again",
         )
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if error.errno == errno.EROFS:
+        return NoPermission(
+            text,
+            hint="the file system is mounted read-only: list, show, status, history and verify work there, "
+            "and what writes has to run where it can be written",
+        )
+    if error.errno in {errno.EACCES, errno.EPERM}:
         return NoPermission(
             text,
             hint=f"check the owner and mode of {where}; this process runs as uid {os.geteuid()}",
@@ -89,7 +95,9 @@ class Disk(msgspec.Struct, frozen=True):
             for one in reversed(missing):
                 self.step("make-directory.before-create", one)
                 with suppress(FileExistsError):
-                    one.mkdir()
+                    one.mkdir(
+                        DIRECTORY_MODE
+                    )  # under umask 000, too, nobody else may write there for a moment
                     one.chmod(DIRECTORY_MODE)
                     self.sync_directory(one.parent)
 
@@ -129,7 +137,9 @@ class Disk(msgspec.Struct, frozen=True):
         """
         with storage_errors("append to", path):
             self.step(f"{step}.before-append", path)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, FILE_MODE)
+            descriptor = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE
+            )
             try:
                 with suppress(PermissionError):  # another user's file keeps its mode
                     os.fchmod(descriptor, FILE_MODE)

@@ -7,14 +7,20 @@ a regular file or directory is refused, all of it in one error.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import UnsafeExport
+from servingrepo.errors import SourceChanged, UnsafeExport
 from servingrepo.storage.disk import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _DEEPEST = 64
 _KINDS = {
@@ -57,6 +63,7 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
         UnsafeExport: Links that leave the boundary or lead nowhere, FIFOs, sockets, devices, names that are
             not UTF-8; all of them are listed.
         NoPermission: A directory cannot be read.
+        SourceChanged: A directory was swapped for a link, or moved, while it was read.
     """
     reader = _Reader(boundary.resolve())
     with storage_errors("read", root):
@@ -91,25 +98,33 @@ class _Reader:
         )
 
     def read(self, directory: Path, prefix: str, above: tuple[Path, ...]) -> None:
-        with os.scandir(directory) as entries:
+        with (
+            _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor,
+            os.scandir(descriptor) as entries,
+        ):
             for entry in sorted(entries, key=lambda one: one.name):
-                self.take(entry, prefix + entry.name, (*above, directory))
+                self.take(directory, entry, prefix + entry.name, (*above, directory))
 
-    def take(self, entry: os.DirEntry[str], path: str, above: tuple[Path, ...]) -> None:
+    def take(
+        self, directory: Path, entry: os.DirEntry[str], path: str, above: tuple[Path, ...]
+    ) -> None:
         shown = path.encode("utf-8", "backslashreplace").decode()
         if shown != path:
             self.problems.append(f"{shown}: the name is not UTF-8")
             return
-        source = Path(entry.path)
+        source = directory / entry.name
         if entry.is_symlink():
-            source = Path(os.path.realpath(entry.path))
+            source = Path(os.path.realpath(source))
             if not source.is_relative_to(self.boundary):
                 self.problems.append(f"{path}: a link out of the run, to {source}")
                 return
             if not source.exists():
                 self.problems.append(f"{path}: a link to {source}, which is not there")
                 return
-        facts = source.stat(follow_symlinks=False)
+            with _opened(source, os.O_PATH) as descriptor:
+                facts = os.fstat(descriptor)
+        else:
+            facts = entry.stat(follow_symlinks=False)
         kind = stat.S_IFMT(facts.st_mode)
         if kind == stat.S_IFREG:
             self.files.append(
@@ -138,3 +153,38 @@ class _Reader:
             self.linked -= entry.is_symlink()
         else:
             self.problems.append(f"{path}: {_KINDS.get(kind, 'no regular file')}")
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open what a path without links names, sure that none was put into it since we looked.
+
+    Whoever may write in the run could otherwise swap a directory for a link while we read, and have a file
+    published that only we may read. The kernel says where an open file really is (proc(5), /proc/self/fd).
+
+    Raises:
+        SourceChanged: It is elsewhere now.
+    """
+    descriptor = -1
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if _place(descriptor, path) == str(path):
+            yield descriptor
+            return
+    except OSError as error:
+        if descriptor >= 0 or error.errno not in {errno.ELOOP, errno.ENOTDIR}:
+            raise
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    raise SourceChanged(
+        f"{path} was moved, or a link put in its place, while it was read",
+        hint="find out what changes the run's directories; promote again when it has finished",
+    )
+
+
+def _place(descriptor: int, path: Path) -> str:
+    try:
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+    except FileNotFoundError:  # no /proc here
+        return os.path.realpath(path)
