@@ -7,6 +7,8 @@ texts that the command line takes: "ranker", "ranker@7", "ranker@previous".
 
 from __future__ import annotations
 
+import builtins
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -346,11 +348,15 @@ class OpenRepository:
         parsed = parse_reference(reference)
         return show_version(self.value, parsed.model, resolve(self.value, parsed))
 
-    def history(self, model: str | None = None) -> Iterator[Event]:
-        """Yield events, oldest first, of a model or of all."""
+    def history(self, model: str | None = None, *, limit: int | None = None) -> Iterator[Event]:
+        """Yield events, oldest first, of a model or of all; with a limit the last ones only."""
         if model is not None:
             need_state(self.value, check_name(model))
-        return history.read(self.value.layout.history, model=model)
+        path = self.value.layout.history
+        if limit is None:
+            return history.read(path, model=model)
+        last = islice(history.read_backwards(path, model=model), limit)
+        return reversed(builtins.list(last))
 
     def hold(self, model: str, *, message: str = "", dry_run: bool = False) -> Event:
         """Keep promotions from re-pointing a model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import click
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(app: App, model: str | None, limit: int) -> None:
     """Show who changed what, when, why, from which run and with which proof; the newest last."""
-    events = list(deque(app.open().history(model), maxlen=limit))
+    events = list(app.open().history(model, limit=limit))
     if not events and not app.json:
         app.note("nothing has happened yet")
         return

@@ -262,9 +262,8 @@ def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
         now_pinned = pins(read_config(repo).config, intent.model)
     before = now_pinned
     if intent.version in now_pinned:
-        events = history.read(repo.layout.history, model=intent.model)
-        moved = [event.after for event in events if event.before or event.after]
-        before = moved[-1] if moved else ()
+        moves = history.moves_backwards(repo.layout.history, model=intent.model)
+        before = next((move.after for move in moves if move.before or move.after), ())
     return Event(
         schema=SCHEMA,
         id=intent.txid,
@@ -316,8 +315,7 @@ def _finish(repo: Repository, event: Event) -> None:
     state = load_state(repo, event.model)
     if event.marked_bad is not None and state is not None and event.marked_bad not in state.bad:
         save_state(repo, with_bad_mark(repo, state, event.marked_bad, event))
-    known = any(old.id == event.id for old in history.read(repo.layout.history, model=event.model))
-    if not known:
+    if not history.knows(repo.layout.history, event.id):
         finished = msgspec.structs.replace(event, recovered=True)
         history.append(repo.disk, repo.layout.history, finished)
 

@@ -2,21 +2,28 @@
 
 The file only grows. A torn last line, which a crash can leave, is not an event: readers skip it and the next
 writer cuts it off. `models.config` says what is served now; the history says what was.
+
+A long history stays quick to ask: what is asked for is nearly always near the end, so it is read from there, and
+lines of other models are recognized as bytes and not decoded.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from servingrepo.errors import NewerFormat
 from servingrepo.repository.records import SCHEMA, damaged
-from servingrepo.storage.disk import Disk, storage_errors
+from servingrepo.storage.disk import Disk, storage_errors, whole_lines_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+_BLOCK = 1 << 18
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +59,27 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return max(self.after, default=None)
 
 
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """What of an event says what was served: a third of the work of decoding all of it."""
+
+    schema: int
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+    @property
+    def served_before(self) -> int | None:
+        """The version that unlabelled clients got before."""
+        return max(self.before, default=None)
+
+    @property
+    def served_after(self) -> int | None:
+        """The version that unlabelled clients get afterwards."""
+        return max(self.after, default=None)
+
+
+Kind = TypeVar("Kind", Event, Move)
+
+
 def append(disk: Disk, path: Path, event: Event) -> None:
     """Append an event durably; the caller holds the lock."""
     disk.append_line(path, msgspec.json.encode(event), step="history")
@@ -66,24 +94,108 @@ def read(path: Path, *, model: str | None = None) -> Iterator[Event]:
         NewerFormat: A newer servingrepo wrote a line.
         RepositoryDamaged: A whole line is not an event.
     """
+    needle = _needle(model)
+    decoder = msgspec.json.Decoder(Event)
+    with _whole_lines(path) as (descriptor, size):
+        start, offset, rest = 0, 0, b""
+        while start < size:
+            block = os.pread(descriptor, min(_BLOCK, size - start), start)
+            if not block:
+                return
+            start += len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                if needle in line:
+                    yield _decode(decoder, line, path, offset)
+                offset += len(line) + 1
+
+
+def read_backwards(path: Path, *, model: str | None = None) -> Iterator[Event]:
+    """Yield the events, newest first, reading no more of the file than is asked for.
+
+    Raises:
+        NewerFormat, RepositoryDamaged: As `read`, of lines that are come to.
+    """
+    decoder = msgspec.json.Decoder(Event)
+    for line, offset in _lines_backwards(path, _needle(model)):
+        yield _decode(decoder, line, path, offset)
+
+
+def moves_backwards(path: Path, *, model: str) -> Iterator[Move]:
+    """Yield what `read_backwards` does, but only what was served."""
+    decoder = msgspec.json.Decoder(Move)
+    for line, offset in _lines_backwards(path, _needle(model)):
+        yield _decode(decoder, line, path, offset)
+
+
+def _lines_backwards(path: Path, needle: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the whole lines with the needle in them, last first, each with the offset where it begins."""
+    with _whole_lines(path) as (descriptor, size):
+        end, rest = size, b""
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            block = os.pread(descriptor, end - start, start) + rest
+            # What is before the first line's end may be the rest of a line that begins in the block before.
+            first = block.find(b"\n") + 1 if start else 0
+            rest, end = (block[:first], start) if first or not start else (block, start)
+            if len(rest) < len(block) and needle in block:
+                offset = start + len(block)
+                for line in reversed(block[first:-1].split(b"\n")):
+                    offset -= len(line) + 1
+                    if needle in line:
+                        yield line, offset
+
+
+def knows(path: Path, txid: str) -> bool:
+    """Tell whether there is an event of this transaction, without decoding any other."""
+    needle = b'"id":' + msgspec.json.encode(txid)
+    with _whole_lines(path) as (descriptor, size):
+        start, rest = 0, b""
+        while start < size:
+            block = os.pread(descriptor, min(_BLOCK, size - start), start)
+            if not block:
+                return False
+            start += len(block)
+            if needle in rest + block:
+                return True
+            rest = block[-len(needle) :]
+    return False
+
+
+def _needle(model: str | None) -> bytes:
+    """Return what every line about a model holds: as bytes in JSON no other text can look like it."""
+    return b"" if model is None else b'"model":' + msgspec.json.encode(model)
+
+
+@contextmanager
+def _whole_lines(path: Path) -> Iterator[tuple[int, int]]:
+    """Open the history and say where its whole lines end now; what is appended later is not looked at."""
     with storage_errors("read", path):
         try:
-            stream = path.open("rb")
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
+            yield -1, 0
             return
-    needle = b"" if model is None else b'"model":' + msgspec.json.encode(model)
-    decoder = msgspec.json.Decoder(Event)
-    with stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.endswith(b"\n") or needle not in line:
-                continue
-            try:
-                event = decoder.decode(line)
-            except msgspec.DecodeError as error:
-                raise _unreadable(path, number, line, error) from error
-            if event.schema > SCHEMA:
-                raise _newer(path, number)
-            yield event
+        try:
+            yield descriptor, whole_lines_end(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _decode(decoder: msgspec.json.Decoder[Kind], line: bytes, path: Path, offset: int) -> Kind:
+    try:
+        event = decoder.decode(line)
+    except msgspec.DecodeError as error:
+        raise _unreadable(path, _number(path, offset), line, error) from error
+    if event.schema > SCHEMA:
+        raise _newer(path, _number(path, offset))
+    return event
+
+
+def _number(path: Path, offset: int) -> int:
+    """Return the number of the line at an offset: counted only to name it in an error."""
+    with storage_errors("read", path):
+        return path.read_bytes().count(b"\n", 0, offset) + 1
 
 
 def _unreadable(path: Path, number: int, line: bytes, error: Exception) -> Exception:
@@ -106,20 +218,33 @@ def _newer(path: Path, number: int) -> NewerFormat:
 def previous_served(
     events: Iterable[Event], *, current: int | None, usable: Callable[[int], bool]
 ) -> int | None:
+    """Return what `served_before` does, for events that are at hand, oldest first."""
+    return served_before(reversed(list(events)), current=current, usable=usable)
+
+
+def served_before(
+    newest_first: Iterable[Event | Move],
+    *,
+    current: int | None,
+    usable: Callable[[int], bool],
+) -> int | None:
     """Return the version served before `current`, according to history, that is still usable.
 
     Walks back over what unlabelled clients got; versions that are gone or marked bad are passed over. A
     `current` that history does not know (an edit by hand was taken over) comes after all that it knows.
     """
-    served: list[int] = []
-    for event in events:
-        for version in (event.served_before, event.served_after):
-            if version is not None and (not served or served[-1] != version):
-                served.append(version)
-    if current in served:
-        while served[-1] != current:
-            served.pop()
-    for version in reversed(served):
-        if version != current and usable(version):
-            return version
-    return None
+    latest: int | None = (
+        None  # the newest usable one at all, for a `current` that history does not know
+    )
+    came_to_current = False
+    for event in newest_first:
+        for version in (event.served_after, event.served_before):
+            if version is None:
+                continue
+            came_to_current = came_to_current or version == current
+            if version == current or not usable(version):
+                continue
+            if came_to_current or current is None:
+                return version
+            latest = version if latest is None else latest
+    return None if came_to_current else latest

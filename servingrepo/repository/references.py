@@ -122,8 +122,8 @@ def previous_version(repo: Repository, model: str) -> int:
     config = read_config(repo).config
     on_disk = set(published_versions(repo, model))
     current = served_version(config, model)
-    found = history.previous_served(
-        history.read(repo.layout.history, model=model),
+    found = history.served_before(
+        history.moves_backwards(repo.layout.history, model=model),
         current=current,
         usable=lambda version: version in on_disk and version not in state.bad,
     )

@@ -333,7 +333,7 @@ def _serve_again(
         options.serve is None
         and not held
         and same.version > max(promotion.before, default=0)
-        and all(event.served_after != same.version for event in _events(repo, same.model))
+        and not _was_served(repo, same.model, same.version)
     )
     if not (options.serve or unfinished or (promotion.served and options.endpoints)):
         return promotion
@@ -354,8 +354,9 @@ def _serve_again(
     )
 
 
-def _events(repo: Repository, model: str) -> list[history.Event]:
-    return list(history.read(repo.layout.history, model=model))
+def _was_served(repo: Repository, model: str, version: int) -> bool:
+    moves = history.moves_backwards(repo.layout.history, model=model)
+    return any(move.served_after == version for move in moves)
 
 
 def _result(

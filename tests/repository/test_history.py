@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import servingrepo
 from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.repository import history
 from servingrepo.repository.history import Event, previous_served
 from servingrepo.storage.disk import Disk
+from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from servingrepo.api import OpenRepository
     from tests.repository.conftest import Release
@@ -156,3 +164,96 @@ def test_history_tells_what_was_done(repo: OpenRepository, release: Release) -> 
     assert events[-1].why == "worse"
     assert events[0].proof == "not checked"
     assert all(one.user and one.host and one.time for one in events)
+
+
+# long histories -------------------------------------------------------------------------------------
+
+
+@given(
+    lengths=st.lists(st.sampled_from([0, 1, 300, 5_000, 262_000, 262_144, 700_000]), max_size=12),
+    torn=st.booleans(),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_history_is_the_same_read_from_either_end(lengths: list[int], torn: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.jsonl"
+        events = [
+            msgspec.structs.replace(event(number, model=f"m{number % 2}"), why="x" * length)
+            for number, length in enumerate(lengths)
+        ]
+        with path.open("wb") as stream:
+            for one in events:
+                stream.write(msgspec.json.encode(one) + b"\n")
+            if torn:
+                stream.write(msgspec.json.encode(event(99))[:-3])
+        for model in (None, "m0", "m1", "m2"):
+            mine = [one for one in events if model in {None, one.model}]
+            assert list(history.read(path, model=model)) == mine
+            assert list(history.read_backwards(path, model=model)) == mine[::-1]
+        assert [history.knows(path, f"t{one}") for one in range(len(events))] == [True] * len(
+            events
+        )
+        assert not history.knows(path, "t99")
+
+
+@pytest.mark.parametrize("kind", ["damaged", "newer", "empty"])
+def test_a_line_that_cannot_be_read_is_named_from_either_end(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    line = msgspec.json.encode(event(1)) + b"\n"
+    bad = {"damaged": b"{\n", "newer": line.replace(b'"schema":1', b'"schema":9'), "empty": b"\n"}
+    path.write_bytes(line * 3 + bad[kind] + line * 2)
+    error = NewerFormat if kind == "newer" else RepositoryDamaged
+    for read in (history.read, history.read_backwards):
+        with pytest.raises(error, match=r"line 4\b"):
+            list(read(path))
+    assert len(list(islice(history.read_backwards(path), 2))) == 2
+
+
+@pytest.fixture(scope="module")
+def long_history(tmp_path_factory: pytest.TempPathFactory) -> OpenRepository:
+    """A repository of a model with three versions, two that others own, and 100,000 lines of history."""
+    folder = tmp_path_factory.mktemp("long")
+    repo, _ = servingrepo.init(folder / "repo")
+    for number in range(3):
+        for model in ("m", "other"):
+            run = folder / f"{model}{number}"
+            write_export(run / "saved_model", slope=float(number), offset=float(len(model)))
+            repo.promote(run, model=model, smoke=False)
+    path = repo.value.layout.history
+    recent = path.read_bytes()
+    old = msgspec.structs.replace(
+        event(0, (1,), (2,)),
+        why="nightly",
+        run="/srv/runs/2026_05_10_baseline",
+        proof="docker (2.19.1): 3 passed",
+    )
+    with path.open("wb") as stream:
+        for number in range(100_000):
+            one = msgspec.structs.replace(old, id=f"t{number}", model=("m", "other")[number % 2])
+            stream.write(msgspec.json.encode(one) + b"\n")
+        stream.write(recent)
+    return repo
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda repo: list(repo.history(limit=20)),
+        lambda repo: list(repo.history("m", limit=20)),
+        lambda repo: repo.list(),
+        lambda repo: repo.status(),
+        lambda repo: repo.show_version("m@previous"),
+        lambda repo: repo.rollback("m", dry_run=True),
+        lambda repo: history.knows(repo.value.layout.history, "never was"),
+        lambda repo: list(history.moves_backwards(repo.value.layout.history, model="other"))[:1],
+    ],
+)
+def test_a_history_of_100_000_lines_answers_at_once(
+    ask: Callable[[OpenRepository], object], long_history: OpenRepository
+) -> None:
+    def once() -> float:
+        start = time.perf_counter()
+        ask(long_history)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(3)) < 0.3

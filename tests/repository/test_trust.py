@@ -96,8 +96,11 @@ def test_a_promotion_whose_intent_cannot_be_read_is_settled_by_its_record(
     """It is killed there; then its intent rots."""
     before = repo.value.layout.history.read_bytes()
     run = run_with(tmp_path / "run3", offset=3.0)
-    promote = ["--root", repo.root, "promote", run, "--model", "m", "--no-smoke"]
-    assert command(*promote, env={"SERVINGREPO_FAILPOINTS": f"{step}=kill"}).code == -9
+    done = command(
+        *("--root", repo.root, "promote", run, "--model", "m", "--no-smoke"),
+        env={"SERVINGREPO_FAILPOINTS": f"{step}=kill"},
+    )
+    assert done.code == -9
     (intent,) = repo.value.layout.journal.glob("*.json")
     intent.write_bytes(intent.read_bytes()[:40])
     assert repo.recover()
