@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servingrepo.errors import BadReference
 from servingrepo.modelconfig import check_name
 from servingrepo.repository import history
 from servingrepo.repository.listing import ModelRow, list_models, show_model, show_version
@@ -19,10 +20,10 @@ from servingrepo.repository.references import parse_reference, resolve, selector
 from servingrepo.repository.repository import (
     DEFAULT_SERVER_ROOT,
     Repository,
+    find_version,
     initialize,
     locked,
     need_state,
-    need_version,
     open_repository,
     published_versions,
 )
@@ -30,12 +31,15 @@ from servingrepo.storage.disk import Disk
 from servingrepo.storage.progress import silent, unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import timedelta
 
     from servingrepo.repository.changes import Recovered
     from servingrepo.repository.history import Event
     from servingrepo.repository.listing import ModelDetails
+    from servingrepo.repository.pruning import Pruned, Restored
     from servingrepo.repository.records import Proof, VersionRecord
+    from servingrepo.repository.retention import Keep
     from servingrepo.repository.verification import Verification
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.serving import Reloaded, Switched
@@ -122,6 +126,7 @@ class OpenRepository:
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
         message: str = "",
+        keep: Keep | None = None,
         dry_run: bool = False,
         progress: Progress = silent,
         notice: Notice = unheard,
@@ -130,11 +135,15 @@ class OpenRepository:
 
         `progress` is told bytes as they are copied, `notice` what should not wait for the result.
 
+        With `keep`, the model is pruned by that policy when the promotion is done: what comes of it is the
+        result's `pruned` and `prune_failed`, and no error.
+
         Raises:
             ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
-        from servingrepo.rollout.promotion import Options, promote
+        from servingrepo.rollout.promotion import Options
+        from servingrepo.rollout.pruning import promote_and_prune
         from servingrepo.smoke import load_cases
 
         options = Options(
@@ -150,12 +159,14 @@ class OpenRepository:
             message=message,
             dry_run=dry_run,
         )
-        return promote(
+        chosen = self._engine(engine) if smoke and not dry_run else None
+        return promote_and_prune(
             self.value,
             Path(run),
             model=model,
-            engine=self._engine(engine) if smoke and not dry_run else None,
+            engine=chosen,
             options=options,
+            keep=keep,
             progress=progress,
             notice=notice,
         )
@@ -193,7 +204,7 @@ class OpenRepository:
             if not is_path(text)
             for version in self._versions(str(text))
         )
-        return sum(need_version(self.value, *version).size for version in versions)
+        return sum(find_version(self.value, *version)[0].size for version in versions)
 
     def smoke(
         self,
@@ -380,6 +391,71 @@ class OpenRepository:
         version = resolve(self.value, parsed)
         change = marks.clear_bad if clear else marks.mark_bad
         return change(self.value, parsed.model, version, reason=message, dry_run=dry_run)
+
+    def prune(
+        self,
+        *models: str,
+        keep: Keep | Mapping[str, Keep] | None = None,
+        empty_trash: bool = False,
+        older_than: timedelta | None = None,
+        endpoints: Iterable[str | Endpoint] = (),
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Move versions that no rule of a policy keeps to the trash; see `servingrepo prune`.
+
+        `keep` is a policy, or one for each model; without it only the trash is emptied. `empty_trash` deletes
+        for good what is in the trash then, or of that what went there longer than `older_than` ago.
+
+        Raises:
+            UsageError: The policy is empty, or there is nothing to do.
+            ConfigInvalid: models.config cannot be read, so nobody knows what is served.
+            EndpointUnreachable: An endpoint cannot say what it has loaded.
+        """
+        from servingrepo.repository.retention import policies_for
+        from servingrepo.rollout.pruning import prune_models
+
+        names = tuple(dict.fromkeys(map(check_name, models))) or self.models()
+        policies = {} if keep is None and empty_trash else policies_for(names, keep)
+        return prune_models(
+            self.value,
+            policies,
+            emptying=names if empty_trash else (),
+            older_than=older_than,
+            endpoints=as_endpoints(endpoints),
+            message=message,
+            dry_run=dry_run,
+        )
+
+    def restore(
+        self,
+        reference: str,
+        *,
+        message: str = "",
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Restored:
+        """Bring NAME@N back from the trash, every byte compared with its record; it is not served.
+
+        Raises:
+            NoSuchVersion, VersionDamaged, NumberUsed, ConfigInvalid: As `servingrepo restore` says.
+        """
+        from servingrepo.repository.pruning import restore
+
+        parsed = parse_reference(reference)
+        if parsed.kind != "number":
+            raise BadReference(
+                f"{reference} does not say which version to restore",
+                hint=f"servingrepo show {parsed.model} lists what is in the trash; name one: {parsed.model}@7",
+            )
+        return restore(
+            self.value,
+            parsed.model,
+            parsed.number,
+            message=message,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def recover(self) -> tuple[Recovered, ...]:
         """Settle what dead commands left; every writing command does this first by itself."""

@@ -41,6 +41,7 @@ class App:
     command: str = ""
     settings: Path | None = None
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prune: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, ParameterSource] = field(default_factory=dict)
 
     def take(self, name: str, value: Any, source: ParameterSource) -> None:
@@ -96,6 +97,14 @@ class App:
         """Say something beside the result, on stderr; not with -q or --json."""
         if not self.quiet and not self.json:
             click.echo(printable(line), err=True)
+
+    def warn(self, line: str) -> None:
+        """Say on stderr what went wrong beside a result that stands, with -q too; --json has it in the result."""
+        if not self.json:
+            click.echo(
+                click.style("warning: ", fg="yellow", bold=True, reset=True) + printable(line),
+                err=True,
+            )
 
     def failure(self, error: ServingRepoError) -> None:
         """Print an error: JSON on stdout for scripts, else lines on stderr for people."""

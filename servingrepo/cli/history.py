@@ -44,7 +44,7 @@ def command(app: App, model: str | None, limit: int) -> None:
                     event.time[:19],
                     f"{event.user}@{event.host}",
                     event.action + (" (recovered)" if event.recovered else ""),
-                    event.model + (f"@{event.version}" if event.version is not None else ""),
+                    event.model + _versions(event),
                     _move(event),
                     event.proof or "-",
                     event.why or "-",
@@ -55,6 +55,11 @@ def command(app: App, model: str | None, limit: int) -> None:
         ),
         bare="\n".join(event.id for event in events) or None,
     )
+
+
+def _versions(event: Event) -> str:
+    moved = event.versions or ((event.version,) if event.version is not None else ())
+    return f"@{', '.join(map(str, moved))}" if moved else ""
 
 
 def _move(event: Event) -> str:

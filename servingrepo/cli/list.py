@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from servingrepo.cli.app import App, pinned, table, versions_shown
+from servingrepo.cli.app import App, pinned, sized, table, versions_shown
 from servingrepo.cli.command import command as make
 
 
@@ -19,7 +19,7 @@ def command(app: App) -> None:
     app.result(
         rows,
         table(
-            ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN"],
+            ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN", "TRASH"],
             [
                 [
                     row.model,
@@ -29,6 +29,7 @@ def command(app: App) -> None:
                     pinned(row.bad),
                     "held" if row.held else "-",
                     pinned(row.foreign),
+                    f"{versions_shown(row.trash)} ({sized(row.trash_size)})" if row.trash else "-",
                 ]
                 for row in rows
             ],

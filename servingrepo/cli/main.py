@@ -53,6 +53,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "show": ("show", "Show a model, or all about a version."),
         "history": ("history", "Show who changed what, when and why."),
         "mark-bad": ("mark_bad", "Mark a version bad, so that nothing serves it again."),
+        "prune": ("prune", "Move versions that no rule keeps to the trash, or empty it."),
+        "restore": ("restore", "Bring a pruned version back from the trash."),
         "recover": ("recover", "Clean up after commands that died."),
     },
 }

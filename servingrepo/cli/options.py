@@ -189,7 +189,7 @@ def engine_options(function: F) -> F:
 
         of_model = _settings_of_model(options)
         chosen = {
-            field: _firmest(option, options.pop(option), of_model)
+            field: firmest(option, options.pop(option), of_model)
             for field, option in ENGINE_FIELDS.items()
         }
         if chosen["name"].startswith("remote"):
@@ -207,10 +207,15 @@ def _settings_of_model(options: dict[str, Any]) -> dict[str, Any]:
     """Return what the settings file says of the model that a command is about."""
     subject = options.get("model") or options.get("subject") or ""
     app = click.get_current_context().ensure_object(App)
-    return app.models.get(subject.partition("@")[0], {})
+    return settings_of_model(app, subject.partition("@")[0])
 
 
-def _firmest(option: str, value: Any, of_model: dict[str, Any]) -> Any:
+def settings_of_model(app: App, model: str) -> dict[str, Any]:
+    """Return what the settings file says of a model, by the options' names."""
+    return app.models.get(model, {})
+
+
+def firmest(option: str, value: Any, of_model: dict[str, Any]) -> Any:
     """Return a model's setting, unless the command line or the environment says otherwise."""
     source = click.get_current_context().get_parameter_source(option)
     if option not in of_model or source in _GIVEN_BY_HAND:

@@ -13,7 +13,9 @@ from servingrepo.cli.options import (
     dry_run_option,
     endpoint_option,
     engine_options,
+    firmest,
     message_option,
+    settings_of_model,
     wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
@@ -22,6 +24,7 @@ from servingrepo.modelconfig.names import parse_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.repository.retention import Keep
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.serving.engines import EngineChoice
     from servingrepo.serving.states import Endpoint
@@ -62,6 +65,11 @@ if TYPE_CHECKING:
 @click.option(
     "--strict", is_flag=True, help="Every signature must be proven, none left inconclusive."
 )
+@click.option(
+    "--prune/--no-prune",
+    default=False,
+    help="When it is done, prune the model by the rules in servingrepo.toml. [default: no-prune]",
+)
 @engine_options
 @endpoint_option
 @wait_option
@@ -77,6 +85,7 @@ def command(
     serve: bool | None,
     smoke: bool,
     strict: bool,
+    prune: bool,
     engine: EngineChoice,
     timeout: float,
     cases: tuple[Path, ...],
@@ -92,6 +101,7 @@ def command(
     Content that was published before is not published again: its version is returned.
     """
     version = parse_version(number) if number is not None else None
+    keep = _policy(app, model) if prunes(app, model, asked=prune) else None
     repo = app.open()
     with Bar(app, f"copying {run}", _size(run, saved_model) if not dry_run else 0) as bar:
         done = repo.promote(
@@ -108,11 +118,25 @@ def command(
             endpoints=endpoints,
             wait=wait,
             message=message,
+            keep=keep,
             dry_run=dry_run,
             progress=bar.advance,
             notice=app.note,
         )
+    if done.prune_failed:
+        app.warn(f"{done.model} was not pruned afterwards: {done.prune_failed}")
     app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
+
+
+def prunes(app: App, model: str, *, asked: bool) -> bool:
+    """Tell whether to prune afterwards: by hand, then the model's table in the settings, then [promote]."""
+    return bool(firmest("prune", asked, settings_of_model(app, model)))
+
+
+def _policy(app: App, model: str) -> Keep:
+    from servingrepo.cli.keeping import policy_of_settings
+
+    return policy_of_settings(app, model)
 
 
 def _size(run: Path, saved_model: Path | None) -> int:
@@ -144,6 +168,10 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
         yield f"  served    {pinned(done.after)}, as before"
     for one in done.endpoints:
         yield f"  {one.endpoint}  {one.outcome}"
+    if done.same_in_trash is not None:
+        old = f"{done.model}@{done.same_in_trash}"
+        yield f"  same      {old}, which is in the trash, has this content too (servingrepo restore {old})"
+    yield from _pruned(done)
     if done.held is not None:
         yield f"  held      {done.held or 'no reason given'}; so it was not served"
         yield f"  next      servingrepo serve {name}, or servingrepo release-hold {done.model}"
@@ -153,6 +181,18 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
         back = f"; servingrepo rollback {done.model} goes back" if done.can_go_back else ""
         at = "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
         yield f"  next      servingrepo status {done.model}{at}{back}"
+
+
+def _pruned(done: Promotion) -> Iterator[str]:
+    """Yield what pruning by policy did afterwards; why it failed is said on stderr."""
+    if done.pruned is None:
+        return
+    gone = [version for row in done.pruned.models for version in sorted(row.gone)]
+    if gone:
+        trash = f"{', '.join(map(str, gone))}, {sized(done.pruned.moved)} to the trash"
+        yield f"  pruned    {trash}; servingrepo prune --empty-trash frees {sized(done.pruned.trash_size)}"
+    else:
+        yield "  pruned    nothing: every version is kept"
 
 
 def _headline(done: Promotion, name: str, *, number: int | None) -> Iterator[str]:

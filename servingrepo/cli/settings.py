@@ -129,12 +129,13 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             (one, str(place.parent / value) if one in PATH_SETTINGS else value)
             for one, value in values
         )
+    ctx.ensure_object(App).prune = result.get("prune", {})
     if problems:
         raise SettingsError(
             f"{place} has settings that mean nothing",
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
-            "models.NAME with the options of the engine",
+            "models.NAME with the options of the engine, the keep rules of prune, and prune = true",
         )
     return result
 
@@ -142,12 +143,14 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
 def _of_models(
     ctx: click.Context, tables: dict[str, Any], problems: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the tables `[models.NAME]`: how to run the engine for one model, by the options' names."""
+    """Return the tables `[models.NAME]`: a model's engine and what a prune keeps of it, by the options' names."""
     known = {
         key: one
         for key, one in _options(ctx, "promote").items()
-        if one.name in ENGINE_FIELDS.values()
+        if one.name in {*ENGINE_FIELDS.values(), "prune"}
     }
+    rules = _options(ctx, "prune") if tables else {}
+    known |= {key: one for key, one in rules.items() if (one.name or "").startswith("keep_")}
     found: dict[str, dict[str, Any]] = {}
     for model, table in tables.items():
         if not isinstance(table, dict):

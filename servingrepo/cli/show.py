@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
+from servingrepo.repository.trash import find_trashed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.listing import ModelDetails
     from servingrepo.repository.records import VersionRecord
+    from servingrepo.repository.trash import Trashed
 
 
 @make(
@@ -32,7 +35,10 @@ def command(app: App, reference: str) -> None:
     repo = app.open()
     if "@" in reference:
         record = repo.show_version(reference)
-        app.result(record, _version(record), bare=record.version)
+        trashed = find_trashed(repo.value.layout, record.model, record.version)
+        value = {**msgspec.to_builtins(record, str_keys=True), "trashed": trashed}
+        lines = [*_version(record), *_trashed(trashed)]
+        app.result(value if trashed else record, lines, bare=record.version)
         return
     model = repo.show(reference)
     app.result(
@@ -65,8 +71,20 @@ def _model(model: ModelDetails) -> Iterator[str]:
         for row in model.versions
     ]
     yield from table(["VERSION", "STATE", "CREATED", "BY", "SIZE", "PROOF", "MESSAGE"], rows)
+    for one in model.trash:
+        bad = ", bad" if one.bad is not None else ""
+        yield (
+            f"in the trash: {one.version} since {one.since[:19]}, {sized(one.size)}{bad}; "
+            f"servingrepo restore {model.model}@{one.version}"
+        )
     for name in model.foreign:
         yield f"foreign: {name} (no record: servingrepo did not publish it, and never touches it)"
+
+
+def _trashed(trashed: Trashed | None) -> Iterator[str]:
+    if trashed is not None:
+        yield f"  in the trash  {trashed.path}"
+        yield f"  next          servingrepo restore {trashed.model}@{trashed.version}"
 
 
 def _version(record: VersionRecord) -> Iterator[str]:

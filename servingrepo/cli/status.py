@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from servingrepo.cli.app import App, pinned, table, versions_shown
+from servingrepo.cli.app import App, pinned, sized, table, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import endpoint_option
 from servingrepo.errors import NotConverged
@@ -70,6 +70,11 @@ def _lines(status: Status) -> Iterator[str]:
                         *([f"held: {row.held}"] if row.held else []),
                         *([f"bad: {pinned(row.bad)}"] if row.bad else []),
                         *([f"foreign: {pinned(row.foreign)}"] if row.foreign else []),
+                        *(
+                            [f"trash: {versions_shown(row.trash)} ({sized(row.trash_size)})"]
+                            if row.trash
+                            else []
+                        ),
                         *([] if row.ours else ["not ours"]),
                     ]
                 )

@@ -68,7 +68,8 @@ def _lines(one: Verification, app: App) -> Iterator[str]:
     against = f"every byte as in {one.against}" if one.against else "no record: bytes not compared"
     if not one.ok:
         against = f"compared with {one.against}" if one.against else against
-    yield f"{one.subject}: {state}; {one.files} files, {sized(one.size)}; {against}"
+    place = "; in the trash, restorable" if one.in_trash and one.ok else ""
+    yield f"{one.subject}: {state}{place}; {one.files} files, {sized(one.size)}; {against}"
     for title, paths in (
         ("extra", one.differences.extra),
         ("missing", one.differences.missing),

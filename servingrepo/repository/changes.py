@@ -44,6 +44,7 @@ from servingrepo.repository.served import (
     write_config,
 )
 from servingrepo.repository.spare import give_up_spare, keep_spare
+from servingrepo.repository.trash import sweep_trash, what_happened
 from servingrepo.serving.deadline import Deadline
 from servingrepo.storage.disk import storage_errors
 
@@ -76,6 +77,7 @@ def new_event(
     action: str,
     model: str,
     version: int | None = None,
+    versions: tuple[int, ...] = (),
     before: tuple[int, ...] = (),
     after: tuple[int, ...] = (),
     why: str = "",
@@ -95,6 +97,7 @@ def new_event(
         action=action,
         model=model,
         version=version,
+        versions=versions,
         before=before,
         after=after,
         user=owner.user,
@@ -141,7 +144,9 @@ def recorded(repo: Repository, event: Event) -> Iterator[None]:
     with journal.declare(repo.disk, path, intent):
         try:
             yield
-            history.append(repo.disk, repo.layout.history, event)
+            done = what_happened(repo.layout, event) if event.versions else event
+            if done.versions or not event.versions:
+                history.append(repo.disk, repo.layout.history, done)
         except BaseException as error:
             # What cannot be settled now (a full disk, say) is left to the next writer.
             with suppress(ServingRepoError):
@@ -152,9 +157,12 @@ def recorded(repo: Repository, event: Event) -> Iterator[None]:
 
 def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> None:
     """Add to an error that the change itself has happened: whoever reads it must not repeat the command."""
-    event = intent.event or _promotion_event(repo, intent)
+    event = _event_of(repo, intent)
     if isinstance(error, ServingRepoError) and event and _has_happened(repo, intent, event):
         said = f"the {intent.command} of {intent.model} has happened all the same: do not repeat it"
+        if event.versions:
+            listed = ", ".join(map(str, event.versions))
+            said = f"the {intent.command} of {intent.model} has happened all the same for: {listed}"
         if intent.command == "promote":
             now = ", ".join(map(str, event.after)) or "nothing"
             said = f"{intent.model}@{intent.version} is published all the same; served now: {now}"
@@ -176,6 +184,10 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
         outcome = settle(repo, intent)
         done.append(Recovered(intent.txid, intent.command, intent.model, intent.version, outcome))
     done.extend(_sweep(repo, alive))
+    done.extend(
+        Recovered(one.txid, "empty-trash", one.model, one.version, outcome)
+        for one, outcome in sweep_trash(repo, alive)
+    )
     done.extend(_sweep_temporary_files(repo))
     done.extend(_settle_config(repo))
     return tuple(done)
@@ -220,7 +232,7 @@ def settle(repo: Repository, intent: Intent) -> str:
 
     The intent stays while its container cannot be removed because the Docker daemon is away.
     """
-    event = intent.event if intent.event is not None else _promotion_event(repo, intent)
+    event = _event_of(repo, intent)
     happened = event is not None and _has_happened(repo, intent, event)
     if event is not None and happened:
         _finish(repo, event)
@@ -248,6 +260,13 @@ def _reap_container(intent: Intent) -> str:
     except ServingRepoError as error:
         return f"its container may be left, and is looked for again the next time: {error.message}"
     return ""
+
+
+def _event_of(repo: Repository, intent: Intent) -> Event | None:
+    """Return what history shall say of a command, as far as it came."""
+    if intent.event is None:
+        return _promotion_event(repo, intent)
+    return what_happened(repo.layout, intent.event) if intent.event.versions else intent.event
 
 
 def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
@@ -297,6 +316,8 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
             return state is not None and state.hold is not None and state.hold.time == event.time
         case "release-hold":
             return state is not None and state.hold is None
+        case "prune" | "restore" | "empty-trash":
+            return bool(event.versions)
         case _:
             # A file that cannot be read says nothing: the change was not seen to happen.
             with suppress(ConfigInvalid):

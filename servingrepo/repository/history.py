@@ -27,7 +27,10 @@ _BLOCK = 1 << 18
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that happened. `before` and `after` are the pinned versions of the model."""
+    """One thing that happened. `before` and `after` are the pinned versions of the model.
+
+    `versions` are those that a prune, a restore or an emptying of the trash moved.
+    """
 
     schema: int
     id: str
@@ -35,6 +38,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     action: str
     model: str
     version: int | None = None
+    versions: tuple[int, ...] = ()
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     user: str

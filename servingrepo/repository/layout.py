@@ -94,6 +94,10 @@ class Layout(msgspec.Struct, frozen=True):
         """
         return self.models / model / STAGING_NAME / txid
 
+    def trash(self, model: str) -> Path:
+        """Say where versions of a model lie that were pruned: no integer either, and the same file system."""
+        return self.models / model / TRASH_NAME
+
     def intent(self, txid: str) -> Path:
         """Say where an intent is."""
         return self.journal / f"{txid}.json"

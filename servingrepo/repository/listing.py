@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from servingrepo.modelconfig import Entry, entry
-from servingrepo.repository.records import BadMark, Hold, RecordHead, VersionRecord, load
+from servingrepo.repository.records import (
+    BadMark,
+    Hold,
+    ModelState,
+    RecordHead,
+    VersionRecord,
+    load,
+)
 from servingrepo.repository.repository import (
     Repository,
+    find_version,
     model_names,
     names_on_disk,
     need_state,
-    need_version,
     published_versions,
 )
 from servingrepo.repository.served import read_config
+from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +42,18 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     foreign: tuple[int, ...]
     bad: tuple[int, ...]
     held: bool
+    trash: tuple[int, ...] = ()
+    trash_size: int = 0
+
+
+class TrashRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in the trash: `servingrepo restore` brings it back. `since` is ISO 8601, in UTC."""
+
+    version: int
+    since: str
+    size: int
+    message: str
+    bad: BadMark | None
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +82,7 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, int]
     versions: tuple[VersionRow, ...]
     foreign: tuple[str, ...]
+    trash: tuple[TrashRow, ...] = ()
 
 
 def list_models(repo: Repository) -> tuple[ModelRow, ...]:
@@ -66,6 +93,7 @@ def list_models(repo: Repository) -> tuple[ModelRow, ...]:
         state = need_state(repo, name)
         found = entry(config, name)
         versions = published_versions(repo, name)
+        trash, trash_size = summed_trash(repo, name)
         rows.append(
             ModelRow(
                 model=name,
@@ -76,6 +104,8 @@ def list_models(repo: Repository) -> tuple[ModelRow, ...]:
                 foreign=tuple(sorted(set(names_on_disk(repo, name) or ()) - set(versions))),
                 bad=tuple(sorted(state.bad)),
                 held=state.hold is not None,
+                trash=trash,
+                trash_size=trash_size,
             )
         )
     return tuple(rows)
@@ -121,16 +151,37 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
         labels=labels,
         versions=tuple(rows),
         foreign=tuple(name for number in sorted(set(on_disk) - known) for name in on_disk[number]),
+        trash=tuple(_trash_rows(repo, state)),
     )
 
 
+def _trash_rows(repo: Repository, state: ModelState) -> Iterator[TrashRow]:
+    for one in reversed(trashed_versions(repo.layout, state.name)):
+        head = load(repo.layout.record(state.name, one.version), RecordHead)
+        yield TrashRow(
+            version=one.version,
+            since=one.since.isoformat(timespec="seconds") if one.since is not None else "unknown",
+            size=head.size if head is not None else tree_bytes(Path(one.path)),
+            message=head.message if head is not None else "no record: it cannot be restored",
+            bad=state.bad.get(one.version),
+        )
+
+
+def summed_trash(repo: Repository, model: str) -> tuple[tuple[int, ...], int]:
+    """Return what is in a model's trash, and its bytes on disk, those being deleted just now included."""
+    found = trashed_versions(repo.layout, model)
+    going = being_deleted(repo.layout, model)
+    size = sum(tree_bytes(Path(one.path)) for one in (*found, *going))
+    return tuple(one.version for one in found), size
+
+
 def show_version(repo: Repository, model: str, version: int) -> VersionRecord:
-    """Return all that is known of one version.
+    """Return all that is known of one version, on disk or in the trash.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
     """
-    return need_version(repo, model, version)
+    return find_version(repo, model, version)[0]
 
 
 def _served(found: Entry | None) -> int | None:

@@ -11,8 +11,8 @@ from servingrepo.repository.changes import new_event, recorded, with_bad_mark, w
 from servingrepo.repository.records import Hold
 from servingrepo.repository.repository import (
     Repository,
+    find_version,
     need_state,
-    need_version,
     new_txid,
     save_state,
 )
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 def mark_bad(repo: Repository, model: str, version: int, *, reason: str, dry_run: bool) -> Event:
     """Mark a version bad: it is not served, rolled back to or promoted again. What is served stays.
 
+    One in the trash can be marked too: its content is refused from then on, restored or not.
+
     Raises:
         NoSuchVersion: There is no such version.
     """
     with writing(repo, dry_run=dry_run):
         state = need_state(repo, model)
-        need_version(repo, model, version)
+        find_version(repo, model, version)
         event = new_event(
             repo, txid=new_txid(repo), action="mark-bad", model=model, version=version, why=reason
         )

@@ -24,7 +24,7 @@ from servingrepo.modelconfig import MAX_VERSION, entry, parse_version
 from servingrepo.repository import journal
 from servingrepo.repository.changes import say_if_happened, settle, writing
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.records import ModelState, VersionRecord, encode
+from servingrepo.repository.records import ModelState, RecordHead, VersionRecord, encode, load
 from servingrepo.repository.repository import (
     Repository,
     load_record,
@@ -38,6 +38,7 @@ from servingrepo.repository.repository import (
     save_state,
 )
 from servingrepo.repository.served import MODEL_FILES, read_config
+from servingrepo.repository.trash import trashed_versions
 from servingrepo.repository.trust import refuse_links
 from servingrepo.storage.copying import copy_tree, need_space
 from servingrepo.storage.disk import storage_errors
@@ -67,8 +68,8 @@ class Reservation(msgspec.Struct, frozen=True):
 def choose_number(repo: Repository, model: str, wanted: int | None) -> int:
     """Return the number that the next version gets: one above every number ever used.
 
-    Used are numbers on disk (in every spelling TF Serving reads), on record, in the config, reserved by
-    running commands, and all that ever were.
+    Used are numbers on disk (in every spelling TF Serving reads), in the trash, on record, in the config,
+    reserved by running commands, and all that ever were.
 
     Raises:
         NumberUsed: `wanted` is not above them.
@@ -105,6 +106,7 @@ def highest_used(repo: Repository, model: str) -> int:
         state.highest if state is not None else 0,
         *(names_on_disk(repo, model) or ()),
         *record_numbers(repo, model),
+        *(one.version for one in trashed_versions(repo.layout, model)),
         *(found.versions if found is not None else ()),
         *(found.labels.values() if found is not None else ()),
         *reserved,
@@ -146,6 +148,14 @@ def find_same(
     records = among if among is not None else published_records(repo, model)
     same = [record for record in records if record.digest == digest]
     return max(same, key=lambda record: record.version, default=None)
+
+
+def same_in_trash(repo: Repository, model: str, *, digest: str) -> int | None:
+    """Return the version in the trash that has this content, the highest one; None if there is none."""
+    numbers = {one.version for one in trashed_versions(repo.layout, model)}
+    heads = (load(repo.layout.record(model, number), RecordHead) for number in sorted(numbers))
+    same = [head.version for head in heads if head is not None and head.digest == digest]
+    return max(same, default=None)
 
 
 def published_records(repo: Repository, model: str) -> Iterator[VersionRecord]:

@@ -11,6 +11,7 @@ from servingrepo.modelconfig import check_name, entry, parse_version
 from servingrepo.repository import history
 from servingrepo.repository.repository import Repository, need_state, published_versions
 from servingrepo.repository.served import read_config, served_version
+from servingrepo.repository.trash import trashed_versions
 
 Kind = Literal["default", "number", "latest", "served", "previous", "label"]
 FORMS = "NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable"
@@ -128,12 +129,21 @@ def previous_version(repo: Repository, model: str) -> int:
         usable=lambda version: version in on_disk and version not in state.bad,
     )
     if found is None:
+        trashed = {one.version for one in trashed_versions(repo.layout, model)}
+        restorable = history.previous_served(
+            history.read(repo.layout.history, model=model),
+            current=current,
+            usable=lambda version: version in trashed and version not in state.bad,
+        )
         good = sorted(on_disk - state.bad.keys() - {current})
         now = "nothing is served" if current is None else f"{current} is served"
         raise NothingToRollBack(
             f"history knows no version of {model} that was served before, is on disk and is not marked "
             f"bad; {now}",
-            hint=f"name one: servingrepo rollback {model} --to N; other good versions on disk: "
+            hint=f"{model}@{restorable}, served before, is in the trash: servingrepo restore "
+            f"{model}@{restorable}, then servingrepo rollback {model}"
+            if restorable is not None
+            else f"name one: servingrepo rollback {model} --to N; other good versions on disk: "
             f"{', '.join(map(str, good)) or 'none'}",
         )
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,11 +27,10 @@ from servingrepo.repository.records import (
     encode,
     load,
 )
+from servingrepo.repository.trash import find_trashed
 from servingrepo.storage.disk import Disk, storage_errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from servingrepo.storage.lock import Owner
 
 DEFAULT_SERVER_ROOT = "/models"
@@ -250,4 +250,24 @@ def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
             f"{directory} was not published by servingrepo: it has no record, so nothing is known of it",
             hint=f"promote it: servingrepo promote {directory} --model {model}; versions of {model}: {listed}",
         )
+    if record is not None and find_trashed(repo.layout, model, version) is not None:
+        raise NoSuchVersion(
+            f"{model}@{version} is in the trash",
+            hint=f"servingrepo restore {model}@{version} brings it back; versions on disk: {listed}",
+        )
     raise NoSuchVersion(f"there is no version {version} of {model}", hint=f"versions: {listed}")
+
+
+def find_version(repo: Repository, model: str, version: int) -> tuple[VersionRecord, Path]:
+    """Return the record of a version that is ours, and where it lies: under its number, or in the trash.
+
+    Raises:
+        NoSuchVersion: It is in neither place, or it is foreign.
+    """
+    trashed = find_trashed(repo.layout, model, version)
+    directory = repo.layout.version(model, version)
+    if trashed is not None and not directory.exists():
+        record = load_record(repo, model, version)
+        if record is not None:
+            return record, Path(trashed.path)
+    return need_version(repo, model, version), directory

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.repository.repository import Repository, need_version
+from servingrepo.repository.repository import Repository, find_version
+from servingrepo.repository.usage import using
 from servingrepo.savedmodel import FingerprintField, Inspection, inspect_export
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_tree
@@ -40,6 +41,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     differences: Differences
     inspection: Inspection
+    in_trash: bool = False
 
     @property
     def ok(self) -> bool:
@@ -68,16 +70,28 @@ def fingerprint_fields(inspection: Inspection) -> tuple[FingerprintField, ...]:
 def verify_version(
     repo: Repository, model: str, version: int, *, progress: Progress | None = None
 ) -> Verification:
-    """Compare every byte of a published version with its record.
+    """Compare every byte of a version with its record; one in the trash is compared where it lies.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
         StorageFailed: It cannot be read.
     """
-    record = need_version(repo, model, version)
-    path = repo.layout.version(model, version)
-    actual = hash_tree(path, progress=progress)
-    return _verification(f"{model}@{version}", path, actual, record)
+    with using(repo, model, version):
+        record, path = find_version(repo, model, version)
+        actual = hash_tree(path, progress=progress)
+        found = _verification(f"{model}@{version}", path, actual, record)
+    return msgspec.structs.replace(found, in_trash=path != repo.layout.version(model, version))
+
+
+def compare_with_record(
+    path: Path, record: VersionRecord, *, progress: Progress | None = None
+) -> Differences:
+    """Compare every byte of a tree with a record, wherever it lies.
+
+    Raises:
+        StorageFailed: It cannot be read.
+    """
+    return compare(record.manifest, hash_tree(path, progress=progress))
 
 
 def verify_path(path: Path, *, progress: Progress | None = None) -> Verification:

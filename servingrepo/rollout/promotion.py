@@ -24,6 +24,7 @@ from servingrepo.modelconfig import check_name
 from servingrepo.repository import history
 from servingrepo.repository.changes import new_event, writing
 from servingrepo.repository.proving import prove
+from servingrepo.repository.pruning import Pruned
 from servingrepo.repository.publication import (
     alike,
     choose_number,
@@ -31,6 +32,7 @@ from servingrepo.repository.publication import (
     publish,
     refuse_flat_model,
     reserve,
+    same_in_trash,
     stage,
 )
 from servingrepo.repository.records import Proof, Source, VersionRecord
@@ -62,7 +64,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """What a promotion did, or would do in a dry run.
 
     `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
-    nothing ran: not checked, which is not the same as ok.
+    nothing ran: not checked, which is not the same as ok. `same_in_trash` has the same content and could have
+    been restored instead. `pruned` is what pruning by policy did afterwards, and `prune_failed` why it could not.
     """
 
     model: str
@@ -82,6 +85,9 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     can_go_back: bool = False
     endpoints: tuple[EndpointResult, ...] = ()
+    same_in_trash: int | None = None
+    pruned: Pruned | None = None
+    prune_failed: str = ""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -387,6 +393,7 @@ def _result(
         size=record.manifest.size,
         dry_run=options.dry_run,
         can_go_back=_can_go_back(repo, record.model),
+        same_in_trash=same_in_trash(repo, record.model, digest=record.digest),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 from servingrepo.errors import ServingRepoError
 from servingrepo.modelconfig import Entry, Stamp, models
 from servingrepo.repository import journal
+from servingrepo.repository.listing import summed_trash
 from servingrepo.repository.repository import (
     load_record,
     load_state,
@@ -56,6 +57,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     held: str | None
     endpoints: tuple[OnEndpoint, ...]
     drift: tuple[str, ...]
+    trash: tuple[int, ...] = ()
+    trash_size: int = 0
 
     @property
     def served(self) -> int | None:
@@ -181,6 +184,7 @@ def _model_status(
     numbers = set(names_on_disk(repo, name) or ())
     pinned = entry.versions if entry is not None else ()
     bad = tuple(sorted(state.bad)) if state is not None else ()
+    trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
     return ModelStatus(
         model=name,
         ours=state is not None,
@@ -194,8 +198,10 @@ def _model_status(
         endpoints=asked,
         drift=(
             *_damage(repo, name, sorted(set(pinned) & set(on_disk))),
-            *_drift(name, entry, numbers, bad, asked),
+            *_drift(name, entry, numbers, bad, asked, trash=trash),
         ),
+        trash=trash,
+        trash_size=trash_size,
     )
 
 
@@ -219,11 +225,19 @@ def _drift(
     on_disk: set[int],
     bad: tuple[int, ...],
     asked: tuple[OnEndpoint, ...],
+    *,
+    trash: tuple[int, ...],
 ) -> list[str]:
     found: list[str] = []
     pinned = set(entry.versions) if entry is not None else set()
     found.extend(
-        f"{name}@{version} is pinned but missing on disk" for version in sorted(pinned - on_disk)
+        f"{name}@{version} is pinned but missing on disk"
+        + (
+            f": it is in the trash; servingrepo restore {name}@{version}"
+            if version in trash
+            else ""
+        )
+        for version in sorted(pinned - on_disk)
     )
     found.extend(
         f"{name}@{version} is pinned but marked bad" for version in sorted(pinned & set(bad))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from servingrepo.repository.proving import prove
 from servingrepo.repository.repository import need_version, utc_now
+from servingrepo.repository.usage import using
 from servingrepo.rollout.promotion import refuse_defects
 from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import inspect_export
@@ -37,22 +38,23 @@ def smoke_version(
         NoSuchVersion, DamagedExport, UnsupportedExport: It cannot be tried.
         LoadFailed and other errors of the engine: It cannot be served.
     """
-    need_version(repo, model, version)
-    export = repo.layout.version(model, version)
-    inspection = inspect_export(export)
-    refuse_defects(inspection, export)
-    return prove(
-        engine,
-        model=model,
-        version=version,
-        export=export,
-        inspection=inspection,
-        cases=cases,
-        timeout=timeout,
-        staged=False,
-        time=repo.now(),
-        notice=notice,
-    )
+    with using(repo, model, version):
+        need_version(repo, model, version)
+        export = repo.layout.version(model, version)
+        inspection = inspect_export(export)
+        refuse_defects(inspection, export)
+        return prove(
+            engine,
+            model=model,
+            version=version,
+            export=export,
+            inspection=inspection,
+            cases=cases,
+            timeout=timeout,
+            staged=False,
+            time=repo.now(),
+            notice=notice,
+        )
 
 
 def smoke_path(

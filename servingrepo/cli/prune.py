@@ -1,0 +1,123 @@
+"""servingrepo prune."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servingrepo.cli.app import App, sized, table
+from servingrepo.cli.command import command as make
+from servingrepo.cli.keeping import duration, given_by_hand, keep_options, policy_of
+from servingrepo.cli.options import dry_run_option, endpoint_option, message_option
+from servingrepo.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import timedelta
+
+    from servingrepo.repository.pruning import Pruned
+
+
+@make(
+    "prune",
+    examples="""
+    servingrepo prune --keep-last 5 --keep-within 30d --dry-run
+    servingrepo prune ranker --keep-last 3 --endpoint localhost:8500
+    servingrepo prune --empty-trash --older-than 7d
+    servingrepo prune --keep-last 2 --empty-trash""",
+)
+@click.argument("models", metavar="[NAME]...", nargs=-1)
+@keep_options
+@click.option(
+    "--empty-trash",
+    is_flag=True,
+    help="Delete for good what is in the trash; with a --keep option, after pruning by it.",
+)
+@click.option(
+    "--older-than",
+    type=duration,
+    metavar="7d",
+    help="With --empty-trash: only what went to the trash longer ago.",
+)
+@endpoint_option
+@message_option
+@dry_run_option
+@click.pass_obj
+def command(
+    app: App,
+    /,
+    models: tuple[str, ...],
+    empty_trash: bool,
+    older_than: timedelta | None,
+    endpoints: tuple[str, ...],
+    message: str,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Move versions that no rule keeps to the trash, from which `restore` brings them back.
+
+    What any rule keeps stays, and so does what is served, pinned, labelled, of a model on hold, what rollback
+    goes to, what somebody verifies or smoke-tests, and what an --endpoint has loaded. Without a rule nothing is
+    pruned. Only --empty-trash deletes; numbers are never used again. Rules may stand in servingrepo.toml, in
+    [prune] and in [models.NAME].
+    """
+    if older_than is not None and not empty_trash:
+        raise UsageError("--older-than means nothing without --empty-trash")
+    repo = app.open()
+    names = models or repo.models()
+    only_emptying = empty_trash and not given_by_hand()
+    policies = {name: policy_of(app, name, options) for name in names}
+    done = repo.prune(
+        *models,
+        keep=None if only_emptying else policies or policy_of(app, "", options),
+        empty_trash=empty_trash,
+        older_than=older_than,
+        endpoints=endpoints,
+        message=message,
+        dry_run=dry_run,
+    )
+    gone = [f"{one.model}@{version}" for one in done.models for version in one.gone]
+    deleted = [f"{one.model}@{one.version}" for one in done.emptied if one.deleted]
+    app.result(done, _lines(done, gone, deleted), bare="\n".join([*gone, *deleted]) or None)
+
+
+def _lines(done: Pruned, gone: list[str], deleted: list[str]) -> Iterator[str]:
+    if done.models:
+        yield from decision_lines(done)
+    dry = "dry run, nothing was changed: " if done.dry_run else ""
+    if gone:
+        verb = "would go" if done.dry_run else "went"
+        yield f"{dry}{len(gone)} {verb} to the trash, {sized(done.moved)}: {', '.join(gone)}"
+        yield f"  back      servingrepo restore {gone[0]}"
+    elif done.models:
+        yield f"{dry}nothing to prune"
+    for one in done.emptied:
+        if not one.deleted:
+            yield f"stays in the trash: {one.model}@{one.version}: {one.reason}"
+    if deleted:
+        verb = "would be deleted" if done.dry_run else "deleted for good"
+        freed = "would be freed" if done.dry_run else "freed"
+        yield f"{dry}{len(deleted)} {verb}, {sized(done.freed)} {freed}: {', '.join(deleted)}"
+    elif done.emptied or not done.models:
+        yield f"{dry}nothing in the trash to delete"
+    if done.trash_size and not deleted:
+        yield f"  next      servingrepo prune --empty-trash frees {sized(done.trash_size)}"
+
+
+def decision_lines(done: Pruned) -> Iterator[str]:
+    """Yield a table of every version, kept or going, with the reasons."""
+    goes = "would go" if done.dry_run else "goes"
+    yield from table(
+        ["VERSION", "KEPT", "SIZE", "REASON"],
+        [
+            [
+                f"{row.model}@{one.version}",
+                "keep" if one.keep else goes,
+                sized(one.size),
+                "; ".join(one.reasons),
+            ]
+            for row in done.models
+            for one in row.decisions
+        ],
+    )

@@ -1,0 +1,172 @@
+"""Why a version must not go: what serves it, what would need it, and who uses it now.
+
+What cannot be known is kept. The config is taken as it is, whoever wrote it, and as servingrepo wrote it last.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import ConfigInvalid, NothingToRollBack
+from servingrepo.modelconfig import Entry, ModelConfig, models, parse
+from servingrepo.repository import history, journal
+from servingrepo.repository.references import previous_version
+from servingrepo.repository.repository import load_state, names_on_disk
+from servingrepo.repository.served import last_text, read_config
+from servingrepo.repository.usage import is_used
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from servingrepo.repository.repository import Repository
+
+Loaded = dict[str, dict[int, tuple[str, ...]]]
+"""By model and version: what live servers say of it, a text each."""
+
+
+def protections(
+    repo: Repository, model: str, versions: Collection[int], *, loaded: Loaded
+) -> dict[int, tuple[str, ...]]:
+    """Return for each version every reason why it must not go; none is an empty tuple.
+
+    Raises:
+        ConfigInvalid: models.config cannot be read, so nobody knows what is served.
+    """
+    found: dict[int, list[str]] = {version: [] for version in versions}
+    for version, reason in chain(
+        _by_configs(repo, model),
+        _previous(repo, model),
+        _by_intents(repo, model),
+        _loaded(loaded.get(model, {})),
+        _held(repo, model, versions),
+        _in_use(repo, model, versions),
+    ):
+        if version in found and reason not in found[version]:
+            found[version].append(reason)
+    return {version: tuple(reasons) for version, reasons in found.items()}
+
+
+def entries_of(repo: Repository, config: ModelConfig, model: str) -> tuple[Entry, ...]:
+    """Return every entry that serves from a model's folder, under whatever name.
+
+    Where the server sees the folder is not always known here (an entry that somebody else wrote, a link), so
+    an entry whose base path ends in the model's name counts too.
+    """
+    base = repo.layout.model(model)
+
+    def serves_from(one: Entry) -> bool:
+        folder = posixpath.basename(posixpath.normpath(one.base_path))
+        if model in {one.name, folder}:
+            return True
+        other = repo.layout.models / folder
+        return other.is_symlink() and base.exists() and other.exists() and other.samefile(base)
+
+    return tuple(one for one in models(config) if serves_from(one))
+
+
+def served_by_policy(one: Entry, on_disk: Collection[int]) -> frozenset[int]:
+    """Return the versions that an entry serves of those on disk (file_system_storage_path_source.cc)."""
+    match one.policy:
+        case "specific":
+            return frozenset(one.versions)
+        case "all":
+            return frozenset(on_disk)
+        case _:
+            return frozenset(sorted(on_disk)[-max(one.latest_count, 1) :])
+
+
+def refuse_deployment(repo: Repository, model: str, version: int) -> None:
+    """Refuse to let a version appear where its directory alone would make servers load it.
+
+    Raises:
+        ConfigInvalid: An entry's policy is `latest` or `all`, and the version would be among those it serves.
+    """
+    on_disk = {*(names_on_disk(repo, model) or ()), version}
+    for one in entries_of(repo, read_config(repo).config, model):
+        if one.policy != "specific" and version in served_by_policy(one, on_disk):
+            policy = "no policy, which is latest" if one.policy == "default" else one.policy
+            raise ConfigInvalid(
+                f"{model}@{version} would be served the moment it is back: the entry {one.name} of "
+                f"{repo.layout.config} has {policy}; nothing was changed",
+                hint=f"servingrepo serve {model}@N pins one version, then restore this one",
+            )
+
+
+def _by_configs(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
+    on_disk = names_on_disk(repo, model) or {}
+    file, text = read_config(repo), last_text(repo)
+    yield from _by_config(repo, file.config, model, on_disk, said="models.config")
+    if not text or text == file.text:
+        return
+    try:
+        last = parse(text, source=str(repo.layout.last_config))
+    except ConfigInvalid:
+        return  # the copy is only a copy
+    said = "the models.config that servingrepo wrote last"
+    yield from _by_config(repo, last, model, on_disk, said=said)
+
+
+def _by_config(
+    repo: Repository, config: ModelConfig, model: str, on_disk: Mapping[int, object], *, said: str
+) -> Iterator[tuple[int, str]]:
+    for one in entries_of(repo, config, model):
+        kept = served_by_policy(one, on_disk.keys())
+        named = "" if one.name == model else f" as {one.name}"
+        last = "" if said == "models.config" else f" by {said}"
+        for version in sorted(kept):
+            if one.policy != "specific":
+                yield version, f"served{named} under the policy {one.policy}{last}"
+            elif version == max(kept):
+                yield version, f"served{named}{last}"
+            else:
+                yield version, f"pinned{named}{last}"
+        for label, version in sorted(one.labels.items()):
+            yield version, f"labelled {label}{named}{last}"
+
+
+def _previous(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
+    with suppress(NothingToRollBack):
+        yield previous_version(repo, model), "what rollback goes to"
+
+
+def _loaded(of_model: Mapping[int, tuple[str, ...]]) -> Iterator[tuple[int, str]]:
+    yield from ((version, reason) for version, reasons in of_model.items() for reason in reasons)
+
+
+def _held(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
+    state = load_state(repo, model)
+    if state is not None and state.hold is not None:
+        reason = f"the model is held: {state.hold.reason or 'no reason given'}"
+        yield from ((version, reason) for version in versions)
+
+
+def _in_use(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
+    for version in versions:
+        if is_used(repo, model, version):
+            yield version, "in use: somebody verifies or smoke-tests it"
+
+
+def _by_intents(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
+    for intent, _ in journal.read_all(repo.layout.journal):
+        if intent.model != model:
+            continue
+        event = intent.event
+        named = {intent.version} if event is None else {*event.before, *event.after, event.version}
+        for version in sorted(one for one in named if one is not None):
+            yield version, f"named by the {intent.command} {intent.txid} that is not settled"
+
+
+def labels_ever(repo: Repository, model: str) -> dict[int, tuple[str, ...]]:
+    """Return the labels that each version has or, by history, ever had."""
+    found: dict[int, set[str]] = {}
+    for event in history.read(repo.layout.history, model=model):
+        for labels in (event.labels_before, event.labels_after):
+            for label, version in labels.items():
+                found.setdefault(version, set()).add(label)
+    for one in entries_of(repo, read_config(repo).config, model):
+        for label, version in one.labels.items():
+            found.setdefault(version, set()).add(label)
+    return {version: tuple(sorted(labels)) for version, labels in found.items()}

@@ -1,0 +1,190 @@
+"""What lies in a model's trash: versions that were pruned and can be restored, and what is being deleted.
+
+A version goes to `models/<name>/.trash/<N>-<txid>` by one rename and comes back by one; its record stays
+where it was. Deleting for good begins with a rename to `.deleting-<N>-<txid>`: from then on it is gone, and
+whatever interrupts the deletion, nothing half deleted is ever called restorable. Other names there are not
+ours. TF Serving takes neither name for a version.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import StorageFailed
+from servingrepo.storage.disk import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from servingrepo.repository.history import Event
+    from servingrepo.repository.layout import Layout
+    from servingrepo.repository.repository import Repository
+    from servingrepo.storage.disk import Disk
+
+_TXID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
+_TRASHED = re.compile(rf"([1-9][0-9]{{0,18}})-({_TXID})")
+_DELETING = re.compile(rf"\.deleting-([1-9][0-9]{{0,18}})-({_TXID})")
+
+
+class Trashed(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in the trash. `since` is when it went there, from the name of its prune."""
+
+    model: str
+    version: int
+    txid: str
+    path: str
+
+    @property
+    def since(self) -> datetime | None:
+        """When it went to the trash; None where its name has no such time."""
+        try:
+            return datetime.strptime(self.txid[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        except ValueError:
+            return None
+
+
+def trashed_versions(layout: Layout, model: str) -> tuple[Trashed, ...]:
+    """Return what can be restored of a model, by number; no trash is an empty one."""
+    return _named(layout, model, _TRASHED)
+
+
+def being_deleted(layout: Layout, model: str) -> tuple[Trashed, ...]:
+    """Return what is being deleted for good, or was when its command died."""
+    return _named(layout, model, _DELETING)
+
+
+def find_trashed(layout: Layout, model: str, version: int) -> Trashed | None:
+    """Return a version in the trash, None if it is not there."""
+    found = [one for one in trashed_versions(layout, model) if one.version == version]
+    return found[-1] if found else None
+
+
+def trash_place(layout: Layout, model: str, version: int, txid: str) -> Path:
+    """Say where a prune puts a version."""
+    return layout.trash(model) / f"{version}-{txid}"
+
+
+def deleting_place(layout: Layout, model: str, version: int, txid: str) -> Path:
+    """Say what a version is called from the moment that it is gone for good."""
+    return layout.trash(model) / f".deleting-{version}-{txid}"
+
+
+def what_happened(layout: Layout, event: Event) -> Event:
+    """Return the event of a prune, a restore or an emptying with the versions that it really moved.
+
+    Each version moves by a rename of its own, so of a command that was interrupted some may have moved.
+    """
+    trash = trashed_versions(layout, event.model)
+    in_trash = {one.version for one in trash}
+    match event.action:
+        case "prune":
+            moved = {one.version for one in trash if one.txid == event.id}
+        case "restore":
+            moved = {
+                one
+                for one in event.versions
+                if one not in in_trash and layout.version(event.model, one).is_dir()
+            }
+        case _:
+            moved = {
+                one
+                for one in event.versions
+                if one not in in_trash and not layout.version(event.model, one).exists()
+            }
+    versions = tuple(one for one in event.versions if one in moved)
+    return msgspec.structs.replace(event, versions=versions)
+
+
+def refuse_strange_trash(layout: Layout, model: str) -> None:
+    """Refuse a trash that is no directory of the model's own: a link would lead versions elsewhere.
+
+    Raises:
+        StorageFailed: It is one.
+    """
+    trash = layout.trash(model)
+    if trash.is_symlink() or (trash.exists() and not trash.is_dir()):
+        what = "a link" if trash.is_symlink() else "no directory"
+        raise StorageFailed(
+            f"{trash} is {what}: servingrepo keeps a model's trash in a directory beside its versions",
+            hint="remove or rename it; the trash must be on the file system of the versions",
+        )
+
+
+def tree_bytes(path: Path) -> int:
+    """Return what a tree takes on disk, in bytes; what cannot be read counts nothing."""
+    total = 0
+    stack = [str(path)]
+    while stack:
+        with suppress(OSError), os.scandir(stack.pop()) as entries:
+            for one in entries:
+                if one.is_dir(follow_symlinks=False):
+                    stack.append(one.path)
+                with suppress(OSError):
+                    total += one.stat(follow_symlinks=False).st_blocks * 512  # stat(2)'s unit
+    return total
+
+
+def drop_record(repo: Repository, model: str, version: int) -> None:
+    """Remove the record of a version that is gone for good; one that is on disk or restorable keeps it."""
+    layout = repo.layout
+    if find_trashed(layout, model, version) or layout.version(model, version).exists():
+        return
+    repo.disk.remove_file(layout.record(model, version))
+
+
+def delete_condemned(disk: Disk, path: Path) -> None:
+    """Remove what is gone for good, piece by piece; repeating it is safe."""
+    with storage_errors("remove", path):
+        try:
+            children = sorted(path.iterdir())
+        except FileNotFoundError:
+            return
+    for child in children:
+        disk.remove_tree(child)
+    disk.remove_tree(path)
+
+
+def sweep_trash(repo: Repository, alive: Collection[str]) -> Iterator[tuple[Trashed, str]]:
+    """Finish deletions whose command died; the caller holds the lock.
+
+    What cannot be removed keeps nobody from writing: it is said, and tried again the next time.
+    """
+    with storage_errors("read", repo.layout.models):
+        bases = sorted(
+            path.name
+            for path in repo.layout.models.iterdir()
+            if path.is_dir() and not path.is_symlink()
+        )
+    for model in bases:
+        for one in being_deleted(repo.layout, model):
+            if one.txid in alive:
+                continue
+            try:
+                drop_record(repo, model, one.version)
+                delete_condemned(repo.disk, Path(one.path))
+            except StorageFailed as error:
+                yield one, f"it is gone, but its files could not be removed: {error.message}"
+            else:
+                yield one, "its deletion was finished"
+
+
+def _named(layout: Layout, model: str, pattern: re.Pattern[str]) -> tuple[Trashed, ...]:
+    trash = layout.trash(model)
+    found: list[Trashed] = []
+    with storage_errors("read", trash):
+        try:
+            paths = [] if trash.is_symlink() else list(trash.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+    for path in paths:
+        name = pattern.fullmatch(path.name)
+        if name is not None and path.is_dir() and not path.is_symlink():
+            found.append(Trashed(model=model, version=int(name[1]), txid=name[2], path=str(path)))
+    return tuple(sorted(found, key=lambda one: (one.version, one.txid)))
