@@ -8,6 +8,7 @@ import click
 
 from servingrepo.cli.app import App, sized
 from servingrepo.cli.command import command as make
+from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.signatures import signature_lines
 
 
@@ -50,7 +51,7 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
             f"SavedModel    {found.export} ({found.kind})",
             f"written by    TensorFlow {inspection.tensorflow_version or 'unknown'}",
             f"size          {sized(tree.size)} in {len(tree.files)} files",
-            f"fingerprint   {'present' if inspection.fingerprint else 'absent'}",
+            *fingerprint_lines(inspection.fingerprint),
             *signature_lines(inspection.signatures),
             *(f"note          {note}" for note in inspection.notes),
             *(f"also there    {other}" for other in found.others),

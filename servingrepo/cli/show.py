@@ -9,6 +9,7 @@ import msgspec
 
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
+from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.repository.trash import find_trashed
@@ -99,7 +100,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
     yield f"  content       {record.digest}"
     yield f"  size          {sized(record.size)} in {len(record.manifest.files)} files"
     yield f"  TensorFlow    {record.tensorflow or 'unknown'}"
-    yield f"  fingerprint   {'present' if record.fingerprint is not None else 'absent'}"
+    yield from (f"  {line}" for line in fingerprint_lines(record.fingerprint))
     yield from (f"  {line}" for line in signature_lines(record.signatures))
     if not record.proofs:
         yield "  proof         not checked"

@@ -8,6 +8,7 @@ import click
 
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
+from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.errors import DamagedExport, VersionDamaged
 
@@ -79,13 +80,7 @@ def _lines(one: Verification, app: App) -> Iterator[str]:
             yield f"  {title:<9} {path}"
     for defect in one.inspection.defects:
         yield f"  defect    {defect.message}"
-    fingerprint = one.inspection.fingerprint
-    if fingerprint is None:
-        yield "  fingerprint.pb  absent"
-    else:
-        yield f"  fingerprint.pb  producer {fingerprint.producer}, uuid {fingerprint.uuid or 'none'}"
-        for field in fingerprint.fields:
-            yield f"    {field.name:<24} {field.stored:<20} {field.verdict}"
+    yield from (f"  {line}" for line in fingerprint_lines(one.inspection.fingerprint))
     if one.model is None or app.verbosity > 0 or one.ok:
         yield from (f"  {line}" for line in signature_lines(one.inspection.signatures))
     yield from (f"  note      {note}" for note in one.inspection.notes)

@@ -9,7 +9,7 @@ import msgspec
 
 from servingrepo.repository.repository import Repository, find_version
 from servingrepo.repository.usage import using
-from servingrepo.savedmodel import FingerprintField, Inspection, inspect_export
+from servingrepo.savedmodel import Inspection, inspect_export
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_tree
 from servingrepo.storage.manifest import Differences, Manifest, compare
@@ -54,17 +54,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return (
             *self.differences.lines(),
             *(f"{defect.slug}: {defect.message}" for defect in self.inspection.defects),
-            *(
-                f"fingerprint.pb: {field.name} is {field.stored}, but the files give {field.computed}"
-                for field in fingerprint_fields(self.inspection)
-                if field.verdict == "differs"
-            ),
         )
-
-
-def fingerprint_fields(inspection: Inspection) -> tuple[FingerprintField, ...]:
-    """Return the five hashes with their verdicts; none without a fingerprint.pb."""
-    return inspection.fingerprint.fields if inspection.fingerprint is not None else ()
 
 
 def verify_version(

@@ -21,7 +21,7 @@ from servingrepo.savedmodel.files import (
     find_variable_defects,
     layout_defect,
 )
-from servingrepo.savedmodel.fingerprint import read_fingerprint
+from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.placement import find_unplaceable
 from servingrepo.savedmodel.reading import Unreadable, read_bounded
@@ -108,11 +108,12 @@ def inspect_export(path: Path) -> Inspection:
         message = _parse(name, data)
     except ValueError as error:
         return msgspec.structs.replace(found, defects=(_damaged(name, str(error)),))
-    return _inspect_message(path, message, found)
+    return _inspect_message(path, message, found, data if binary else b"")
 
 
-def _inspect_message(path: Path, message: Any, found: Inspection) -> Inspection:
-    fingerprint, notes = _fingerprint(path)
+def _inspect_message(path: Path, message: Any, found: Inspection, data: bytes) -> Inspection:
+    fingerprint, notes = _fingerprint(path, message, data)
+    wrong = fingerprint_defects(fingerprint)
     tag_sets = tuple(tuple(sorted(one.meta_info_def.tags)) for one in message.meta_graphs)
     found = msgspec.structs.replace(found, tag_sets=tag_sets, fingerprint=fingerprint)
     meta_graph = next(
@@ -126,7 +127,7 @@ def _inspect_message(path: Path, message: Any, found: Inspection) -> Inspection:
             message=f"no MetaGraph has exactly the tag set {{serve}}; there is {listed}",
             hint="export the model for serving: with tf.saved_model.save, or with the tag serve",
         )
-        return msgspec.structs.replace(found, defects=(defect,), notes=notes)
+        return msgspec.structs.replace(found, defects=(defect, *wrong), notes=notes)
     reader = GraphReader(meta_graph.graph_def)
     needs = needs_variables(meta_graph, reader)
     assets = named_assets(meta_graph, reader)
@@ -134,7 +135,7 @@ def _inspect_message(path: Path, message: Any, found: Inspection) -> Inspection:
     asset_defects, asset_notes = find_asset_defects(path, assets)
     placement_defects, placement_notes = _placement(reader)
     signatures = signatures_from(meta_graph.signature_def)
-    defects = (*variable_defects, *asset_defects, *placement_defects)
+    defects = (*variable_defects, *asset_defects, *placement_defects, *wrong)
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
     notes = (*notes, *_dtype_notes(signatures, reader))
     if not signatures:
@@ -180,7 +181,9 @@ def _damaged(name: str, reason: str) -> Defect:
     )
 
 
-def _fingerprint(path: Path) -> tuple[Fingerprint | None, tuple[str, ...]]:
+def _fingerprint(
+    path: Path, message: Any, saved_model: bytes
+) -> tuple[Fingerprint | None, tuple[str, ...]]:
     try:
         data = read_bounded(path / "fingerprint.pb", limit=1 << 20)
     except Unreadable as error:
@@ -192,14 +195,10 @@ def _fingerprint(path: Path) -> tuple[Fingerprint | None, tuple[str, ...]]:
             return None, (f"fingerprint.pb is not used: variables.index: {error}",)
         index = None
     try:
-        fingerprint = read_fingerprint(data, index=index)
+        found = read_fingerprint(data, saved_model=saved_model, message=message, index=index)
     except ValueError as error:
         return None, (f"{error}; servers do not read it",)
-    if fingerprint.field("checkpoint_hash").verdict == "differs":
-        return fingerprint, (
-            "variables/variables.index is not the one that fingerprint.pb was written for",
-        )
-    return fingerprint, ()
+    return found, ()
 
 
 def _placement(reader: GraphReader) -> tuple[tuple[Defect, ...], tuple[str, ...]]:

@@ -24,7 +24,8 @@ __all__ = [
 
 DefectKind = Literal["missing", "damaged", "unsupported"]
 """No SavedModel at all; one whose files are broken; or a whole one that no server on CPUs can serve."""
-FieldVerdict = Literal["matches", "differs", "absent", "not checked"]
+FieldVerdict = Literal["matches", "differs", "absent", "cannot verify", "not checked"]
+"""`cannot verify`: an unknown version of the code wrote it; `not checked`: an older servingrepo did not look."""
 FeatureKind = Literal["dense", "sparse", "ragged"]
 
 

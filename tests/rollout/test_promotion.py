@@ -168,3 +168,17 @@ def test_promote_when_saved_model_pb_is_truncated_is_refused(tmp_path: Path) -> 
     graph.write_bytes(graph.read_bytes()[:100])
     with pytest.raises(DamagedExport, match=str(run)):
         repo.promote(run, model="half", smoke=False)
+
+
+def test_promote_of_a_graph_that_is_not_the_fingerprints_is_refused(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    run = run_with(tmp_path / "run", offset=2.0, variables=True, fingerprint=True)
+    run_with(tmp_path / "run", offset=2.0, variables=True, text=False, device="/device:CPU:0")
+    with pytest.raises(DamagedExport, match="saved_model_checksum"):
+        repo.promote(run, model="half", smoke=False)
+    assert repo.models() == ()
+    run_with(tmp_path / "run", offset=2.0, variables=True, fingerprint=True)
+    repo.promote(run, model="half", smoke=False)
+    fingerprint = repo.show_version("half@1").fingerprint
+    assert fingerprint is not None
+    assert fingerprint.field("saved_model_checksum").verdict == "matches"
