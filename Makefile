@@ -54,6 +54,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/container.py
+	$(BIN)/python benchmarks/rundir.py
 
 .PHONY: clean
 clean: ## Remove what make made

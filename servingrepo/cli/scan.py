@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from servingrepo.cli.app import App, sized
+from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
+from servingrepo.cli.measured import event_lines, measured_lines
 from servingrepo.cli.signatures import signature_lines
 
 
@@ -31,7 +32,8 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
     Exit code 0 means that `promote` would accept it as far as can be told without running it.
     """
     from servingrepo.rollout.promotion import refuse_defects
-    from servingrepo.rundir import scan_run
+    from servingrepo.rundir import measure_run, scan_run
+    from servingrepo.rundir.measure import size_of_events
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
 
@@ -40,10 +42,13 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
     inspection = inspect_export(export)
     refuse_defects(inspection, export)
     tree = read_tree(export, boundary=Path(found.run))
+    with Bar(app, f"reading events in {run}", size_of_events(run)) as bar:
+        measured = measure_run(run, progress=bar.advance)
     app.result(
         {
             "scan": found,
             "inspection": inspection,
+            "measured": measured,
             "files": len(tree.files),
             "size": tree.size,
         },
@@ -55,6 +60,8 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
             *signature_lines(inspection.signatures),
             *(f"note          {note}" for note in inspection.notes),
             *(f"also there    {other}" for other in found.others),
+            *event_lines(measured),
+            *measured_lines(measured.measurements, brief=not app.verbosity),
             *(
                 []
                 if found.complete

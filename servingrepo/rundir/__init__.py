@@ -4,10 +4,48 @@ Read-only. It looks at names and at a few bytes of small files, never reads weig
 follows no link out of the run. Whether the SavedModel is whole and can be served is another room's question.
 
 One module per producer: savedmodels.py (tf.saved_model, Keras export), estimator.py, checkpoints.py,
-keras.py, and others.py for all that is only named.
+keras.py, tensorboard.py, metric_files.py, and others.py for all that is only named.
 """
 
-from servingrepo.rundir.scan import scan_run
-from servingrepo.rundir.values import Candidate, ExportKind, Other, OtherKind, RunScan
+from __future__ import annotations
 
-__all__ = ["Candidate", "ExportKind", "Other", "OtherKind", "RunScan", "scan_run"]
+from typing import TYPE_CHECKING
+
+from servingrepo.lazy import names_from
+
+if TYPE_CHECKING:
+    from servingrepo.rundir.measure import measure_run
+    from servingrepo.rundir.measurements import EventRun, Measured, Measurement, Point
+    from servingrepo.rundir.scan import scan_run
+    from servingrepo.rundir.values import Candidate, ExportKind, Other, OtherKind, RunScan
+
+__all__ = [
+    "Candidate",
+    "EventRun",
+    "ExportKind",
+    "Measured",
+    "Measurement",
+    "Other",
+    "OtherKind",
+    "Point",
+    "RunScan",
+    "measure_run",
+    "scan_run",
+]
+
+_HOMES = {
+    "Candidate": "values",
+    "EventRun": "measurements",
+    "ExportKind": "values",
+    "Measured": "measurements",
+    "Measurement": "measurements",
+    "Other": "values",
+    "OtherKind": "values",
+    "Point": "measurements",
+    "RunScan": "values",
+    "measure_run": "measure",
+    "scan_run": "scan",
+}
+
+# Records of versions hold some of these values: what looks into runs is imported when it is asked for.
+__getattr__ = names_from(__name__, _HOMES)

@@ -1,0 +1,139 @@
+"""How fast 100 MB of TensorBoard events are read, against TensorBoard's own reader, in turns.
+
+Each reader runs in a process of its own and times the reading alone, not its imports. The peer is
+tensorboard's EventAccumulator, which keeps every scalar, as we do.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks import timing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEGABYTE = 1_000_000
+TAGS = ("epoch_loss", "epoch_accuracy", "learning_rate", "batch_loss")
+
+OURS = """
+import sys, time
+from pathlib import Path
+from servingrepo.rundir import measure_run
+import servingrepo.rundir.event_rows, servingrepo.protos
+servingrepo.protos.event_pb2
+start = time.perf_counter()
+found = measure_run(Path(sys.argv[1]))
+print(time.perf_counter() - start, sum(one.count for one in found.measurements))
+"""
+
+PEER = """
+import sys, time
+import tensorflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+start = time.perf_counter()
+found = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0, "tensors": 0, "images": 4})
+found.Reload()
+seconds = time.perf_counter() - start
+tags = found.Tags()
+print(seconds, sum(len(found.Scalars(tag)) for tag in tags["scalars"])
+      + sum(len(found.Tensors(tag)) for tag in tags["tensors"] if tag in %r))
+"""
+
+
+def main() -> None:
+    options = timing.arguments(__doc__.partition("\n")[0], rounds=3)
+    with timing.workplace(options.dir) as folder:
+        measured: dict[str, dict[str, float]] = {}
+        targets: list[timing.Target] = []
+        for form in ("tensors", "simple values", "tensors and images"):
+            place = folder / form.replace(" ", "_")
+            scalars = write_events(place, form=form)
+            seconds: dict[str, list[float]] = {"ours": [], "TensorBoard": []}
+            for _ in range(options.rounds):
+                seconds["ours"].append(read(OURS, place, scalars))
+                seconds["TensorBoard"].append(read(PEER % (TAGS,), place, scalars))
+            ours, peer = (timing.middle(one) for one in seconds.values())
+            ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+            measured[form] = {
+                "scalars": scalars,
+                "ours": ours,
+                "TensorBoard": peer,
+                "times_faster": timing.middle(ratios),
+            }
+            targets.append(
+                timing.Target(f"{form}: our time, of TensorBoard's", 1 / timing.middle(ratios), 0.1)
+            )
+        timing.report("rundir", {"seconds": measured}, targets, folder=folder)
+
+
+def read(script: str, place: Path, scalars: int) -> float:
+    """Run one reader in a process and return its seconds; it must have found every scalar."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, place],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    seconds, found = done.stdout.split()
+    if int(found) != scalars:
+        raise SystemExit(f"{found} scalars were read, {scalars} are there")
+    return float(seconds)
+
+
+def write_events(place: Path, *, form: str) -> int:
+    """Write 100 MB of events as a training loop does; return how many scalars they have."""
+    from servingrepo.protos import event_pb2
+
+    place.mkdir()
+    suffix = "" if form == "simple values" else ".1.0.v2"
+    size = step = 0
+    now = time.time()
+    image = os.urandom(200_000)
+    with (place / f"events.out.tfevents.{int(now)}.host{suffix}").open("wb") as file:
+        while size < 100 * MEGABYTE:
+            step += 1
+            for tag in TAGS:
+                event = event_pb2.Event(wall_time=now + step / 10, step=step)
+                value = event.summary.value.add(tag=tag)
+                if form == "simple values":
+                    value.simple_value = 1 / step
+                else:
+                    value.tensor.dtype = 1
+                    value.tensor.tensor_shape.SetInParent()
+                    value.tensor.tensor_content = struct.pack("<f", 1 / step)
+                    value.metadata.plugin_data.plugin_name = "scalars"
+                size += file.write(framed(event.SerializeToString()))
+            if form == "tensors and images" and step % 100 == 0:
+                event = event_pb2.Event(wall_time=now + step / 10, step=step)
+                value = event.summary.value.add(tag="image")
+                value.tensor.dtype = 7
+                value.tensor.tensor_shape.dim.add(size=3)
+                value.tensor.string_val.extend([b"64", b"64", image])
+                value.metadata.plugin_data.plugin_name = "images"
+                size += file.write(framed(event.SerializeToString()))
+    return step * len(TAGS)
+
+
+def framed(payload: bytes) -> bytes:
+    from servingrepo.savedmodel.crc32c import crc32c, mask
+
+    head = struct.pack("<Q", len(payload))
+    return b"".join(
+        (
+            head,
+            struct.pack("<I", mask(crc32c(head))),
+            payload,
+            struct.pack("<I", mask(crc32c(payload))),
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

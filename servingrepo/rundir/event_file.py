@@ -1,0 +1,269 @@
+"""One TensorBoard event file: TFRecord framing around Event messages, of which only scalars are taken.
+
+Payloads that are large, such as graphs and images, are skipped without being read. TensorFlow is not needed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from servingrepo.protos import event_pb2, summary_pb2
+from servingrepo.rundir.event_framing import FOOT, HEAD, frame
+from servingrepo.rundir.event_rows import Rows, take_rows
+from servingrepo.savedmodel.crc32c import crc32c, unmask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["EventFile", "Scalar", "read_events"]
+
+_PIECE = 8 << 20
+_LARGE = 64 << 10
+"""Payloads above this are walked through, not decoded."""
+_LONGEST_TAG = 4096
+_DOUBLE, _SINGLE, _BYTES, _VARINT = 1, 5, 2, 0
+_SUMMARY_FIELD = 5
+_PLUGINS = ("", "scalars")
+_TENSORS = {1: "<f", 2: "<d", 3: "<i", 9: "<q", 14: "bfloat16", 19: "<e", 22: "<I", 23: "<Q"}
+"""Formats by DataType (types.proto) of what a scalar may be."""
+
+
+class Scalar(msgspec.Struct, frozen=True):
+    """One value of one tag; `place` orders the values of a file."""
+
+    tag: str
+    place: int
+    step: int
+    time: float
+    value: float
+
+
+class EventFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read from one file."""
+
+    rows: list[Rows]
+    scalars: list[Scalar]
+    records: int
+    problems: tuple[str, ...]
+    """What could not be read, in words; everything else was."""
+
+
+def read_events(path: str) -> EventFile:
+    """Read the scalars of an event file, `simple_value` and tensors of one number.
+
+    What is readable of a broken file is read. After a record whose payload is damaged reading goes on; after a
+    damaged length nothing can be found any more.
+    """
+    reader = _Reader()
+    try:
+        # A FIFO would block without O_NONBLOCK (POSIX open).
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return reader.done([f"it cannot be opened: {error.strerror}"])
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            return reader.done(["it is no regular file"])
+        return reader.read(descriptor, facts.st_size)
+    except OSError as error:
+        return reader.done([f"it cannot be read: {error.strerror}"])
+    finally:
+        os.close(descriptor)
+
+
+class _Reader:
+    """Goes through a file a piece at a time."""
+
+    def __init__(self) -> None:
+        self._rows: list[Rows] = []
+        self._scalars: list[Scalar] = []
+        self._records = 0
+        self._damaged = 0
+        self._first_damage = 0
+        self._heads: dict[bytes, int] = {}
+
+    def done(self, problems: list[str]) -> EventFile:
+        """Return what was read, and what is wrong."""
+        if self._damaged:
+            where = f"the first at byte {self._first_damage:,}"
+            problems = [f"{self._damaged:,} damaged records were passed over, {where}", *problems]
+        return EventFile(
+            rows=self._rows,
+            scalars=self._scalars,
+            records=self._records,
+            problems=tuple(problems),
+        )
+
+    def read(self, descriptor: int, size: int) -> EventFile:
+        """Read a file of a size; what is appended meanwhile is left for the next time."""
+        at = 0
+        while at < size:
+            piece = os.pread(descriptor, min(_PIECE, size - at), at)
+            framed = frame(piece, heads=self._heads, large=_LARGE)
+            self._decode(piece, at, framed.places)
+            at += framed.end
+            if framed.damaged:
+                return self.done(
+                    [f"damaged at byte {at:,}: the {size - at:,} bytes from there on are lost"]
+                )
+            if framed.large:
+                if at + HEAD + framed.large + FOOT > size:
+                    return self.done([f"it ends within a record, which begins at byte {at:,}"])
+                self._walk_large(descriptor, at + HEAD, framed.large)
+                at += HEAD + framed.large + FOOT
+            elif not framed.end:
+                # A whole piece is longer than any record that is not large: this is the file's end.
+                return self.done([f"it ends within a record, which begins at byte {at:,}"])
+        return self.done([])
+
+    def _decode(self, piece: bytes, at: int, found: dict[int, Any]) -> None:
+        """Take the scalars from a piece's records."""
+        for size, places in found.items():
+            self._records += len(places)
+            taken = take_rows(piece, places, size, offset=at, tag_of=_only_tag)
+            self._rows += taken.rows
+            for place in taken.wrong:
+                self._damage(at + place)
+            for place in taken.rest:
+                payload = piece[place : place + size]
+                stored = struct.unpack_from("<I", piece, place + size)[0]
+                if crc32c(payload) != unmask(stored):
+                    self._damage(at + place)
+                    continue
+                try:
+                    self._scalars += _scalars(payload, at + place)
+                except DecodeError:
+                    self._damage(at + place)
+
+    def _damage(self, place: int) -> None:
+        self._first_damage = min(self._first_damage, place) if self._damaged else place
+        self._damaged += 1
+
+    def _walk_large(self, descriptor: int, begin: int, length: int) -> None:
+        """Take the scalars that stand in a large record between images and the like, without reading those."""
+        self._records += 1
+        step, time = 0, 0.0
+        place = begin
+        try:
+            for number, kind, value, size in _fields(descriptor, begin, begin + length):
+                if number == 1 and kind == _DOUBLE:
+                    time = struct.unpack("<d", value)[0]
+                elif number == 2 and kind == _VARINT:  # noqa: PLR2004 - Event.step
+                    step = size
+                elif number == _SUMMARY_FIELD and kind == _BYTES:
+                    inside = int.from_bytes(value, "little")
+                    for scalar in _values(descriptor, inside, inside + size):
+                        place += 1
+                        self._scalars += _of_values([scalar], place, step, time)
+        except (ValueError, DecodeError, struct.error):
+            self._damage(begin)
+
+
+def _scalars(payload: bytes, place: int) -> list[Scalar]:
+    event = event_pb2.Event.FromString(payload)
+    if not event.HasField("summary"):
+        return []
+    return _of_values(event.summary.value, place, event.step, event.wall_time)
+
+
+def _only_tag(payload: bytes) -> str | None:
+    try:
+        found = _scalars(payload, 0)
+    except DecodeError:
+        return None
+    return found[0].tag if len(found) == 1 else None
+
+
+def _of_values(values: Any, place: int, step: int, time: float) -> list[Scalar]:
+    found: list[Scalar] = []
+    for one in values:
+        kind = one.WhichOneof("value")
+        number: float | None = None
+        if kind == "simple_value":
+            number = one.simple_value
+        elif kind == "tensor" and one.metadata.plugin_data.plugin_name in _PLUGINS:
+            number = _of_tensor(one.tensor)
+        if number is not None and len(one.tag) <= _LONGEST_TAG:
+            found.append(Scalar(one.tag, place, step, time, number))
+    return found
+
+
+def _of_tensor(tensor: Any) -> float | None:
+    """Return the number of a tensor without dimensions; None for any other tensor."""
+    form = _TENSORS.get(tensor.dtype)
+    if form is None or tensor.tensor_shape.dim or tensor.tensor_shape.unknown_rank:
+        return None
+    content = tensor.tensor_content
+    if form == "bfloat16":
+        bits = int.from_bytes(content, "little") if content else (*tensor.half_val, 0)[0]
+        return float(struct.unpack("<f", struct.pack("<I", (bits & 0xFFFF) << 16))[0])
+    if content:
+        return (
+            float(struct.unpack(form, content)[0])
+            if len(content) == struct.calcsize(form)
+            else None
+        )
+    if form == "<e":
+        return float(struct.unpack("<e", struct.pack("<H", (*tensor.half_val, 0)[0]))[0])
+    names = ("float_val", "double_val", "int_val", "int64_val", "uint32_val", "uint64_val")
+    # An absent value means zero (tensor.proto: the last one is repeated, and there is none).
+    return next((float(getattr(tensor, name)[0]) for name in names if getattr(tensor, name)), 0.0)
+
+
+def _values(descriptor: int, begin: int, end: int) -> Iterator[Any]:
+    """Yield the values of a Summary that are small enough to be scalars."""
+    for number, kind, value, size in _fields(descriptor, begin, end):
+        if number == 1 and kind == _BYTES and size <= _LONGEST_TAG:
+            at = int.from_bytes(value, "little")
+            yield summary_pb2.Summary.Value.FromString(os.pread(descriptor, size, at))
+
+
+def _fields(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int, bytes, int]]:
+    """Yield a message's fields without reading what is in them.
+
+    Each is its number, its wire type, its bytes (for a fixed one) or its place in the file, and its size (for a
+    varint: its value).
+
+    Raises:
+        ValueError: This is no message.
+    """
+    at = begin
+    while at < end:
+        head = os.pread(descriptor, 20, at)
+        key, used = _varint(head, 0)
+        number, kind = key >> 3, key & 7
+        if kind == _VARINT:
+            value, used = _varint(head, used)
+            yield number, kind, b"", value
+            at += used
+        elif kind in {_DOUBLE, _SINGLE}:
+            width = 8 if kind == _DOUBLE else 4
+            yield number, kind, head[used : used + width], width
+            at += used + width
+        elif kind == _BYTES:
+            size, used = _varint(head, used)
+            at += used
+            if at + size > end:
+                raise ValueError("a field is longer than its message")
+            yield number, kind, at.to_bytes(8, "little"), size
+            at += size
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data) and shift <= 63:  # noqa: PLR2004 - nothing here has more than 64 bits
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            return value, at
+    raise ValueError("a number does not end")

@@ -1,0 +1,92 @@
+"""All numbers of a run: TensorBoard's scalars and metrics in files, read only, without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import StorageFailed
+from servingrepo.rundir.look import look
+from servingrepo.rundir.measurements import EventRun, Measured, Measurement
+from servingrepo.rundir.metric_files import METRICS, read_metric_file
+from servingrepo.rundir.values import shown
+from servingrepo.storage.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from servingrepo.rundir.look import Folder
+
+__all__ = ["event_files", "measure_run", "size_of_events"]
+
+MOST_BYTES = 4 << 30
+"""Event files beyond this are named and not read."""
+_EVENTS = re.compile(r".*\btfevents\.(?P<time>[0-9]+)\..*")
+
+
+def measure_run(run: Path, *, progress: Progress = silent, most: int = MOST_BYTES) -> Measured:
+    """Read what training measured, from event files, JSON and CSV in a run.
+
+    Args:
+        run: The run directory; a link to one is followed.
+        progress: Told the bytes of event files as they are read.
+        most: How many bytes of event files to read at most; what is left out is among the problems.
+
+    Raises:
+        StorageFailed: The run cannot be listed.
+    """
+    try:
+        seen = look(os.path.realpath(run))
+    except OSError as error:
+        raise StorageFailed(f"{shown(str(run))} cannot be read: {error.strerror}") from None
+    measurements: list[Measurement] = []
+    event_runs: list[EventRun] = []
+    problems: list[str] = []
+    left = most
+    for folder in seen.folders:
+        names = event_files(folder)
+        size = sum(_size(folder.files[name]) for name in names)
+        if size > left:
+            problems.append(f"{folder.path}: {size:,} bytes of event files were not read: too much")
+        elif names:
+            from servingrepo.rundir.tensorboard import read_event_run  # numpy, for events alone
+
+            left -= size
+            event_run, scalars = read_event_run(folder, names, progress=progress)
+            event_runs.append(event_run)
+            measurements += scalars
+        if folder.is_saved_model:
+            continue
+        for name in sorted(folder.files):
+            if METRICS.fullmatch(name):
+                try:
+                    measurements += read_metric_file(folder, name)
+                except (ValueError, OSError) as error:
+                    problems.append(f"{folder.below(name)}: {error}")
+    if not seen.complete:
+        problems.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+    return Measured(
+        measurements=tuple(measurements), event_runs=tuple(event_runs), problems=tuple(problems)
+    )
+
+
+def size_of_events(run: Path) -> int:
+    """Return how many bytes of event files there are to read, for a progress bar."""
+    try:
+        seen = look(os.path.realpath(run))
+    except OSError:
+        return 0
+    return sum(_size(folder.files[name]) for folder in seen.folders for name in event_files(folder))
+
+
+def event_files(folder: Folder) -> list[str]:
+    """Return the names of a folder's event files, the oldest first."""
+    found = ((match, name) for name in folder.files if (match := _EVENTS.fullmatch(name)))
+    return [name for _, name in sorted((int(match["time"]), name) for match, name in found)]
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
