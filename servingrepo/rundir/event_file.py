@@ -26,6 +26,8 @@ __all__ = ["EventFile", "Scalar", "read_events"]
 _PIECE = 8 << 20
 _LARGE = 64 << 10
 """Payloads above this are walked through, not decoded."""
+_HUGE = 1 << 20
+"""Payloads above this are not even read; to leap over smaller ones would take longer than to read them."""
 _LONGEST_TAG = 4096
 _DOUBLE, _SINGLE, _BYTES, _VARINT = 1, 5, 2, 0
 _SUMMARY_FIELD = 5
@@ -107,19 +109,20 @@ class _Reader:
             piece = os.pread(descriptor, min(_PIECE, size - at), at)
             framed = frame(piece, heads=self._heads, large=_LARGE)
             self._decode(piece, at, framed.places)
-            at += framed.end
+            begin, at = at, at + framed.end
             if framed.damaged:
                 return self.done(
                     [f"damaged at byte {at:,}: the {size - at:,} bytes from there on are lost"]
                 )
-            if framed.large:
-                if at + HEAD + framed.large + FOOT > size:
-                    return self.done([f"it ends within a record, which begins at byte {at:,}"])
-                self._walk_large(descriptor, at + HEAD, framed.large)
-                at += HEAD + framed.large + FOOT
-            elif not framed.end:
-                # A whole piece is longer than any record that is not large: this is the file's end.
+            for place, length in framed.large:
+                self._walk_large(descriptor, begin + place, length)
+            length = framed.next_size
+            cut = not framed.end if length < 0 else at + HEAD + length + FOOT > size
+            if cut:
                 return self.done([f"it ends within a record, which begins at byte {at:,}"])
+            if length > _HUGE:
+                self._walk_large(descriptor, at + HEAD, length)
+                at += HEAD + length + FOOT
         return self.done([])
 
     def _decode(self, piece: bytes, at: int, found: dict[int, Any]) -> None:

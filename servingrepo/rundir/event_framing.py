@@ -30,13 +30,15 @@ _FIRST_LEAP, _LONGEST_LEAP = 64, 65_536
 class Framed(msgspec.Struct, frozen=True, kw_only=True):
     """The records that lie whole in a piece: the places of payloads by their size.
 
-    `end` is where the last record ends. What follows there is at most one of: a `large` payload of so many bytes,
-    which is not in the piece or need not be read; `damaged`: a head with a wrong checksum; or the piece's end.
+    `end` is where the last record ends; the next, of `next_size` bytes if its head is there, does not lie whole in
+    the piece, or is `damaged`: its head has a wrong checksum.
     """
 
     places: dict[int, Any]
+    large: list[tuple[int, int]]
+    """Places and sizes of large payloads."""
     end: int
-    large: int = 0
+    next_size: int = -1
     damaged: bool = False
 
 
@@ -46,13 +48,14 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
     Args:
         piece: Bytes of a file from the begin of a record on.
         heads: Heads whose checksum was found right, with their lengths; it is added to.
-        large: Payloads of more bytes are not looked into.
+        large: Payloads of more bytes are listed apart.
     """
     found: dict[int, list[int]] = {}
     leaps: list[tuple[int, npt.NDArray[np.int64]]] = []
     recent: list[bytes] = []
+    apart: list[tuple[int, int]] = []
     begin, most, wait = 0, len(piece) - HEAD, _LOOK_BACK
-    size = 0
+    size = -1
     bad = False
     while begin <= most:
         head = piece[begin : begin + HEAD]
@@ -64,8 +67,13 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
                 break
             heads[head] = size
         end = begin + HEAD + size + FOOT
-        if size > large or end > len(piece):
+        if end > len(piece):
             break
+        if size > large:
+            apart.append((begin + HEAD, size))
+            begin = end
+            recent = []
+            continue
         places = found.get(size)
         if places is None:
             found[size] = [begin + HEAD]
@@ -78,15 +86,19 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
             if cycle:
                 begin = _leap(piece, begin, cycle, heads, leaps)
             # Where nothing repeats, looking for it again and again would cost more than it saves.
-            wait = _LOOK_BACK if cycle else min(4 * wait, 16 * _LOOK_BACK)
+            wait = 3 * len(cycle) if cycle else min(4 * max(wait, _LOOK_BACK), 16 * _LOOK_BACK)
             recent = []
     arrays: dict[int, list[Any]] = {one: [np.asarray(at, np.int64)] for one, at in found.items()}
     for one, at in leaps:
         arrays.setdefault(one, []).append(at)
     joined = {one: np.sort(np.concatenate(at)) for one, at in arrays.items()}
-    if bad:
-        return Framed(places=joined, end=begin, damaged=True)
-    return Framed(places=joined, end=begin, large=size if begin <= most and size > large else 0)
+    return Framed(
+        places=joined,
+        large=apart,
+        end=begin,
+        next_size=size if begin <= most and not bad else -1,
+        damaged=bad,
+    )
 
 
 def length_of(head: bytes) -> int:
@@ -99,6 +111,8 @@ def _cycle(recent: list[bytes]) -> list[bytes]:
     """Return the shortest sequence that the last heads repeat three times; empty if there is none."""
     last = recent[-1]
     for length in range(1, _LONGEST_CYCLE + 1):
+        if len(recent) < 3 * length:
+            break
         if recent[-1 - length] != last:
             continue
         cycle = recent[-length:]

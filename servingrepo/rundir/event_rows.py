@@ -8,6 +8,7 @@ different is left to the reader that takes records one by one, which also says w
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -100,27 +101,28 @@ class _Layout(msgspec.Struct, frozen=True, kw_only=True):
 
 def _layouts(table: _Bytes, size: int) -> Iterator[_Layout]:
     """Yield the layouts of event.proto's scalars: Event(wall_time, step, summary(one value(tag, …)))."""
-    timed = table[:, 0] == _WALL_TIME
+    head = np.ascontiguousarray(table[:, :24].T)
+    timed = head[0] == _WALL_TIME
     for step_bytes in range(_LONGEST_STEP + 1):
         begin = 9 + (step_bytes + 1 if step_bytes else 0)
         if begin + 6 >= size:
             return
-        like = timed & (table[:, begin] == _SUMMARY) & (table[:, begin + 1] == size - begin - 2)
-        like &= (table[:, begin + 2] == _MESSAGE) & (table[:, begin + 3] == size - begin - 4)
-        like &= table[:, begin + 4] == _MESSAGE
+        like = timed & (head[begin] == _SUMMARY) & (head[begin + 1] == size - begin - 2)
+        like &= (head[begin + 2] == _MESSAGE) & (head[begin + 3] == size - begin - 4)
+        like &= head[begin + 4] == _MESSAGE
         if step_bytes:
-            like &= table[:, 9] == _STEP
-            like &= (table[:, 10 : 9 + step_bytes] >= _CONTINUED).all(axis=1)
-            like &= table[:, 9 + step_bytes] < _CONTINUED
-        for length in np.unique(table[like, begin + 5]).tolist():
+            like &= head[9] == _STEP
+            like &= (head[10 : 9 + step_bytes] >= _CONTINUED).all(axis=0)
+            like &= head[9 + step_bytes] < _CONTINUED
+        for length in np.flatnonzero(np.bincount(head[begin + 5][like], minlength=1)).tolist():
             after = begin + 6 + length
-            named = like & (table[:, begin + 5] == length)
+            named = like & (head[begin + 5] == length)
             if after + 5 == size:
                 yield _layout(named & (table[:, after] == _SIMPLE_VALUE), step_bytes, after + 1)
             elif after + len(_TENSOR_OF_ONE_FLOAT) + 4 <= size:
                 value = after + len(_TENSOR_OF_ONE_FLOAT)
-                head = np.frombuffer(_TENSOR_OF_ONE_FLOAT, dtype=np.uint8)
-                named &= (table[:, after:value] == head).all(axis=1)
+                form = np.frombuffer(_TENSOR_OF_ONE_FLOAT, dtype=np.uint8)
+                named &= (table[:, after:value] == form).all(axis=1)
                 yield _layout(named, step_bytes, value)
 
 
@@ -143,9 +145,13 @@ def _take(
         return
     free = [*range(1, 9), *range(10, 10 + layout.step_bytes)]
     free += range(layout.value, layout.value + 4)
-    common = np.setdiff1d(np.arange(size), free)
-    firsts, kind = _alike(table[:, common])
-    same = (table[:, common] == table[firsts][:, common][kind]).all(axis=1)
+    common = np.zeros((len(table), -(-size // 8) * 8), dtype=np.uint8)
+    common[:, :size] = table[:, :size]
+    common[:, 1:9] = common[:, 10 : 10 + layout.step_bytes] = 0
+    common[:, layout.value : layout.value + 4] = 0
+    words = common.view("<u8")
+    firsts, kind = _alike(words)
+    same = (words == words[firsts][kind]).all(axis=1)
     tags = [tag_of(table[first, :size].tobytes()) for first in firsts.tolist()]
     known = same & np.array([tag is not None for tag in tags])[kind]
     whole = _checksums_fit(table, size, firsts, kind, free)
@@ -169,7 +175,7 @@ def _take(
         )
 
 
-def _alike(common: _Bytes) -> tuple[_Places, _Places]:
+def _alike(common: npt.NDArray[np.uint64]) -> tuple[_Places, _Places]:
     """Sort rows by what they have in common: the first row of each kind, and each row's kind.
 
     Kinds are told apart by a hash, so the caller compares the bytes as well.
@@ -198,6 +204,7 @@ def _checksums_fit(
     return np.asarray(found == expected)
 
 
+@lru_cache(maxsize=16)
 def _crc_before_zeros(size: int) -> list[npt.NDArray[np.uint32]]:
     """Return, for n from 0 to size - 1, what a byte followed by n zero bytes adds to a CRC."""
     one = np.arange(256, dtype=np.uint32)
