@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.serving import Reloaded, Switched
     from servingrepo.rollout.status import Status
-    from servingrepo.rundir import RunScan
+    from servingrepo.rundir import Measured, RunScan
+    from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import Engine, EngineChoice
     from servingrepo.serving.states import Endpoint
     from servingrepo.storage.progress import Notice, Progress
@@ -110,6 +111,12 @@ class OpenRepository:
 
         return scan_run(Path(run), saved_model=Path(saved_model) if saved_model else None)
 
+    def measure(self, run: str | Path, *, progress: Progress = silent) -> Measured:
+        """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`."""
+        from servingrepo.rundir import measure_run
+
+        return measure_run(Path(run), progress=progress)
+
     def promote(
         self,
         run: str | Path,
@@ -128,6 +135,7 @@ class OpenRepository:
         message: str = "",
         keep: Keep | None = None,
         dry_run: bool = False,
+        require: Iterable[str | Gate] = (),
         progress: Progress = silent,
         notice: Notice = unheard,
     ) -> Promotion:
@@ -144,6 +152,7 @@ class OpenRepository:
         """
         from servingrepo.rollout.promotion import Options
         from servingrepo.rollout.pruning import promote_and_prune
+        from servingrepo.rundir.gates import parse_gate
         from servingrepo.smoke import load_cases
 
         options = Options(
@@ -158,6 +167,7 @@ class OpenRepository:
             wait=wait,
             message=message,
             dry_run=dry_run,
+            gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
         )
         chosen = self._engine(engine) if smoke and not dry_run else None
         return promote_and_prune(

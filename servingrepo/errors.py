@@ -153,6 +153,14 @@ class SourceChanged(ServingRepoError):
     summary = "the run changed while it was copied: is training still writing?"
 
 
+class GateFailed(ServingRepoError):
+    """The run measured something worse than a gate asks for, or does not say."""
+
+    slug = "gate-failed"
+    exit_code = 27
+    summary = "the run did not measure what a gate asks for"
+
+
 # 30s: the state of the repository -----------------------------------------------------------------
 
 

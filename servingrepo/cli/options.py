@@ -170,6 +170,45 @@ def message_option(function: F) -> F:
     )(function)
 
 
+class _GateType(click.ParamType[Any]):
+    """A gate, as servingrepo.rundir.gates reads it."""
+
+    name = "gate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it; what cannot be read is a mistake of the command line or the settings file."""
+        from servingrepo.errors import UsageError
+        from servingrepo.rundir.gates import parse_gate
+
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse_gate(value)
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+
+
+def require_option(function: F) -> F:
+    """Add --require, repeatable. A model's gates in the settings file hold whatever the command line adds."""
+
+    @wraps(function)
+    def gathered(*args: Any, require: tuple[Any, ...], **options: Any) -> Any:
+        of_model = _settings_of_model(options).get("require", ())
+        gates = (*map(_GateType(), of_model), *require)
+        return function(*args, require=tuple(dict.fromkeys(gates)), **options)
+
+    decorated: Any = click.option(
+        "--require",
+        multiple=True,
+        type=_GateType(),
+        metavar="GATE",
+        help="What the run must have measured, such as 'validation/accuracy >= 0.92', 'best(loss) < 0.1' or "
+        "'auc >= served - 0.005'; repeatable.",
+    )(gathered)
+    result: F = decorated
+    return result
+
+
 def dry_run_option(function: F) -> F:
     """Add --dry-run."""
     return click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")(

@@ -15,6 +15,7 @@ from servingrepo.cli.options import (
     engine_options,
     firmest,
     message_option,
+    require_option,
     settings_of_model,
     wait_option,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.retention import Keep
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import EngineChoice
     from servingrepo.serving.states import Endpoint
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     servingrepo promote runs/2026_05_10_baseline --model ranker -m "new features"
     servingrepo promote runs/latest --model ranker --no-serve
     servingrepo promote runs/latest --model ranker --endpoint localhost:8500
+    servingrepo promote runs/latest --model ranker --require 'validation/accuracy >= served - 0.005'
     version=$(servingrepo promote -q runs/latest --model ranker)""",
 )
 @click.argument("run", type=click.Path(path_type=Path, readable=False))
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     default=False,
     help="When it is done, prune the model by the rules in servingrepo.toml. [default: no-prune]",
 )
+@require_option
 @engine_options
 @endpoint_option
 @wait_option
@@ -93,6 +97,7 @@ def command(
     wait: float,
     message: str,
     dry_run: bool,
+    require: tuple[Gate, ...],
 ) -> None:
     """Publish the SavedModel of a RUN directory as the next version of a model, and serve it.
 
@@ -120,6 +125,7 @@ def command(
             message=message,
             keep=keep,
             dry_run=dry_run,
+            require=require,
             progress=bar.advance,
             notice=app.note,
         )
@@ -157,6 +163,8 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     yield from _headline(done, name, number=number)
     yield f"  from      {done.export}"
     yield f"  size      {sized(done.size)} in {done.files} files"
+    for gate in done.gates:
+        yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
     if done.same_as is None:
         if done.proof is not None:
             yield from proof_lines(done.proof)

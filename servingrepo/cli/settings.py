@@ -135,7 +135,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             f"{place} has settings that mean nothing",
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
-            "models.NAME with the options of the engine, the keep rules of prune, and prune = true",
+            "models.NAME with the options of the engine, require, the keep rules of prune, and prune = true",
         )
     return result
 
@@ -143,11 +143,11 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
 def _of_models(
     ctx: click.Context, tables: dict[str, Any], problems: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the tables `[models.NAME]`: a model's engine and what a prune keeps of it, by the options' names."""
+    """Return the tables `[models.NAME]`: gates, engine and what a prune keeps, by the options' names."""
     known = {
         key: one
         for key, one in _options(ctx, "promote").items()
-        if one.name in {*ENGINE_FIELDS.values(), "prune"}
+        if one.name in {*ENGINE_FIELDS.values(), "prune", "require"}
     }
     rules = _options(ctx, "prune") if tables else {}
     known |= {key: one for key, one in rules.items() if (one.name or "").startswith("keep_")}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.trash import Trashed
 
+_MOST_NUMBERS = 12
+
 
 @make(
     "show",
@@ -102,7 +104,17 @@ def _version(record: VersionRecord) -> Iterator[str]:
     yield f"  TensorFlow    {record.tensorflow or 'unknown'}"
     yield from (f"  {line}" for line in fingerprint_lines(record.fingerprint))
     yield from (f"  {line}" for line in signature_lines(record.signatures))
+    for number in record.measured[:_MOST_NUMBERS]:
+        yield f"  measured      {number.name}: {_number(number.last)} (step {number.step})"
+    if len(record.measured) > _MOST_NUMBERS:
+        yield f"  measured      and {len(record.measured) - _MOST_NUMBERS} more: --json shows them"
+    for gate in record.gates:
+        yield f"  gate          {gate.gate}: {gate.verdict}: {gate.why}"
     if not record.proofs:
         yield "  proof         not checked"
     for proof in record.proofs:
         yield from proof_lines(proof)
+
+
+def _number(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.6g}"

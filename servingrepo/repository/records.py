@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from servingrepo.errors import NewerFormat, RepositoryDamaged
+from servingrepo.rundir.measurements import GateVerdict, Number
 from servingrepo.savedmodel import Fingerprint, Signature
 from servingrepo.smoke import SmokeReport
 from servingrepo.storage.disk import storage_errors
@@ -79,6 +80,8 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     signatures: tuple[Signature, ...]
     fingerprint: Fingerprint | None
     proofs: tuple[Proof, ...] = ()
+    measured: tuple[Number, ...] = ()
+    gates: tuple[GateVerdict, ...] = ()
 
 
 class RecordHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,10 +39,13 @@ from servingrepo.repository.records import Proof, Source, VersionRecord
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rollout.gating import Gated, pass_gates
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.serving import refuse_unfit, serve
 from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rundir import scan_run
+from servingrepo.rundir.gates import Gate
+from servingrepo.rundir.measurements import GateVerdict
 from servingrepo.savedmodel import Inspection, inspect_export
 from servingrepo.serving.states import Endpoint
 from servingrepo.smoke import SmokeCase, check_cases, judge
@@ -88,6 +91,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     same_in_trash: int | None = None
     pruned: Pruned | None = None
     prune_failed: str = ""
+    gates: tuple[GateVerdict, ...] = ()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +108,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     wait: float = 60.0
     message: str = ""
     dry_run: bool = False
+    gates: tuple[Gate, ...] = ()
 
 
 def promote(
@@ -120,6 +125,7 @@ def promote(
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
+        GateFailed: The run did not measure what a gate asks for.
         NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no.
         LoadFailed, SmokeFailed and other errors of the engine: The staged copy did not prove itself.
         SourceChanged: Somebody wrote into the run.
@@ -135,16 +141,19 @@ def promote(
     inspection = inspect_export(export)
     refuse_defects(inspection, export)
     check_cases(options.cases, inspection)  # before a long copy
+    gated = pass_gates(repo, model, scan, options.gates)
     candidates = alike(repo, model, tree)
     if candidates:
         digest = content_digest(hash_source(tree))
         same = find_same(repo, model, digest=digest)
         if same is not None:
-            return _serve_again(repo, same, scan, options)
+            again = _serve_again(repo, same, scan, options)
+            return msgspec.structs.replace(again, gates=gated.verdicts)
     if options.dry_run:
         number = choose_number(repo, model, options.version)
         need_space(tree, repo.layout.models)
-        return _promised(repo, scan, tree, model=model, number=number, options=options)
+        promised = _promised(repo, scan, tree, model=model, number=number, options=options)
+        return msgspec.structs.replace(promised, gates=gated.verdicts)
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
     with reserve(repo, model=model, version=options.version, engine=running) as place:
@@ -174,6 +183,7 @@ def promote(
             manifest=manifest,
             inspection=inspection,
             proof=proof,
+            gated=gated,
             options=options,
         )
         return _commit(repo, place, record, scan, options)
@@ -225,6 +235,7 @@ def _record(
     manifest: Manifest,
     inspection: Inspection,
     proof: Proof | None,
+    gated: Gated,
     options: Options,
 ) -> VersionRecord:
     owner = me()
@@ -244,6 +255,8 @@ def _record(
         signatures=inspection.signatures,
         fingerprint=inspection.fingerprint,
         proofs=(proof,) if proof is not None else (),
+        measured=gated.numbers,
+        gates=gated.verdicts,
     )
 
 
@@ -379,6 +392,7 @@ def _result(
     return Promotion(
         model=record.model,
         version=record.version,
+        gates=record.gates,
         run=scan.run,
         export=scan.export,
         path=str(repo.layout.version(record.model, record.version)),

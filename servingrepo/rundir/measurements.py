@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["EventRun", "Measured", "Measurement", "Point"]
+__all__ = ["EventRun", "GateVerdict", "Measured", "Measurement", "Number", "Point"]
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,3 +61,30 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     event_runs: tuple[EventRun, ...] = ()
     problems: tuple[str, ...] = ()
     """Files of metrics that could not be read, and what was left out because there is too much of it."""
+
+
+class Number(msgspec.Struct, frozen=True, kw_only=True):
+    """What a record keeps of a measurement; None where a number is NaN or infinite."""
+
+    name: str
+    last: float | None
+    step: int
+    lowest: float | None
+    highest: float | None
+
+
+class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run stood at a gate.
+
+    "missing" is as bad as "failed"; "not compared" means that no version was served to compare with.
+    """
+
+    gate: str
+    verdict: Literal["passed", "failed", "missing", "not compared"]
+    name: str
+    why: str
+    value: float | None = None
+    step: int | None = None
+    file: str = ""
+    bound: float | None = None
+    served: int | None = None

@@ -1,0 +1,72 @@
+"""Whether a run passes the gates of a promotion, and what its record keeps of the run's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import GateFailed
+from servingrepo.repository.repository import load_record
+from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rundir.gates import Served, judge_gate, numbers_of
+from servingrepo.rundir.measure import measure_run
+from servingrepo.rundir.measurements import GateVerdict, Number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.repository.repository import Repository
+    from servingrepo.rundir import RunScan
+    from servingrepo.rundir.gates import Gate
+
+
+class Gated(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run measured, and how it passed its gates."""
+
+    numbers: tuple[Number, ...]
+    verdicts: tuple[GateVerdict, ...]
+
+
+def pass_gates(repo: Repository, model: str, scan: RunScan, gates: Sequence[Gate]) -> Gated:
+    """Read a run's numbers and hold them against gates.
+
+    Raises:
+        GateFailed: One does not pass, or the run does not say; all of them are listed.
+    """
+    measured = measure_run(Path(scan.run))
+    served = _served(repo, model) if any(gate.relative for gate in gates) else None
+    verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
+    bad = [one for one in verdicts if one.verdict in {"failed", "missing"}]
+    if bad:
+        unread = [
+            *measured.problems,
+            *(problem for run in measured.event_runs for problem in run.problems),
+        ]
+        raise GateFailed(
+            f"{scan.run} does not pass {len(bad)} of {len(gates)} gates: {bad[0].gate}: {bad[0].why}",
+            problems=[
+                *(f"{one.gate}: {one.verdict}: {one.why}" for one in verdicts),
+                *(f"not read: {problem}" for problem in unread),
+            ],
+            hint=_hint(scan, bad),
+            details={"gates": verdicts},
+        )
+    return Gated(numbers=numbers_of(measured.measurements), verdicts=verdicts)
+
+
+def _served(repo: Repository, model: str) -> Served | None:
+    version = max(pins(read_own_config(repo), model), default=None)
+    if version is None:
+        return None
+    record = load_record(repo, model, version)
+    return Served(version=version, numbers=record.measured if record is not None else ())
+
+
+def _hint(scan: RunScan, bad: Sequence[GateVerdict]) -> str:
+    if all(one.verdict == "failed" for one in bad):
+        return "train further, or change the gate: --require, or require in servingrepo.toml"
+    if scan.kind == "self":
+        return "give the whole run directory, with its events and metrics, not the SavedModel alone"
+    return f"servingrepo scan -v {scan.run} shows what the run measured, by name"
