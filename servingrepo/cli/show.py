@@ -9,7 +9,7 @@ import msgspec
 
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
-from servingrepo.cli.fingerprints import fingerprint_lines
+from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.repository.trash import find_trashed
@@ -103,6 +103,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
     yield f"  size          {sized(record.size)} in {len(record.manifest.files)} files"
     yield f"  TensorFlow    {record.tensorflow or 'unknown'}"
     yield from (f"  {line}" for line in fingerprint_lines(record.fingerprint))
+    yield from (f"  {line}" for line in tensor_lines(record.tensors))
     yield from (f"  {line}" for line in signature_lines(record.signatures))
     for number in record.measured[:_MOST_NUMBERS]:
         yield f"  measured      {number.name}: {_number(number.last)} (step {number.step})"

@@ -8,7 +8,7 @@ import click
 
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
-from servingrepo.cli.fingerprints import fingerprint_lines
+from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.errors import DamagedExport, VersionDamaged
 
@@ -66,11 +66,17 @@ def _bare(found: tuple[Verification, ...]) -> str:
 
 def _lines(one: Verification, app: App) -> Iterator[str]:
     state = "ok" if one.ok else "DAMAGED"
-    against = f"every byte as in {one.against}" if one.against else "no record: bytes not compared"
-    if not one.ok:
-        against = f"compared with {one.against}" if one.against else against
+    if one.against is None:
+        against = "no record: compared with what the SavedModel says of itself"
+    elif one.ok and not one.quick:
+        against = f"every byte as in {one.against}"
+    else:
+        against = f"compared with {one.against}"
+    if one.run:
+        yield f"{one.subject}: a run directory; its SavedModel is {one.path}"
+    quick = " quickly" if one.quick else ""
     place = "; in the trash, restorable" if one.in_trash and one.ok else ""
-    yield f"{one.subject}: {state}{place}; {one.files} files, {sized(one.size)}; {against}"
+    yield f"{one.subject}: {state}{quick}{place}; {one.files} files, {sized(one.size)}; {against}"
     for title, paths in (
         ("extra", one.differences.extra),
         ("missing", one.differences.missing),
@@ -80,7 +86,9 @@ def _lines(one: Verification, app: App) -> Iterator[str]:
             yield f"  {title:<9} {path}"
     for defect in one.inspection.defects:
         yield f"  defect    {defect.message}"
+    yield from (f"  {line}" for line in tensor_lines(one.tensors))
     yield from (f"  {line}" for line in fingerprint_lines(one.inspection.fingerprint))
     if one.model is None or app.verbosity > 0 or one.ok:
         yield from (f"  {line}" for line in signature_lines(one.inspection.signatures))
     yield from (f"  note      {note}" for note in one.inspection.notes)
+    yield from (f"  not checked: {line}" for line in one.not_checked)

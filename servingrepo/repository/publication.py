@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from servingrepo.storage.manifest import Manifest
+    from servingrepo.storage.pipeline import Watch
     from servingrepo.storage.tree import SourceTree
 
 
@@ -232,9 +233,14 @@ def reserve(
 
 
 def stage(
-    repo: Repository, place: Reservation, tree: SourceTree, *, progress: Progress = silent
+    repo: Repository,
+    place: Reservation,
+    tree: SourceTree,
+    *,
+    progress: Progress = silent,
+    watch: Watch | None = None,
 ) -> Manifest:
-    """Copy a tree to the reservation's staging place, hashing it, durably.
+    """Copy a tree to the reservation's staging place, hashing it, durably; `watch` sees the bytes.
 
     Raises:
         NoSpace: It does not fit; nothing was copied.
@@ -245,7 +251,7 @@ def stage(
     disk.make_directory(repo.layout.model(place.model))
     need_space(tree, repo.layout.model(place.model))
     disk.make_directory(place.base)
-    manifest = copy_tree(tree, place.export, disk=disk, progress=progress)
+    manifest = copy_tree(tree, place.export, disk=disk, progress=progress, watch=watch)
     with storage_errors("sync", place.base):
         disk.sync_directory(place.base)
     disk.step("staged", place.export)

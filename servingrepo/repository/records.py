@@ -12,7 +12,7 @@ import msgspec
 
 from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.rundir.measurements import GateVerdict, Number
-from servingrepo.savedmodel import Fingerprint, Signature
+from servingrepo.savedmodel import Fingerprint, Signature, TensorCheck
 from servingrepo.smoke import SmokeReport
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.manifest import Manifest
@@ -61,7 +61,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of one published version; written before the version appears.
 
-    `digest` and `size` repeat what the manifest says, so that a list need not read it.
+    `digest` and `size` repeat what the manifest says, so that a list need not read it. `tensors` is None where
+    they were not checked: an older servingrepo did not, and a model without variables has none.
     """
 
     schema: int = SCHEMA
@@ -79,6 +80,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     tensorflow: str
     signatures: tuple[Signature, ...]
     fingerprint: Fingerprint | None
+    tensors: TensorCheck | None = None
     proofs: tuple[Proof, ...] = ()
     measured: tuple[Number, ...] = ()
     gates: tuple[GateVerdict, ...] = ()

@@ -1,46 +1,76 @@
-"""Is what is on disk what was published? Three lists, the fingerprint, and the words "not checked"."""
+"""Is what is on disk what was published? Three lists, the fingerprint, every tensor, and what was not checked."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.repository.repository import Repository, find_version
 from servingrepo.repository.usage import using
-from servingrepo.savedmodel import Inspection, inspect_export
+from servingrepo.rundir import scan_run
+from servingrepo.savedmodel import (
+    Inspection,
+    TensorCheck,
+    Tensors,
+    inspect_export,
+    read_variables,
+)
 from servingrepo.storage.disk import storage_errors
-from servingrepo.storage.hashing import content_digest, hash_tree
+from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
 from servingrepo.storage.manifest import Differences, Manifest, compare
 from servingrepo.storage.tree import read_tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from servingrepo.repository.records import VersionRecord
+    from servingrepo.savedmodel import Variables
     from servingrepo.storage.progress import Progress
 
 NO_DIFFERENCES = Differences(extra=(), missing=(), changed=())
+
+QUICK_LIMIT = 1 << 20
+"""Files up to this size are compared byte by byte even in a quick verification: graphs, indexes, vocabularies."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification found.
 
-    `against` is the record that every byte was compared with, or None for a path without one: then only what
-    the SavedModel says of itself was checked.
+    Attributes:
+        subject: What was asked for.
+        path: The export.
+        run: The run directory that it was found in; empty if the export itself was given.
+        model: Of a published version.
+        version: Of a published version.
+        against: The record that the files were compared with; None for a path without one: then only what the
+            SavedModel says of itself was checked.
+        quick: Whether large files were left unread.
+        files: How many files there are.
+        size: Bytes in all files.
+        digest: The content's name; empty if not all of it was read.
+        differences: Between record and files.
+        inspection: What the SavedModel is.
+        tensors: Every tensor against its checksum; None if there are none, or they were not read.
+        not_checked: What nothing vouches for, a line each.
+        in_trash: Whether it lies in the trash, from which restore brings it back.
     """
 
     subject: str
     path: str
+    run: str = ""
     model: str | None
     version: int | None
     against: str | None
+    quick: bool = False
     files: int
     size: int
     digest: str
     differences: Differences
     inspection: Inspection
+    tensors: TensorCheck | None = None
+    not_checked: tuple[str, ...] = ()
     in_trash: bool = False
 
     @property
@@ -51,25 +81,41 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def problems(self) -> tuple[str, ...]:
         """Everything wrong, a line each."""
+        damaged = self.tensors.defects() if self.tensors is not None else ()
         return (
             *self.differences.lines(),
-            *(f"{defect.slug}: {defect.message}" for defect in self.inspection.defects),
+            *(f"{one.slug}: {one.message}" for one in (*self.inspection.defects, *damaged)),
         )
 
 
 def verify_version(
-    repo: Repository, model: str, version: int, *, progress: Progress | None = None
+    repo: Repository,
+    model: str,
+    version: int,
+    *,
+    quick: bool = False,
+    progress: Progress | None = None,
 ) -> Verification:
-    """Compare every byte of a version with its record; one in the trash is compared where it lies.
+    """Compare every byte of a version with its record, and every tensor with its checksum.
+
+    One in the trash is compared where it lies.
+
+    Args:
+        repo: The repository.
+        model: The model.
+        version: The version.
+        quick: Read only small files; of others compare the size.
+        progress: Told the bytes of each file done.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
         StorageFailed: It cannot be read.
     """
+    subject = f"{model}@{version}"
     with using(repo, model, version):
         record, path = find_version(repo, model, version)
-        actual = hash_tree(path, progress=progress)
-        found = _verification(f"{model}@{version}", path, actual, record)
+        compare_it = _quickly if quick else partial(_whole, progress=progress)
+        found = compare_it(subject, path, record=record)
     return msgspec.structs.replace(found, in_trash=path != repo.layout.version(model, version))
 
 
@@ -84,20 +130,79 @@ def compare_with_record(
     return compare(record.manifest, hash_tree(path, progress=progress))
 
 
-def verify_path(path: Path, *, progress: Progress | None = None) -> Verification:
-    """Check an export that has no record, by what it says of itself.
+def _quickly(subject: str, path: Path, *, record: VersionRecord) -> Verification:
+    differences = _other_sizes(path, record)
+    changed, unread = _changed_small_files(path, record, differences)
+    differences = msgspec.structs.replace(
+        differences, changed=tuple(sorted({*differences.changed, *changed}))
+    )
+    inspection = inspect_export(path)
+    return Verification(
+        subject=subject,
+        path=str(path),
+        model=record.model,
+        version=record.version,
+        against=_against(record),
+        quick=True,
+        files=len(record.manifest.files),
+        size=record.size,
+        digest="",
+        differences=differences,
+        inspection=inspection,
+        not_checked=_unread(unread),
+    )
+
+
+def verify_path(
+    path: Path, *, quick: bool = False, progress: Progress | None = None
+) -> Verification:
+    """Check an export that has no record, by what it says of itself; of a run directory the export in it.
 
     Raises:
+        NoSavedModel, AmbiguousExport: It is a directory in which no export, or more than one, can be meant.
         UnsafeExport: It has links that leave it or files that are none.
         StorageFailed: It cannot be read.
     """
-    read_tree(path, boundary=path)
-    return _verification(str(path), path, hash_tree(path, progress=progress), None)
+    export, run = path, ""
+    if _may_be_a_run(path):
+        scan = scan_run(path)
+        export, run = Path(scan.export), str(path)
+    tree = read_tree(export, boundary=Path(run).resolve() if run else export)
+    if not quick:
+        found = _whole(str(path), export, record=None, progress=progress)
+        return msgspec.structs.replace(found, run=run)
+    sizes = {one.path: one.size for one in tree.files if one.path.startswith("variables/")}
+    sizes.pop("variables/variables.index", None)
+    inspection = inspect_export(export)
+    return Verification(
+        subject=str(path),
+        path=str(export),
+        run=run,
+        model=None,
+        version=None,
+        against=None,
+        quick=True,
+        files=len(tree.files),
+        size=tree.size,
+        digest="",
+        differences=NO_DIFFERENCES,
+        inspection=inspection,
+        not_checked=(*_unread(sizes), *_uncovered(export, inspection)),
+    )
+
+
+def _may_be_a_run(path: Path) -> bool:
+    """Tell whether a directory is no export, of whatever kind, but may hold one."""
+    defects = inspect_export(path).defects if path.is_dir() else ()
+    return [one.slug for one in defects] == ["no-saved-model"]
 
 
 def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
     """Compare names and sizes only: what a rollback has time for. Bytes are not checked."""
-    root = repo.layout.version(record.model, record.version)
+    return _other_sizes(repo.layout.version(record.model, record.version), record)
+
+
+def _other_sizes(root: Path, record: VersionRecord) -> Differences:
     found: dict[str, int | None] = {}
 
     def walk(directory: str, prefix: str) -> None:
@@ -125,18 +230,104 @@ def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
     )
 
 
-def _verification(
-    subject: str, path: Path, actual: Manifest, record: VersionRecord | None
+def _changed_small_files(
+    path: Path, record: VersionRecord, differences: Differences
+) -> tuple[list[str], dict[str, int]]:
+    """Return the small files whose bytes differ, and the sizes of the files that were left unread."""
+    known = {*differences.missing, *differences.changed}
+    changed, unread = [], {}
+    for file in record.manifest.files:
+        if file.path in known:
+            continue
+        if file.size > QUICK_LIMIT:
+            unread[file.path] = file.size
+            continue
+        with storage_errors("read", path / file.path):
+            if hash_file(path / file.path, file.path) != file:
+                changed.append(file.path)
+    return changed, unread
+
+
+def _whole(
+    subject: str, path: Path, *, record: VersionRecord | None, progress: Progress | None
 ) -> Verification:
+    variables = read_variables(path)
+    tensors = Tensors(variables.index) if variables.index is not None else None
+    watch = tensors.watch if tensors is not None else None
+    actual = hash_tree(path, progress=progress, watch=watch)
+    inspection = inspect_export(path, variables=variables)
+    checked = tensors.result() if tensors is not None else None
     return Verification(
         subject=subject,
         path=str(path),
         model=record.model if record is not None else None,
         version=record.version if record is not None else None,
-        against=f"the record of {record.created}" if record is not None else None,
+        against=_against(record) if record is not None else None,
         files=len(actual.files),
         size=actual.size,
         digest=content_digest(actual),
         differences=compare(record.manifest, actual) if record is not None else NO_DIFFERENCES,
-        inspection=inspect_export(path),
+        inspection=inspection,
+        tensors=checked,
+        not_checked=()
+        if record is not None
+        else (
+            *_uncovered(path, inspection),
+            *_unchecked_variables(variables, checked),
+            *_unvouched(actual, variables),
+        ),
     )
+
+
+def _against(record: VersionRecord) -> str:
+    return f"the record of {record.created}"
+
+
+def _unread(sizes: dict[str, int]) -> tuple[str, ...]:
+    if not sizes:
+        return ()
+    count, size = len(sizes), sum(sizes.values())
+    return (f"the bytes of {count} large files ({size:,} bytes): they were not read",)
+
+
+def _uncovered(path: Path, inspection: Inspection) -> tuple[str, ...]:
+    """Say whether anything vouches for the bytes of the graph."""
+    name = inspection.file or "saved_model.pb"
+    if inspection.fingerprint is None:
+        missing = (
+            "there is none" if not os.path.lexists(path / "fingerprint.pb") else "it is unreadable"
+        )
+        return (f"{name}: its hash would be in fingerprint.pb, but {missing}",)
+    field = inspection.fingerprint.field("saved_model_checksum")
+    if field.verdict in {"matches", "differs"}:
+        return ()
+    return (f"{name}: the verdict on its hash in fingerprint.pb is: {field.verdict}",)
+
+
+def _unchecked_variables(variables: Variables, checked: TensorCheck | None) -> tuple[str, ...]:
+    lines = []
+    if checked is None:
+        if variables.problem:
+            lines.append("tensors: variables.index cannot be read")
+        return tuple(lines)
+    missed = checked.tensors - checked.checked - checked.damaged_count
+    if missed > 0:
+        lines.append(f"{missed} tensors, in files that are missing or in another byte order")
+    lines += [
+        f"{size} bytes of {file} that belong to no tensor"
+        for file, size in checked.unreferenced.items()
+    ]
+    return tuple(lines)
+
+
+def _unvouched(actual: Manifest, variables: Variables) -> tuple[str, ...]:
+    """Say which files have no checksum anywhere."""
+    known = {"saved_model.pb", "saved_model.pbtxt", "variables/variables.index"}
+    if variables.index is not None:
+        known |= {f"variables/{name}" for name in variables.index.shards}
+    others = [one for one in actual.files if one.path not in known]
+    if not others:
+        return ()
+    size = sum(one.size for one in others)
+    names = ", ".join(one.path for one in others[:3]) + (" …" if len(others) > 3 else "")  # noqa: PLR2004 - a few
+    return (f"{len(others)} files that have no checksum ({size:,} bytes): {names}",)

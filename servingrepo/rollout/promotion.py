@@ -46,7 +46,13 @@ from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rundir import scan_run
 from servingrepo.rundir.gates import Gate
 from servingrepo.rundir.measurements import GateVerdict
-from servingrepo.savedmodel import Inspection, inspect_export
+from servingrepo.savedmodel import (
+    Inspection,
+    TensorCheck,
+    Tensors,
+    inspect_export,
+    read_variables,
+)
 from servingrepo.serving.states import Endpoint
 from servingrepo.smoke import SmokeCase, check_cases, judge
 from servingrepo.storage.copying import hash_source, need_space
@@ -138,7 +144,8 @@ def promote(
     scan = scan_run(run, saved_model=options.saved_model)
     export = Path(scan.export)
     tree = read_tree(export, boundary=Path(scan.run))
-    inspection = inspect_export(export)
+    variables = read_variables(export)
+    inspection = inspect_export(export, variables=variables)
     refuse_defects(inspection, export)
     check_cases(options.cases, inspection)  # before a long copy
     gated = pass_gates(repo, model, scan, options.gates)
@@ -157,8 +164,13 @@ def promote(
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
     with reserve(repo, model=model, version=options.version, engine=running) as place:
-        manifest = stage(repo, place, tree, progress=progress)
+        tensors = Tensors(variables.index) if variables.index is not None else None
+        watch = tensors.watch if tensors is not None else None
+        manifest = stage(repo, place, tree, progress=progress, watch=watch)
         _same_graph(export, inspection, inspect_export(place.export))
+        checked = tensors.result() if tensors is not None else None
+        if checked is not None:
+            refuse_defects(msgspec.structs.replace(inspection, defects=checked.defects()), export)
         proof = None
         if smoking is not None:
             proof = prove(
@@ -182,6 +194,7 @@ def promote(
             scan=scan,
             manifest=manifest,
             inspection=inspection,
+            tensors=checked,
             proof=proof,
             gated=gated,
             options=options,
@@ -234,6 +247,7 @@ def _record(
     scan: RunScan,
     manifest: Manifest,
     inspection: Inspection,
+    tensors: TensorCheck | None,
     proof: Proof | None,
     gated: Gated,
     options: Options,
@@ -254,6 +268,7 @@ def _record(
         tensorflow=inspection.tensorflow_version,
         signatures=inspection.signatures,
         fingerprint=inspection.fingerprint,
+        tensors=tensors,
         proofs=(proof,) if proof is not None else (),
         measured=gated.numbers,
         gates=gated.verdicts,

@@ -8,6 +8,7 @@ from servingrepo.lazy import names_from
 
 if TYPE_CHECKING:
     from servingrepo.savedmodel.inspection import Inspection, inspect_export
+    from servingrepo.savedmodel.tensors import Tensors
     from servingrepo.savedmodel.values import (
         Defect,
         ExampleInput,
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
         Fingerprint,
         FingerprintField,
         Signature,
+        TensorCheck,
+        TensorDamage,
         TensorSpec,
     )
+    from servingrepo.savedmodel.variables import Variables, read_variables
 
 __all__ = [
     "Defect",
@@ -26,8 +30,13 @@ __all__ = [
     "FingerprintField",
     "Inspection",
     "Signature",
+    "TensorCheck",
+    "TensorDamage",
     "TensorSpec",
+    "Tensors",
+    "Variables",
     "inspect_export",
+    "read_variables",
 ]
 
 _HOMES = {
@@ -38,8 +47,13 @@ _HOMES = {
     "FingerprintField": "values",
     "Inspection": "inspection",
     "Signature": "values",
+    "TensorCheck": "values",
+    "TensorDamage": "values",
     "TensorSpec": "values",
+    "Tensors": "tensors",
+    "Variables": "variables",
     "inspect_export": "inspection",
+    "read_variables": "variables",
 }
 
 # Values cost nothing to import; what parses, checks or talks is imported when it is asked for.

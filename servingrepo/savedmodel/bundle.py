@@ -6,6 +6,7 @@ header and whose others say where each tensor lies (tensor_bundle.proto). The da
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from servingrepo.savedmodel.snappy import BadSnappy, decompress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["BadIndex", "BundleIndex", "read_index", "shard_name"]
+__all__ = ["BadIndex", "BundleIndex", "TensorEntry", "read_index", "shard_name"]
 
 MAX_SHARDS = 99_999
 """The names of data files have five digits for the shard."""
@@ -29,29 +30,75 @@ _HANDLES = 40
 _TRAILER = 5
 _MAGIC = 0xDB4775248B80FB57
 _BLOCK_LIMIT = 64 << 20
-_CRC_LIMIT = 8 << 20  # the checksum is pure Python: past this it would take seconds
+# What a hostile index may unpack to: blocks can be compressed, and keys repeat what those before them began.
+_TOTAL_LIMIT = 256 << 20
+_KEYS_LIMIT = 128 << 20
+_MAX_DIMENSIONS = 254  # tensor_shape.h
+_NAME_LIMIT = 200
+_HIGHEST = (1 << 63) - 1
 
 
 class BadIndex(ValueError):
     """The bytes are not a whole index of a tensor bundle."""
 
 
+class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where one tensor, or one slice of a partitioned one, lies; `crc` is unmasked.
+
+    `name` is its key for people: that of a slice is the tensor's name with `[slice]`. `elements` is None for a
+    shape that no tensor can have. An entry of a shard above the header's number is none.
+    """
+
+    name: str
+    dtype: int
+    elements: int | None
+    shard: int
+    offset: int
+    size: int
+    crc: int
+
+    @property
+    def end(self) -> int:
+        """The offset of the first byte after it."""
+        return self.offset + self.size
+
+
 class BundleIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """What the index says: per shard the bytes that its tensors need, and the names of the tensors."""
+    """What the index says.
+
+    Attributes:
+        num_shards: How many data files there are.
+        big_endian: Whether numbers in the data files begin with their highest byte.
+        entries: Every tensor and slice, sorted by shard and offset.
+        names: The names of the tensors, partitioned ones included.
+        unsliced: Partitioned tensors of which slices are not there.
+    """
 
     num_shards: int
-    shard_bytes: dict[int, int]
+    big_endian: bool
+    entries: tuple[TensorEntry, ...]
     names: frozenset[str]
-    checksums_checked: bool
+    unsliced: tuple[str, ...]
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the data files."""
+        return tuple(shard_name(shard, self.num_shards) for shard in range(self.num_shards))
+
+    @property
+    def shard_bytes(self) -> dict[int, int]:
+        """Bytes that each shard must have at least."""
+        found: dict[int, int] = {}
+        for entry in self.entries:
+            found[entry.shard] = max(entry.end, found.get(entry.shard, 0))
+        return found
 
 
 def read_index(data: bytes) -> BundleIndex:
-    """Read the bytes of `variables.index`.
-
-    Checksums of blocks are checked up to 8 MiB of index; `checksums_checked` says whether they were.
+    """Read the bytes of `variables.index`; the checksum of every block is checked.
 
     Raises:
-        BadIndex: It is truncated, corrupt, or something else.
+        BadIndex: It is truncated, corrupt, something else, or made to take more memory than is reasonable.
     """
     try:
         return _read(data)
@@ -74,36 +121,70 @@ def _read(data: bytes) -> BundleIndex:
     footer = data[-_FOOTER:]
     if struct.unpack("<Q", footer[_HANDLES:])[0] != _MAGIC:
         raise BadIndex("it does not end as an index does: it is truncated or something else")
-    _, _, at = _handle(footer, 0)
-    offset, size, _ = _handle(footer, at)
-    checked = len(data) <= _CRC_LIMIT
+    offset, size, at = _handle(footer, 0)
+    _block(data, offset, size)  # the metaindex has nothing for us, but a server checks it, too
+    offset, size, at = _handle(footer, at)
+    if footer[at:_HANDLES].strip(b"\0"):
+        raise BadIndex("its last bytes are not as an index's")
     header: Any = None
-    shard_bytes: dict[int, int] = {}
+    entries: list[TensorEntry] = []
     names: set[str] = set()
-    previous: bytes | None = None
-    end = 0
-    for _, value in _entries(_block(data, offset, size, check=checked)):
-        offset, size, _ = _handle(value, 0)
-        if offset < end:
-            # Otherwise a hostile index could make us read one large block a million times.
-            raise BadIndex("its blocks are not in order")
-        end = offset + size + _TRAILER
-        for key, content in _entries(_block(data, offset, size, check=checked)):
-            if previous is not None and key <= previous:
-                raise BadIndex("its keys are not in order")
-            previous = key
-            if header is None:
-                header = _header(key, content)
+    partitioned: dict[bytes, int] = {}
+    slices: dict[bytes, int] = {}
+    for key, content in _all_entries(data, offset, size):
+        if header is None:
+            header = _header(key, content)
+            continue
+        message = tensor_bundle_pb2.BundleEntryProto.FromString(content)
+        # Keys of slices of partitioned variables begin with a zero byte and are not names.
+        if key.startswith(b"\0"):
+            tensor = _sliced_tensor(key)
+            slices[tensor] = slices.get(tensor, 0) + 1
+            name = f"{_text(tensor)} [slice]"
+        else:
+            name = _text(key)
+            names.add(name)
+            if message.slices:
+                # Where a partitioned variable lies is in the entries of its slices.
+                partitioned[key] = len(message.slices)
                 continue
-            _add_entry(key, content, header.num_shards, shard_bytes, names)
+        entries.append(_entry(name, message, header.num_shards))
     if header is None:
         raise BadIndex("it has no header")
+    entries.sort(key=lambda entry: (entry.shard, entry.offset, entry.size))
     return BundleIndex(
         num_shards=header.num_shards,
-        shard_bytes=shard_bytes,
+        big_endian=header.endianness == header.BIG,
+        entries=tuple(entries),
         names=frozenset(names),
-        checksums_checked=checked,
+        unsliced=tuple(
+            sorted(_text(key) for key, count in partitioned.items() if slices.get(key, 0) < count)
+        ),
     )
+
+
+def _all_entries(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield what is in the data blocks, in bounded memory."""
+    previous: bytes | None = None
+    last_end = total = keys = 0
+    for _, value in _entries(_block(data, offset, size)):
+        offset, size, _ = _handle(value, 0)
+        if offset < last_end:
+            # Otherwise a hostile index could make us read one large block a million times.
+            raise BadIndex("its blocks are not in order")
+        last_end = offset + size + _TRAILER
+        block = _block(data, offset, size)
+        total += len(block)
+        if total > _TOTAL_LIMIT:
+            raise BadIndex(f"its blocks hold more than {_TOTAL_LIMIT >> 20} MiB")
+        for key, content in _entries(block):
+            if previous is not None and key <= previous:
+                raise BadIndex("its keys are not in order")
+            keys += len(key)
+            if keys > _KEYS_LIMIT:
+                raise BadIndex(f"its names have more than {_KEYS_LIMIT >> 20} MiB")
+            previous = key
+            yield key, content
 
 
 def _header(key: bytes, content: bytes) -> Any:
@@ -113,30 +194,47 @@ def _header(key: bytes, content: bytes) -> Any:
     return header
 
 
-def _add_entry(
-    key: bytes, content: bytes, num_shards: int, shard_bytes: dict[int, int], names: set[str]
-) -> None:
-    entry = tensor_bundle_pb2.BundleEntryProto.FromString(content)
-    # Keys of slices of partitioned variables begin with a zero byte and are not names.
-    if not key.startswith(b"\0"):
-        names.add(key.decode("utf-8", "backslashreplace"))
-    if entry.slices:
-        return  # the place of a partitioned variable is in the entries of its slices
-    if not 0 <= entry.shard_id < num_shards or entry.offset < 0 or entry.size < 0:
-        raise BadIndex(f"the entry of {key!r} points nowhere")
-    end = entry.offset + entry.size
-    shard_bytes[entry.shard_id] = max(end, shard_bytes.get(entry.shard_id, 0))
+def _entry(name: str, message: Any, num_shards: int) -> TensorEntry:
+    shard, offset, size = message.shard_id, message.offset, message.size
+    if not 0 <= shard < num_shards or offset < 0 or not 0 <= size <= _HIGHEST - offset:
+        raise BadIndex(f"the entry of {name[:_NAME_LIMIT]!r} points nowhere")
+    shape = message.shape
+    sizes = [dim.size for dim in shape.dim[:_MAX_DIMENSIONS]]
+    known = not shape.unknown_rank and len(shape.dim) <= _MAX_DIMENSIONS
+    elements = math.prod(sizes) if known and all(one >= 0 for one in sizes) else None
+    return TensorEntry(
+        name=name,
+        dtype=message.dtype,
+        elements=elements,
+        shard=shard,
+        offset=offset,
+        size=size,
+        crc=unmask(message.crc32c),
+    )
 
 
-def _block(data: bytes, offset: int, size: int, *, check: bool) -> bytes:
+def _sliced_tensor(key: bytes) -> bytes:
+    """Return the name in the key of a slice (saved_tensor_slice_util.cc, ordered_code.cc).
+
+    It begins with the number 0, one zero byte, and the name, in which 00 is written 00 FF and FF is FF 00, and
+    which ends with 00 01.
+    """
+    name = key[1:].partition(b"\0\x01")[0]
+    return name.replace(b"\0\xff", b"\0").replace(b"\xff\0", b"\xff")
+
+
+def _text(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
+
+
+def _block(data: bytes, offset: int, size: int) -> bytes:
     end = offset + size
     if end + _TRAILER > len(data) - _FOOTER:
         raise BadIndex("a block lies outside the file")
     kind = data[end]
-    if check:
-        stored = struct.unpack("<I", data[end + 1 : end + _TRAILER])[0]
-        if crc32c(memoryview(data)[offset : end + 1]) != unmask(stored):
-            raise BadIndex("the checksum of a block is wrong")
+    stored = struct.unpack("<I", data[end + 1 : end + _TRAILER])[0]
+    if crc32c(data[offset : end + 1]) != unmask(stored):
+        raise BadIndex(f"the checksum of the block at offset {offset} is wrong")
     content = data[offset:end]
     if kind == 0:
         return content

@@ -10,9 +10,9 @@ _MASK_DELTA = 0xA282EAD8
 _WORD = 0xFFFFFFFF
 
 
-def crc32c(data: bytes | memoryview, *, start: int = 0) -> int:
+def crc32c(data: bytes, *, start: int = 0) -> int:
     """Return the CRC-32C of `data`; `start` is the CRC of what came before it."""
-    value: int = google_crc32c.extend(start, bytes(data))
+    value: int = google_crc32c.extend(start, data)
     return value
 
 

@@ -1,28 +1,21 @@
-"""Are the files of an export there, and long enough for what the graph and the index say?"""
+"""What a directory is, if it is no export, and whether the assets are there that its graph names."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from servingrepo.savedmodel.bundle import BadIndex, BundleIndex, read_index, shard_name
-from servingrepo.savedmodel.reading import Unreadable, file_size, read_bounded
+from servingrepo.savedmodel.reading import file_size
 from servingrepo.savedmodel.values import Defect
 from servingrepo.savedmodel.wording import plural, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
-    from servingrepo.savedmodel.restoring import Assets, Needs
+    from servingrepo.savedmodel.restoring import Assets
 
-__all__ = ["INDEX_LIMIT", "find_asset_defects", "find_variable_defects", "layout_defect"]
-
-INDEX_LIMIT = 256 << 20
-"""An index has about 100 bytes per tensor; this one would have millions."""
+__all__ = ["find_asset_defects", "layout_defect"]
 
 _AGAIN = "export the model again, or copy it again from where it is whole"
-_SHARD = re.compile(r"variables\.data-[0-9]{5}-of-([0-9]{5})")
 
 
 def layout_defect(path: Path) -> Defect | None:
@@ -96,112 +89,15 @@ def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], 
                 hint=_AGAIN,
             )
         )
+    notes = []
     unread = [f"assets/{name}" for name in missing if name in assets.unread]
-    notes = (f"the graph names, but does not read, missing files: {some(unread)}",)
-    return tuple(defects), notes if unread else ()
-
-
-def find_variable_defects(path: Path, needs: Needs) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
-    """Return what is wrong with `variables/`, and notes on what was not checked."""
-    folder = path / "variables"
-    try:
-        data = read_bounded(folder / "variables.index", limit=INDEX_LIMIT)
-    except Unreadable as error:
-        if not error.missing:
-            return (_index_defect(str(error)),), ()
-        return _without_index(folder, needs), ()
-    try:
-        index = read_index(data)
-    except BadIndex as error:
-        # The names of the data files still tell whether one of them is missing.
-        return (_index_defect(str(error)), *_missing(folder, _promised(folder))), ()
-    notes = (
-        ()
-        if index.checksums_checked
-        else ("the checksums of variables.index are not checked: it is larger than 8 MiB",)
-    )
-    return (*_shards(folder, index), *_names(index, needs)), notes
-
-
-def _without_index(folder: Path, needs: Needs) -> tuple[Defect, ...]:
-    if not needs.needed:
-        return ()
-    missing = "variables/variables.index" if folder.is_dir() else "variables/"
-    return (
-        Defect(
-            slug="variables-missing",
-            kind="damaged",
-            message=f"the graph restores variables, but {missing} is missing: a server would load "
-            "it, say AVAILABLE and fail every request",
-            hint=_AGAIN,
-        ),
-    )
-
-
-def _index_defect(reason: str) -> Defect:
-    return Defect(
-        slug="variables-index",
-        kind="damaged",
-        message=f"variables/variables.index cannot be read: {reason}",
-        hint=_AGAIN,
-    )
-
-
-def _shards(folder: Path, index: BundleIndex) -> tuple[Defect, ...]:
-    names = [shard_name(shard, index.num_shards) for shard in range(index.num_shards)]
-    defects = list(_missing(folder, names))
-    short = []
-    for shard, needed in sorted(index.shard_bytes.items()):
-        name = shard_name(shard, index.num_shards)
-        size = file_size(folder / name)
-        if size is not None and size < needed:
-            short.append(f"variables/{name} has {size} bytes of at least {needed}")
-    if short:
-        defects.append(
-            Defect(
-                slug="shard-truncated",
-                kind="damaged",
-                message=f"{plural(len(short), 'data file is', 'data files are')} cut short: {some(short)}",
-                hint=_AGAIN,
-            )
-        )
-    return tuple(defects)
-
-
-def _promised(folder: Path) -> list[str]:
-    """Return the data files that the names of those in the folder promise: all NNNNN of NNNNN."""
-    try:
-        found = [match for one in folder.iterdir() if (match := _SHARD.fullmatch(one.name))]
-    except OSError:
-        return []
-    totals = {int(match[1]) for match in found}
-    return [shard_name(shard, total) for total in sorted(totals) for shard in range(total)]
-
-
-def _missing(folder: Path, names: Iterable[str]) -> tuple[Defect, ...]:
-    missing = [f"variables/{name}" for name in names if file_size(folder / name) is None]
-    if not missing:
-        return ()
-    return (
-        Defect(
-            slug="shard-missing",
-            kind="damaged",
-            message=f"{plural(len(missing), 'data file is', 'data files are')} missing: {some(missing)}",
-            hint=_AGAIN,
-        ),
-    )
-
-
-def _names(index: BundleIndex, needs: Needs) -> tuple[Defect, ...]:
-    missing = sorted(needs.names - index.names)
-    if not missing:
-        return ()
-    what = plural(len(missing), "variable of the graph is", "variables of the graph are")
-    return (
-        Defect(
-            slug="variables-incomplete",
-            kind="damaged",
-            message=f"{what} not in variables/variables.index: {some(missing)}",
-            hint="the index belongs to another export: copy graph and variables from one",
-        ),
-    )
+    if unread:
+        notes.append(f"the graph names, but does not read, missing files: {some(unread)}")
+    empty = [
+        f"assets/{name}"
+        for name in names
+        if name not in outside and file_size(path / "assets" / name) == 0
+    ]
+    if empty:
+        notes.append(f"the graph names files that are empty: {some(empty)}")
+    return tuple(defects), tuple(notes)

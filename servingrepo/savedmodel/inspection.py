@@ -15,12 +15,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from servingrepo.protos import saved_model_pb2
-from servingrepo.savedmodel.files import (
-    INDEX_LIMIT,
-    find_asset_defects,
-    find_variable_defects,
-    layout_defect,
-)
+from servingrepo.savedmodel.files import find_asset_defects, layout_defect
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.placement import find_unplaceable
@@ -28,6 +23,7 @@ from servingrepo.savedmodel.reading import Unreadable, read_bounded
 from servingrepo.savedmodel.restoring import named_assets, needs_variables
 from servingrepo.savedmodel.signatures import dtype_name, signatures_from
 from servingrepo.savedmodel.values import Defect, ExampleInput, Fingerprint, Signature
+from servingrepo.savedmodel.variables import Variables, find_variable_defects, read_variables
 from servingrepo.savedmodel.wording import plural, some
 
 if TYPE_CHECKING:
@@ -87,11 +83,11 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def inspect_export(path: Path) -> Inspection:
+def inspect_export(path: Path, *, variables: Variables | None = None) -> Inspection:
     """Read one export and return what it is and what is wrong with it.
 
     The graph, the index of the variables and fingerprint.pb are read; of data files and assets only that
-    they are there, and their sizes.
+    they are there, and their sizes. `variables` spares reading the index again.
     """
     wrong = layout_defect(path)
     if wrong is not None:
@@ -108,11 +104,19 @@ def inspect_export(path: Path) -> Inspection:
         message = _parse(name, data)
     except ValueError as error:
         return msgspec.structs.replace(found, defects=(_damaged(name, str(error)),))
-    return _inspect_message(path, message, found, data if binary else b"")
+    return _inspect_message(
+        path,
+        message,
+        found,
+        saved_model=data if binary else b"",
+        variables=variables if variables is not None else read_variables(path),
+    )
 
 
-def _inspect_message(path: Path, message: Any, found: Inspection, data: bytes) -> Inspection:
-    fingerprint, notes = _fingerprint(path, message, data)
+def _inspect_message(
+    path: Path, message: Any, found: Inspection, *, saved_model: bytes, variables: Variables
+) -> Inspection:
+    fingerprint, notes = _fingerprint(path, message, saved_model, variables)
     wrong = fingerprint_defects(fingerprint)
     tag_sets = tuple(tuple(sorted(one.meta_info_def.tags)) for one in message.meta_graphs)
     found = msgspec.structs.replace(found, tag_sets=tag_sets, fingerprint=fingerprint)
@@ -131,7 +135,7 @@ def _inspect_message(path: Path, message: Any, found: Inspection, data: bytes) -
     reader = GraphReader(meta_graph.graph_def)
     needs = needs_variables(meta_graph, reader)
     assets = named_assets(meta_graph, reader)
-    variable_defects, variable_notes = find_variable_defects(path, needs)
+    variable_defects, variable_notes = find_variable_defects(path, needs, variables)
     asset_defects, asset_notes = find_asset_defects(path, assets)
     placement_defects, placement_notes = _placement(reader)
     signatures = signatures_from(meta_graph.signature_def)
@@ -182,20 +186,18 @@ def _damaged(name: str, reason: str) -> Defect:
 
 
 def _fingerprint(
-    path: Path, message: Any, saved_model: bytes
+    path: Path, message: Any, saved_model: bytes, variables: Variables
 ) -> tuple[Fingerprint | None, tuple[str, ...]]:
     try:
         data = read_bounded(path / "fingerprint.pb", limit=1 << 20)
     except Unreadable as error:
         return None, () if error.missing else (f"fingerprint.pb is not used: {error}",)
+    if variables.data is None and variables.problem:
+        return None, (f"fingerprint.pb is not used: variables.index: {variables.problem}",)
     try:
-        index = read_bounded(path / "variables" / "variables.index", limit=INDEX_LIMIT)
-    except Unreadable as error:
-        if not error.missing:
-            return None, (f"fingerprint.pb is not used: variables.index: {error}",)
-        index = None
-    try:
-        found = read_fingerprint(data, saved_model=saved_model, message=message, index=index)
+        found = read_fingerprint(
+            data, saved_model=saved_model, message=message, index=variables.data
+        )
     except ValueError as error:
         return None, (f"{error}; servers do not read it",)
     return found, ()

@@ -19,6 +19,8 @@ __all__ = [
     "Fingerprint",
     "FingerprintField",
     "Signature",
+    "TensorCheck",
+    "TensorDamage",
     "TensorSpec",
 ]
 
@@ -99,3 +101,51 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     def field(self, name: str) -> FingerprintField:
         """Return one of the five hashes by name."""
         return next(one for one in self.fields if one.name == name)
+
+
+class TensorDamage(msgspec.Struct, frozen=True, kw_only=True):
+    """One tensor whose bytes are not those that were written; `file` is relative to the export."""
+
+    tensor: str
+    dtype: str
+    file: str
+    offset: int
+    size: int
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.size} bytes at offset {self.offset} of {self.file}"
+        return f"tensor {self.tensor} ({self.dtype}, {where}): {self.reason}"
+
+
+class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a check of all tensors found.
+
+    Attributes:
+        tensors: How many tensors and slices the index has.
+        checked: How many of them were compared with their checksums.
+        size: Bytes of those.
+        damaged: Those that differ, the first hundred.
+        damaged_count: How many differ.
+        unreferenced: Bytes that belong to no tensor, by data file: padding, or left by something else.
+    """
+
+    tensors: int
+    checked: int
+    size: int
+    damaged: tuple[TensorDamage, ...]
+    damaged_count: int
+    unreferenced: dict[str, int]
+
+    def defects(self) -> tuple[Defect, ...]:
+        """Return a defect for each damaged tensor, and one for those beyond the first hundred."""
+        hint = "copy the export again from where it is whole, or export the model again"
+        found = [
+            Defect(slug="tensor-damaged", kind="damaged", message=str(one), hint=hint)
+            for one in self.damaged
+        ]
+        more = self.damaged_count - len(self.damaged)
+        if more:
+            message = f"{more} more tensors are not as variables.index says"
+            found.append(Defect(slug="tensor-damaged", kind="damaged", message=message, hint=hint))
+        return tuple(found)

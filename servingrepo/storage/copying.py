@@ -24,14 +24,19 @@ from servingrepo.storage.disk import (
     Disk,
     free_bytes,
     storage_errors,
+    translate,
 )
-from servingrepo.storage.hashing import CHUNK, hash_file
+from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all, hash_file
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
+from servingrepo.storage.pipeline import beside
 from servingrepo.storage.progress import Progress, silent
 from servingrepo.storage.tree import SourceFile, SourceTree, read_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from servingrepo.storage.pipeline import Watch
 
 _WRITEBACK_STEP = 32 << 20
 _SYNC_FILE_RANGE_WRITE = 2
@@ -54,24 +59,39 @@ def need_space(tree: SourceTree, target: Path) -> None:
         )
 
 
-def hash_source(tree: SourceTree, *, progress: Progress = silent, threads: int = 2) -> Manifest:
+def hash_source(
+    tree: SourceTree,
+    *,
+    progress: Progress = silent,
+    watch: Watch | None = None,
+    threads: int = 2,
+) -> Manifest:
     """Return the manifest that a copy of the tree would have, without copying."""
+    sources = {file.path: file.source for file in tree.files}
 
-    def one(file: SourceFile) -> FileEntry:
-        with storage_errors("read", file.source):
-            entry = hash_file(file.source, file.path)
+    def one(path: str) -> FileEntry:
+        with storage_errors("read", sources[path]):
+            entry = hash_file(sources[path], path, watch=watch)
         progress(entry.size)
         return entry
 
-    with ThreadPoolExecutor(threads) as pool:
-        files = tuple(pool.map(one, tree.files))
+    sizes = {file.path: file.size for file in tree.files}
+    files = hash_all(sizes, one, threads=threads)
     return Manifest(recipe=Recipe(), files=files, directories=tree.directories)
 
 
 def copy_tree(
-    tree: SourceTree, target: Path, *, disk: Disk, progress: Progress = silent, threads: int = 4
+    tree: SourceTree,
+    target: Path,
+    *,
+    disk: Disk,
+    progress: Progress = silent,
+    watch: Watch | None = None,
+    threads: int = 4,
 ) -> Manifest:
     """Copy a tree into a new directory and return the manifest of what was written.
+
+    `watch` is shown the bytes of the files it asks for, the very ones that are hashed and written.
 
     Files get mode 0644 and directories 0755, whatever the source or the umask say: TF Serving's container
     may run as anybody. There are more threads than most machines for this have cores to spare: a thread
@@ -96,7 +116,9 @@ def copy_tree(
     largest_first = sorted(tree.files, key=lambda file: -file.size)
     with ThreadPoolExecutor(threads) as pool:
         futures = [
-            pool.submit(copy_file, file, target / file.path, disk=disk, progress=advance)
+            pool.submit(
+                copy_file, file, target / file.path, disk=disk, progress=advance, watch=watch
+            )
             for file in largest_first
         ]
         try:
@@ -128,12 +150,23 @@ def _read_again(tree: SourceTree) -> SourceTree:
         raise
 
 
-def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress) -> FileEntry:
+def copy_file(
+    file: SourceFile,
+    target: Path,
+    *,
+    disk: Disk,
+    progress: Progress,
+    watch: Watch | None = None,
+) -> FileEntry:
     """Copy one file durably and return its entry."""
     hasher = blake3()
-    buffer = bytearray(min(CHUNK, file.size + 1))
-    view = memoryview(buffer)
-    size = 0
+    shown = watch(file.path) if watch is not None else None
+
+    def take(data: bytes) -> None:
+        hasher.update(data)
+        if shown is not None:
+            shown(data)
+
     with (
         storage_errors("read", file.source),
         _open_source(file) as source,
@@ -146,20 +179,40 @@ def copy_file(file: SourceFile, target: Path, *, disk: Disk, progress: Progress)
             )
             try:
                 os.fchmod(descriptor, FILE_MODE)
-                while count := _read_into(source, buffer, file):
-                    hasher.update(view[:count])
-                    _write_all(descriptor, view[:count])
-                    size += count
-                    if size > file.size:  # something writes faster than we read
-                        raise _changed(file.source)
-                    _start_writeback(descriptor, size - count, size)
-                    progress(count)
+                if file.size >= LARGE:
+                    with beside(take) as update:
+                        size = _copy_bytes(source, descriptor, file, update, progress)
+                else:
+                    size = _copy_bytes(source, descriptor, file, take, progress)
                 disk.step("copy.before-sync", target)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         _same_or_changed(file, os.fstat(source.fileno()))
+    if shown is not None:
+        shown(b"")
     return FileEntry(path=file.path, size=size, hash=hasher.hexdigest())
+
+
+def _copy_bytes(
+    source: FileIO,
+    descriptor: int,
+    file: SourceFile,
+    take: Callable[[bytes], None],
+    progress: Progress,
+) -> int:
+    """Copy the bytes, let `take` have each chunk of them, and return how many they were."""
+    chunk = LARGE_CHUNK if file.size >= LARGE else CHUNK
+    size = 0
+    while data := _read(source, chunk, file):
+        take(data)
+        _write_all(descriptor, memoryview(data))
+        size += len(data)
+        if size > file.size:  # something writes faster than we read
+            raise _changed(file.source)
+        _start_writeback(descriptor, size - len(data), size)
+        progress(len(data))
+    return size
 
 
 def _open_source(file: SourceFile) -> FileIO:
@@ -182,10 +235,12 @@ def _is_gone(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in gone
 
 
-def _read_into(source: FileIO, buffer: bytearray, file: SourceFile) -> int:
+def _read(source: FileIO, size: int, file: SourceFile) -> bytes:
     """Read, blaming the source and not the target for what goes wrong."""
-    with storage_errors("read", file.source):
-        return source.readinto(buffer) or 0
+    try:
+        return source.read(size) or b""
+    except OSError as error:
+        raise translate(error, "read", file.source) from error
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""Hashing trees and files: blake3, one thread to a file, which is faster than most disks read.
+"""Hashing trees and files with blake3, and showing the bytes to whoever else wants them, in one read.
 
 The digest of a manifest names its content: equal if and only if paths, bytes and directories are equal.
 """
@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 from blake3 import blake3
 
-from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.disk import storage_errors, translate
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
+from servingrepo.storage.pipeline import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from servingrepo.storage.pipeline import Watch
 
 CHUNK = 128 << 10
 """Bytes read at a time, as cp does: they stay in a core's cache from reading to hashing and writing.
@@ -26,6 +29,12 @@ CHUNK = 128 << 10
 Larger ones cost more processor time, and blake3's own threads wait for each other at every chunk: measured
 in docs/benchmarks.md.
 """
+
+LARGE = 32 << 20
+"""A file of this size is worth two threads of its own: one reads and compares, the other hashes."""
+
+LARGE_CHUNK = 1 << 20
+"""Between two threads every chunk costs a hand-over, so there are fewer and larger ones."""
 
 
 def content_digest(manifest: Manifest) -> str:
@@ -35,18 +44,22 @@ def content_digest(manifest: Manifest) -> str:
 
 
 def hash_tree(
-    root: Path, *, progress: Callable[[int], None] | None = None, threads: int = 2
+    root: Path,
+    *,
+    progress: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
+    threads: int = 2,
 ) -> Manifest:
     """Hash a published tree as it lies there.
 
     Links and other things that are no files get a hash that says so, and hence differ from any file. A name
     that is not UTF-8 is listed with those bytes escaped.
-    `progress` is told the bytes of each file done.
+    `progress` is told the bytes of each file done; `watch` is shown the bytes of the files it asks for.
 
     Raises:
         StorageFailed: Something cannot be read.
     """
-    paths: list[str] = []
+    sizes: dict[str, int] = {}
     directories: list[str] = []
 
     def walk(directory: str, prefix: str) -> None:
@@ -56,42 +69,80 @@ def hash_tree(
                     directories.append(prefix + entry.name)
                     walk(entry.path, prefix + entry.name + "/")
                 else:
-                    paths.append(prefix + entry.name)
+                    sizes[prefix + entry.name] = entry.stat(follow_symlinks=False).st_size
+
+    base = f"{root}/"
 
     def one(path: str) -> FileEntry:
-        with storage_errors("read", root / path):
-            entry = hash_file(root / path, _text(path))
+        try:
+            entry = hash_file(base + path, _text(path), watch=watch)
+        except OSError as error:
+            raise translate(error, "read", root / path) from error
         if progress is not None:
             progress(entry.size)
         return entry
 
     with storage_errors("read", root):
         walk(str(root), "")
-    paths.sort()
-    with ThreadPoolExecutor(threads) as pool:
-        files = tuple(pool.map(one, paths))
+    files = hash_all(sizes, one, threads=threads)
     return Manifest(
         recipe=Recipe(), files=files, directories=tuple(sorted(map(_text, directories)))
     )
+
+
+def hash_all(
+    sizes: dict[str, int], one: Callable[[str], FileEntry], *, threads: int
+) -> tuple[FileEntry, ...]:
+    """Hash files that are given by size, in the order of their paths: large ones first, one after the other."""
+    found = {path: one(path) for path, size in sizes.items() if size >= LARGE}
+    with ThreadPoolExecutor(threads) as pool:
+        small = [path for path, size in sizes.items() if size < LARGE]
+        found.update(zip(small, pool.map(one, small), strict=True))
+    return tuple(found[path] for path in sorted(found))
 
 
 def _text(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def hash_file(file: Path, path: str) -> FileEntry:
-    """Hash one file without following a link."""
-    facts = file.lstat()
-    if not stat.S_ISREG(facts.st_mode):
-        what = f"link to {file.readlink()}" if stat.S_ISLNK(facts.st_mode) else "no regular file"
-        what = _text(what)
-        return FileEntry(path=path, size=facts.st_size, hash=what)
-    hasher = blake3()
-    buffer = bytearray(min(CHUNK, facts.st_size + 1))
-    view = memoryview(buffer)
-    size = 0
-    with file.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            hasher.update(view[:count])
-            size += count
+def hash_file(file: str | Path, path: str, *, watch: Watch | None = None) -> FileEntry:
+    """Hash one file without following a link, and without waiting for what is no file."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        # A link or a socket cannot be opened so; what else cannot be read is an error.
+        facts = Path(file).lstat()
+        if stat.S_ISREG(facts.st_mode):
+            raise
+        return _no_file(file, path, facts)
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            return _no_file(file, path, facts)
+        shown = watch(path) if watch is not None else None
+        hasher = blake3()
+        size = 0
+        if facts.st_size >= LARGE:
+            with beside(hasher.update) as update:
+                while data := os.read(descriptor, LARGE_CHUNK):
+                    update(data)
+                    size += len(data)
+                    if shown is not None:
+                        shown(data)
+        else:
+            while data := os.read(descriptor, CHUNK):
+                hasher.update(data)
+                size += len(data)
+                if shown is not None:
+                    shown(data)
+        if shown is not None:
+            shown(b"")
+    finally:
+        os.close(descriptor)
     return FileEntry(path=path, size=size, hash=hasher.hexdigest())
+
+
+def _no_file(file: str | Path, path: str, facts: os.stat_result) -> FileEntry:
+    link = stat.S_ISLNK(facts.st_mode)
+    what = f"link to {Path(file).readlink()}" if link else "no regular file"
+    return FileEntry(path=path, size=facts.st_size, hash=_text(what))

@@ -23,7 +23,6 @@ def test_read_index_of_two_shards_says_how_long_each_must_be(tmp_path: Path) -> 
     assert index.num_shards == 2
     assert index.shard_bytes == {0: 8, 1: 4}
     assert index.names == {"a", "b", "c"}
-    assert index.checksums_checked
 
 
 @pytest.mark.corpus

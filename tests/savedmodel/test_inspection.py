@@ -246,7 +246,7 @@ def swap_variables(path: Path) -> None:
         (truncate_index, [("variables-index", "damaged")]),
         (flip_index, [("variables-index", "damaged")]),
         (drop_shard, [("shard-missing", "damaged")]),
-        (empty_shard, [("shard-truncated", "damaged")]),
+        (empty_shard, [("shard-empty", "damaged")]),
         (shorten_shard, [("shard-truncated", "damaged")]),
         (drop_asset, [("asset-missing", "damaged")]),
         (swap_variables, [("variables-incomplete", "damaged")]),

@@ -1,0 +1,176 @@
+"""`variables/` of an export: its index read once for all who need it, and what is wrong with the files there."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.savedmodel.bundle import BadIndex, BundleIndex, read_index, shard_name
+from servingrepo.savedmodel.reading import Unreadable, file_size, read_bounded
+from servingrepo.savedmodel.tensors import misfits
+from servingrepo.savedmodel.values import Defect
+from servingrepo.savedmodel.wording import plural, some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from servingrepo.savedmodel.restoring import Needs
+
+__all__ = ["INDEX_LIMIT", "Variables", "find_variable_defects", "read_variables"]
+
+INDEX_LIMIT = 128 << 20
+"""An index has about 100 bytes per tensor; this one would have a million."""
+
+AGAIN = "export the model again, or copy it again from where it is whole"
+_MOST = 100
+_SHARD = re.compile(r"variables\.data-[0-9]{5}-of-([0-9]{5})")
+
+
+class Variables(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of `variables/variables.index`, None where there are none, and what they say.
+
+    `index` is None if it is missing or bad; `problem` then says why, and is empty where it is missing.
+    """
+
+    data: bytes | None = None
+    index: BundleIndex | None = None
+    problem: str = ""
+
+
+def read_variables(path: Path) -> Variables:
+    """Read the index of an export."""
+    try:
+        data = read_bounded(path / "variables" / "variables.index", limit=INDEX_LIMIT)
+    except Unreadable as error:
+        return Variables(problem="" if error.missing else str(error))
+    try:
+        return Variables(data=data, index=read_index(data))
+    except BadIndex as error:
+        return Variables(data=data, problem="it is empty" if not data else str(error))
+
+
+def find_variable_defects(
+    path: Path, needs: Needs, variables: Variables
+) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
+    """Return what is wrong with `variables/`, and notes on what no server minds."""
+    folder = path / "variables"
+    index = variables.index
+    if variables.problem:
+        # The names of the data files still tell whether one of them is missing.
+        wrong = _index_defect(variables.problem)
+        return (wrong, *_missing(folder, _promised(folder))), ()
+    if index is None:
+        return _without_index(folder, needs), ()
+    places = tuple(
+        Defect(slug="tensor-misplaced", kind="damaged", message=str(one), hint=AGAIN)
+        for one in misfits(index)[:_MOST]
+    )
+    defects = (*_shards(folder, index), *_names(index, needs), *_slices(index), *places)
+    return defects, _strangers(folder, index)
+
+
+def _without_index(folder: Path, needs: Needs) -> tuple[Defect, ...]:
+    if not needs.needed:
+        return ()
+    missing = "variables/variables.index" if folder.is_dir() else "variables/"
+    return (
+        Defect(
+            slug="variables-missing",
+            kind="damaged",
+            message=f"the graph restores variables, but {missing} is missing: a server would load "
+            "it, say AVAILABLE and fail every request",
+            hint=AGAIN,
+        ),
+    )
+
+
+def _index_defect(reason: str) -> Defect:
+    return Defect(
+        slug="variables-index",
+        kind="damaged",
+        message=f"variables/variables.index cannot be read: {reason}",
+        hint=AGAIN,
+    )
+
+
+def _shards(folder: Path, index: BundleIndex) -> tuple[Defect, ...]:
+    defects = list(_missing(folder, index.shards))
+    short: list[str] = []
+    empty: list[str] = []
+    for shard, needed in sorted(index.shard_bytes.items()):
+        name = shard_name(shard, index.num_shards)
+        size = file_size(folder / name)
+        if size is not None and size < needed:
+            says = f"variables/{name} has {size} bytes of at least {needed}"
+            (short if size else empty).append(says)
+    for slug, which, what in (
+        ("shard-empty", empty, "empty"),
+        ("shard-truncated", short, "cut short"),
+    ):
+        if which:
+            files = plural(len(which), "data file is", "data files are")
+            message = f"{files} {what}: {some(which)}"
+            defects.append(Defect(slug=slug, kind="damaged", message=message, hint=AGAIN))
+    return tuple(defects)
+
+
+def _slices(index: BundleIndex) -> tuple[Defect, ...]:
+    if not index.unsliced:
+        return ()
+    what = plural(len(index.unsliced), "partitioned variable lacks", "partitioned variables lack")
+    message = f"{what} slices in variables/variables.index: {some(index.unsliced)}"
+    return (Defect(slug="slices-missing", kind="damaged", message=message, hint=AGAIN),)
+
+
+def _strangers(folder: Path, index: BundleIndex) -> tuple[str, ...]:
+    """Note data files that the index does not know: left by another save, and read by nobody."""
+    known = set(index.shards)
+    try:
+        others = sorted({one.name for one in folder.iterdir()} - known - {"variables.index"})
+    except OSError:
+        return ()
+    if not others:
+        return ()
+    return (f"files in variables/ that the index does not name: {some(others)}",)
+
+
+def _promised(folder: Path) -> list[str]:
+    """Return the data files that the names of those in the folder promise: all NNNNN of NNNNN."""
+    try:
+        found = [match for one in folder.iterdir() if (match := _SHARD.fullmatch(one.name))]
+    except OSError:
+        return []
+    totals = {int(match[1]) for match in found}
+    return [shard_name(shard, total) for total in sorted(totals) for shard in range(total)]
+
+
+def _missing(folder: Path, names: Iterable[str]) -> tuple[Defect, ...]:
+    missing = [f"variables/{name}" for name in names if file_size(folder / name) is None]
+    if not missing:
+        return ()
+    return (
+        Defect(
+            slug="shard-missing",
+            kind="damaged",
+            message=f"{plural(len(missing), 'data file is', 'data files are')} missing: {some(missing)}",
+            hint=AGAIN,
+        ),
+    )
+
+
+def _names(index: BundleIndex, needs: Needs) -> tuple[Defect, ...]:
+    missing = sorted(needs.names - index.names)
+    if not missing:
+        return ()
+    what = plural(len(missing), "variable of the graph is", "variables of the graph are")
+    return (
+        Defect(
+            slug="variables-incomplete",
+            kind="damaged",
+            message=f"{what} not in variables/variables.index: {some(missing)}",
+            hint="the index belongs to another export: copy graph and variables from one",
+        ),
+    )
