@@ -8,6 +8,7 @@ texts that the command line takes: "ranker", "ranker@7", "ranker@previous".
 from __future__ import annotations
 
 import builtins
+import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.pruning import Pruned, Restored
     from servingrepo.repository.records import Proof, VersionRecord
     from servingrepo.repository.retention import Keep
+    from servingrepo.repository.rounds import Round
     from servingrepo.repository.verification import Verification
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.serving import Reloaded, Switched
@@ -182,11 +184,15 @@ class OpenRepository:
         )
 
     def verify(
-        self, *references: str | Path, progress: Progress | None = None
+        self,
+        *references: str | Path,
+        quick: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[Verification, ...]:
         """Compare versions with their records, byte by byte; paths too, which have none.
 
-        Without references everything is verified; a bare NAME means all versions of the model.
+        Without references everything is verified; a bare NAME means all versions of the model. `quick` reads
+        small files only, and the result says what was not checked.
 
         Raises:
             NoSuchVersion: A reference names none.
@@ -198,13 +204,38 @@ class OpenRepository:
         texts = references or self.models()
         for text in texts:
             if is_path(text):
-                found.append(verify_path(Path(text), progress=progress))
+                found.append(verify_path(Path(text), quick=quick, progress=progress))
                 continue
             found.extend(
-                verify_version(self.value, model, version, progress=progress)
+                verify_version(self.value, model, version, quick=quick, progress=progress)
                 for model, version in self._versions(str(text))
             )
         return tuple(found)
+
+    def verify_round(
+        self,
+        *references: str,
+        seconds: float,
+        quick: bool = False,
+        progress: Progress | None = None,
+    ) -> Round:
+        """Verify for so many seconds, going on where the last call stopped; see `servingrepo verify`.
+
+        Raises:
+            NoSuchVersion: A reference names none.
+            StorageFailed: Something cannot be read, or the note of what was done not be written.
+        """
+        from servingrepo.repository.rounds import verify_round
+
+        versions = [one for text in references or self.models() for one in self._versions(text)]
+        return verify_round(
+            self.value,
+            versions,
+            seconds=seconds,
+            clock=time.monotonic,
+            quick=quick,
+            progress=progress,
+        )
 
     def size(self, *references: str | Path) -> int:
         """Return how many bytes `verify` would read of the versions that are meant: for its progress."""

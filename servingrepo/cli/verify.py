@@ -10,7 +10,7 @@ from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.signatures import signature_lines
-from servingrepo.errors import DamagedExport, VersionDamaged
+from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,31 +22,68 @@ if TYPE_CHECKING:
     "verify",
     examples="""
     servingrepo verify
-    servingrepo verify ranker@served ranker@previous
-    servingrepo verify ./runs/2026_05_10_baseline/saved_model""",
+    servingrepo verify --max-seconds 600
+    servingrepo verify ranker@served ranker@previous --quick
+    servingrepo verify ./runs/2026_05_10_baseline""",
 )
 @click.argument("subjects", nargs=-1, metavar="[REF|PATH]...")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Read small files only, and of large ones compare the size; says what it did not check.",
+)
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Stop after the version that is being read then; the next call goes on with those that are left.",
+)
 @click.pass_obj
-def command(app: App, subjects: tuple[str, ...]) -> None:
+def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float | None) -> None:
     """Compare versions with their records, byte by byte: what is extra, missing, changed.
 
-    Without arguments every version is verified; NAME alone means all its versions. A path (with a slash in it)
-    has no record: of it is checked what the SavedModel says of itself, and the output says so.
+    Every tensor is compared with its checksum, and the graph with its fingerprint. Without arguments every version
+    is verified; NAME alone means all its versions. A path (with a slash in it) has no record: of an export, or the
+    one in a run directory, is checked what the SavedModel says of itself, and the output says what nothing vouches
+    for.
     """
     from pathlib import Path
 
     from servingrepo.api import is_path
     from servingrepo.repository.verification import verify_path
 
-    if subjects and all(is_path(one) for one in subjects):
-        found = tuple(verify_path(Path(one)) for one in subjects)
+    paths = [one for one in subjects if is_path(one)]
+    if max_seconds is not None:
+        if paths:
+            raise UsageError("--max-seconds is for versions, not for paths")
+        _sitting(app, subjects, quick=quick, seconds=max_seconds)
+        return
+    if subjects and len(paths) == len(subjects):
+        found = tuple(verify_path(Path(one), quick=quick) for one in subjects)
     else:
         repo = app.open()
-        with Bar(app, "verifying", repo.size(*subjects)) as bar:
-            found = repo.verify(*subjects, progress=bar.advance)
+        with Bar(app, "verifying", 0 if quick else repo.size(*subjects)) as bar:
+            found = repo.verify(*subjects, quick=quick, progress=bar.advance)
+    _tell(app, found, found)
+
+
+def _sitting(app: App, subjects: tuple[str, ...], *, quick: bool, seconds: float) -> None:
+    """Verify for so many seconds, and say what is left."""
+    repo = app.open()
+    with Bar(app, "verifying", 0 if quick else repo.size(*subjects)) as bar:
+        done = repo.verify_round(*subjects, seconds=seconds, quick=quick, progress=bar.advance)
+    if done.before:
+        app.note(f"{len(done.before)} versions were found whole by earlier calls")
+    if done.left:
+        app.note(f"{len(done.left)} versions are left: {', '.join(done.left[:10])}")
+    _tell(app, done, done.verified)
+
+
+def _tell(app: App, result: object, found: tuple[Verification, ...]) -> None:
+    """Print what was found, and fail if something is not whole."""
     bad = [one for one in found if not one.ok]
     if not bad or not app.json:
-        app.result(found, (line for one in found for line in _lines(one, app)), bare=_bare(found))
+        app.result(result, (line for one in found for line in _lines(one, app)), bare=_bare(found))
     if bad:
         kind = VersionDamaged if any(one.against for one in bad) else DamagedExport
         raise kind(
@@ -54,7 +91,7 @@ def command(app: App, subjects: tuple[str, ...]) -> None:
             + ", ".join(one.subject for one in bad),
             problems=[f"{one.subject}: {line}" for one in bad for line in one.problems],
             hint="versions are never repaired in place: serve another one, and promote the run again",
-            details={"verified": found},
+            details={"verified": result},
         )
     if not found:
         app.note("there is no version to verify")

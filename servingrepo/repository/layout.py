@@ -52,6 +52,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.own / "history.jsonl"
 
     @property
+    def round(self) -> Path:
+        """Which versions the present round of verification has found whole."""
+        return self.own / "round.json"
+
+    @property
     def last_config(self) -> Path:
         """A copy of the models.config that we wrote last: only to show what an edit by hand changed."""
         return self.own / CONFIG_NAME

@@ -62,6 +62,7 @@ SCENARIOS = (
     Scenario("config write --take-edit", "edited", ("config", "write", "--take-edit")),
     Scenario("config write --discard-edit", "edited", ("config", "write", "--discard-edit")),
     Scenario("config write --server-root", "two", ("config", "write", "--server-root", "/srv/m")),
+    Scenario("verify --max-seconds", "two", ("verify", "--max-seconds", "0")),
     Scenario("recover, died at staging", "died at staging", ("recover",)),
     Scenario("recover, died at C1", "died at C1", ("recover",)),
     Scenario("recover, died at C2", "died at C2", ("recover",)),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from servingrepo.errors import NoSuchVersion, UnsafeExport
+from servingrepo.errors import NoSavedModel, NoSuchVersion, UnsafeExport
 from servingrepo.repository.repository import load_record
 from servingrepo.repository.verification import quick_differences, verify_version
 from servingrepo.testing.exports import write_export
@@ -156,3 +156,65 @@ def test_a_foreign_version_cannot_be_verified(repo: OpenRepository, version: Pat
     (version.parent / "9").mkdir()
     with pytest.raises(NoSuchVersion, match="not published by servingrepo"):
         verify_version(repo.value, "m", 9)
+
+
+def test_a_quick_verification_says_what_it_did_not_check(
+    repo: OpenRepository, release: Release, tmp_path: Path
+) -> None:
+    run = write_export(tmp_path / "big", variables=True, payload_bytes=3 << 20)
+    repo.promote(run, model="big", smoke=False)
+    (found,) = repo.verify("big", quick=True)
+    assert (found.ok, found.quick, found.digest, found.tensors) == (True, True, "", None)
+    assert found.not_checked == (
+        "the bytes of 1 large files (3,145,728 bytes): they were not read",
+    )
+    published = repo.value.layout.version("big", 1)
+    flip_last_bit(published / "assets.extra/payload.bin")
+    assert repo.verify("big", quick=True)[0].ok
+    flip_last_bit(published / DATA)
+    (found,) = repo.verify("big", quick=True)
+    assert found.differences.changed == (DATA,)
+    (found,) = repo.verify("big")
+    assert found.differences.changed == ("assets.extra/payload.bin", DATA)
+    assert found.tensors is not None
+    assert [one.tensor for one in found.tensors.damaged] == ["slope"]
+
+
+def flip_last_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_run_directory_is_said_to_be_one_and_its_export_verified(
+    repo: OpenRepository, tmp_path: Path
+) -> None:
+    write_export(tmp_path / "run/saved_model", variables=True)
+    (tmp_path / "run/notes.txt").write_text("better")
+    (found,) = repo.verify(tmp_path / "run")
+    assert found.ok
+    assert (found.run, found.path) == (str(tmp_path / "run"), str(tmp_path / "run/saved_model"))
+    flip_last_bit(tmp_path / "run/saved_model" / DATA)
+    (found,) = repo.verify(tmp_path / "run")
+    assert any("tensor slope" in line for line in found.problems)
+
+
+def test_a_directory_without_an_export_says_what_it_has(
+    repo: OpenRepository, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(NoSavedModel, match="no SavedModel"):
+        repo.verify(tmp_path)
+
+
+def test_a_path_says_what_nothing_vouches_for(repo: OpenRepository, tmp_path: Path) -> None:
+    path = write_export(tmp_path / "1", variables=True, assets={"words.txt": b"a\n"})
+    with (path / DATA).open("ab") as stream:
+        stream.write(b"more")
+    (found,) = repo.verify(path)
+    assert found.ok
+    assert found.not_checked == (
+        "saved_model.pb: its hash would be in fingerprint.pb, but there is none",
+        f"4 bytes of {DATA} that belong to no tensor",
+        "1 files that have no checksum (2 bytes): assets/words.txt",
+    )

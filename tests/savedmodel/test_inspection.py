@@ -76,7 +76,7 @@ def test_inspect_export_with_variables_taken_away_says_so(
     path = tmp_path / "1"
     shutil.copytree(corpus / name, path)
     shutil.rmtree(path / "variables")
-    assert slugs(inspect_export(path))[0] == "variables-missing"
+    assert slugs(inspect_export(path)) == ["variables-missing"]
 
 
 @pytest.mark.corpus
