@@ -47,6 +47,10 @@ crash: env ## Every failpoint of every writing command with every fault
 swaps: env ## A hundred version swaps of the embedded server under constant load
 	SERVINGREPO_SWAPS=100 $(BIN)/pytest -s tests/serving/embedded/test_swaps.py
 
+.PHONY: races
+races: env ## Sixteen processes at one repository for minutes, killed at random (SECONDS=120), as JSON
+	$(BIN)/python -m tests.crash.races --seconds $(or $(SECONDS),120)
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.modelconfig import Entry, entry
+from servingrepo.modelconfig import Entry, ModelConfig, entry
 from servingrepo.repository.records import (
     BadMark,
     Hold,
@@ -20,11 +20,10 @@ from servingrepo.repository.repository import (
     Repository,
     find_version,
     model_names,
-    names_on_disk,
     need_state,
-    published_versions,
+    versions_on_disk,
 )
-from servingrepo.repository.served import read_config
+from servingrepo.repository.served import read_steadily
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
 
 if TYPE_CHECKING:
@@ -87,12 +86,15 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_models(repo: Repository) -> tuple[ModelRow, ...]:
     """Return a row for each of our models, by name."""
-    config = read_config(repo).config
+    return read_steadily(repo, lambda file: _rows(repo, file.config))
+
+
+def _rows(repo: Repository, config: ModelConfig) -> tuple[ModelRow, ...]:
     rows: list[ModelRow] = []
     for name in model_names(repo):
         state = need_state(repo, name)
         found = entry(config, name)
-        versions = published_versions(repo, name)
+        on_disk = versions_on_disk(repo, name)
         trash, trash_size = summed_trash(repo, name)
         rows.append(
             ModelRow(
@@ -100,8 +102,8 @@ def list_models(repo: Repository) -> tuple[ModelRow, ...]:
                 served=_served(found),
                 pinned=found.versions if found is not None else (),
                 labels=found.labels if found is not None else {},
-                versions=versions,
-                foreign=tuple(sorted(set(names_on_disk(repo, name) or ()) - set(versions))),
+                versions=on_disk.published,
+                foreign=tuple(on_disk.foreign),
                 bad=tuple(sorted(state.bad)),
                 held=state.hold is not None,
                 trash=trash,
@@ -117,11 +119,16 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
     Raises:
         NoSuchVersion: There is no such model.
     """
+    return read_steadily(repo, lambda file: _details(repo, file.config, model))
+
+
+def _details(repo: Repository, config: ModelConfig, model: str) -> ModelDetails:
     state = need_state(repo, model)
-    found = entry(read_config(repo).config, model)
+    found = entry(config, model)
     labels = found.labels if found is not None else {}
     rows: list[VersionRow] = []
-    for number in reversed(published_versions(repo, model)):
+    on_disk = versions_on_disk(repo, model)
+    for number in reversed(on_disk.published):
         head = load(repo.layout.record(model, number), RecordHead)
         if head is None:
             continue
@@ -141,8 +148,6 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
                 bad=state.bad.get(number),
             )
         )
-    known = {row.version for row in rows}
-    on_disk = names_on_disk(repo, model) or {}
     return ModelDetails(
         model=model,
         served=_served(found),
@@ -150,7 +155,7 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
         hold=state.hold,
         labels=labels,
         versions=tuple(rows),
-        foreign=tuple(name for number in sorted(set(on_disk) - known) for name in on_disk[number]),
+        foreign=tuple(name for names in on_disk.foreign.values() for name in names),
         trash=tuple(_trash_rows(repo, state)),
     )
 

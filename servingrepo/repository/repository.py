@@ -225,12 +225,34 @@ def names_on_disk(repo: Repository, model: str) -> Mapping[int, tuple[str, ...]]
 
 def published_versions(repo: Repository, model: str) -> tuple[int, ...]:
     """Return the numbers of our versions that are on disk, ascending: a record and a directory."""
-    on_disk = names_on_disk(repo, model) or {}
-    return tuple(
+    return versions_on_disk(repo, model).published
+
+
+class OnDisk(msgspec.Struct, frozen=True):
+    """The numbers below a model's base path: of ours, and of those that have no record, with their names."""
+
+    published: tuple[int, ...]
+    foreign: Mapping[int, tuple[str, ...]]
+
+
+def versions_on_disk(repo: Repository, model: str) -> OnDisk:
+    """Tell our versions on disk from foreign ones, in one look that no writer can come into the middle of.
+
+    A record is written before its directory appears and outlives it, so directories are listed first. What then
+    looks foreign is looked at again: it may have been taken away in between.
+    """
+    names = names_on_disk(repo, model) or {}
+    recorded = record_numbers(repo, model)
+    published = tuple(
         number
-        for number in record_numbers(repo, model)
-        if str(number) in on_disk.get(number, ()) and repo.layout.version(model, number).is_dir()
+        for number in recorded
+        if str(number) in names.get(number, ()) and repo.layout.version(model, number).is_dir()
     )
+    foreign = {number: names[number] for number in names.keys() - set(published)}
+    if foreign:
+        now = names_on_disk(repo, model) or {}
+        foreign = {number: foreign[number] for number in sorted(foreign.keys() & now.keys())}
+    return OnDisk(published, foreign)
 
 
 def need_version(repo: Repository, model: str, version: int) -> VersionRecord:

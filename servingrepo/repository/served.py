@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -24,9 +24,13 @@ from servingrepo.repository.repository import Repository, model_names, names_on_
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from servingrepo.modelconfig import DiskFacts, EntryKind, Finding
+
+Look = TypeVar("Look")
+_MOST_LOOKS = 20
 
 MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 
@@ -76,6 +80,21 @@ def read_config(repo: Repository) -> ConfigFile:
     except ConfigInvalid as invalid:
         invalid.hint = _UNREADABLE_HINT
         raise
+
+
+def read_steadily(repo: Repository, look: Callable[[ConfigFile], Look]) -> Look:
+    """Return what a look at the repository finds that no change of what is served came into the middle of.
+
+    Readers take no lock. A rollback first re-points models.config and then marks the version that it left; whoever
+    read the file before and the marks after would take it for a bad version that is served. So a look during
+    which the file changed is taken again, a few times: then somebody is changing it all the time.
+    """
+    for _ in range(_MOST_LOOKS):
+        file = read_config(repo)
+        found = look(file)
+        if _holds(repo.layout.config, file.text):
+            break
+    return found
 
 
 def read_own_config(repo: Repository) -> ModelConfig:
@@ -146,10 +165,14 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
     return True
 
 
-def _holds(path: Path, text: str) -> bool:
-    """Tell whether a file is there and has exactly this text."""
+def _holds(path: Path, text: str | None) -> bool:
+    """Tell whether a file is there and has exactly this text; with None, whether it is not there."""
     with storage_errors("read", path):
-        return path.exists() and path.read_bytes() == text.encode()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return text is None
+    return text is not None and data == text.encode()
 
 
 def below_server_root(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:

@@ -14,10 +14,15 @@ from servingrepo.repository.repository import (
     load_record,
     load_state,
     model_names,
-    names_on_disk,
-    published_versions,
+    versions_on_disk,
 )
-from servingrepo.repository.served import check_config, last_text, read_config
+from servingrepo.repository.served import (
+    ConfigFile,
+    check_config,
+    last_text,
+    read_config,
+    read_steadily,
+)
 from servingrepo.repository.trust import notes
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout.switch import connect
@@ -93,10 +98,25 @@ def read_status(
     Raises:
         ConfigInvalid: models.config is no model config.
     """
-    file = read_config(repo)
-    entries = {one.name: one for one in models(file.config)}
-    names = sorted({*model_names(repo), *entries}) if model is None else [model]
+    in_file = [one.name for one in models(read_config(repo).config)]
+    names = sorted({*model_names(repo), *in_file}) if model is None else [model]
     asked = {str(endpoint): _ask(endpoint, names) for endpoint in endpoints}
+    return read_steadily(
+        repo, lambda file: _look(repo, file, names, asked, model=model, endpoints=endpoints)
+    )
+
+
+def _look(
+    repo: Repository,
+    file: ConfigFile,
+    names: Sequence[str],
+    asked: Mapping[str, Mapping[str, OnEndpoint]],
+    *,
+    model: str | None,
+    endpoints: Sequence[Endpoint],
+) -> Status:
+    """Look at disk and config once, with what the endpoints said."""
+    entries = {one.name: one for one in models(file.config)}
     rows = tuple(
         _model_status(
             repo,
@@ -180,8 +200,9 @@ def _model_status(
     repo: Repository, name: str, entry: Entry | None, asked: tuple[OnEndpoint, ...]
 ) -> ModelStatus:
     state = load_state(repo, name)
-    on_disk = published_versions(repo, name) if state is not None else ()
-    numbers = set(names_on_disk(repo, name) or ())
+    found = versions_on_disk(repo, name)
+    on_disk = found.published if state is not None else ()
+    numbers = {*found.published, *found.foreign}
     pinned = entry.versions if entry is not None else ()
     bad = tuple(sorted(state.bad)) if state is not None else ()
     trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)

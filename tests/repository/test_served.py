@@ -6,12 +6,14 @@ import pytest
 
 from servingrepo.errors import ConfigEdited, ConfigInvalid, ServingRepoError, StorageFailed
 from servingrepo.modelconfig import Stamp, entry, parse
+from servingrepo.repository.repository import need_state
 from servingrepo.repository.served import (
     check_config,
     last_text,
     pins,
     read_config,
     read_own_config,
+    read_steadily,
     served_version,
     write_config,
 )
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
+    from servingrepo.repository.served import ConfigFile
     from tests.repository.conftest import Release
 
 FOREIGN = """model_config_list {
@@ -187,3 +190,34 @@ def test_serving_a_version_whose_files_are_lost_is_refused(repo2: OpenRepository
         repo2.rollback("m")
     assert caught.value.exit_code == 35
     assert repo2.show("m").served == 2
+
+
+def test_a_look_during_which_the_file_changed_is_taken_again(
+    repo: OpenRepository, release: Release
+) -> None:
+    release(1.0)
+    release(2.0)
+    looks: list[int | None] = []
+
+    def look(file: ConfigFile) -> tuple[int | None, bool]:
+        version = served_version(file.config, "m")
+        looks.append(version)
+        if len(looks) == 1:
+            repo.rollback("m")  # re-points and marks 2 bad, between our two reads
+        return version, version in need_state(repo.value, "m").bad
+
+    assert read_steadily(repo.value, look) == (1, False)
+    assert looks == [2, 1]
+
+
+def test_a_file_that_never_stands_still_is_looked_at_a_few_times_only(repo: OpenRepository) -> None:
+    looks = 0
+
+    def look(_: ConfigFile) -> int:
+        nonlocal looks
+        looks += 1
+        path = repo.value.layout.config
+        path.write_text(path.read_text() + "#\n")
+        return looks
+
+    assert read_steadily(repo.value, look) == looks < 100
