@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.changes import Recovered
     from servingrepo.repository.history import Event
+    from servingrepo.repository.lineage import Lineage
     from servingrepo.repository.listing import ModelDetails
     from servingrepo.repository.pruning import Pruned, Restored
     from servingrepo.repository.records import Proof, VersionRecord
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.serving import Reloaded, Switched
     from servingrepo.rollout.status import Status
+    from servingrepo.rollout.tracing import Context
     from servingrepo.rundir import Measured, RunScan
     from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import Engine, EngineChoice
@@ -138,6 +140,7 @@ class OpenRepository:
         keep: Keep | None = None,
         dry_run: bool = False,
         require: Iterable[str | Gate] = (),
+        context: Context | None = None,
         progress: Progress = silent,
         notice: Notice = unheard,
     ) -> Promotion:
@@ -154,6 +157,7 @@ class OpenRepository:
         """
         from servingrepo.rollout.promotion import Options
         from servingrepo.rollout.pruning import promote_and_prune
+        from servingrepo.rollout.tracing import Context
         from servingrepo.rundir.gates import parse_gate
         from servingrepo.smoke import load_cases
 
@@ -170,6 +174,7 @@ class OpenRepository:
             message=message,
             dry_run=dry_run,
             gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
+            context=context or Context(),
         )
         chosen = self._engine(engine) if smoke and not dry_run else None
         return promote_and_prune(
@@ -399,6 +404,17 @@ class OpenRepository:
         """Return the record of the version that a reference means."""
         parsed = parse_reference(reference)
         return show_version(self.value, parsed.model, resolve(self.value, parsed))
+
+    def lineage(self, reference: str | None = None) -> tuple[Lineage, ...]:
+        """Return which run each served version came from: of all models, of one, or one version."""
+        from servingrepo.repository.lineage import lineage
+
+        if reference is None:
+            return lineage(self.value)
+        parsed = parse_reference(reference)
+        if parsed.kind == "default":
+            return lineage(self.value, check_name(parsed.model))
+        return lineage(self.value, parsed.model, version=resolve(self.value, parsed))
 
     def history(self, model: str | None = None, *, limit: int | None = None) -> Iterator[Event]:
         """Yield events, oldest first, of a model or of all; with a limit the last ones only."""

@@ -48,7 +48,7 @@ def command(app: App, model: str | None, limit: int) -> None:
                     _move(event),
                     event.proof or "-",
                     event.why or "-",
-                    event.run or "-",
+                    (event.run or "-") + (f" (git {event.code})" if event.code else ""),
                 ]
                 for event in events
             ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.retention import Keep
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.tracing import Context
     from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import EngineChoice
     from servingrepo.serving.states import Endpoint
@@ -126,6 +129,7 @@ def command(
             keep=keep,
             dry_run=dry_run,
             require=require,
+            context=_context(),
             progress=bar.advance,
             notice=app.note,
         )
@@ -143,6 +147,17 @@ def _policy(app: App, model: str) -> Keep:
     from servingrepo.cli.keeping import policy_of_settings
 
     return policy_of_settings(app, model)
+
+
+def _context() -> Context:
+    """Return what is recorded of this call, secrets masked: the command, where it was typed, the pipeline."""
+    from servingrepo.rollout.tracing import Context
+
+    return Context(
+        command=("servingrepo", *sys.argv[1:]),
+        working_directory=Path.cwd(),
+        environment=dict(os.environ),
+    )
 
 
 def _size(run: Path, saved_model: Path | None) -> int:

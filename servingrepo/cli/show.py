@@ -17,9 +17,11 @@ from servingrepo.repository.trash import find_trashed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.repository.lineage import Lineage
     from servingrepo.repository.listing import ModelDetails
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.trash import Trashed
+    from servingrepo.rundir.origin import Code, Origin
 
 _MOST_NUMBERS = 12
 
@@ -29,13 +31,25 @@ _MOST_NUMBERS = 12
     examples="""
     servingrepo show ranker
     servingrepo show ranker@7
-    servingrepo show ranker@served --json""",
+    servingrepo show ranker@served --json
+    servingrepo show --lineage""",
 )
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="REF", required=False)
+@click.option(
+    "--lineage",
+    is_flag=True,
+    help="Say which run each served version came from: of all models, or of REF.",
+)
 @click.pass_obj
-def command(app: App, reference: str) -> None:
+def command(app: App, reference: str | None, lineage: bool) -> None:
     """Show a model with its versions (NAME), or all that is known of one version (NAME@…)."""
     repo = app.open()
+    if lineage:
+        rows = repo.lineage(reference)
+        app.result(rows, _lineage(rows), bare="\n".join(row.run for row in rows) or None)
+        return
+    if reference is None:
+        raise click.MissingParameter(param_hint="REF", param_type="argument")
     if "@" in reference:
         record = repo.show_version(reference)
         trashed = find_trashed(repo.value.layout, record.model, record.version)
@@ -105,6 +119,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
     yield from (f"  {line}" for line in fingerprint_lines(record.fingerprint))
     yield from (f"  {line}" for line in tensor_lines(record.tensors))
     yield from (f"  {line}" for line in signature_lines(record.signatures))
+    yield from _origin(record.origin)
     for number in record.measured[:_MOST_NUMBERS]:
         yield f"  measured      {number.name}: {_number(number.last)} (step {number.step})"
     if len(record.measured) > _MOST_NUMBERS:
@@ -115,6 +130,46 @@ def _version(record: VersionRecord) -> Iterator[str]:
         yield "  proof         not checked"
     for proof in record.proofs:
         yield from proof_lines(proof)
+
+
+def _origin(origin: Origin) -> Iterator[str]:
+    """Yield where a version comes from."""
+    if origin.code is not None:
+        yield f"  code          {_code(origin.code)}"
+    if origin.command:
+        yield f"  command       {origin.command}"
+    for name, value in sorted(origin.pipeline.items()):
+        yield f"  pipeline      {name}={value}"
+    for path, digest in sorted(origin.config_files.items()):
+        yield f"  config        {path} (sha256 {digest[:12]})"
+    for number, (key, value) in enumerate(origin.config.items()):
+        if number >= _MOST_NUMBERS:
+            yield f"    and {len(origin.config) - number} more: --json shows them"
+            break
+        yield f"    {key:<11} {value}"
+
+
+def _code(code: Code) -> str:
+    state = {True: "with changes", False: "clean", None: "not checked for changes"}[code.dirty]
+    branch = f", {code.branch}" if code.branch else ""
+    return f"git {code.commit}{branch}, {state}; of the {code.of}, at promotion"
+
+
+def _lineage(rows: tuple[Lineage, ...]) -> Iterator[str]:
+    """Yield a table of served versions and runs."""
+    cells = [
+        [
+            f"{row.model}@{row.version}",
+            ", ".join([*(["served"] if row.served else []), *row.labels]) or "-",
+            row.since[:19] or "-",
+            row.created[:19] or "-",
+            row.by or "-",
+            str(row.origin.code) if row.origin is not None and row.origin.code is not None else "-",
+            row.run or "no record",
+        ]
+        for row in rows
+    ]
+    yield from table(["VERSION", "STATE", "SINCE", "PROMOTED", "BY", "CODE", "RUN"], cells)
 
 
 def _number(value: float | None) -> str:

@@ -46,6 +46,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str = ""
     run: str = ""
     proof: str = ""
+    code: str = ""
     marked_bad: int | None = None
     labels_before: dict[str, int] = {}
     labels_after: dict[str, int] = {}

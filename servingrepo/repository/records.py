@@ -12,6 +12,7 @@ import msgspec
 
 from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.rundir.measurements import GateVerdict, Number
+from servingrepo.rundir.origin import Origin
 from servingrepo.savedmodel import Fingerprint, Signature, TensorCheck
 from servingrepo.smoke import SmokeReport
 from servingrepo.storage.disk import storage_errors
@@ -84,6 +85,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     proofs: tuple[Proof, ...] = ()
     measured: tuple[Number, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
+    origin: Origin = Origin()
 
 
 class RecordHead(msgspec.Struct, frozen=True, kw_only=True):

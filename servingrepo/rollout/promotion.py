@@ -43,6 +43,7 @@ from servingrepo.rollout.gating import Gated, pass_gates
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.serving import refuse_unfit, serve
 from servingrepo.rollout.switch import EndpointResult, switch
+from servingrepo.rollout.tracing import Context, trace
 from servingrepo.rundir import scan_run
 from servingrepo.rundir.gates import Gate
 from servingrepo.rundir.measurements import GateVerdict
@@ -115,6 +116,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     dry_run: bool = False
     gates: tuple[Gate, ...] = ()
+    context: Context = Context()
 
 
 def promote(
@@ -272,6 +274,7 @@ def _record(
         proofs=(proof,) if proof is not None else (),
         measured=gated.numbers,
         gates=gated.verdicts,
+        origin=trace(scan, options.context),
     )
 
 
@@ -340,6 +343,7 @@ def _publish_and_serve(
         proof=say_proof(proof),
         endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
     )
+    event = msgspec.structs.replace(event, code=str(record.origin.code or ""))
     history.append(repo.disk, repo.layout.history, event)
     if failure is not None:
         state_now = "and served, but" if version in after else "but not served:"

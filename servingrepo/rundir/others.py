@@ -9,8 +9,10 @@ import re
 from typing import TYPE_CHECKING
 
 from servingrepo.rundir import checkpoints, keras, savedmodels
+from servingrepo.rundir.configuration import CONFIGS
 from servingrepo.rundir.keras import ZIP_MAGIC
 from servingrepo.rundir.look import read_end, read_start
+from servingrepo.rundir.metric_files import METRICS
 from servingrepo.rundir.values import Other, OtherKind
 
 if TYPE_CHECKING:
@@ -25,11 +27,6 @@ _SOME = 65_536
 _TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save before 1.6
 _PICKLE = re.compile(rb"\x80[\x02-\x05]", re.DOTALL)
 _FLAVOR = re.compile(rb"^  (?P<name>[a-z_]+):", re.MULTILINE)
-
-_CONFIGS = re.compile(
-    r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
-)
-_METRICS = re.compile(r"(?:metrics|results|scores|evaluation|history|metadata)\.(?:jsonl?|csv)")
 
 
 def others(seen: Look) -> tuple[Other, ...]:
@@ -91,9 +88,9 @@ def by_name(folder: Folder) -> Iterator[Other]:
     if folder.is_saved_model:
         return
     for name in folder.files:
-        if _CONFIGS.fullmatch(name):
+        if CONFIGS.fullmatch(name):
             yield Other(kind="config", path=folder.below(name), note="a configuration")
-        elif _METRICS.fullmatch(name):
+        elif METRICS.fullmatch(name):
             yield Other(kind="metrics", path=folder.below(name), note="metrics")
 
 

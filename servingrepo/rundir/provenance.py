@@ -12,7 +12,7 @@ from servingrepo.rundir.look import read_start
 if TYPE_CHECKING:
     from servingrepo.rundir.values import Candidate
 
-__all__ = ["provenance"]
+__all__ = ["git_head", "provenance"]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REF = re.compile(r"ref: (?P<name>refs/[^\s]+)")
@@ -33,13 +33,13 @@ def provenance(run: str, export: Candidate) -> dict[str, str]:
             "%Y-%m-%dT%H:%M:%SZ"
         ),
     }
-    head = _git_head(run)
+    head = git_head(run)
     if head is not None:
         said["git_head_at_scan"] = head
     return said
 
 
-def _git_head(folder: str) -> str | None:
+def git_head(folder: str) -> str | None:
     """Read the commit of the work tree that a folder is in, from plain files; git is not run."""
     for parent in (Path(folder), *Path(folder).parents):
         git = parent / ".git"

@@ -1,0 +1,47 @@
+"""Where a version that is being promoted comes from, for its record."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.rundir.configuration import read_configuration
+from servingrepo.rundir.look import look
+from servingrepo.rundir.masking import mask_command
+from servingrepo.rundir.origin import Origin
+from servingrepo.rundir.pipeline import pipeline_ids
+from servingrepo.rundir.worktree import code_of
+
+if TYPE_CHECKING:
+    from servingrepo.rundir import RunScan
+
+__all__ = ["Context", "trace"]
+
+_LONGEST_COMMAND = 2000
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the caller knows: the command that promotes, where it was typed, and the environment."""
+
+    command: tuple[str, ...] = ()
+    working_directory: Path | None = None
+    environment: dict[str, str] = {}
+
+
+def trace(scan: RunScan, context: Context) -> Origin:
+    """Return what is known of where a run's SavedModel comes from, secrets masked."""
+    config, files = read_configuration(look(scan.run))
+    code = code_of(Path(scan.run), of="run")
+    if code is None and context.working_directory is not None:
+        code = code_of(context.working_directory, of="working directory")
+    command = shlex.join(mask_command(context.command)).encode("utf-8", "backslashreplace").decode()
+    return Origin(
+        config=config,
+        config_files=files,
+        code=code,
+        command=command[:_LONGEST_COMMAND],
+        pipeline=pipeline_ids(context.environment),
+    )

@@ -1,0 +1,83 @@
+"""A run's files of configuration: which there are, what they hash to, and the values of those in JSON or TOML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.rundir.look import read_start
+from servingrepo.rundir.masking import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.rundir.look import Look
+
+__all__ = ["CONFIGS", "read_configuration"]
+
+CONFIGS = re.compile(
+    r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
+)
+"""Names of files that hold configuration."""
+
+_LONGEST = 1 << 20
+_MOST_FILES = 20
+_MOST_VALUES = 200
+_LONGEST_VALUE = 200
+_DEEPEST = 6
+
+
+def read_configuration(seen: Look) -> tuple[dict[str, str], dict[str, str]]:
+    """Return values by key, secrets masked, and SHA-256 by file; a file that is too long or broken has no values."""
+    values: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for folder in seen.folders:
+        if folder.is_saved_model:
+            continue
+        for name in sorted(folder.files):
+            if not CONFIGS.fullmatch(name) or len(files) >= _MOST_FILES:
+                continue
+            data = read_start(folder.files[name], _LONGEST + 1)
+            if len(data) > _LONGEST:
+                continue
+            files[_text(folder.below(name))] = hashlib.sha256(data).hexdigest()
+            prefix = () if folder.path == "." else tuple(_text(folder.path).split("/"))
+            for keys, value in _values(name, data):
+                if len(values) < _MOST_VALUES:
+                    key = "/".join((*prefix, *keys))
+                    values[key] = _text(mask("/".join(keys), value))[:_LONGEST_VALUE]
+    return values, files
+
+
+def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
+    try:
+        if name.endswith(".json"):
+            yield from _flat(json.loads(data), ())
+        elif name.endswith(".toml"):
+            yield from _flat(tomllib.loads(data.decode()), ())
+    except (ValueError, RecursionError):
+        return
+
+
+def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the leaves of nested tables and lists; a list of plain values is one leaf.
+
+    What is nested too deep is left out: written as it is it could hold secrets under names that nobody looked at.
+    """
+    if isinstance(value, dict) and len(keys) < _DEEPEST:
+        for key, one in value.items():
+            yield from _flat(one, (*keys, str(key)))
+    elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+        if len(keys) < _DEEPEST:
+            for number, one in enumerate(value):
+                yield from _flat(one, (*keys, str(number)))
+    elif keys and not isinstance(value, dict):
+        yield keys, value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _text(value: str) -> str:
+    """Return text as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
+    return value.encode("utf-8", "backslashreplace").decode()

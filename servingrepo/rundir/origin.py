@@ -1,0 +1,40 @@
+"""Where a version comes from, as values: configuration, code, command and pipeline.
+
+Records of versions hold them, so importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = ["Code", "Origin"]
+
+
+class Code(msgspec.Struct, frozen=True, kw_only=True):
+    """The commit checked out when the version was promoted, which need not be the one that trained."""
+
+    commit: str
+    of: Literal["run", "working directory"]
+    """Whose work tree this is: the run's, or that of the directory that promote was called in."""
+    branch: str = ""
+    dirty: bool | None = None
+    """Whether tracked files differ from the commit; None: not checked, because git could not say."""
+
+    def __str__(self) -> str:
+        """Say the commit in a word: short, with `+` if files differ, `?` if that is not known."""
+        return self.commit[:12] + {True: "+", False: "", None: "?"}[self.dirty]
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of where a version comes from; secrets are masked."""
+
+    config: dict[str, str] = {}
+    """Values of the run's configuration, by their keys joined with slashes."""
+    config_files: dict[str, str] = {}
+    """SHA-256 of the files of configuration, by their paths below the run."""
+    code: Code | None = None
+    command: str = ""
+    pipeline: dict[str, str] = {}
+    """Variables of the CI system, by name."""
