@@ -398,7 +398,10 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
 
 
 def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
-    """Remove what `replace_file` and `declare` left when they were killed: whoever writes holds our lock."""
+    """Remove what `replace_file` and `declare` left when they were killed: whoever writes holds our lock.
+
+    And the directories that `make_directory` left: whoever makes one now, without the lock, begins again.
+    """
     layout = repo.layout
     places = [layout.own, layout.journal, layout.states]
     with storage_errors("read", layout.states):
@@ -410,6 +413,9 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
     for path in left:
         repo.disk.remove_file(path)
         yield Recovered("", "write", path.name, None, "temporary file removed")
+    for place in (layout.root, layout.models, layout.own, layout.states):
+        for name in repo.disk.remove_unfinished(place):
+            yield Recovered("", "write", name, None, "unfinished directory removed")
 
 
 def _settle_config(repo: Repository) -> Iterator[Recovered]:

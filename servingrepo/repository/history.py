@@ -1,7 +1,8 @@
 """Who changed what, when, why, from which run and with which proof: one JSON line per event.
 
-The file only grows. A torn last line, which a crash can leave, is not an event: readers skip it and the next
-writer cuts it off. `models.config` says what is served now; the history says what was.
+The file only grows. A torn last line, which a power loss can leave (no newline, or zeros in it), is not an
+event: readers skip it and the next writer cuts it off. `models.config` says what is served now; the history
+says what was.
 
 A long history stays quick to ask: what is asked for is nearly always near the end, so it is read from there, and
 lines of other models are recognized as bytes and not decoded.

@@ -75,10 +75,16 @@ def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository,
     Raises:
         NoPermission: The directory cannot be written.
     """
+    from servingrepo.storage.lock import was_left
+
     layout = Layout(root.absolute())
     existing = load(layout.format, Format)
     if existing is not None:
-        return Repository(layout=layout, server_root=existing.server_root, disk=disk), False
+        repo = Repository(layout=layout, server_root=existing.server_root, disk=disk)
+        if was_left(layout.lock):  # by an init that died at its very end, perhaps
+            with locked(repo):
+                pass
+        return repo, False
     for directory in (layout.models, layout.own, layout.journal, layout.states):
         disk.make_directory(directory)
     repo = Repository(layout=layout, server_root=server_root, disk=disk)
@@ -91,6 +97,8 @@ def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository,
         existing = load(layout.format, Format)
         if existing is not None:  # somebody else was faster
             return Repository(layout=layout, server_root=existing.server_root, disk=disk), False
+        for place in (layout.root, layout.own):  # an init that was killed may have left some
+            disk.remove_unfinished(place)
         if not layout.config.exists():
             empty = render(EMPTY).encode()
             disk.replace_file(layout.last_config, empty, step="c2-copy")
@@ -132,8 +140,28 @@ def locked(repo: Repository) -> Iterator[None]:
     owner = this_process(command_line())
     with hold_lock(
         repo.layout.lock, owner, wait=repo.lock_wait, what=f"the repository {repo.root}"
-    ):
+    ) as lock:
+        if lock.was_left:
+            make_durable(repo)
         yield
+
+
+def make_durable(repo: Repository) -> None:
+    """Make durable what a command did that was killed while it held the lock; the caller holds it now.
+
+    Whoever is killed between a rename and the fsync that follows leaves what everybody sees and a power loss
+    still takes away. Nobody may build on that: recovery would finish the history of a version that is gone later.
+    """
+    layout = repo.layout
+    places = [layout.root, layout.models, layout.own, layout.journal, layout.states]
+    for shelf in (layout.models, layout.states):
+        with storage_errors("read", shelf):
+            places += sorted(one for one in shelf.iterdir() if one.is_dir())
+    repo.disk.step("make-durable.before", layout.root)
+    for place in places:
+        with storage_errors("sync", place):
+            repo.disk.sync_directory(place)
+    repo.disk.sync_file(layout.history)
 
 
 def new_txid(repo: Repository) -> str:

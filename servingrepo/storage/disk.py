@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+"""What a directory is called until its mode is right."""
+
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
 
@@ -83,10 +87,24 @@ class Disk(msgspec.Struct, frozen=True):
         finally:
             os.close(descriptor)
 
+    def sync_file(self, path: Path) -> None:
+        """Make the bytes of a file durable, if it is there."""
+        with storage_errors("sync", path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                return
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
     def make_directory(self, path: Path) -> None:
         """Create a directory, mode 0755 whatever the umask, and make its name durable.
 
-        TF Serving's container may run as another user than the one who publishes.
+        TF Serving's container may run as another user than the one who publishes. So the name appears when the
+        mode is right and durable: a directory that exists is left as it is, and a crash between the two would
+        leave one that only we can read. What it leaves instead is named `.NAME.HEX.tmp`; recovery removes it.
         """
         with storage_errors("create the directory", path):
             missing = [path]
@@ -94,12 +112,55 @@ class Disk(msgspec.Struct, frozen=True):
                 missing.append(missing[-1].parent)
             for one in reversed(missing):
                 self.step("make-directory.before-create", one)
+                while not os.path.lexists(one):
+                    self._make_directory(one)
+                self.step("make-directory.before-sync", one)
+                # One that exists too: whoever made it may have died before this.
+                self.sync_directory(one.parent)
+
+    def _make_directory(self, path: Path) -> None:
+        """Try once: whoever recovers may take the unfinished directory away under us."""
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+        temporary.mkdir(DIRECTORY_MODE)  # under umask 000, too, nobody else may write there
+        try:
+            temporary.chmod(DIRECTORY_MODE)
+            self.sync_directory(temporary)
+            self.step("make-directory.before-rename", path)
+            rename_without_replacing(temporary, path)
+        except BaseException as error:
+            with suppress(OSError):
+                temporary.rmdir()
+            swept = isinstance(error, FileNotFoundError) and path.parent.is_dir()
+            faster = isinstance(error, FileExistsError)
+            if not swept and not faster:
+                raise
+
+    def remove_unfinished(self, place: Path) -> tuple[str, ...]:
+        """Remove the directories that `make_directory` left in a place when it was killed; return their names."""
+        removed: list[str] = []
+        with storage_errors("read", place):
+            left = sorted(one for one in place.glob(".*.tmp") if _UNFINISHED.fullmatch(one.name))
+        for path in left:
+            self.step("remove-unfinished.before", path)
+            with suppress(OSError):  # no directory, or not empty: not ours
+                path.rmdir()
+                removed.append(path.name)
+        return tuple(removed)
+
+    def make_scratch_directory(self, path: Path) -> None:
+        """Create a directory and the one above it, mode 0755 whatever the umask or a crash made of it.
+
+        For what is ours alone and may be lost: neither the names nor the modes are made durable.
+        """
+        with storage_errors("create the directory", path):
+            for one in (path.parent, path):
+                self.step("make-scratch.before-create", one)
                 with suppress(FileExistsError):
-                    one.mkdir(
-                        DIRECTORY_MODE
-                    )  # under umask 000, too, nobody else may write there for a moment
+                    # Under umask 000, too, nobody else may write there for a moment.
+                    one.mkdir(DIRECTORY_MODE)
+                mode = one.lstat().st_mode
+                if stat.S_ISDIR(mode) and stat.S_IMODE(mode) != DIRECTORY_MODE:
                     one.chmod(DIRECTORY_MODE)
-                    self.sync_directory(one.parent)
 
     def replace_file(self, path: Path, data: bytes, *, step: str) -> None:
         """Replace a file's content atomically and durably: readers see the old or the new, whole.
@@ -198,8 +259,18 @@ class Disk(msgspec.Struct, frozen=True):
 
 
 def whole_lines_end(descriptor: int) -> int:
-    """Return the offset just behind the last newline of an open file."""
-    end = os.fstat(descriptor).st_size
+    """Return the offset just behind the last whole line of an open file.
+
+    A line that a power loss tore has no newline at its end, or zeros in it: file systems may write the size of
+    a file before its blocks, and a later block before an earlier one.
+    """
+    end = _newline_before(descriptor, os.fstat(descriptor).st_size)
+    start = _newline_before(descriptor, end - 1)
+    return start if b"\0" in os.pread(descriptor, end - start, start) else end
+
+
+def _newline_before(descriptor: int, end: int) -> int:
+    """Return the offset just behind the last newline before an offset."""
     while end > 0:
         start = max(0, end - 65_536)
         block = os.pread(descriptor, end - start, start)

@@ -52,10 +52,11 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that is held, by its open descriptor."""
+    """A lock that is held, by its open descriptor; `was_left` says that its last holder died holding it."""
 
     descriptor: int
     path: Path
+    was_left: bool = False
 
 
 def this_process(command: str) -> Owner:
@@ -95,8 +96,9 @@ def hold_lock(path: Path, owner: Owner, *, wait: float, what: str) -> Iterator[L
             )
         time.sleep(_POLL_SECONDS)
     try:
+        was_left = os.fstat(descriptor).st_size > 0
         _leave_name(descriptor, owner)
-        yield Lock(descriptor=descriptor, path=path)
+        yield Lock(descriptor=descriptor, path=path, was_left=was_left)
     finally:
         _leave_name(descriptor, None)
         os.close(descriptor)
@@ -225,6 +227,16 @@ def is_held(path: Path) -> bool:
         return not try_flock(descriptor, path, shared=True)
     finally:
         os.close(descriptor)
+
+
+def was_left(path: Path) -> bool:
+    """Tell whether the last holder of a lock died holding it: its name is still there."""
+    with storage_errors("read", path):
+        try:
+            named = path.stat().st_size > 0
+        except FileNotFoundError:
+            return False
+    return named and not is_held(path)
 
 
 def read_owner(path: Path) -> Owner | None:

@@ -34,10 +34,10 @@ LAZY = (
 class Forking:
     """The near side: starts the process and asks it to run commands."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *, before: tuple[str, ...] = ()) -> None:
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [*before, sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -132,7 +132,10 @@ def _about_history(repo: Repository, before: bytes) -> list[str]:
         problems.append("history lost lines")
     if now and not now.endswith(b"\n"):
         problems.append("history ends in a torn line")
-    lines = [json.loads(line) for line in now.splitlines()]
+    try:
+        lines = [json.loads(line) for line in now.splitlines()]
+    except ValueError as error:
+        return [*problems, f"a line of history is no event: {error}"]
     if len({line["id"] for line in lines}) != len(lines):
         problems.append("history says one thing twice")
     if any("schema" not in line for line in lines):

@@ -198,7 +198,17 @@ def test_history_is_readable_by_others_whatever_the_umask(
 
 
 @pytest.mark.parametrize(
-    ("data", "end"), [(b"", 0), (b"a", 0), (b"a\n", 2), (b"a\nb", 2), (b"\n" + b"b" * 70_000, 1)]
+    ("data", "end"),
+    [
+        (b"", 0),
+        (b"a", 0),
+        (b"a\n", 2),
+        (b"a\nb", 2),
+        (b"\n" + b"b" * 70_000, 1),
+        (b"a\n\0\0b\n", 2),
+        (b"a\n" + bytes(70_000) + b"\n", 2),
+        (b"\0\n", 0),
+    ],
 )
 def test_whole_lines_end_is_behind_the_last_newline(data: bytes, end: int, tmp_path: Path) -> None:
     path = tmp_path / "lines"
@@ -309,6 +319,53 @@ def test_make_directory_leaves_one_that_exists_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o700)
     Disk().make_directory(tmp_path / "a")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o700
+
+
+def test_a_directory_that_could_not_be_finished_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed):
+        failing("make-directory.before-rename=EIO").make_directory(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_somebody_else_makes_meanwhile_is_taken_as_it_is(tmp_path: Path) -> None:
+    slow = failing("make-directory.before-rename=sleep:0.5")
+    thread = threading.Thread(target=slow.make_directory, args=(tmp_path / "a",))
+    thread.start()
+    while not list(tmp_path.iterdir()):
+        pass
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_bytes(b"")
+    thread.join()
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "file").exists()
+
+
+def test_an_unfinished_directory_that_recovery_takes_away_is_made_again(tmp_path: Path) -> None:
+    slow = failing("make-directory.before-rename@1=sleep:0.5")
+    thread = threading.Thread(target=slow.make_directory, args=(tmp_path / "a",))
+    thread.start()
+    while not Disk().remove_unfinished(tmp_path):
+        pass
+    thread.join()
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_remove_unfinished_takes_empty_directories_of_that_name_alone(tmp_path: Path) -> None:
+    for name in (".a.0123abcd.tmp", ".full.0123abcd.tmp/x", ".other.tmp", "a"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".file.0123abcd.tmp").write_bytes(b"")
+    assert Disk().remove_unfinished(tmp_path) == (".a.0123abcd.tmp",)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_scratch_directory_gets_its_mode_back_whatever_a_crash_made_of_it(
+    tmp_path: Path, umask: Callable[[int], int]
+) -> None:
+    umask(0o077)
+    (tmp_path / "a").mkdir()
+    Disk().make_scratch_directory(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o755
 
 
 def test_remove_tree_removes_a_link_and_not_what_it_points_to(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from servingrepo.storage.lock import (
     this_process,
     try_flock,
     user_name,
+    was_left,
 )
 
 if TYPE_CHECKING:
@@ -99,6 +100,22 @@ def test_the_lock_of_a_killed_owner_is_free_at_once(tmp_path: Path) -> None:
         assert read_owner(tmp_path / "lock") is not None  # what it wrote is still there
         assert not is_held(tmp_path / "lock")
         assert take(tmp_path / "lock") < 0.5
+
+
+def test_a_lock_tells_that_its_last_holder_died_holding_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold_lock(path, this_process("x"), wait=0, what="it") as first:
+        assert not first.was_left
+    assert not was_left(path)
+    with held_elsewhere(path) as other:
+        assert not was_left(path)
+        other.kill()
+        other.wait()
+    assert was_left(path)
+    with hold_lock(path, this_process("x"), wait=0, what="it") as second:
+        assert second.was_left
+    assert not was_left(path)
+    assert not was_left(tmp_path / "gone")
 
 
 def test_an_owner_without_a_name_is_said_to_have_none(tmp_path: Path) -> None:
