@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from servingrepo.repository.changes import Recovered
+    from servingrepo.repository.contracts import Pinned
     from servingrepo.repository.history import Event
     from servingrepo.repository.lineage import Lineage
     from servingrepo.repository.listing import ModelDetails
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.retention import Keep
     from servingrepo.repository.rounds import Round
     from servingrepo.repository.verification import Verification
+    from servingrepo.rollout.differences import Checked, Diff
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.serving import Reloaded, Switched
     from servingrepo.rollout.status import Status
@@ -141,6 +143,9 @@ class OpenRepository:
         dry_run: bool = False,
         require: Iterable[str | Gate] = (),
         context: Context | None = None,
+        allow_breaking: bool = False,
+        allow_ops: Iterable[str] = (),
+        contract: str | Path | None = None,
         progress: Progress = silent,
         notice: Notice = unheard,
     ) -> Promotion:
@@ -159,8 +164,10 @@ class OpenRepository:
         from servingrepo.rollout.pruning import promote_and_prune
         from servingrepo.rollout.tracing import Context
         from servingrepo.rundir.gates import parse_gate
+        from servingrepo.serving.targets import target_of
         from servingrepo.smoke import load_cases
 
+        chosen = self._engine(engine) if smoke and not dry_run else None
         options = Options(
             version=version,
             saved_model=Path(saved_model) if saved_model else None,
@@ -175,8 +182,11 @@ class OpenRepository:
             dry_run=dry_run,
             gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
             context=context or Context(),
+            allow_breaking=allow_breaking,
+            allow_ops=tuple(allow_ops),
+            contract=Path(contract) if contract else None,
+            target=target_of(chosen or as_choice(engine)),
         )
-        chosen = self._engine(engine) if smoke and not dry_run else None
         return promote_and_prune(
             self.value,
             Path(run),
@@ -251,6 +261,36 @@ class OpenRepository:
             for version in self._versions(str(text))
         )
         return sum(find_version(self.value, *version)[0].size for version in versions)
+
+    def diff(self, old: str | Path, new: str | Path) -> Diff:
+        """Compare two versions, or exports that lie anywhere, as their clients and servers see them.
+
+        Raises:
+            NoSuchVersion, NothingToRollBack, NoSavedModel, DamagedExport: There is nothing to compare.
+        """
+        from servingrepo.rollout.differences import diff
+
+        return diff(self.value, old, new)
+
+    def contract(self, reference: str) -> Pinned:
+        """Return a model's contract, or what a version promises; see `servingrepo contract`."""
+        from servingrepo.repository.contracts import show_contract
+
+        return show_contract(self.value, reference)
+
+    def write_contract(
+        self, reference: str, *, overwrite: bool = False, dry_run: bool = False
+    ) -> Pinned:
+        """Pin what a version promises as its model's contract."""
+        from servingrepo.repository.contracts import write_contract
+
+        return write_contract(self.value, reference, overwrite=overwrite, dry_run=dry_run)
+
+    def check_contract(self, model: str, subject: str | Path) -> Checked:
+        """Hold a version or an export against what the model's clients rely on; nothing is raised for a breach."""
+        from servingrepo.rollout.differences import check_subject
+
+        return check_subject(self.value, check_name(model), subject)
 
     def smoke(
         self,
@@ -542,6 +582,15 @@ class OpenRepository:
             need_state(self.value, parsed.model)
             return [(parsed.model, one) for one in published_versions(self.value, parsed.model)]
         return [(parsed.model, resolve(self.value, parsed))]
+
+
+def as_choice(engine: Engine | EngineChoice | str | None) -> Engine | EngineChoice | None:
+    """Return the engine, or what was asked for by name."""
+    if not isinstance(engine, str):
+        return engine
+    from servingrepo.serving.engines import EngineChoice
+
+    return EngineChoice(name=engine)
 
 
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:

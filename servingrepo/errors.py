@@ -101,6 +101,14 @@ class BadReference(ServingRepoError):
     summary = "a reference like NAME@7 cannot be read"
 
 
+class BadContract(ServingRepoError):
+    """A contract file that cannot be read as one, or belongs to another model."""
+
+    slug = "bad-contract"
+    exit_code = 14
+    summary = "a contract file cannot be used"
+
+
 # 20s: the export is bad ---------------------------------------------------------------------------
 
 
@@ -153,11 +161,27 @@ class SourceChanged(ServingRepoError):
     summary = "the run changed while it was copied: is training still writing?"
 
 
+class BreakingChange(ServingRepoError):
+    """The export's signatures would break clients of what is served, or of the contract."""
+
+    slug = "breaking-change"
+    exit_code = 26
+    summary = "the signatures would break clients (the message lists how)"
+
+
+class UnsafeOperation(ServingRepoError):
+    """The graph has operations that touch files, the network or processes of the server."""
+
+    slug = "unsafe-operation"
+    exit_code = 27
+    summary = "the graph touches files, network or processes of the server"
+
+
 class GateFailed(ServingRepoError):
     """The run measured something worse than a gate asks for, or does not say."""
 
     slug = "gate-failed"
-    exit_code = 27
+    exit_code = 28
     summary = "the run did not measure what a gate asks for"
 
 

@@ -47,7 +47,7 @@ def command(app: App, model: str | None, limit: int) -> None:
                     event.model + _versions(event),
                     _move(event),
                     event.proof or "-",
-                    event.why or "-",
+                    _why(event),
                     (event.run or "-") + (f" (git {event.code})" if event.code else ""),
                 ]
                 for event in events
@@ -60,6 +60,16 @@ def command(app: App, model: str | None, limit: int) -> None:
 def _versions(event: Event) -> str:
     moved = event.versions or ((event.version,) if event.version is not None else ())
     return f"@{', '.join(map(str, moved))}" if moved else ""
+
+
+def _why(event: Event) -> str:
+    """Return why it was done, and what it was let through with."""
+    return (
+        "; ".join(
+            [*([event.why] if event.why else []), *(f"allowed: {one}" for one in event.allowed)]
+        )
+        or "-"
+    )
 
 
 def _move(event: Event) -> str:

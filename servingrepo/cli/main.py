@@ -31,6 +31,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "Publish a run's SavedModel as the next version, proven, and serve it.",
         ),
         "verify": ("verify", "Compare versions with their records, byte by byte."),
+        "diff": ("diff", "Compare two versions, as their clients see them."),
+        "contract": ("contract", "Show, pin or check what a model's clients rely on."),
         "smoke": ("smoke", "Serve a version in a child process and send it requests."),
     },
     "Serve": {

@@ -193,7 +193,7 @@ def require_option(function: F) -> F:
 
     @wraps(function)
     def gathered(*args: Any, require: tuple[Any, ...], **options: Any) -> Any:
-        of_model = _settings_of_model(options).get("require", ())
+        of_model = _settings_of_subject(options).get("require", ())
         gates = (*map(_GateType(), of_model), *require)
         return function(*args, require=tuple(dict.fromkeys(gates)), **options)
 
@@ -226,7 +226,7 @@ def engine_options(function: F) -> F:
     def gathered(*args: Any, **options: Any) -> Any:
         from servingrepo.serving.engines import EngineChoice
 
-        of_model = _settings_of_model(options)
+        of_model = _settings_of_subject(options)
         chosen = {
             field: firmest(option, options.pop(option), of_model)
             for field, option in ENGINE_FIELDS.items()
@@ -242,7 +242,7 @@ def engine_options(function: F) -> F:
     return result
 
 
-def _settings_of_model(options: dict[str, Any]) -> dict[str, Any]:
+def _settings_of_subject(options: dict[str, Any]) -> dict[str, Any]:
     """Return what the settings file says of the model that a command is about."""
     subject = options.get("model") or options.get("subject") or ""
     app = click.get_current_context().ensure_object(App)

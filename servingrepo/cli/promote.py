@@ -11,6 +11,7 @@ import click
 
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
+from servingrepo.cli.gates import gate_lines
 from servingrepo.cli.options import (
     dry_run_option,
     endpoint_option,
@@ -77,6 +78,24 @@ if TYPE_CHECKING:
     help="When it is done, prune the model by the rules in servingrepo.toml. [default: no-prune]",
 )
 @require_option
+@click.option(
+    "--allow-breaking",
+    is_flag=True,
+    help="Publish it although clients of what is served would break; recorded.",
+)
+@click.option(
+    "--allow-op",
+    "allow_ops",
+    multiple=True,
+    metavar="NAME",
+    help="An operation of the graph that may touch files, network or processes; repeatable, recorded.",
+)
+@click.option(
+    "--contract",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="What clients rely on. [default: configs/NAME.contract.toml in the root, else what is served]",
+)
 @engine_options
 @endpoint_option
 @wait_option
@@ -93,6 +112,9 @@ def command(
     smoke: bool,
     strict: bool,
     prune: bool,
+    allow_breaking: bool,
+    allow_ops: tuple[str, ...],
+    contract: Path | None,
     engine: EngineChoice,
     timeout: float,
     cases: tuple[Path, ...],
@@ -107,6 +129,9 @@ def command(
     The export is copied beside the target under a name that servers ignore, hashed, served from there by the
     engine and sent requests. Only then it appears under its number, whole, and models.config points at it.
     Content that was published before is not published again: its version is returned.
+
+    It is refused before it is copied if its signatures would break clients of the served version (or do not keep
+    the contract that is pinned), or if its graph has operations that touch files, network or processes.
     """
     version = parse_version(number) if number is not None else None
     keep = _policy(app, model) if prunes(app, model, asked=prune) else None
@@ -121,6 +146,9 @@ def command(
             serve=serve,
             smoke=smoke,
             strict=strict,
+            allow_breaking=allow_breaking,
+            allow_ops=firmest("allow_ops", allow_ops, settings_of_model(app, model)),
+            contract=contract,
             cases=cases,
             timeout=timeout,
             endpoints=endpoints,
@@ -178,19 +206,13 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     yield from _headline(done, name, number=number)
     yield f"  from      {done.export}"
     yield f"  size      {sized(done.size)} in {done.files} files"
-    for gate in done.gates:
-        yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
-    if done.same_as is None:
-        if done.proof is not None:
-            yield from proof_lines(done.proof)
-        else:
-            yield "  proof     not checked" + (" (a dry run runs nothing)" if done.dry_run else "")
+    yield from _proofs(done)
     if done.before != done.after:
         yield f"  {'would serve' if done.dry_run else 'served'}    {pinned(done.before)} > {pinned(done.after)}"
     else:
         yield f"  served    {pinned(done.after)}, as before"
-    for one in done.endpoints:
-        yield f"  {one.endpoint}  {one.outcome}"
+    yield from (f"  warning   {note}" for note in done.notes)
+    yield from (f"  {one.endpoint}  {one.outcome}" for one in done.endpoints)
     if done.same_in_trash is not None:
         old = f"{done.model}@{done.same_in_trash}"
         yield f"  same      {old}, which is in the trash, has this content too (servingrepo restore {old})"
@@ -204,6 +226,20 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
         back = f"; servingrepo rollback {done.model} goes back" if done.can_go_back else ""
         at = "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
         yield f"  next      servingrepo status {done.model}{at}{back}"
+
+
+def _proofs(done: Promotion) -> Iterator[str]:
+    """Yield what the version was held against, and what was not checked."""
+    for gate in done.gates:
+        yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
+    if done.same_as is not None:
+        return
+    if done.proof is not None:
+        yield from proof_lines(done.proof)
+    else:
+        yield "  proof     not checked" + (" (a dry run runs nothing)" if done.dry_run else "")
+    if done.gate is not None:
+        yield from gate_lines(done.gate, smoked=done.proof is not None)
 
 
 def _pruned(done: Promotion) -> Iterator[str]:

@@ -9,6 +9,7 @@ import click
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
+from servingrepo.cli.gates import demand_lines
 from servingrepo.cli.measured import event_lines, measured_lines
 from servingrepo.cli.signatures import signature_lines
 
@@ -58,6 +59,7 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
             f"size          {sized(tree.size)} in {len(tree.files)} files",
             *fingerprint_lines(inspection.fingerprint),
             *signature_lines(inspection.signatures),
+            *demand_lines(inspection.demands),
             *(f"note          {note}" for note in inspection.notes),
             *(f"also there    {other}" for other in found.others),
             *event_lines(measured),

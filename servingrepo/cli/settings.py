@@ -43,6 +43,9 @@ ENGINE_FIELDS = {
 }
 """Fields of EngineChoice by the options that fill them."""
 
+OF_MODEL = frozenset({*ENGINE_FIELDS.values(), "allow_ops", "prune", "require"})
+"""Options that a table `[models.NAME]` may set for one model."""
+
 
 def read_settings(ctx: click.Context, _param: click.Parameter, given: Path | None) -> None:
     """Make the settings file the defaults of all options.
@@ -135,7 +138,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             f"{place} has settings that mean nothing",
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
-            "models.NAME with the options of the engine, require, the keep rules of prune, and prune = true",
+            "models.NAME with the options of the engine, require, allow_op, the keep rules of prune, prune = true",
         )
     return result
 
@@ -144,11 +147,7 @@ def _of_models(
     ctx: click.Context, tables: dict[str, Any], problems: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Return the tables `[models.NAME]`: gates, engine and what a prune keeps, by the options' names."""
-    known = {
-        key: one
-        for key, one in _options(ctx, "promote").items()
-        if one.name in {*ENGINE_FIELDS.values(), "prune", "require"}
-    }
+    known = {key: one for key, one in _options(ctx, "promote").items() if one.name in OF_MODEL}
     rules = _options(ctx, "prune") if tables else {}
     known |= {key: one for key, one in rules.items() if (one.name or "").startswith("keep_")}
     found: dict[str, dict[str, Any]] = {}

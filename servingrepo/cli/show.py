@@ -10,6 +10,7 @@ import msgspec
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
+from servingrepo.cli.gates import demand_lines, gate_lines
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.repository.trash import find_trashed
@@ -126,6 +127,9 @@ def _version(record: VersionRecord) -> Iterator[str]:
         yield f"  measured      and {len(record.measured) - _MOST_NUMBERS} more: --json shows them"
     for gate in record.gates:
         yield f"  gate          {gate.gate}: {gate.verdict}: {gate.why}"
+    yield from (f"  {line}" for line in demand_lines(record.demands))
+    if record.gate is not None:
+        yield from gate_lines(record.gate, smoked=bool(record.proofs))
     if not record.proofs:
         yield "  proof         not checked"
     for proof in record.proofs:

@@ -28,6 +28,8 @@ def switch_lines(done: Switched) -> Iterator[str]:
         yield f"  label        {label}: " + (
             f"{was} > {now}" if was != now else f"{now}, as before"
         )
+    for note in done.notes:
+        yield f"  warning      {note}"
     for one in done.endpoints:
         yield f"  live         {one.endpoint}: {one.outcome}"
     if not done.endpoints and not done.dry_run:

@@ -9,6 +9,7 @@ import click
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
+from servingrepo.cli.gates import demand_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
 
@@ -127,5 +128,6 @@ def _lines(one: Verification, app: App) -> Iterator[str]:
     yield from (f"  {line}" for line in fingerprint_lines(one.inspection.fingerprint))
     if one.model is None or app.verbosity > 0 or one.ok:
         yield from (f"  {line}" for line in signature_lines(one.inspection.signatures))
+        yield from (f"  {line}" for line in demand_lines(one.inspection.demands))
     yield from (f"  note      {note}" for note in one.inspection.notes)
     yield from (f"  not checked: {line}" for line in one.not_checked)

@@ -87,6 +87,7 @@ def new_event(
     labels_before: dict[str, int] | None = None,
     labels_after: dict[str, int] | None = None,
     endpoints: tuple[str, ...] = (),
+    allowed: tuple[str, ...] = (),
 ) -> Event:
     """Return an event of now, by whoever runs this process."""
     owner = me()
@@ -109,6 +110,7 @@ def new_event(
         labels_before=labels_before or {},
         labels_after=labels_after or {},
         endpoints=endpoints,
+        allowed=allowed,
     )
 
 
@@ -297,6 +299,7 @@ def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
         why=record.message,
         run=record.source.run,
         proof="; ".join(f"{one.engine} ({one.server})" for one in record.proofs) or "not checked",
+        allowed=record.gate.allowed if record.gate is not None else (),
     )
 
 
@@ -409,6 +412,7 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
         left = [layout.models / f".{CONFIG_NAME}.tmp"]
         for place in places:
             left += sorted(place.glob(".*.tmp"))
+        left += sorted(layout.contracts.glob(".*.contract.toml.tmp"))
         left = [path for path in left if path.is_file()]
     for path in left:
         repo.disk.remove_file(path)

@@ -30,7 +30,8 @@ _BLOCK = 1 << 18
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened. `before` and `after` are the pinned versions of the model.
 
-    `versions` are those that a prune, a restore or an emptying of the trash moved.
+    `versions` are those that a prune, a restore or an emptying of the trash moved. `allowed` is what a
+    promotion was let through with although a gate was shut.
     """
 
     schema: int
@@ -52,6 +53,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels_before: dict[str, int] = {}
     labels_after: dict[str, int] = {}
     endpoints: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
     recovered: bool = False
 
     @property

@@ -83,6 +83,15 @@ class Layout(msgspec.Struct, frozen=True):
         """Say where one version's record is."""
         return self.records(model) / f"{version}.json"
 
+    @property
+    def contracts(self) -> Path:
+        """Where contracts lie: among the files that people write."""
+        return self.root / "configs"
+
+    def contract(self, model: str) -> Path:
+        """Say where the contract of a model is, if it has one."""
+        return self.contracts / f"{model}.contract.toml"
+
     def model(self, model: str) -> Path:
         """Say where a model's base path is, as we see it."""
         return self.models / model

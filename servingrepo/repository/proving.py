@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from servingrepo.errors import LoadFailed, ServerDied, ServerTimeout
 from servingrepo.repository.records import Proof
+from servingrepo.savedmodel.demands import fit_server
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.server_versions import of_server, too_new
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from servingrepo.savedmodel import Inspection
     from servingrepo.serving.engines import Engine
+    from servingrepo.serving.server_versions import Version
 
 
 def prove(
@@ -44,8 +46,8 @@ def prove(
     """
     deadline = Deadline.after(timeout)
     # Known before the start where the image's tag says it; the server's own words are better.
-    note = too_new(inspection.tensorflow_version, engine.expected_version())
-    if note:
+    notes = _notes(inspection, engine.expected_version())
+    for note in notes:
         notice(note)
     check_cases(cases, inspection)
     try:
@@ -56,7 +58,7 @@ def prove(
             ServingClient(server.endpoint) as client,
         ):
             if (asked := of_server(server.server)) is not None:
-                note = too_new(inspection.tensorflow_version, asked)
+                notes = _notes(inspection, asked)
             report = run_smoke(
                 client,
                 model=model,
@@ -66,7 +68,7 @@ def prove(
                 deadline=deadline,
             )
     except (LoadFailed, ServerDied, ServerTimeout) as error:
-        error.problems = (*error.problems, *([note] if note else ()))
+        error.problems = (*error.problems, *notes)
         raise
     return Proof(
         engine=server.engine,
@@ -75,5 +77,13 @@ def prove(
         time=time,
         staged=staged,
         report=report,
-        notes=(note,) if note else (),
+        notes=notes,
     )
+
+
+def _notes(inspection: Inspection, version: Version | None) -> tuple[str, ...]:
+    """Return what makes it likely that a server cannot run an export: newer, or with operations it lacks."""
+    newer = too_new(inspection.tensorflow_version, version)
+    if version is None or inspection.demands is None:
+        return (newer,) if newer else ()
+    return (*([newer] if newer else ()), *fit_server(inspection.demands, version).problems)

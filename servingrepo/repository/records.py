@@ -6,14 +6,15 @@ is reported, never repaired by guessing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.rundir.measurements import GateVerdict, Number
 from servingrepo.rundir.origin import Origin
-from servingrepo.savedmodel import Fingerprint, Signature, TensorCheck
+from servingrepo.savedmodel import Demands, Fingerprint, Signature, TensorCheck
+from servingrepo.savedmodel.compatibility import Change, Compatibility
 from servingrepo.smoke import SmokeReport
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.manifest import Manifest
@@ -59,6 +60,36 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version was held against before it was staged, and what it was let through with.
+
+    Attributes:
+        against: The version or the contract's file that its signatures were compared with; empty without one.
+        verdict: What its signatures mean to clients of that.
+        why: Why that was not checked.
+        changes: How the signatures differ.
+        allowed_breaking: Breaking changes were allowed, and there are some.
+        allowed_ops: Operations that touch files, network or processes, which were allowed.
+        server: The TensorFlow Serving whose operations the graph's were looked up in; empty if none.
+        server_problems: What that server lacks.
+    """
+
+    against: str = ""
+    verdict: Compatibility | Literal["not checked"] = "not checked"
+    why: str = ""
+    changes: tuple[Change, ...] = ()
+    allowed_breaking: bool = False
+    allowed_ops: tuple[str, ...] = ()
+    server: str = ""
+    server_problems: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """What was let through, in words, for the history."""
+        breaking = (f"breaking changes against {self.against}",) if self.allowed_breaking else ()
+        return (*breaking, *(f"operation {op}" for op in self.allowed_ops))
+
+
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of one published version; written before the version appears.
 
@@ -86,6 +117,8 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     measured: tuple[Number, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
     origin: Origin = Origin()
+    gate: Gate | None = None
+    demands: Demands | None = None
 
 
 class RecordHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ from servingrepo.errors import (
 from servingrepo.modelconfig import check_name
 from servingrepo.repository import history
 from servingrepo.repository.changes import new_event, writing
+from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.proving import prove
 from servingrepo.repository.pruning import Pruned
 from servingrepo.repository.publication import (
@@ -35,10 +36,12 @@ from servingrepo.repository.publication import (
     same_in_trash,
     stage,
 )
+from servingrepo.repository.records import Gate as Guard
 from servingrepo.repository.records import Proof, Source, VersionRecord
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rollout.gates import pass_gates as pass_guards
 from servingrepo.rollout.gating import Gated, pass_gates
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.serving import refuse_unfit, serve
@@ -55,6 +58,7 @@ from servingrepo.savedmodel import (
     read_variables,
 )
 from servingrepo.serving.states import Endpoint
+from servingrepo.serving.targets import UNKNOWN_TARGET, Target
 from servingrepo.smoke import SmokeCase, check_cases, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.disk import storage_errors
@@ -63,6 +67,7 @@ from servingrepo.storage.progress import Notice, Progress, silent, unheard
 from servingrepo.storage.tree import SourceTree, read_tree
 
 if TYPE_CHECKING:
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
@@ -99,10 +104,15 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     pruned: Pruned | None = None
     prune_failed: str = ""
     gates: tuple[GateVerdict, ...] = ()
+    gate: Guard | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to promote. `serve` None means: serve new content unless the model is held."""
+    """How to promote. `serve` None means: serve new content unless the model is held.
+
+    `contract` is a file to use instead of the model's own; `target` is the server that it is meant for.
+    """
 
     version: int | None = None
     saved_model: Path | None = None
@@ -117,6 +127,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     gates: tuple[Gate, ...] = ()
     context: Context = Context()
+    allow_breaking: bool = False
+    allow_ops: tuple[str, ...] = ()
+    contract: Path | None = None
+    target: Target = UNKNOWN_TARGET
 
 
 def promote(
@@ -134,6 +148,7 @@ def promote(
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
         GateFailed: The run did not measure what a gate asks for.
+        BreakingChange, UnsafeOperation, BadContract: A gate is shut, and was not opened.
         NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no.
         LoadFailed, SmokeFailed and other errors of the engine: The staged copy did not prove itself.
         SourceChanged: Somebody wrote into the run.
@@ -158,11 +173,12 @@ def promote(
         if same is not None:
             again = _serve_again(repo, same, scan, options)
             return msgspec.structs.replace(again, gates=gated.verdicts)
+    gate = _pass_gates(repo, model, inspection, read_own_config(repo), options)
     if options.dry_run:
         number = choose_number(repo, model, options.version)
         need_space(tree, repo.layout.models)
         promised = _promised(repo, scan, tree, model=model, number=number, options=options)
-        return msgspec.structs.replace(promised, gates=gated.verdicts)
+        return msgspec.structs.replace(promised, gates=gated.verdicts, gate=gate)
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
     with reserve(repo, model=model, version=options.version, engine=running) as place:
@@ -200,8 +216,9 @@ def promote(
             proof=proof,
             gated=gated,
             options=options,
+            gate=gate,
         )
-        return _commit(repo, place, record, scan, options)
+        return _commit(repo, place, record, scan, options, inspection=inspection)
 
 
 def refuse_defects(inspection: Inspection, export: Path) -> None:
@@ -253,6 +270,7 @@ def _record(
     proof: Proof | None,
     gated: Gated,
     options: Options,
+    gate: Guard,
 ) -> VersionRecord:
     owner = me()
     return VersionRecord(
@@ -275,6 +293,8 @@ def _record(
         measured=gated.numbers,
         gates=gated.verdicts,
         origin=trace(scan, options.context),
+        gate=gate,
+        demands=inspection.demands,
     )
 
 
@@ -292,13 +312,39 @@ def _recordable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
+def _pass_gates(
+    repo: Repository,
+    model: str,
+    inspection: Inspection,
+    config: ModelConfig,
+    options: Options,
+) -> Guard:
+    return pass_guards(
+        inspection,
+        model=model,
+        baseline=find_baseline(repo, model, config=config, contract=options.contract),
+        target=options.target,
+        allow_breaking=options.allow_breaking,
+        allow_ops=options.allow_ops,
+    )
+
+
 def _commit(
-    repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
+    repo: Repository,
+    place: Reservation,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    inspection: Inspection,
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
     with writing(repo, publishing=True):
         same = find_same(repo, place.model, digest=record.digest)
         if same is None:
+            # Another version may be served by now, and the contract be another.
+            gate = _pass_gates(repo, place.model, inspection, read_own_config(repo), options)
+            record = msgspec.structs.replace(record, gate=gate)
             return _publish_and_serve(repo, place, record, scan, options)
     # Another promotion of the same content was faster; this number stays unused.
     return _serve_again(repo, same, scan, options)
@@ -342,6 +388,7 @@ def _publish_and_serve(
         run=record.source.run,
         proof=say_proof(proof),
         endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
+        allowed=record.gate.allowed if record.gate is not None else (),
     )
     event = msgspec.structs.replace(event, code=str(record.origin.code or ""))
     history.append(repo.disk, repo.layout.history, event)
@@ -389,6 +436,7 @@ def _serve_again(
         before=switched.before,
         after=switched.after,
         endpoints=switched.endpoints,
+        notes=switched.notes,
     )
 
 
@@ -427,6 +475,7 @@ def _result(
         dry_run=options.dry_run,
         can_go_back=_can_go_back(repo, record.model),
         same_in_trash=same_in_trash(repo, record.model, digest=record.digest),
+        gate=record.gate,
     )
 
 

@@ -20,6 +20,7 @@ from servingrepo.repository.references import (
     resolve,
 )
 from servingrepo.repository.repository import (
+    load_record,
     load_state,
     need_state,
     need_version,
@@ -29,6 +30,7 @@ from servingrepo.repository.repository import (
 from servingrepo.repository.served import check_config, read_own_config, served_version
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
+from servingrepo.rollout.gates import say_changes
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
 from servingrepo.rollout.switch import EndpointResult, connect, switch
 from servingrepo.serving.deadline import Deadline
@@ -41,7 +43,10 @@ if TYPE_CHECKING:
 
 
 class Switched(msgspec.Struct, frozen=True, kw_only=True):
-    """What a change of what is served did, or would do in a dry run."""
+    """What a change of what is served did, or would do in a dry run.
+
+    `notes` says how clients of what was served before are broken: a warning, never a reason to stop.
+    """
 
     action: str
     model: str
@@ -54,6 +59,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     marked_bad: int | None
     held: bool
     endpoints: tuple[EndpointResult, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def served_before(self) -> int | None:
@@ -184,6 +190,7 @@ def carry_out(
 ) -> Switched:
     """Switch and record; the caller holds the lock. A plan that changes nothing still proves endpoints."""
     refuse_unfit(repo, plan, of_model=True, of_others=bool(endpoints))
+    notes = _warnings(repo, plan)
     state = load_state(repo, plan.model)
     results: tuple[EndpointResult, ...] = ()
     if not dry_run:
@@ -221,7 +228,16 @@ def carry_out(
         marked_bad=marks_bad,
         held=state is not None and state.hold is not None,
         endpoints=results,
+        notes=notes,
     )
+
+
+def _warnings(repo: Repository, plan: Plan) -> tuple[str, ...]:
+    """Say what the version that will be served breaks for clients of the one that is."""
+    if plan.target is None or plan.target == max(plan.old_pins, default=None):
+        return ()
+    record = load_record(repo, plan.model, plan.target)
+    return say_changes(repo, plan.model, record.signatures) if record is not None else ()
 
 
 def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: bool) -> None:

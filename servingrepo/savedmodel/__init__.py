@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.tensors import Tensors
     from servingrepo.savedmodel.values import (
         Defect,
+        Demands,
+        Effect,
         ExampleInput,
         Feature,
         Fingerprint,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Defect",
+    "Demands",
+    "Effect",
     "ExampleInput",
     "Feature",
     "Fingerprint",
@@ -41,6 +45,8 @@ __all__ = [
 
 _HOMES = {
     "Defect": "values",
+    "Demands": "values",
+    "Effect": "values",
     "ExampleInput": "values",
     "Feature": "values",
     "Fingerprint": "values",

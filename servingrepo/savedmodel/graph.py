@@ -7,6 +7,7 @@ and in TensorFlow 2 exports the op lies in a function of the graph's library. No
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from servingrepo.savedmodel.signatures import INIT_OP_KEY, dtype_name, shape_from
@@ -15,7 +16,7 @@ from servingrepo.savedmodel.values import ExampleInput, Feature
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["GraphReader", "example_inputs"]
+__all__ = ["GraphReader", "Scope", "example_inputs", "functions_of", "origin", "origins"]
 
 STEP_LIMIT = 200_000
 """Edges followed per input before giving up: a real graph needs a few dozen."""
@@ -56,10 +57,10 @@ _PASSING = frozenset(
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample"})
 
 
-class _Scope:
+class Scope:
     """The main graph or one function's body, and the call that led there."""
 
-    def __init__(self, nodes: Any, function: Any, caller: _Scope | None, call: Any) -> None:
+    def __init__(self, nodes: Any, function: Any, caller: Scope | None, call: Any) -> None:
         self.function = function
         self.caller = caller
         self.call = call
@@ -83,7 +84,14 @@ class GraphReader:
     def __init__(self, graph: Any) -> None:
         self.graph = graph
         self.functions = {one.signature.name: one for one in graph.library.function}
-        self.main = _Scope(graph.node, None, None, None)
+        self.main = Scope(graph.node, None, None, None)
+
+    def enter(self, scope: Scope, node: Any, name: str) -> Scope | None:
+        """Return the body of a function that a node names, as called from there; None if it is too deep."""
+        function = self.functions.get(name)
+        if function is None or scope.depth >= MAX_DEPTH:
+            return None
+        return Scope(function.node_def, function, scope, node)
 
     def called(self, node: Any) -> Any:
         """Return the function that a call op runs, or None."""
@@ -105,11 +113,11 @@ class GraphReader:
             return None
         return tuple(found[key] for key in sorted(found)), all(singles)
 
-    def _parsers(self, tensor: str) -> Iterator[tuple[_Scope, Any]]:
+    def _parsers(self, tensor: str) -> Iterator[tuple[Scope, Any]]:
         """Yield the parsing ops that a tensor of the main graph reaches, with where they are."""
-        pending: list[tuple[_Scope, str]] = [(self.main, _normal(tensor))]
+        pending: list[tuple[Scope, str]] = [(self.main, _normal(tensor))]
         seen: set[tuple[int, str]] = set()
-        scopes: dict[tuple[int, str], _Scope] = {}  # keeps them alive: `seen` holds their ids
+        scopes: dict[tuple[int, str], Scope] = {}  # keeps them alive: `seen` holds their ids
         steps = 0
         while pending and steps < STEP_LIMIT:
             scope, name = pending.pop()
@@ -124,8 +132,8 @@ class GraphReader:
                 pending.extend(self._next(scope, node, place, scopes))
 
     def _next(
-        self, scope: _Scope, node: Any, place: int, scopes: dict[tuple[int, str], _Scope]
-    ) -> list[tuple[_Scope, str]]:
+        self, scope: Scope, node: Any, place: int, scopes: dict[tuple[int, str], Scope]
+    ) -> list[tuple[Scope, str]]:
         """Return where the strings in an input of a node go on."""
         if node.op in _PASSING:
             return [(scope, node.name)]
@@ -138,7 +146,7 @@ class GraphReader:
         if site not in scopes:
             if scope.depth >= MAX_DEPTH or len(scopes) >= MAX_SCOPES:
                 return []
-            scopes[site] = _Scope(function.node_def, function, scope, node)
+            scopes[site] = Scope(function.node_def, function, scope, node)
         return [(scopes[site], function.signature.input_arg[place].name)]
 
 
@@ -161,6 +169,19 @@ def example_inputs(reader: GraphReader, definitions: Any) -> tuple[ExampleInput,
     return tuple(found)
 
 
+def functions_of(node: Any, reader: GraphReader) -> Iterator[str]:
+    """Yield the names of the graph's functions that a node calls, by its op or by an attribute."""
+    if node.op in reader.functions:
+        yield node.op
+    for value in node.attr.values():
+        if value.HasField("func") and value.func.name in reader.functions:
+            yield value.func.name
+        if value.HasField("list"):
+            for function in value.list.func:
+                if function.name in reader.functions:
+                    yield function.name
+
+
 def _normal(name: str) -> str:
     """Return a tensor's name without the `:0` or `:output:0` of a first output, so that names compare.
 
@@ -177,7 +198,7 @@ def _output(node: str, place: int) -> str:
     return node if place == 0 else f"{node}:{place}"
 
 
-def _returned(scope: _Scope, name: str) -> list[tuple[_Scope, str]]:
+def _returned(scope: Scope, name: str) -> list[tuple[Scope, str]]:
     """Return where a tensor goes on in the caller, if the function returns it."""
     if scope.function is None or scope.caller is None:
         return []
@@ -188,28 +209,38 @@ def _returned(scope: _Scope, name: str) -> list[tuple[_Scope, str]]:
     ]
 
 
-def _constant(scope: _Scope, name: str) -> Any:
+def _constant(scope: Scope, name: str) -> Any:
     """Return the TensorProto behind an input, through Identity ops and function arguments, or None."""
-    at: _Scope | None = scope
+    node = origin(scope, name)
+    return node.attr["value"].tensor if node is not None and node.op == "Const" else None
+
+
+def origin(scope: Scope, name: str) -> Any:
+    """Return the node that an input comes from unchanged in the end, None if it is not known."""
+    last = deque(origins(scope, name), maxlen=1)
+    return last[0][1] if last else None
+
+
+def origins(scope: Scope, name: str) -> Iterator[tuple[Scope, Any]]:
+    """Yield the nodes that an input comes from unchanged, nearest first, through functions' arguments."""
+    at: Scope | None = scope
     for _ in range(MAX_DEPTH):
         if at is None:
-            return None
+            return
         base = _normal(name)
         if base in at.arguments:
             place = at.arguments[base]
             if place >= len(at.call.input):
-                return None
+                return
             name, at = at.call.input[place], at.caller
             continue
         node = at.nodes.get(base)
         if node is None:
-            return None
-        if node.op == "Const":
-            return node.attr["value"].tensor
+            return
+        yield at, node
         if node.op not in {"Identity", "Snapshot", "StopGradient"} or not node.input:
-            return None
+            return
         name = node.input[0]
-    return None
 
 
 def _strings(tensor: Any) -> list[str]:
@@ -226,7 +257,7 @@ def _elements(tensor: Any) -> int:
     return count
 
 
-def _features(scope: _Scope, node: Any) -> Iterator[Feature]:
+def _features(scope: Scope, node: Any) -> Iterator[Feature]:
     attributes = node.attr
     inputs = [name for name in node.input if not name.startswith("^")]
     sparse_types = list(attributes["sparse_types"].list.type)
@@ -276,5 +307,5 @@ def _features(scope: _Scope, node: Any) -> Iterator[Feature]:
         )
 
 
-def _keys_of_scalars(scope: _Scope, names: list[str]) -> list[str]:
+def _keys_of_scalars(scope: Scope, names: list[str]) -> list[str]:
     return [(_strings(_constant(scope, name)) or [""])[0] for name in names]

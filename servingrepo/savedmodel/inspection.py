@@ -15,6 +15,7 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from servingrepo.protos import saved_model_pb2
+from servingrepo.savedmodel.demands import demands_of
 from servingrepo.savedmodel.files import find_asset_defects, layout_defect
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
@@ -22,7 +23,7 @@ from servingrepo.savedmodel.placement import find_unplaceable
 from servingrepo.savedmodel.reading import Unreadable, read_bounded
 from servingrepo.savedmodel.restoring import named_assets, needs_variables
 from servingrepo.savedmodel.signatures import dtype_name, signatures_from
-from servingrepo.savedmodel.values import Defect, ExampleInput, Fingerprint, Signature
+from servingrepo.savedmodel.values import Defect, Demands, ExampleInput, Fingerprint, Signature
 from servingrepo.savedmodel.variables import Variables, find_variable_defects, read_variables
 from servingrepo.savedmodel.wording import plural, some
 
@@ -52,6 +53,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         examples: Inputs that take serialized tf.Examples, with their features.
         assets: Files of `assets/` that the graph names.
         needs_variables: Whether requests will need what is in `variables/`.
+        demands: What the graph asks of a server; None where no graph could be read.
         fingerprint: The content of fingerprint.pb, None without a readable one.
         defects: Why a server cannot serve it; empty for a good export.
         notes: Things worth knowing that keep no server from serving it.
@@ -68,6 +70,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     examples: tuple[ExampleInput, ...] = ()
     assets: tuple[str, ...] = ()
     needs_variables: bool = False
+    demands: Demands | None = None
     fingerprint: Fingerprint | None = None
     defects: tuple[Defect, ...] = ()
     notes: tuple[str, ...] = ()
@@ -145,6 +148,9 @@ def _inspect_message(
     defects = (*variable_defects, *asset_defects, *placement_defects, *wrong)
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
     notes = (*notes, *_dtype_notes(signatures, reader))
+    demands = demands_of(meta_graph, reader)
+    if demands.custom:
+        notes = (*notes, f"no TensorFlow Serving has the operations {some(demands.custom)}")
     if not signatures:
         notes = (*notes, "it has no signature that a client can call")
     return msgspec.structs.replace(
@@ -155,6 +161,7 @@ def _inspect_message(
         examples=example_inputs(reader, meta_graph.signature_def),
         assets=tuple(sorted((*assets.read, *assets.unread))),
         needs_variables=needs.needed,
+        demands=demands,
         defects=defects,
         notes=notes,
     )

@@ -15,6 +15,8 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from servingrepo.savedmodel.graph import functions_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -78,7 +80,7 @@ def _reachable(reader: GraphReader) -> Iterator[tuple[str, Any, bool]]:
     for node in reader.graph.node:
         yield "", node, False
         soft = _soft(node)
-        pending.extend((name, soft) for name in _functions_of(node, reader))
+        pending.extend((name, soft) for name in functions_of(node, reader))
     seen: set[tuple[str, bool]] = set()
     while pending:
         name, soft = pending.pop()
@@ -88,19 +90,7 @@ def _reachable(reader: GraphReader) -> Iterator[tuple[str, Any, bool]]:
         for node in reader.functions[name].node_def:
             yield f"{name}/", node, soft
             # The outermost call decides: TensorFlow inlines the calls inside before it places ops.
-            pending.extend((inner, soft) for inner in _functions_of(node, reader))
-
-
-def _functions_of(node: Any, reader: GraphReader) -> Iterator[str]:
-    if node.op in reader.functions:
-        yield node.op
-    for value in node.attr.values():
-        if value.HasField("func") and value.func.name in reader.functions:
-            yield value.func.name
-        if value.HasField("list"):
-            for function in value.list.func:
-                if function.name in reader.functions:
-                    yield function.name
+            pending.extend((inner, soft) for inner in functions_of(node, reader))
 
 
 def _soft(node: Any) -> bool:

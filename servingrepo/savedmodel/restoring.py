@@ -17,7 +17,7 @@ from servingrepo.protos import meta_graph_pb2
 if TYPE_CHECKING:
     from servingrepo.savedmodel.graph import GraphReader
 
-__all__ = ["Assets", "Needs", "named_assets", "needs_variables"]
+__all__ = ["Assets", "Needs", "asset_definitions", "named_assets", "needs_variables"]
 
 _VARIABLE_OPS = frozenset({"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"})
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -61,13 +61,7 @@ def needs_variables(meta_graph: Any, reader: GraphReader) -> Needs:
 
 def named_assets(meta_graph: Any, reader: GraphReader) -> Assets:
     """Return the files in `assets/` that the graph names: in `asset_file_def`, or in TF 1's collection."""
-    definitions = list(meta_graph.asset_file_def)
-    if not definitions and _ASSETS in meta_graph.collection_def:
-        for packed in meta_graph.collection_def[_ASSETS].any_list.value:
-            try:
-                definitions.append(meta_graph_pb2.AssetFileDef.FromString(packed.value))
-            except DecodeError:
-                continue
+    definitions = asset_definitions(meta_graph)
     names = {one.filename for one in definitions}
     read = {
         one.filename
@@ -75,6 +69,18 @@ def named_assets(meta_graph: Any, reader: GraphReader) -> Assets:
         if one.tensor_info.name.split(":")[0] in reader.main.consumers
     }
     return Assets(read=tuple(sorted(read)), unread=tuple(sorted(names - read)))
+
+
+def asset_definitions(meta_graph: Any) -> list[Any]:
+    """Return the AssetFileDefs of a MetaGraph, whichever TensorFlow wrote it."""
+    definitions = list(meta_graph.asset_file_def)
+    if not definitions and _ASSETS in meta_graph.collection_def:
+        for packed in meta_graph.collection_def[_ASSETS].any_list.value:
+            try:
+                definitions.append(meta_graph_pb2.AssetFileDef.FromString(packed.value))
+            except DecodeError:
+                continue
+    return definitions
 
 
 def _restored_names(reader: GraphReader, restore: str) -> tuple[set[str], bool]:

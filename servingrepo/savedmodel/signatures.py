@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from blake3 import blake3
+
 from servingrepo.protos import types_pb2
 from servingrepo.savedmodel.values import Signature, TensorSpec
 
@@ -23,6 +25,9 @@ __all__ = [
 
 INIT_OP_KEY = "__saved_model_init_op"
 """The key under which TensorFlow 2 keeps its initialisation op: no signature that anybody can call."""
+
+_SHORT_VALUE = 200
+"""Bytes of the longest default that is shown as it is."""
 
 _REF = 100  # types.proto: DT_FLOAT_REF = DT_FLOAT + 100
 _PYTHON_NAMES = {"float": "float32", "double": "float64", "half": "float16"}
@@ -84,6 +89,21 @@ def _specs(infos: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Tenso
             else None,
             tensor_name=infos[alias].name,
             has_default=alias in defaults,
+            default=_value_text(defaults[alias]) if alias in defaults else "",
         )
         for alias in sorted(infos)
     )
+
+
+def _value_text(tensor: Any) -> str:
+    """Return a TensorProto for people: its values if they are few, else a digest of its bytes.
+
+    A signature's default may be a whole vocabulary, and comes from files that others wrote.
+    """
+    if tensor.ByteSize() <= _SHORT_VALUE and not tensor.tensor_content:
+        for field, value in tensor.ListFields():
+            if field.name == "string_val":
+                return ", ".join(one.decode("utf-8", "backslashreplace") for one in value)
+            if field.name.endswith("_val") and field.message_type is None:
+                return ", ".join(str(one) for one in value)
+    return f"blake3:{blake3(tensor.SerializeToString(deterministic=True)).hexdigest()[:16]}"

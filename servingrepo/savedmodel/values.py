@@ -12,6 +12,9 @@ import msgspec
 __all__ = [
     "Defect",
     "DefectKind",
+    "Demands",
+    "Effect",
+    "EffectKind",
     "ExampleInput",
     "Feature",
     "FeatureKind",
@@ -29,6 +32,7 @@ DefectKind = Literal["missing", "damaged", "unsupported"]
 FieldVerdict = Literal["matches", "differs", "absent", "cannot verify", "not checked"]
 """`cannot verify`: an unknown version of the code wrote it; `not checked`: an older servingrepo did not look."""
 FeatureKind = Literal["dense", "sparse", "ragged"]
+EffectKind = Literal["file", "network", "process"]
 
 
 class Defect(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,13 +45,18 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One input or output: `shape` has None for a free dimension and is None for an unknown rank."""
+    """One input or output: `shape` has None for a free dimension and is None for an unknown rank.
+
+    `default` is the value of an input that may be left out, as text for people; of a long one a digest. Records
+    of earlier versions have none.
+    """
 
     alias: str
     dtype: str
     shape: tuple[int | None, ...] | None
     tensor_name: str
     has_default: bool = False
+    default: str = ""
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,3 +158,31 @@ class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
             message = f"{more} more tensors are not as variables.index says"
             found.append(Defect(slug="tensor-damaged", kind="damaged", message=message, hint=hint))
         return tuple(found)
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation that reaches beyond the graph, and the nodes that are one: `function/node`, or `node`."""
+
+    op: str
+    kind: EffectKind
+    nodes: tuple[str, ...]
+
+
+class Demands(msgspec.Struct, frozen=True, kw_only=True):
+    """What one MetaGraph asks of a server.
+
+    Attributes:
+        producer: GraphDef.versions.producer: the TF_GRAPH_DEF_VERSION of what wrote it; 0 if it does not say.
+        min_consumer: The lowest TF_GRAPH_DEF_VERSION that may read it.
+        ops: Operations of the main graph, which is placed as a whole when it is loaded.
+        function_ops: Operations that only functions have which the main graph can reach.
+        custom: Those of both that no known TensorFlow Serving has, in any version.
+        effects: Operations that touch files, the network or processes.
+    """
+
+    producer: int = 0
+    min_consumer: int = 0
+    ops: tuple[str, ...] = ()
+    function_ops: tuple[str, ...] = ()
+    custom: tuple[str, ...] = ()
+    effects: tuple[Effect, ...] = ()

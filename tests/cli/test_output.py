@@ -78,9 +78,10 @@ def test_a_table_is_aligned_with_numbers_to_the_right(root: Path, tmp_path: Path
 def test_what_others_wrote_cannot_steer_the_terminal(root: Path, tmp_path: Path) -> None:
     run = run_with(tmp_path / f"r{ESCAPE}", offset=5.0, signatures=[Served(key=f"s{ESCAPE}")])
     extra = root / "models" / "ranker" / "2" / f"x{ESCAPE}"
+    promote = ("promote", run, "--model", "ranker", "--no-smoke", "--allow-breaking")
     said = [
         command("scan", run),
-        command("--root", root, "promote", run, "--model", "ranker", "--no-smoke", "-m", ESCAPE),
+        command("--root", root, *promote, "-m", ESCAPE),
         command("--root", root, "show", "ranker"),
         command("--root", root, "show", "ranker@3"),
         command("--root", root, "history"),

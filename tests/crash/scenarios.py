@@ -59,6 +59,7 @@ SCENARIOS = (
     Scenario(
         "mark-bad --clear", "bad", ("mark-bad", "m@1", "--clear"), again=frozenset({NOT_MARKED})
     ),
+    Scenario("contract --write", "two", ("contract", "m", "--write")),
     Scenario("config write --take-edit", "edited", ("config", "write", "--take-edit")),
     Scenario("config write --discard-edit", "edited", ("config", "write", "--discard-edit")),
     Scenario("config write --server-root", "two", ("config", "write", "--server-root", "/srv/m")),

@@ -1,0 +1,93 @@
+"""servingrepo contract."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import command as make
+from servingrepo.cli.gates import change_lines
+from servingrepo.cli.options import dry_run_option
+from servingrepo.errors import BreakingChange, UsageError
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+    from servingrepo.rollout.differences import Checked
+
+
+@make(
+    "contract",
+    examples="""
+    servingrepo contract ranker
+    servingrepo contract ranker --write
+    servingrepo contract ranker@7 --write --overwrite
+    servingrepo contract ranker --check ./runs/2026_05_10_baseline""",
+)
+@click.argument("reference", metavar="NAME|REF")
+@click.option("--write", is_flag=True, help="Pin what the version promises: write the file.")
+@click.option(
+    "--overwrite", is_flag=True, help="With --write: replace a file that says something else."
+)
+@click.option(
+    "--check",
+    "subject",
+    metavar="REF|PATH",
+    help="Hold a version or an export against the contract, or against what is served if none is pinned.",
+)
+@dry_run_option
+@click.pass_obj
+def command(
+    app: App, reference: str, write: bool, overwrite: bool, subject: str | None, dry_run: bool
+) -> None:
+    """Show, pin or check what a model's clients rely on: configs/NAME.contract.toml in the root.
+
+    A pinned contract decides what `promote` lets through, instead of the served version's signatures. It is made
+    to be edited: only what it names is demanded. Without one, what the version promises is shown (NAME alone is
+    the served one).
+    """
+    if write and subject is not None:
+        raise UsageError("--write and --check do not go together", hint="give one of them")
+    repo = app.open()
+    if subject is not None:
+        checked = repo.check_contract(reference.partition("@")[0], subject)
+        _say(app, checked)
+        return
+    if not write:
+        found = repo.contract(reference)
+        if not found.pinned:
+            app.note(f"not pinned: this is what {found.of} promises; --write writes {found.path}")
+        app.result(found, found.text.splitlines(), bare=found.path if found.pinned else None)
+        return
+    done = repo.write_contract(reference, overwrite=overwrite, dry_run=dry_run)
+    dry = "dry run, nothing was changed: " if dry_run else ""
+    said = f"{dry}{done.path} " + (
+        f"{'would say' if dry_run else 'says'} what {done.of} promises"
+        if done.changed
+        else f"says what {done.of} promises already"
+    )
+    app.result(
+        done,
+        [said, "  next      take out what no client uses; keep it under review"],
+        bare=done.path,
+    )
+
+
+def _say(app: App, checked: Checked) -> None:
+    """Print what was found.
+
+    Raises:
+        BreakingChange: Clients would break.
+    """
+    if checked.verdict == "breaking":
+        raise BreakingChange(
+            f"{checked.subject} would break clients of {checked.against}",
+            problems=[one.message for one in checked.changes if one.breaking],
+            hint="promote refuses it without --allow-breaking",
+            details={"checked": checked},
+        )
+    said = checked.verdict or f"not checked: {checked.why}"
+    head = f"{checked.subject} against {checked.against or 'nothing'}: {said}"
+    app.result(
+        checked, [head, *change_lines(checked.changes)], bare=checked.verdict or "not checked"
+    )

@@ -1,0 +1,54 @@
+"""servingrepo diff."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import command as make
+from servingrepo.cli.gates import change_lines
+from servingrepo.savedmodel.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.cli.app import App
+    from servingrepo.rollout.differences import Diff
+
+
+@make(
+    "diff",
+    examples="""
+    servingrepo diff ranker@served ranker@latest
+    servingrepo diff ranker ./runs/2026_05_10_baseline
+    servingrepo diff -q ranker@6 ranker@7""",
+)
+@click.argument("old", metavar="REF|PATH")
+@click.argument("new", metavar="REF|PATH")
+@click.pass_obj
+def command(app: App, old: str, new: str) -> None:
+    """Compare the signatures of two versions or exports, as their clients see them: same, compatible or breaking.
+
+    NAME alone is its served version. A path has a slash in it. -q prints the verdict alone. The exit code is 0
+    whatever the verdict: `promote` and `contract --check` are what stops a pipeline.
+    """
+    from servingrepo.api import is_path
+    from servingrepo.rollout.differences import diff
+
+    found = diff(None, old, new) if is_path(old) and is_path(new) else app.open().diff(old, new)
+    app.result(found, _lines(found), bare=found.verdict)
+
+
+def _lines(found: Diff) -> Iterator[str]:
+    yield f"{found.old} > {found.new}: {found.verdict}"
+    yield from change_lines(found.changes)
+    before, after = found.tensorflow
+    if before != after:
+        yield f"  written by  TensorFlow {before or 'unknown'} > {after or 'unknown'}"
+    if found.new_ops is None:
+        yield "  operations  not compared: a record does not have them"
+    elif found.new_ops:
+        yield f"  operations  new: {some(found.new_ops, most=10)}"
+    for op in found.new_effects or ():
+        yield f"  reaches out by {op}, which promote refuses without --allow-op {op}"

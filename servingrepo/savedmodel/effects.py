@@ -1,0 +1,253 @@
+"""Operations of a graph that reach beyond it: files, the network, processes of the server.
+
+A SavedModel is a program. TensorFlow's SECURITY.md says so, and `saved_model_cli scan` looks for three
+operations (WriteFile, ReadFile, PrintV2: saved_model_cli.py, _OP_DENYLIST), in the main graph and the
+functions that PartitionedCall names. Here every operation of TensorFlow 2.12 to 2.21 was looked at, and every
+function that the graph can reach counts, by whatever attribute it is named.
+
+What every export does is no effect: the restore op reads the checkpoint that the server feeds it
+(SaverDef.filename_tensor_name), nothing runs the save op, and tables read the export's own assets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from servingrepo.savedmodel.graph import functions_of, origin, origins
+from servingrepo.savedmodel.restoring import asset_definitions
+from servingrepo.savedmodel.values import Effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.savedmodel.graph import GraphReader, Scope
+    from servingrepo.savedmodel.values import EffectKind
+
+__all__ = ["effect_kind", "find_effects"]
+
+MAX_SCOPES = 2_000
+"""Calls of functions looked into one by one; those beyond are looked into without knowing who calls them."""
+
+GUARDED = frozenset({"ReadFile", "WriteFile", "PrintV2"})
+"""What `saved_model_cli scan` reports, whatever it is used for."""
+
+_FILES = """
+ReadFile WriteFile MatchingFiles PrintV2 FileSystemSetConfiguration ImmutableConst
+FixedLengthRecordReader FixedLengthRecordReaderV2 LMDBReader TFRecordReader TFRecordReaderV2 TextLineReader
+TextLineReaderV2 WholeFileReader WholeFileReaderV2 RecordInput
+CSVDataset CSVDatasetV2 ExperimentalCSVDataset FixedLengthRecordDataset FixedLengthRecordDatasetV2
+LMDBDataset ExperimentalLMDBDataset MatchingFilesDataset ExperimentalMatchingFilesDataset SqlDataset
+ExperimentalSqlDataset TFRecordDataset TFRecordDatasetV2 TextLineDataset LoadDataset SaveDataset SaveDatasetV2
+SnapshotDataset SnapshotDatasetV2 SnapshotChunkDataset SnapshotDatasetReader SnapshotNestedDatasetReader
+ListSnapshotChunksDataset CacheDataset CacheDatasetV2 DatasetToTFRecord ExperimentalDatasetToTFRecord
+DistributedSave InitializeTableFromTextFile InitializeTableFromTextFileV2
+GenerateVocabRemapping LoadAndRemapMatrix CalibrationStatisticsSaver
+Save SaveSlices SaveV2 Restore RestoreSlice RestoreV2 MergeV2Checkpoints DTensorRestoreV2
+CreateSummaryFileWriter CreateSummaryDbWriter SummaryWriter ImportEvent StatsAggregatorSetSummaryWriter
+WriteAudioSummary WriteGraphSummary WriteHistogramSummary WriteImageSummary WriteRawProtoSummary
+WriteScalarSummary WriteSummary
+DebugIdentity DebugIdentityV2 DebugIdentityV3 DebugNanCount DebugNumericSummary
+"""
+_NETWORK = """
+RemoteCall Send Recv _Send _Recv _HostSend _HostRecv XlaSend XlaRecv
+DataServiceDataset DataServiceDatasetV2 DataServiceDatasetV3 DataServiceDatasetV4 RegisterDataset
+RegisterDatasetV2 RpcCall RpcCheckStatus RpcClient RpcGetValue RpcServer RpcServerRegister RpcServerStart
+TfServingRemotePredict GcsConfigureBlockCache GcsConfigureCredentials BigQueryReader WorkerHeartbeat
+"""
+_PROCESSES = """
+Abort PyFunc PyFuncStateless EagerPyFunc XlaHostCompute _XlaHostComputeMlir DatasetFromGraph
+RemoteFusedGraphExecute MlirPassthroughOp
+"""
+_KINDS: dict[str, EffectKind] = {
+    **dict.fromkeys(_FILES.split(), "file"),
+    **dict.fromkeys(_NETWORK.split(), "network"),
+    **dict.fromkeys(_PROCESSES.split(), "process"),
+}
+_PREFIXES: tuple[tuple[str, EffectKind], ...] = (
+    ("Collective", "network"),
+    ("Nccl", "network"),
+    ("_Nccl", "network"),
+    ("DataServiceDataset", "network"),
+    ("Bigtable", "network"),
+)
+_RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
+_CHECKPOINTS = _RESTORES | {"Save", "SaveSlices", "SaveV2", "MergeV2Checkpoints"}
+_FILE_NAME_AT = {
+    "InitializeTableFromTextFile": 1,
+    "InitializeTableFromTextFileV2": 1,
+    "TextLineDataset": 0,
+    "TFRecordDataset": 0,
+    "TFRecordDatasetV2": 0,
+    "FixedLengthRecordDataset": 0,
+    "FixedLengthRecordDatasetV2": 0,
+    "CSVDataset": 0,
+    "CSVDatasetV2": 0,
+}
+"""Readers by the input that names their file, which may be one of the export's own assets."""
+_CACHES = {"CacheDataset": 1, "CacheDatasetV2": 1}
+"""tensorflow/core/kernels/data/cache_dataset_ops.cc: with an empty file name they cache in memory."""
+
+
+class _Use(msgspec.Struct, frozen=True):
+    """Who runs a node: requests and initialisation, the restore op, or neither."""
+
+    served: bool
+    restoring: bool
+
+
+def effect_kind(op: str) -> EffectKind | None:
+    """Return what kind of effect an operation may have, None if it has none."""
+    kind = _KINDS.get(op)
+    if kind is not None:
+        return kind
+    return next((kind for prefix, kind in _PREFIXES if op.startswith(prefix)), None)
+
+
+def find_effects(meta_graph: Any, reader: GraphReader) -> tuple[Effect, ...]:
+    """Return the operations with effects that a MetaGraph can reach, by name."""
+    finder = _Finder(meta_graph, reader)
+    found: dict[str, set[str]] = {}
+    for op, name in finder.find():
+        found.setdefault(op, set()).add(name)
+    return tuple(
+        Effect(op=op, kind=effect_kind(op) or "process", nodes=tuple(sorted(found[op])))
+        for op in sorted(found)
+    )
+
+
+class _Finder:
+    """One look through one MetaGraph."""
+
+    def __init__(self, meta_graph: Any, reader: GraphReader) -> None:
+        self.reader = reader
+        saver = meta_graph.saver_def
+        self.checkpoint = _node(saver.filename_tensor_name)
+        self.assets = {_node(one.tensor_info.name) for one in asset_definitions(meta_graph)}
+        fetched = [
+            info.name
+            for key in meta_graph.signature_def
+            for info in meta_graph.signature_def[key].outputs.values()
+        ]
+        fetched += _main_ops(meta_graph)
+        self.served = self._behind(fetched)
+        self.restoring = self._behind([saver.restore_op_name] if saver.restore_op_name else [])
+        self.telling = self._functions_with_effects()
+        self.scopes = 0
+
+    def find(self) -> Iterator[tuple[str, str]]:
+        """Yield each operation with an effect, and its node."""
+        main = self.reader.main
+        seen: set[tuple[str, _Use]] = set()
+        pending: list[tuple[Scope, str, _Use]] = []
+        for node in self.reader.graph.node:
+            use = _Use(node.name in self.served, node.name in self.restoring)
+            if effect_kind(node.op) and not self._harmless(main, node, use):
+                yield node.op, node.name
+            pending += self._calls(main, node, use, seen)
+        while pending:
+            scope, name, use = pending.pop()
+            for node in scope.function.node_def:
+                if effect_kind(node.op) and not self._harmless(scope, node, use):
+                    yield node.op, f"{name}/{node.name}"
+                pending += self._calls(scope, node, use, seen)
+
+    def _calls(
+        self, scope: Scope, node: Any, use: _Use, seen: set[tuple[str, _Use]]
+    ) -> Iterator[tuple[Scope, str, _Use]]:
+        """Yield the bodies to look into: of each call, or of each function once when there are many calls."""
+        for name in functions_of(node, self.reader):
+            if name not in self.telling:
+                continue
+            many = self.scopes >= MAX_SCOPES
+            if many and (name, use) in seen:
+                continue
+            inner = self.reader.enter(scope, node, name)
+            if inner is not None:
+                self.scopes += 1
+                seen.add((name, use))
+                yield inner, name, use
+
+    def _harmless(self, scope: Scope, node: Any, use: _Use) -> bool:
+        """Tell whether a node does only what every export does."""
+        if node.op in GUARDED:
+            return False
+        if node.op in _CHECKPOINTS:
+            if use.served:
+                return False
+            if use.restoring:
+                return node.op in _RESTORES and self._comes_from(
+                    scope, node, 0, {self.checkpoint} - {""}
+                )
+            return (
+                True  # nothing runs it: a server calls neither the save op nor what nobody fetches
+            )
+        if node.op in _FILE_NAME_AT:
+            return self._comes_from(scope, node, _FILE_NAME_AT[node.op], self.assets)
+        if node.op in _CACHES:
+            return self._is_empty_text(scope, node, _CACHES[node.op])
+        return False
+
+    def _comes_from(self, scope: Scope, node: Any, place: int, names: set[str]) -> bool:
+        """Tell whether an input is one of these tensors of the main graph, unchanged."""
+        if place >= len(node.input):
+            return False
+        return any(
+            at is self.reader.main and one.name in names
+            for at, one in origins(scope, node.input[place])
+        )
+
+    def _is_empty_text(self, scope: Scope, node: Any, place: int) -> bool:
+        if place >= len(node.input):
+            return False
+        source = origin(scope, node.input[place])
+        if source is None or source.op != "Const":
+            return False
+        tensor = source.attr["value"].tensor
+        return list(tensor.string_val) in ([], [b""]) and not tensor.tensor_content
+
+    def _behind(self, names: list[str]) -> set[str]:
+        """Return the nodes of the main graph that must run for these to be known."""
+        nodes = self.reader.main.nodes
+        found: set[str] = set()
+        pending = [_node(name) for name in names]
+        while pending:
+            name = pending.pop()
+            if name in found or name not in nodes:
+                continue
+            found.add(name)
+            pending.extend(_node(one) for one in nodes[name].input)
+        return found
+
+    def _functions_with_effects(self) -> set[str]:
+        """Return the functions that have an effect themselves or call one that has."""
+        callers: dict[str, set[str]] = {}
+        telling: list[str] = []
+        for name, function in self.reader.functions.items():
+            if any(effect_kind(node.op) for node in function.node_def):
+                telling.append(name)
+            for node in function.node_def:
+                for inner in functions_of(node, self.reader):
+                    callers.setdefault(inner, set()).add(name)
+        found: set[str] = set()
+        while telling:
+            name = telling.pop()
+            if name not in found:
+                found.add(name)
+                telling.extend(callers.get(name, ()))
+        return found
+
+
+def _main_ops(meta_graph: Any) -> list[str]:
+    """Return the ops that TensorFlow 1 runs when a model is loaded: the collections of loader_util.cc."""
+    return [
+        name
+        for key in ("saved_model_main_op", "legacy_init_op")
+        if key in meta_graph.collection_def
+        for name in meta_graph.collection_def[key].node_list.value
+    ]
+
+
+def _node(name: str) -> str:
+    return name.removeprefix("^").partition(":")[0]
