@@ -32,6 +32,8 @@ def gate_lines(gate: Gate, *, smoked: bool = False) -> Iterator[str]:
         yield f"  allowed   operation {op}"
     for problem in gate.server_problems:
         yield f"  server    {problem}"
+    for note in gate.notes:
+        yield f"  note      {note}"
     if not gate.server and not smoked:
         yield "  server    not checked against a server's list of operations"
 

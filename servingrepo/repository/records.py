@@ -72,6 +72,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
         allowed_ops: Operations that touch files, network or processes, which were allowed.
         server: The TensorFlow Serving whose operations the graph's were looked up in; empty if none.
         server_problems: What that server lacks.
+        notes: What is odd and stops nothing.
     """
 
     against: str = ""
@@ -82,6 +83,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     allowed_ops: tuple[str, ...] = ()
     server: str = ""
     server_problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ def pass_gates(
         allowed_ops=tuple(one.op for one in effects),
         server=server if checked else "",
         server_problems=lacking,
+        notes=_warm_up_notes(inspection, model),
     )
 
 
@@ -105,6 +106,15 @@ def say_changes(repo: Repository, model: str, signatures: tuple[Signature, ...])
 def effect_line(effect: Effect) -> str:
     """Say what an operation may touch, and where it is."""
     return f"operation {effect.op} may touch {TOUCHES[effect.kind]}: {some(effect.nodes)}"
+
+
+def _warm_up_notes(inspection: Inspection, model: str) -> tuple[str, ...]:
+    others = [one for one in inspection.warmup.models if one != model] if inspection.warmup else []
+    if not others:
+        return ()
+    return (
+        f"its warm-up requests were written for the model {some(others)}; servers do not look at that",
+    )
 
 
 def _messages(comparison: Comparison) -> list[str]:

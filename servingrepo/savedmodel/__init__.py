@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TensorCheck,
         TensorDamage,
         TensorSpec,
+        Warmup,
     )
     from servingrepo.savedmodel.variables import Variables, read_variables
 
@@ -39,6 +40,7 @@ __all__ = [
     "TensorSpec",
     "Tensors",
     "Variables",
+    "Warmup",
     "inspect_export",
     "read_variables",
 ]
@@ -58,6 +60,7 @@ _HOMES = {
     "TensorSpec": "values",
     "Tensors": "tensors",
     "Variables": "variables",
+    "Warmup": "values",
     "inspect_export": "inspection",
     "read_variables": "variables",
 }

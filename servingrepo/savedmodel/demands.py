@@ -13,6 +13,8 @@ from servingrepo.savedmodel.values import Demands
 from servingrepo.savedmodel.wording import some
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from servingrepo.savedmodel.graph import GraphReader
 
 __all__ = ["ServerFit", "demands_of", "fit_server", "servers_for"]
@@ -92,12 +94,21 @@ def servers_for(demands: Demands) -> str:
     """Say which of the servers that are known have all that a graph asks for."""
     versions = known_versions()
     good = [one for one in versions if not fit_server(demands, one).problems]
-    known = f"{_text(versions[0])} to {_text(versions[-1])}"
-    if len(good) == len(versions):
-        return f"TensorFlow Serving {known} have them all"
     if not good:
-        return f"no TensorFlow Serving from {known} has them all on CPUs"
-    return f"of TensorFlow Serving {known}, {', '.join(map(_text, good))} have them all"
+        return f"no TensorFlow Serving has them all on CPUs (looked at {_span(versions)})"
+    without = [one for one in versions if one not in good]
+    return f"TensorFlow Serving {_span(good)} has them all" + (
+        f", {_span(without)} does not" if without else ""
+    )
+
+
+def _span(versions: Sequence[Version]) -> str:
+    """Return versions for people: 2.13 to 2.21; a list where some between are left out."""
+    known = known_versions()
+    first, last = known.index(versions[0]), known.index(versions[-1])
+    if len(versions) > 2 and last - first == len(versions) - 1:  # noqa: PLR2004 - two are a list
+        return f"{_text(versions[0])} to {_text(versions[-1])}"
+    return ", ".join(map(_text, versions))
 
 
 def _text(version: Version) -> str:

@@ -23,8 +23,16 @@ from servingrepo.savedmodel.placement import find_unplaceable
 from servingrepo.savedmodel.reading import Unreadable, read_bounded
 from servingrepo.savedmodel.restoring import named_assets, needs_variables
 from servingrepo.savedmodel.signatures import dtype_name, signatures_from
-from servingrepo.savedmodel.values import Defect, Demands, ExampleInput, Fingerprint, Signature
+from servingrepo.savedmodel.values import (
+    Defect,
+    Demands,
+    ExampleInput,
+    Fingerprint,
+    Signature,
+    Warmup,
+)
 from servingrepo.savedmodel.variables import Variables, find_variable_defects, read_variables
+from servingrepo.savedmodel.warmup import check_warmup
 from servingrepo.savedmodel.wording import plural, some
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         assets: Files of `assets/` that the graph names.
         needs_variables: Whether requests will need what is in `variables/`.
         demands: What the graph asks of a server; None where no graph could be read.
+        warmup: The warm-up file that servers replay, None without one.
         fingerprint: The content of fingerprint.pb, None without a readable one.
         defects: Why a server cannot serve it; empty for a good export.
         notes: Things worth knowing that keep no server from serving it.
@@ -71,6 +80,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     assets: tuple[str, ...] = ()
     needs_variables: bool = False
     demands: Demands | None = None
+    warmup: Warmup | None = None
     fingerprint: Fingerprint | None = None
     defects: tuple[Defect, ...] = ()
     notes: tuple[str, ...] = ()
@@ -142,12 +152,14 @@ def _inspect_message(
     asset_defects, asset_notes = find_asset_defects(path, assets)
     placement_defects, placement_notes = _placement(reader)
     signatures = signatures_from(meta_graph.signature_def)
+    fed = _fed_dtypes(signatures, reader)
+    warmup = check_warmup(path, signatures=signatures, fed=fed)
     if any(one.slug == "variables-missing" for one in variable_defects):
         # That the hash of what is missing differs says nothing more.
         wrong = tuple(one for one in wrong if "checkpoint_hash" not in one.message)
-    defects = (*variable_defects, *asset_defects, *placement_defects, *wrong)
+    defects = (*variable_defects, *asset_defects, *placement_defects, *warmup.defects, *wrong)
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
-    notes = (*notes, *_dtype_notes(signatures, reader))
+    notes = (*notes, *_dtype_notes(signatures, fed), *warmup.notes)
     demands = demands_of(meta_graph, reader)
     if demands.custom:
         notes = (*notes, f"no TensorFlow Serving has the operations {some(demands.custom)}")
@@ -162,6 +174,7 @@ def _inspect_message(
         assets=tuple(sorted((*assets.read, *assets.unread))),
         needs_variables=needs.needed,
         demands=demands,
+        warmup=warmup.warmup,
         defects=defects,
         notes=notes,
     )
@@ -264,15 +277,27 @@ def _placement(reader: GraphReader) -> tuple[tuple[Defect, ...], tuple[str, ...]
     return defects, (f"{moved}: {some(placement.movable)}",)
 
 
-def _dtype_notes(signatures: tuple[Signature, ...], reader: GraphReader) -> tuple[str, ...]:
+def _fed_dtypes(
+    signatures: tuple[Signature, ...], reader: GraphReader
+) -> dict[tuple[str, str], str]:
+    """Return the dtypes of the placeholders behind inputs, by signature and alias."""
+    found = {}
+    for signature in signatures:
+        for spec in signature.inputs:
+            node = reader.main.nodes.get(spec.tensor_name.split(":")[0])
+            if node is not None and node.op.startswith("Placeholder"):
+                found[signature.key, spec.alias] = dtype_name(node.attr["dtype"].type)
+    return found
+
+
+def _dtype_notes(
+    signatures: tuple[Signature, ...], fed: dict[tuple[str, str], str]
+) -> tuple[str, ...]:
     """Note inputs whose placeholder wants another dtype than the signature says."""
     notes = []
     for signature in signatures:
         for spec in signature.inputs:
-            node = reader.main.nodes.get(spec.tensor_name.split(":")[0])
-            if node is None or not node.op.startswith("Placeholder"):
-                continue
-            real = dtype_name(node.attr["dtype"].type)
+            real = fed.get((signature.key, spec.alias), spec.dtype)
             if real != spec.dtype:
                 says = f"signature {signature.key} says that input {spec.alias} is {spec.dtype}"
                 notes.append(f"{says}, but the graph wants {real}")

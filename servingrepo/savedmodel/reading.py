@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Unreadable", "file_size", "read_bounded"]
+__all__ = ["Unreadable", "file_size", "open_regular", "read_bounded"]
 
 
 class Unreadable(Exception):
@@ -35,6 +37,19 @@ def read_bounded(path: Path, *, limit: int) -> bytes:
     Raises:
         Unreadable: It is missing, no regular file, longer than `limit` bytes, or the system refuses.
     """
+    with open_regular(path) as (file, size):
+        if size > limit:
+            raise Unreadable(f"it has {size} bytes, more than {limit}")
+        return file.read(limit + 1)[:limit]
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """Open a regular file for the block, and tell how many bytes it has.
+
+    Raises:
+        Unreadable: It is missing, no regular file, or the system refuses, while opening or in the block.
+    """
     try:
         # Opening a FIFO without O_NONBLOCK waits for a writer for ever (POSIX open).
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -47,9 +62,7 @@ def read_bounded(path: Path, *, limit: int) -> bytes:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise Unreadable("it is no regular file")
-            if found.st_size > limit:
-                raise Unreadable(f"it has {found.st_size} bytes, more than {limit}")
-            return file.read(limit + 1)[:limit]
+            yield file, found.st_size
     except OSError as error:
         raise Unreadable(f"it cannot be read: {_reason(error)}") from error
 

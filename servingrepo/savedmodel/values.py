@@ -25,6 +25,7 @@ __all__ = [
     "TensorCheck",
     "TensorDamage",
     "TensorSpec",
+    "Warmup",
 ]
 
 DefectKind = Literal["missing", "damaged", "unsupported"]
@@ -186,3 +187,10 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     function_ops: tuple[str, ...] = ()
     custom: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
+
+
+class Warmup(msgspec.Struct, frozen=True, kw_only=True):
+    """A warm-up file: how many records were read, and which models they were written for."""
+
+    records: int
+    models: tuple[str, ...]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import servingrepo
 from servingrepo.errors import (
     BadContract,
     BreakingChange,
@@ -16,6 +18,7 @@ from servingrepo.errors import (
 from servingrepo.repository.served import pins, read_config
 from servingrepo.serving.engines import EngineChoice
 from servingrepo.serving.targets import target_of
+from servingrepo.storage.disk import Disk
 from servingrepo.testing.exports import Served, write_export
 from tests.savedmodel.graphs import export_with
 from tests.support import new_repository, run_with
@@ -229,6 +232,7 @@ def test_an_operation_that_the_known_server_lacks_stops_a_promotion_in_a_moment(
     assert time.monotonic() - begun < 5
     mine = EngineChoice(name="docker", image="registry.local/serving:2.19.1")
     done = repo.promote(run, model="m", engine=mine, dry_run=True)
+    assert done.gate is not None
     assert "does not have the operations" in done.gate.server_problems[0]
     done = promote(repo, run)
     assert (done.gate.server, done.gate.server_problems) == ("", ())
@@ -255,18 +259,15 @@ def test_target_of(choice: EngineChoice | None, version: object, *, certain: boo
 
 def test_a_promotion_that_waited_is_held_against_what_is_served_by_then(tmp_path: Path) -> None:
     """Between the look and the lock another version may have been served."""
-    from servingrepo.storage.disk import Disk
-
     repo = repository_serving(tmp_path, *ONE)
     richer = run_with(tmp_path / "richer", offset=5.0, signatures=TWO)
 
+    @dataclass(frozen=True)
     class Meanwhile(Disk):
         def step(self, name: str, path: Path | None = None) -> None:
             if name == "proven":
                 promote(repo, richer)
             super().step(name, path)
-
-    import servingrepo
 
     slow = servingrepo.open(repo.root, disk=Meanwhile())
     with pytest.raises(BreakingChange, match="m@3"):

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from servingrepo.protos import types_pb2
+from servingrepo.savedmodel import Effect, inspect_export
+from servingrepo.savedmodel.effects import GUARDED, effect_kind
+from servingrepo.testing.exports import write_export
+from tests.savedmodel.graphs import call, changed, const, export_with, function, node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def effects(path: Path) -> dict[str, tuple[str, ...]]:
+    demands = inspect_export(path).demands
+    assert demands is not None
+    return {one.op: one.nodes for one in demands.effects}
+
+
+def test_a_plain_export_reaches_for_nothing_with_variables_and_vocabularies_too(
+    tmp_path: Path,
+) -> None:
+    assert effects(write_export(tmp_path, variables=True, assets={"words": b"a\n"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("op", "kind"),
+    [
+        *((op, "file") for op in sorted(GUARDED)),
+        ("MatchingFiles", "file"),
+        ("TFRecordDataset", "file"),
+        ("InitializeTableFromTextFileV2", "file"),
+        ("WriteScalarSummary", "file"),
+        ("DebugIdentityV3", "file"),
+        ("RpcCall", "network"),
+        ("DataServiceDatasetV4", "network"),
+        ("CollectiveReduceV3", "network"),
+        ("_NcclBroadcastSend", "network"),
+        ("RemoteCall", "network"),
+        ("Abort", "process"),
+        ("DatasetFromGraph", "process"),
+    ],
+)
+def test_an_operation_with_an_effect_is_found_in_the_main_graph(
+    op: str, kind: str, tmp_path: Path
+) -> None:
+    demands = inspect_export(export_with(tmp_path, op)).demands
+    assert demands is not None
+    assert demands.effects == (Effect(op=op, kind=kind, nodes=(f"odd/{op}",)),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("op", ["Const", "MatMul", "ParseExampleV2", "ShardedFilename", "Print"])
+def test_ordinary_operations_have_none(op: str) -> None:
+    assert effect_kind(op) is None
+
+
+def test_effects_in_functions_count_where_the_graph_can_reach_them(tmp_path: Path) -> None:
+    def change(meta_graph: Any) -> None:
+        graph = meta_graph.graph_def
+        node(function(meta_graph, "inner").node_def, "read", "ReadFile", [])
+        mapped = function(meta_graph, "mapped")
+        data = node(mapped.node_def, "data", "MapDataset", [])
+        data.attr["f"].func.name = "inner"
+        branches = node(graph.node, "branches", "Case", [])
+        branches.attr["branches"].list.func.add(name="mapped")
+        node(function(meta_graph, "by_name").node_def, "write", "WriteFile", [])
+        node(graph.node, "direct", "by_name", [])
+        node(function(meta_graph, "nobody").node_def, "never", "Abort", [])
+
+    path = changed(write_export(tmp_path), change)
+    assert effects(path) == {"ReadFile": ("inner/read",), "WriteFile": ("by_name/write",)}
+
+
+def restoring_function(meta_graph: Any, *, prefix: str) -> None:
+    """Make the restore op a function that reads a checkpoint, as TensorFlow 2 does."""
+    graph = meta_graph.graph_def
+    inner = function(meta_graph, "restore_fn", "file_prefix")
+    const(inner.node_def, "elsewhere", b"/srv/secret")
+    node(inner.node_def, "same", "Identity", ["file_prefix"])
+    restore = node(inner.node_def, "RestoreV2", "RestoreV2", [prefix, "names", "slices"])
+    restore.attr["dtypes"].list.type.append(types_pb2.DT_FLOAT)
+    saved = function(meta_graph, "save_fn", "file_prefix")
+    node(saved.node_def, "SaveV2", "SaveV2", ["file_prefix"])
+    node(saved.node_def, "MergeV2Checkpoints", "MergeV2Checkpoints", ["file_prefix"])
+    node(graph.node, "saver_filename", "Placeholder", [])
+    call(graph.node, "restore", "restore_fn", ["saver_filename"])
+    call(graph.node, "save", "save_fn", ["saver_filename"])
+    meta_graph.saver_def.filename_tensor_name = "saver_filename:0"
+    meta_graph.saver_def.restore_op_name = "restore"
+    meta_graph.saver_def.save_tensor_name = "save:0"
+
+
+def test_the_saver_s_own_operations_are_no_effects(tmp_path: Path) -> None:
+    def change(meta_graph: Any) -> None:
+        restoring_function(meta_graph, prefix="same:output:0")
+
+    assert effects(changed(write_export(tmp_path), change)) == {}
+
+
+def test_a_restore_op_that_reads_another_checkpoint_is_one(tmp_path: Path) -> None:
+    def change(meta_graph: Any) -> None:
+        restoring_function(meta_graph, prefix="elsewhere:output:0")
+
+    found = effects(changed(write_export(tmp_path), change))
+    assert found == {"RestoreV2": ("restore_fn/RestoreV2",)}
+
+
+def test_the_saver_s_functions_called_by_a_signature_are_effects(tmp_path: Path) -> None:
+    def change(meta_graph: Any) -> None:
+        restoring_function(meta_graph, prefix="same:output:0")
+        graph = meta_graph.graph_def
+        call(graph.node, "sly", "save_fn", ["saver_filename"])
+        next(one for one in graph.node if one.name == "serving_default/y").input.append("^sly")
+
+    found = effects(changed(write_export(tmp_path), change))
+    assert found == {
+        "MergeV2Checkpoints": ("save_fn/MergeV2Checkpoints",),
+        "SaveV2": ("save_fn/SaveV2",),
+    }
+
+
+@pytest.mark.parametrize(("source", "harmless"), [("asset_0", True), ("secret", False)])
+def test_a_table_may_read_an_asset_through_a_function_and_no_other_file(
+    source: str, tmp_path: Path, *, harmless: bool
+) -> None:
+    def change(meta_graph: Any) -> None:
+        graph = meta_graph.graph_def
+        const(graph.node, "secret", b"/etc/passwd")
+        inner = function(meta_graph, "fill", "name")
+        table = ["table", "name"]
+        node(inner.node_def, "load", "InitializeTableFromTextFileV2", table)
+        call(graph.node, "filled", "fill", [source])
+
+    found = effects(changed(write_export(tmp_path, assets={"words": b"a\n"}), change))
+    assert found == ({} if harmless else {"InitializeTableFromTextFileV2": ("fill/load",)})
+
+
+@pytest.mark.parametrize(("name", "harmless"), [(b"", True), (b"/tmp/cache", False)])
+def test_a_cache_in_memory_is_no_effect(name: bytes, tmp_path: Path, *, harmless: bool) -> None:
+    def change(meta_graph: Any) -> None:
+        const(meta_graph.graph_def.node, "cache_name", name)
+        node(meta_graph.graph_def.node, "cached", "CacheDatasetV2", ["data", "cache_name"])
+
+    assert (effects(changed(write_export(tmp_path), change)) == {}) is harmless
+
+
+def test_functions_that_call_each_other_for_ever_end(tmp_path: Path) -> None:
+    """Twice at every level would be 2^40 calls; a function that calls itself has no end at all."""
+
+    def change(meta_graph: Any) -> None:
+        for level in range(40):
+            body = function(meta_graph, f"level{level}").node_def
+            for side in "ab":
+                call(body, side, f"level{level + 1}")
+        last = function(meta_graph, "level40").node_def
+        node(last, "read", "ReadFile", [])
+        call(last, "again", "level0")
+        call(meta_graph.graph_def.node, "start", "level0")
+
+    assert effects(changed(write_export(tmp_path), change)) == {"ReadFile": ("level40/read",)}
+
+
+@pytest.mark.corpus
+def test_published_models_reach_for_nothing(corpus: Path) -> None:
+    exports = [path.parent for path in corpus.rglob("saved_model.pb")]
+    assert len(exports) > 10
+    found = {str(path): inspect_export(path).demands for path in exports}
+    assert {
+        path: one.effects for path, one in found.items() if one is not None and one.effects
+    } == {}
