@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -262,8 +261,7 @@ def test_a_promotion_that_waited_is_held_against_what_is_served_by_then(tmp_path
     repo = repository_serving(tmp_path, *ONE)
     richer = run_with(tmp_path / "richer", offset=5.0, signatures=TWO)
 
-    @dataclass(frozen=True)
-    class Meanwhile(Disk):
+    class Meanwhile(Disk, frozen=True):
         def step(self, name: str, path: Path | None = None) -> None:
             if name == "proven":
                 promote(repo, richer)

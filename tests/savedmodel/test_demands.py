@@ -70,7 +70,8 @@ def test_the_list_of_the_installed_release_is_what_it_says_itself() -> None:
         wrong = [
             op
             for op in said[state]
-            if op_state(op, (major, minor)) != wanted and op != "AccumulateNV2"
+            # What is installed here may be built for GPUs, too.
+            if op_state(op, (major, minor)) != wanted and op != "AccumulateNV2" and "Gpu" not in op
         ]
         assert wrong == []
 

@@ -81,6 +81,11 @@ def dtype(request: Any) -> None:
     request.inputs["x"].dtype = types_pb2.DT_INT32
 
 
+def content(request: Any) -> None:
+    request.inputs["x"].ClearField("float_val")
+    request.inputs["x"].tensor_content = struct.pack("<f", 1)
+
+
 def only(kind: str) -> Any:
     made = log()
     getattr(made, kind).SetInParent()
@@ -96,14 +101,7 @@ GOOD: dict[str, list[Any]] = {
     "regress": [examples("regress_log", "r", count=2)],
     "multi inference": [multi(("m", "c", "classify"), ("m", "r", "regress"))],
     "no request": [log()],
-    "content": [
-        predict(
-            lambda one: (
-                one.inputs["x"].ClearField("float_val"),
-                setattr(one.inputs["x"], "tensor_content", struct.pack("<f", 1)),
-            )
-        )
-    ],
+    "content": [predict(content)],
 }
 BAD: dict[str, tuple[list[Any], str]] = {
     "signature": (
