@@ -50,6 +50,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/container.py
+	$(BIN)/python benchmarks/fleet.py
 
 .PHONY: clean
 clean: ## Remove what make made

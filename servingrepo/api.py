@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.records import Proof, VersionRecord
     from servingrepo.repository.verification import Verification
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.rules import Rules
     from servingrepo.rollout.serving import Reloaded, Switched
     from servingrepo.rollout.status import Status
     from servingrepo.rundir import RunScan
@@ -119,6 +120,7 @@ class OpenRepository:
         timeout: float = DEFAULT_TIMEOUT,
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
         message: str = "",
         dry_run: bool = False,
         progress: Progress = silent,
@@ -130,6 +132,7 @@ class OpenRepository:
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
         from servingrepo.rollout.promotion import Options, promote
+        from servingrepo.rollout.rules import STRICT
         from servingrepo.smoke import load_cases
 
         options = Options(
@@ -142,6 +145,7 @@ class OpenRepository:
             timeout=timeout,
             endpoints=as_endpoints(endpoints),
             wait=wait,
+            rules=rules or STRICT,
             message=message,
             dry_run=dry_run,
         )
@@ -225,10 +229,12 @@ class OpenRepository:
         *,
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
         message: str = "",
         dry_run: bool = False,
     ) -> Switched:
         """Serve a version; see `servingrepo serve`."""
+        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.serving import serve
 
         return serve(
@@ -236,6 +242,7 @@ class OpenRepository:
             parse_reference(reference),
             endpoints=as_endpoints(endpoints),
             wait=wait,
+            rules=rules or STRICT,
             message=message,
             dry_run=dry_run,
         )
@@ -246,10 +253,12 @@ class OpenRepository:
         *,
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
         message: str = "",
         dry_run: bool = False,
     ) -> Switched:
         """Take a model out of models.config; see `servingrepo unserve`."""
+        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.serving import unserve
 
         return unserve(
@@ -257,6 +266,7 @@ class OpenRepository:
             check_name(model),
             endpoints=as_endpoints(endpoints),
             wait=wait,
+            rules=rules or STRICT,
             message=message,
             dry_run=dry_run,
         )
@@ -269,10 +279,12 @@ class OpenRepository:
         mark_bad: bool = True,
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
         message: str = "",
         dry_run: bool = False,
     ) -> Switched:
         """Go back to the version served before, or to a selector such as 7 or "label:stable"."""
+        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.serving import rollback
 
         return rollback(
@@ -282,6 +294,7 @@ class OpenRepository:
             mark_bad=mark_bad,
             endpoints=as_endpoints(endpoints),
             wait=wait,
+            rules=rules or STRICT,
             message=message,
             dry_run=dry_run,
         )
@@ -393,7 +406,7 @@ class OpenRepository:
 
 
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
-    """Read endpoints given as HOST:PORT.
+    """Read endpoints given as HOST:PORT; a name that has several addresses means each of them.
 
     Raises:
         UsageError: One is none.
@@ -401,9 +414,10 @@ def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
     given = tuple(endpoints)
     if not given:
         return ()
+    from servingrepo.serving.addresses import resolved
     from servingrepo.serving.states import Endpoint
 
-    return tuple(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
+    return resolved(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
 
 
 def is_path(subject: str | Path) -> bool:

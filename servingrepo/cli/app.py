@@ -41,6 +41,7 @@ class App:
     command: str = ""
     settings: Path | None = None
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, ParameterSource] = field(default_factory=dict)
 
     def take(self, name: str, value: Any, source: ParameterSource) -> None:

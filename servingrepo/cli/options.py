@@ -11,7 +11,8 @@ import click
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App
-from servingrepo.cli.settings import ENGINE_FIELDS, read_settings_of_root
+from servingrepo.cli.settings import ENGINE_FIELDS, ENVIRONMENT, read_settings_of_root
+from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -121,16 +122,103 @@ _GIVEN_BY_HAND = (
 
 
 def endpoint_option(function: F) -> F:
-    """Add --endpoint, repeatable."""
-    return click.option(
+    """Add --endpoint, repeatable, and --env: the endpoints of an environment of the settings file."""
+
+    @wraps(function)
+    def gathered(*args: Any, environment: str | None, **options: Any) -> Any:
+        return function(*args, **_of_environment(environment, options))
+
+    decorated: Any = gathered
+    decorated = click.option(
+        "--env",
+        "environment",
+        default=None,
+        envvar="SERVINGREPO_ENV",
+        show_envvar=True,
+        metavar="NAME",
+        help="Take the endpoints of [environments.NAME] in the settings file.",
+    )(decorated)
+    result: F = click.option(
         "--endpoint",
         "endpoints",
         multiple=True,
         envvar="SERVINGREPO_ENDPOINT",
         show_envvar=True,
         metavar="HOST:PORT",
-        help="gRPC endpoint of a live TensorFlow Serving; may be repeated.",
-    )(function)
+        help="gRPC endpoint of a live TensorFlow Serving; may be repeated. A name with several addresses means "
+        "each of them.",
+    )(decorated)
+    return result
+
+
+def _of_environment(environment: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as command line, environment, model and the rest of the settings say, in this order."""
+    app = click.get_current_context().ensure_object(App)
+    settings: dict[str, Any] = {}
+    for_all = not (options.get("model") or options.get("reference"))
+    if environment is not None:
+        if environment not in app.environments:
+            listed = ", ".join(sorted(app.environments)) or "none"
+            raise SettingsError(
+                f"there is no environment {environment}",
+                hint=f"a table [environments.{environment}] in servingrepo.toml makes it; there are: {listed}",
+            )
+        settings = app.environments[environment]
+    elif for_all:
+        named = [one for table in app.models.values() for one in table.get("endpoints", ())]
+        if named:
+            settings = {"endpoints": tuple(dict.fromkeys((*options["endpoints"], *named)))}
+    else:
+        settings = _settings_of_model(options)
+    chosen = {
+        name: _firmest(name, value, settings) if name in ENVIRONMENT else value
+        for name, value in options.items()
+    }
+    if isinstance(chosen["endpoints"], str):
+        chosen["endpoints"] = (chosen["endpoints"],)
+    return chosen
+
+
+def rules_options(function: F) -> F:
+    """Add --allow-down and --probe: how a change goes through several endpoints.
+
+    The function gets `rules`, a Rules, for all of them together.
+    """
+
+    @wraps(function)
+    def gathered(*args: Any, allow_down: int, probes: tuple[Path, ...], **options: Any) -> Any:
+        rules = None
+        chosen = _firmest("probes", probes, _settings_of_model(options))
+        probes = tuple(map(Path, [chosen] if isinstance(chosen, str) else chosen))
+        if allow_down or probes:
+            from servingrepo.rollout.rules import Rules
+            from servingrepo.smoke import load_cases
+
+            rules = Rules(
+                allow_down=allow_down,
+                probes=tuple(case for file in probes for case in load_cases(file)),
+            )
+        return function(*args, rules=rules, **options)
+
+    decorated: Any = gathered
+    decorated = click.option(
+        "--probe",
+        "probes",
+        multiple=True,
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        metavar="FILE",
+        help="Requests that every endpoint must answer with the new version before anything is final: "
+        "as --case of smoke; repeatable.",
+    )(decorated)
+    result: F = click.option(
+        "--allow-down",
+        type=click.IntRange(min=0),
+        default=0,
+        envvar="SERVINGREPO_ALLOW_DOWN",
+        metavar="N",
+        help="Go on without up to N endpoints that do not answer; they are listed, and follow later. [default: 0]",
+    )(decorated)
+    return result
 
 
 def wait_option(function: F) -> F:
@@ -192,9 +280,9 @@ def engine_options(function: F) -> F:
 
 def _settings_of_model(options: dict[str, Any]) -> dict[str, Any]:
     """Return what the settings file says of the model that a command is about."""
-    subject = options.get("model") or options.get("subject") or ""
+    subject = options.get("model") or options.get("subject") or options.get("reference") or ""
     app = click.get_current_context().ensure_object(App)
-    return app.models.get(subject.partition("@")[0], {})
+    return app.models.get(str(subject).partition("@")[0], {})
 
 
 def _firmest(option: str, value: Any, of_model: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from servingrepo.cli.options import (
     endpoint_option,
     engine_options,
     message_option,
+    rules_options,
     wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.rules import Rules
     from servingrepo.serving.engines import EngineChoice
 
 
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 @engine_options
 @endpoint_option
 @wait_option
+@rules_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -81,6 +84,7 @@ def command(
     cases: tuple[Path, ...],
     endpoints: tuple[str, ...],
     wait: float,
+    rules: Rules | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -106,6 +110,7 @@ def command(
             timeout=timeout,
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
             progress=bar.advance,

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
+from servingrepo.cli.options import (
+    dry_run_option,
+    endpoint_option,
+    message_option,
+    rules_options,
+    wait_option,
+)
 from servingrepo.cli.switches import switch_lines
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.rollout.rules import Rules
 
 
 @make(
@@ -34,6 +41,7 @@ if TYPE_CHECKING:
 )
 @endpoint_option
 @wait_option
+@rules_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -44,6 +52,7 @@ def command(
     mark_bad: bool,
     endpoints: tuple[str, ...],
     wait: float,
+    rules: Rules | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -59,6 +68,7 @@ def command(
         mark_bad=mark_bad,
         endpoints=endpoints,
         wait=wait,
+        rules=rules,
         message=message,
         dry_run=dry_run,
     )

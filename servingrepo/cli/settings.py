@@ -11,13 +11,18 @@ from servingrepo.cli.app import App
 from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 FILE_NAME = "servingrepo.toml"
 
 SHARED = ("root", "lock_wait", "endpoints", "wait", "engine", "timeout")
 """Settings that stand at the top of the file and hold for every command that has them."""
 
+ENVIRONMENT = ("endpoints", "wait", "allow_down")
+"""Settings that may differ between environments: the tables [environments.NAME]."""
+
+OF_MODEL = ("endpoints", "probes")
+"""Settings of a table [models.NAME] beside those of the engine."""
 
 ENGINE_FIELDS = {
     "name": "engine",
@@ -104,7 +109,13 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
         shared["root"] = str(place.parent / shared["root"])
     result: dict[str, Any] = dict(shared)
     tables = {key: value for key, value in data.items() if isinstance(value, dict)}
-    ctx.ensure_object(App).models = _of_models(ctx, tables.pop("models", {}), problems)
+    app = ctx.ensure_object(App)
+    app.models = _tables(
+        ctx, "models", tables.pop("models", {}), (*ENGINE_FIELDS.values(), *OF_MODEL), problems
+    )
+    app.environments = _tables(
+        ctx, "environments", tables.pop("environments", {}), ENVIRONMENT, problems
+    )
     for name in _commands(ctx):
         result[name] = dict(shared)
     for key, table in tables.items():
@@ -119,28 +130,29 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             f"{place} has settings that mean nothing",
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
-            "models.NAME with the options of the engine",
+            "models.NAME with the options of the engine, endpoints and probe; a table environments.NAME with "
+            f"{', '.join(ENVIRONMENT)}",
         )
     return result
 
 
-def _of_models(
-    ctx: click.Context, tables: dict[str, Any], problems: list[str]
+def _tables(
+    ctx: click.Context, kind: str, tables: Any, names: Collection[str], problems: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the tables `[models.NAME]`: how to run the engine for one model, by the options' names."""
-    known = {
-        key: one
-        for key, one in _options(ctx, "promote").items()
-        if one.name in ENGINE_FIELDS.values()
-    }
+    """Return tables such as `[models.NAME]`, by name and the options' names: only these options may be there."""
+    if not isinstance(tables, dict):
+        problems.append(f"{kind}: not a table")
+        return {}
+    options = {**_options(ctx, "rollback"), **_options(ctx, "promote")}
+    known = {key: one for key, one in options.items() if one.name in names}
     found: dict[str, dict[str, Any]] = {}
-    for model, table in tables.items():
+    for name, table in tables.items():
         if not isinstance(table, dict):
-            problems.append(f"models.{model}: not a table")
+            problems.append(f"{kind}.{name}: not a table")
             continue
-        values = _values(ctx, known, table, problems, prefix=f"models.{model}.")
-        found[model] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values
+        values = _values(ctx, known, table, problems, prefix=f"{kind}.{name}.")
+        found[name] = {
+            option: tuple(value) if isinstance(value, list) else value for option, value in values
         }
     return found
 

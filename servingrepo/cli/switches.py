@@ -29,7 +29,7 @@ def switch_lines(done: Switched) -> Iterator[str]:
             f"{was} > {now}" if was != now else f"{now}, as before"
         )
     for one in done.endpoints:
-        yield f"  live         {one.endpoint}: {one.outcome}"
+        yield f"  {'live  ' if one.follows else 'BEHIND'}       {one.endpoint}: {one.outcome}"
     if not done.endpoints and not done.dry_run:
         yield "  live         not checked: no --endpoint was given; servers that poll models.config follow it"
     if done.marked_bad is not None:

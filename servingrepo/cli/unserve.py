@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
+from servingrepo.cli.options import (
+    dry_run_option,
+    endpoint_option,
+    message_option,
+    rules_options,
+    wait_option,
+)
 from servingrepo.cli.switches import switch_lines
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.rollout.rules import Rules
 
 
 @make(
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("model", metavar="NAME")
 @endpoint_option
 @wait_option
+@rules_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -31,11 +39,12 @@ def command(
     model: str,
     endpoints: tuple[str, ...],
     wait: float,
+    rules: Rules | None,
     message: str,
     dry_run: bool,
 ) -> None:
     """Serve no version of a model: take it out of models.config. Its versions stay on disk."""
     done = app.open().unserve(
-        model, endpoints=endpoints, wait=wait, message=message, dry_run=dry_run
+        model, endpoints=endpoints, wait=wait, rules=rules, message=message, dry_run=dry_run
     )
     app.result(done, switch_lines(done), bare="")

@@ -9,7 +9,7 @@ import msgspec
 from servingrepo.modelconfig import ModelConfig, drop, entry, pin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +86,15 @@ def plan_unserve(config: ModelConfig, *, model: str) -> Plan:
         new_labels={},
         target=None,
     )
+
+
+def without_labels(config: ModelConfig, model: str, labels: Collection[str]) -> ModelConfig:
+    """Return the config in which a model lacks these labels, for a server on which they cannot hold now."""
+    found = entry(config, model)
+    if found is None or not labels:
+        return config
+    kept = {label: at for label, at in found.labels.items() if label not in labels}
+    return pin(config, name=model, base_path=found.base_path, versions=found.versions, labels=kept)
 
 
 def _plan(

@@ -38,6 +38,7 @@ from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
 from servingrepo.rollout.plans import plan_serve
+from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.serving import refuse_unfit, serve
 from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rundir import scan_run
@@ -96,6 +97,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 120.0
     endpoints: tuple[Endpoint, ...] = ()
     wait: float = 60.0
+    rules: Rules = STRICT
     message: str = ""
     dry_run: bool = False
 
@@ -286,7 +288,9 @@ def _publish_and_serve(
     failure: ServingRepoError | None = None
     if plan is not None:
         try:
-            endpoints = switch(repo, plan, endpoints=options.endpoints, wait=options.wait)
+            endpoints = switch(
+                repo, plan, endpoints=options.endpoints, wait=options.wait, rules=options.rules
+            )
         except ServingRepoError as error:
             failure = error
     after = pins(read_own_config(repo), model)
@@ -339,6 +343,7 @@ def _serve_again(
         Reference(model=same.model, kind="number", number=same.version),
         endpoints=options.endpoints,
         wait=options.wait,
+        rules=options.rules,
         message=options.message,
         dry_run=options.dry_run,
     )

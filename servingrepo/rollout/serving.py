@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,16 +28,25 @@ from servingrepo.repository.repository import (
     save_state,
 )
 from servingrepo.repository.served import check_config, read_own_config, served_version
+from servingrepo.repository.stragglers import (
+    Straggler,
+    forget_stragglers,
+    note_stragglers,
+)
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
+from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
+from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.switch import EndpointResult, connect, switch
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
+    from servingrepo.serving.client import ServingClient
     from servingrepo.serving.states import Endpoint
 
 
@@ -72,6 +82,7 @@ def serve(
     *,
     endpoints: Sequence[Endpoint] = (),
     wait: float,
+    rules: Rules = STRICT,
     message: str = "",
     dry_run: bool = False,
 ) -> Switched:
@@ -94,6 +105,7 @@ def serve(
             action="serve",
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
         )
@@ -105,6 +117,7 @@ def unserve(
     *,
     endpoints: Sequence[Endpoint] = (),
     wait: float,
+    rules: Rules = STRICT,
     message: str = "",
     dry_run: bool = False,
 ) -> Switched:
@@ -118,6 +131,7 @@ def unserve(
             action="unserve",
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
         )
@@ -131,6 +145,7 @@ def rollback(
     mark_bad: bool = True,
     endpoints: Sequence[Endpoint] = (),
     wait: float,
+    rules: Rules = STRICT,
     message: str = "",
     dry_run: bool = False,
 ) -> Switched:
@@ -164,6 +179,7 @@ def rollback(
             action="rollback",
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
             marks_bad=leaves if leaves not in state.bad else None,
@@ -178,6 +194,7 @@ def carry_out(
     action: str,
     endpoints: Sequence[Endpoint],
     wait: float,
+    rules: Rules,
     message: str,
     dry_run: bool,
     marks_bad: int | None = None,
@@ -203,12 +220,12 @@ def carry_out(
                 endpoints=tuple(map(str, endpoints)),
             )
             with recorded(repo, event):
-                results = switch(repo, plan, endpoints=endpoints, wait=wait)
+                results = switch(repo, plan, endpoints=endpoints, wait=wait, rules=rules)
                 if marks_bad is not None and state is not None:
                     repo.disk.step("rollback.before-bad-mark")
                     save_state(repo, with_bad_mark(repo, state, marks_bad, event))
         else:
-            results = switch(repo, plan, endpoints=endpoints, wait=wait)
+            results = switch(repo, plan, endpoints=endpoints, wait=wait, rules=rules)
     return Switched(
         action=action,
         model=plan.model,
@@ -301,12 +318,43 @@ def reload(
                 hint="servingrepo config check shows what to do about each",
             )
         wanted = {one.name: one.versions for one in models(config)}
-        results: list[EndpointResult] = []
+        results: tuple[EndpointResult, ...] = ()
         if not dry_run:
-            deadline = Deadline.after(wait)
-            for endpoint in endpoints:
-                with connect(endpoint) as client:
-                    live.check_reachable(client, deadline=deadline)
-                    live.converge(client, config, deadline=deadline)
-                    results.append(EndpointResult(str(endpoint), "serves models.config"))
-    return Reloaded(models=wanted, endpoints=tuple(results), dry_run=dry_run)
+            results = _converge_all(repo, config, endpoints, wait=wait)
+    return Reloaded(models=wanted, endpoints=results, dry_run=dry_run)
+
+
+def _converge_all(
+    repo: Repository, config: ModelConfig, endpoints: Sequence[Endpoint], *, wait: float
+) -> tuple[EndpointResult, ...]:
+    """Bring every endpoint to the config, all at once; one that fails keeps none of the others from it."""
+    deadline = Deadline.after(wait)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+
+        def follow(client: ServingClient) -> EndpointResult:
+            live.check_reachable(client, deadline=deadline)
+            live.converge(client, config, deadline=deadline)
+            return EndpointResult(str(client.endpoint), "serves models.config")
+
+        answers = each(clients, follow)
+    done = tuple(answer.value for answer in answers if answer.value is not None)
+    forget_stragglers(repo, (one.endpoint for one in done))
+    doubtful = [
+        Straggler(
+            endpoint=str(answer.of.endpoint),
+            since=repo.now(),
+            why=answer.error.message,
+            uncertain=True,
+        )
+        for answer in answers
+        if answer.error is not None and answer.error.details.get("uncertain")
+    ]
+    if doubtful:
+        note_stragglers(repo, doubtful)
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if errors:
+        error = together(errors)
+        error.problems = (*error.problems, *(f"{one.endpoint}: {one.outcome}" for one in done))
+        raise error
+    return done

@@ -22,10 +22,14 @@ _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where a server listens for gRPC."""
+    """Where a server listens for gRPC.
+
+    `name` is set where the host is one of several addresses of a DNS name: what a certificate would say.
+    """
 
     host: str
     port: int
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
