@@ -299,6 +299,60 @@ class OpenRepository:
             dry_run=dry_run,
         )
 
+    def label_set(
+        self,
+        reference: str,
+        label: str,
+        *,
+        serve: bool = False,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Switched:
+        """Give a version a label; see `servingrepo label set`."""
+        from servingrepo.rollout.labels import set_label
+        from servingrepo.rollout.rules import STRICT
+
+        return set_label(
+            self.value,
+            parse_reference(reference),
+            label,
+            serve=serve,
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            rules=rules or STRICT,
+            message=message,
+            dry_run=dry_run,
+        )
+
+    def label_remove(
+        self,
+        model: str,
+        label: str,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Switched:
+        """Take a label away; see `servingrepo label remove`."""
+        from servingrepo.rollout.labels import remove_label
+        from servingrepo.rollout.rules import STRICT
+
+        return remove_label(
+            self.value,
+            check_name(model),
+            label,
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            rules=rules or STRICT,
+            message=message,
+            dry_run=dry_run,
+        )
+
     def reload(
         self,
         *,

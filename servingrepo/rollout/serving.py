@@ -13,7 +13,7 @@ from servingrepo.errors import (
     VersionBad,
     VersionDamaged,
 )
-from servingrepo.modelconfig import models
+from servingrepo.modelconfig import entry, models
 from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
 from servingrepo.repository.references import (
     Reference,
@@ -25,6 +25,7 @@ from servingrepo.repository.repository import (
     need_state,
     need_version,
     new_txid,
+    published_versions,
     save_state,
 )
 from servingrepo.repository.served import check_config, read_own_config, served_version
@@ -171,7 +172,15 @@ def rollback(
                 f"servingrepo rollback {model} --to N names a version",
             )
         need_servable(repo, model, version)
-        plan = plan_rollback(config, model=model, version=version, base_path=repo.base_path(model))
+        found = entry(config, model)
+        labelled = set(found.labels.values()) if found is not None else set()
+        plan = plan_rollback(
+            config,
+            model=model,
+            version=version,
+            base_path=repo.base_path(model),
+            gone=labelled - set(published_versions(repo, model)),
+        )
         leaves = current if mark_bad and current is not None else None
         switched = carry_out(
             repo,
@@ -249,16 +258,19 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
     Raises:
         ConfigInvalid: It is one; all mistakes that count are listed.
     """
-    problems = [
-        str(finding)
+    found = [
+        finding
         for finding in check_config(repo, plan.after)
         if finding.severity == "error" and (of_model if finding.model == plan.model else of_others)
     ]
-    if problems:
+    if found:
+        about_labels = any(one.field == "version_labels" for one in found)
         raise ConfigInvalid(
             f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
-            problems=problems,
-            hint="servingrepo config check shows all of it; nothing was changed",
+            problems=map(str, found),
+            hint="servingrepo label set or label remove moves a label away; nothing was changed"
+            if about_labels
+            else "servingrepo config check shows all of it; nothing was changed",
         )
 
 
