@@ -150,6 +150,9 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     if done.held is not None:
         yield f"  held      {done.held or 'no reason given'}; so it was not served"
         yield f"  next      servingrepo serve {name}, or servingrepo release-hold {done.model}"
+    elif done.overtaken and asked_to_serve is not False:
+        yield f"  overtaken {done.overtaken}; so it was not served"
+        yield f"  next      servingrepo status {done.model}; servingrepo serve {name} if that is still meant"
     elif not done.served:
         yield f"  next      servingrepo serve {name}"
     elif asked_to_serve is not False:

@@ -38,6 +38,8 @@ def switch_lines(done: Switched) -> Iterator[str]:
             f"  marked bad   {would}{done.marked_bad}: no pipeline brings it back "
             f"(servingrepo mark-bad {done.model}@{done.marked_bad} --clear does)"
         )
+    for promotion in done.promoting:
+        yield f"  promoting    {promotion}: it is still running, and will publish without serving"
     if done.held:
         yield "  held         promotions do not re-point this model"
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"

@@ -37,6 +37,7 @@ from servingrepo.repository.records import Proof, Source, VersionRecord
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rollout.overtaking import events_so_far, overtaken_by
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.serving import refuse_unfit, serve
@@ -63,7 +64,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     """What a promotion did, or would do in a dry run.
 
     `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
-    nothing ran: not checked, which is not the same as ok.
+    nothing ran: not checked, which is not the same as ok. `overtaken` says who decided what is served while it
+    ran, and so kept it from being served.
     """
 
     model: str
@@ -82,6 +84,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     dry_run: bool
     can_go_back: bool = False
+    overtaken: str = ""
     endpoints: tuple[EndpointResult, ...] = ()
 
 
@@ -141,6 +144,7 @@ def promote(
         return _promised(repo, scan, tree, model=model, number=number, options=options)
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
+    known = events_so_far(repo, model)
     with reserve(repo, model=model, version=options.version, engine=running) as place:
         manifest = stage(repo, place, tree, progress=progress)
         _same_graph(export, inspection, inspect_export(place.export))
@@ -169,7 +173,7 @@ def promote(
             proof=proof,
             options=options,
         )
-        return _commit(repo, place, record, scan, options)
+        return _commit(repo, place, record, scan, options, known=known)
 
 
 def refuse_defects(inspection: Inspection, export: Path) -> None:
@@ -255,19 +259,32 @@ def _recordable(path: str) -> str:
 
 
 def _commit(
-    repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
+    repo: Repository,
+    place: Reservation,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    known: frozenset[str],
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
     with writing(repo, publishing=True):
         same = find_same(repo, place.model, digest=record.digest)
         if same is None:
-            return _publish_and_serve(repo, place, record, scan, options)
+            overtaken = overtaken_by(repo, place.model, place.version, since=known)
+            return _publish_and_serve(repo, place, record, scan, options, overtaken=overtaken)
     # Another promotion of the same content was faster; this number stays unused.
     return _serve_again(repo, same, scan, options)
 
 
 def _publish_and_serve(
-    repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
+    repo: Repository,
+    place: Reservation,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    overtaken: str,
 ) -> Promotion:
     """Do what `_commit` holds the lock for."""
     model, version = place.model, place.version
@@ -277,7 +294,7 @@ def _publish_and_serve(
     held = state is not None and state.hold is not None
     before = pins(config, model)
     serve_it = options.serve if options.serve is not None else not held
-    serve_it = serve_it and not held
+    serve_it = serve_it and not held and not overtaken
     plan = None
     if serve_it:
         plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
@@ -315,7 +332,12 @@ def _publish_and_serve(
         raise failure
     promotion = _result(repo, record, scan, options, same_as=None, proof=proof)
     return msgspec.structs.replace(
-        promotion, before=before, after=after, served=serve_it, endpoints=endpoints
+        promotion,
+        before=before,
+        after=after,
+        served=serve_it,
+        overtaken=overtaken,
+        endpoints=endpoints,
     )
 
 

@@ -36,6 +36,7 @@ from servingrepo.repository.stragglers import (
 )
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
+from servingrepo.rollout.overtaking import running_promotions
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
 from servingrepo.rollout.rules import STRICT, Rules
@@ -65,6 +66,8 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     marked_bad: int | None
     held: bool
     endpoints: tuple[EndpointResult, ...]
+    promoting: tuple[str, ...] = ()
+    """Promotions of this model that run right now: they will publish, and not serve."""
 
     @property
     def served_before(self) -> int | None:
@@ -247,6 +250,7 @@ def carry_out(
         marked_bad=marks_bad,
         held=state is not None and state.hold is not None,
         endpoints=results,
+        promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
 
 
