@@ -381,6 +381,20 @@ class OpenRepository:
             self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait
         )
 
+    def watch(
+        self,
+        model: str | None = None,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float | None = None,
+    ) -> Iterator[Status]:
+        """Yield a status after another until all agrees or `wait` seconds are over; without end if it is None."""
+        from servingrepo.rollout.status import watch
+
+        if model is not None:
+            need_state(self.value, check_name(model))
+        return watch(self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait)
+
     # keep -----------------------------------------------------------------------------------------
 
     def models(self) -> tuple[str, ...]:

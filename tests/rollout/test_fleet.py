@@ -6,7 +6,6 @@ import json
 import signal
 import threading
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,17 +23,12 @@ from tests.rollout.test_switch import ask, loaded, two_versions
 from tests.support import command, live_server, running_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
     from servingrepo.serving.states import Endpoint
-
-
-@pytest.fixture
-def fleet() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def fakes(stack: ExitStack, count: int, *, load_seconds: float = 0.0) -> list[FakeModels]:
