@@ -7,8 +7,11 @@ texts that the command line takes: "ranker", "ranker@7", "ranker@previous".
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import msgspec
 
 from servingrepo.modelconfig import check_name
 from servingrepo.repository import history
@@ -28,13 +31,14 @@ from servingrepo.storage.disk import Disk
 from servingrepo.storage.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from servingrepo.repository.changes import Recovered
     from servingrepo.repository.history import Event
     from servingrepo.repository.listing import ModelDetails
     from servingrepo.repository.records import Proof, VersionRecord
     from servingrepo.repository.verification import Verification
+    from servingrepo.rollout.hooks import Hooks
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.rules import Rules
     from servingrepo.rollout.serving import Reloaded, Switched
@@ -86,6 +90,26 @@ def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0)
     return OpenRepository(open_repository(Path(root), disk=disk, lock_wait=lock_wait))
 
 
+class How(TypedDict, total=False):
+    """How live servers follow a change, and what goes with it: keywords of every verb that changes what is served.
+
+    Attributes:
+        endpoints: Live servers, as HOST:PORT; without any only models.config changes.
+        wait: Seconds that they may take; then everything is put back.
+        rules: What may be missing, and what must be answered.
+        hooks: Commands before and after the change.
+        message: Why: kept in the history.
+        dry_run: Say what would happen, and change nothing.
+    """
+
+    endpoints: Iterable[str | Endpoint]
+    wait: float
+    rules: Rules | None
+    hooks: Hooks | None
+    message: str
+    dry_run: bool
+
+
 class OpenRepository:
     """An opened repository. `root` is its directory, `value` the value that library functions take."""
 
@@ -121,6 +145,7 @@ class OpenRepository:
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
         rules: Rules | None = None,
+        hooks: Hooks | None = None,
         message: str = "",
         dry_run: bool = False,
         progress: Progress = silent,
@@ -131,6 +156,7 @@ class OpenRepository:
             ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
+        from servingrepo.rollout.hooks import hooked
         from servingrepo.rollout.promotion import Options, promote
         from servingrepo.rollout.rules import STRICT
         from servingrepo.smoke import load_cases
@@ -149,14 +175,19 @@ class OpenRepository:
             message=message,
             dry_run=dry_run,
         )
-        return promote(
-            self.value,
-            Path(run),
-            model=model,
-            engine=self._engine(engine) if smoke and not dry_run else None,
-            options=options,
-            progress=progress,
-        )
+
+        def change(*, dry_run: bool) -> Promotion:
+            return promote(
+                self.value,
+                Path(run),
+                model=model,
+                engine=self._engine(engine) if smoke and not dry_run else None,
+                options=msgspec.structs.replace(options, dry_run=dry_run),
+                progress=progress,
+            )
+
+        done, told = hooked(hooks, "promote", change, dry_run=dry_run)
+        return msgspec.structs.replace(done, hooks=told) if told else done
 
     def verify(
         self, *references: str | Path, progress: Progress | None = None
@@ -223,53 +254,17 @@ class OpenRepository:
 
     # serve ----------------------------------------------------------------------------------------
 
-    def serve(
-        self,
-        reference: str,
-        *,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        rules: Rules | None = None,
-        message: str = "",
-        dry_run: bool = False,
-    ) -> Switched:
+    def serve(self, reference: str, **how: Unpack[How]) -> Switched:
         """Serve a version; see `servingrepo serve`."""
-        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.serving import serve
 
-        return serve(
-            self.value,
-            parse_reference(reference),
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            rules=rules or STRICT,
-            message=message,
-            dry_run=dry_run,
-        )
+        return _changed("serve", partial(serve, self.value, parse_reference(reference)), how)
 
-    def unserve(
-        self,
-        model: str,
-        *,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        rules: Rules | None = None,
-        message: str = "",
-        dry_run: bool = False,
-    ) -> Switched:
+    def unserve(self, model: str, **how: Unpack[How]) -> Switched:
         """Take a model out of models.config; see `servingrepo unserve`."""
-        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.serving import unserve
 
-        return unserve(
-            self.value,
-            check_name(model),
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            rules=rules or STRICT,
-            message=message,
-            dry_run=dry_run,
-        )
+        return _changed("unserve", partial(unserve, self.value, check_name(model)), how)
 
     def rollback(
         self,
@@ -277,81 +272,29 @@ class OpenRepository:
         *,
         to: str | int | None = None,
         mark_bad: bool = True,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        rules: Rules | None = None,
-        message: str = "",
-        dry_run: bool = False,
+        **how: Unpack[How],
     ) -> Switched:
         """Go back to the version served before, or to a selector such as 7 or "label:stable"."""
-        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.serving import rollback
 
-        return rollback(
-            self.value,
-            check_name(model),
-            to=selector_of(model, str(to)) if to is not None else None,
-            mark_bad=mark_bad,
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            rules=rules or STRICT,
-            message=message,
-            dry_run=dry_run,
-        )
+        target = selector_of(check_name(model), str(to)) if to is not None else None
+        change = partial(rollback, self.value, check_name(model), to=target, mark_bad=mark_bad)
+        return _changed("rollback", change, how)
 
     def label_set(
-        self,
-        reference: str,
-        label: str,
-        *,
-        serve: bool = False,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        rules: Rules | None = None,
-        message: str = "",
-        dry_run: bool = False,
+        self, reference: str, label: str, *, serve: bool = False, **how: Unpack[How]
     ) -> Switched:
         """Give a version a label; see `servingrepo label set`."""
         from servingrepo.rollout.labels import set_label
-        from servingrepo.rollout.rules import STRICT
 
-        return set_label(
-            self.value,
-            parse_reference(reference),
-            label,
-            serve=serve,
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            rules=rules or STRICT,
-            message=message,
-            dry_run=dry_run,
-        )
+        change = partial(set_label, self.value, parse_reference(reference), label, serve=serve)
+        return _changed("label", change, how)
 
-    def label_remove(
-        self,
-        model: str,
-        label: str,
-        *,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        rules: Rules | None = None,
-        message: str = "",
-        dry_run: bool = False,
-    ) -> Switched:
+    def label_remove(self, model: str, label: str, **how: Unpack[How]) -> Switched:
         """Take a label away; see `servingrepo label remove`."""
         from servingrepo.rollout.labels import remove_label
-        from servingrepo.rollout.rules import STRICT
 
-        return remove_label(
-            self.value,
-            check_name(model),
-            label,
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            rules=rules or STRICT,
-            message=message,
-            dry_run=dry_run,
-        )
+        return _changed("label", partial(remove_label, self.value, check_name(model), label), how)
 
     def reload(
         self,
@@ -471,6 +414,22 @@ class OpenRepository:
             need_state(self.value, parsed.model)
             return [(parsed.model, one) for one in published_versions(self.value, parsed.model)]
         return [(parsed.model, resolve(self.value, parsed))]
+
+
+def _changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
+    """Make a change in the way that is asked for, between its hooks."""
+    from servingrepo.rollout.hooks import hooked
+    from servingrepo.rollout.rules import STRICT
+
+    make = partial(
+        change,
+        endpoints=as_endpoints(how.get("endpoints", ())),
+        wait=how.get("wait", DEFAULT_WAIT),
+        rules=how.get("rules") or STRICT,
+        message=how.get("message", ""),
+    )
+    done, told = hooked(how.get("hooks"), action, make, dry_run=how.get("dry_run", False))
+    return msgspec.structs.replace(done, hooks=told) if told else done
 
 
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:

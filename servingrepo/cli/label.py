@@ -11,14 +11,16 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.options import (
     dry_run_option,
     endpoint_option,
+    hook_options,
     message_option,
     rules_options,
     wait_option,
 )
-from servingrepo.cli.switches import switch_lines
+from servingrepo.cli.switches import switch_lines, tell_hooks
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.rollout.hooks import Hooks
     from servingrepo.rollout.rules import Rules
 
 
@@ -52,6 +54,7 @@ def command() -> None:
 @endpoint_option
 @wait_option
 @rules_options
+@hook_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -63,6 +66,7 @@ def set_(
     endpoints: tuple[str, ...],
     wait: float,
     rules: Rules | None,
+    hooks: Hooks | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -78,9 +82,11 @@ def set_(
         endpoints=endpoints,
         wait=wait,
         rules=rules,
+        hooks=hooks,
         message=message,
         dry_run=dry_run,
     )
+    tell_hooks(app, done.hooks)
     app.result(done, switch_lines(done), bare=done.labels.get(label))
 
 
@@ -96,6 +102,7 @@ def set_(
 @endpoint_option
 @wait_option
 @rules_options
+@hook_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -106,6 +113,7 @@ def remove(
     endpoints: tuple[str, ...],
     wait: float,
     rules: Rules | None,
+    hooks: Hooks | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -119,9 +127,11 @@ def remove(
         endpoints=endpoints,
         wait=wait,
         rules=rules,
+        hooks=hooks,
         message=message,
         dry_run=dry_run,
     )
+    tell_hooks(app, done.hooks)
     app.result(done, switch_lines(done), bare="")
 
 

@@ -221,6 +221,38 @@ def rules_options(function: F) -> F:
     return result
 
 
+def hook_options(function: F) -> F:
+    """Add --before and --after: commands of the user's own. The function gets `hooks`."""
+
+    @wraps(function)
+    def gathered(
+        *args: Any, hooks_before: tuple[str, ...], hooks_after: tuple[str, ...], **options: Any
+    ) -> Any:
+        hooks = None
+        if hooks_before or hooks_after:
+            from servingrepo.rollout.hooks import Hooks
+
+            hooks = Hooks(before=hooks_before, after=hooks_after)
+        return function(*args, hooks=hooks, **options)
+
+    decorated: Any = gathered
+    decorated = click.option(
+        "--after",
+        "hooks_after",
+        multiple=True,
+        metavar="COMMAND",
+        help="Run this afterwards, with what happened as JSON on stdin; repeatable.",
+    )(decorated)
+    result: F = click.option(
+        "--before",
+        "hooks_before",
+        multiple=True,
+        metavar="COMMAND",
+        help="Run this first, with what is to happen as JSON on stdin; if it fails, nothing is changed; repeatable.",
+    )(decorated)
+    return result
+
+
 def wait_option(function: F) -> F:
     """Add --wait: how long live servers may take."""
     return click.option(

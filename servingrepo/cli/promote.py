@@ -13,16 +13,19 @@ from servingrepo.cli.options import (
     dry_run_option,
     endpoint_option,
     engine_options,
+    hook_options,
     message_option,
     rules_options,
     wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.switches import tell_hooks
 from servingrepo.modelconfig.names import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.rollout.hooks import Hooks
     from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.rules import Rules
     from servingrepo.serving.engines import EngineChoice
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
 @endpoint_option
 @wait_option
 @rules_options
+@hook_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -85,6 +89,7 @@ def command(
     endpoints: tuple[str, ...],
     wait: float,
     rules: Rules | None,
+    hooks: Hooks | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -111,10 +116,12 @@ def command(
             endpoints=endpoints,
             wait=wait,
             rules=rules,
+            hooks=hooks,
             message=message,
             dry_run=dry_run,
             progress=bar.advance,
         )
+    tell_hooks(app, done.hooks)
     app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
 
 

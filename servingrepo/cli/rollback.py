@@ -10,14 +10,16 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.options import (
     dry_run_option,
     endpoint_option,
+    hook_options,
     message_option,
     rules_options,
     wait_option,
 )
-from servingrepo.cli.switches import switch_lines
+from servingrepo.cli.switches import switch_lines, tell_hooks
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.rollout.hooks import Hooks
     from servingrepo.rollout.rules import Rules
 
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 @endpoint_option
 @wait_option
 @rules_options
+@hook_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -53,6 +56,7 @@ def command(
     endpoints: tuple[str, ...],
     wait: float,
     rules: Rules | None,
+    hooks: Hooks | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -69,7 +73,9 @@ def command(
         endpoints=endpoints,
         wait=wait,
         rules=rules,
+        hooks=hooks,
         message=message,
         dry_run=dry_run,
     )
+    tell_hooks(app, done.hooks)
     app.result(done, switch_lines(done), bare=done.served_after)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.cli.app import pinned
+from servingrepo.cli.app import App, pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from servingrepo.rollout.hooks import HookResult
     from servingrepo.rollout.serving import Switched
 
 
@@ -47,3 +48,10 @@ def switch_lines(done: Switched) -> Iterator[str]:
 
 def _endpoints(done: Switched) -> str:
     return "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
+
+
+def tell_hooks(app: App, hooks: Iterable[HookResult]) -> None:
+    """Say on stderr which commands of the user's own failed afterwards."""
+    for one in hooks:
+        if one.trouble:
+            app.note(f"warning: the command {one.when} it failed: {one.command}: {one.trouble}")

@@ -37,6 +37,7 @@ from servingrepo.repository.records import Proof, Source, VersionRecord
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import events_so_far, overtaken_by
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.rules import STRICT, Rules
@@ -86,6 +87,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     can_go_back: bool = False
     overtaken: str = ""
     endpoints: tuple[EndpointResult, ...] = ()
+    hooks: tuple[HookResult, ...] = ()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ from servingrepo.repository.stragglers import (
 )
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
+from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import running_promotions
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
@@ -68,6 +69,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[EndpointResult, ...]
     promoting: tuple[str, ...] = ()
     """Promotions of this model that run right now: they will publish, and not serve."""
+    hooks: tuple[HookResult, ...] = ()
 
     @property
     def served_before(self) -> int | None:
