@@ -43,6 +43,10 @@ test-docker: env ## The tests that need Docker; as root it installs and starts w
 crash: env ## Every failpoint of every writing command with every fault
 	$(BIN)/pytest -n $(WORKERS) -m crash tests/crash
 
+.PHONY: load
+load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients; servers that die or hang
+	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/rollout/test_under_load.py
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -145,32 +144,6 @@ def test_an_endpoint_that_was_down_follows_when_reload_finds_it(tmp_path: Path) 
         repo.reload(endpoints=[one, other], wait=30)
         assert ask(other) == (1, 2.0)
         assert read_stragglers(repo.value) == ()
-
-
-@pytest.mark.tf
-def test_a_server_that_hangs_during_a_switch_is_watched_and_put_back_when_it_answers(
-    tmp_path: Path,
-) -> None:
-    repo = two_versions(tmp_path)
-    with (
-        live_server(repo, log=tmp_path / "a.log") as one,
-        running_server(repo, log=tmp_path / "b.log") as (other, process),
-    ):
-        threads = [
-            threading.Timer(seconds, process.send_signal, [number])
-            for seconds, number in ((0.0, signal.SIGSTOP), (7.0, signal.SIGCONT))
-        ]
-        threads[1].start()
-        threads[0].start()
-        threads[0].join()
-        with pytest.raises((SwitchFailed, EndpointUnreachable)):
-            repo.serve("half@2", endpoints=[one, other], wait=4)
-        threads[1].join()
-        end = time.monotonic() + 20
-        while time.monotonic() < end and {ask(one)[0], ask(other)[0]} != {1}:
-            time.sleep(0.2)
-        assert [ask(one), ask(other)] == [(1, 2.0), (1, 2.0)]
-        assert repo.status(endpoints=[one, other], wait=10).ok
 
 
 @pytest.mark.tf
