@@ -14,6 +14,7 @@ from servingrepo.cli.options import (
     hook_options,
     message_option,
     rules_options,
+    stage_options,
     wait_option,
 )
 from servingrepo.cli.switches import switch_lines, tell_hooks
@@ -54,6 +55,7 @@ def command() -> None:
 @endpoint_option
 @wait_option
 @rules_options
+@stage_options
 @hook_options
 @message_option
 @dry_run_option

@@ -17,6 +17,8 @@ from servingrepo.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from servingrepo.rollout.rules import Rules
+
 F = TypeVar("F", bound="Callable[..., Any] | click.Command")
 
 
@@ -218,6 +220,64 @@ def rules_options(function: F) -> F:
         metavar="N",
         help="Go on without up to N endpoints that do not answer; they are listed, and follow later. [default: 0]",
     )(decorated)
+    return result
+
+
+def stage_options(function: F) -> F:
+    """Add --first, --batch, --watch-for, --gate and --metrics-port. They go into `rules`, below rules_options."""
+
+    @wraps(function)
+    def gathered(*args: Any, rules: Rules | None, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in ("first", "batch", "watch", "gate")}
+        given["metrics_port"] = options.pop("metrics_port")
+        if any(given.values()):
+            import msgspec
+
+            from servingrepo.rollout.rules import STRICT
+            from servingrepo.rollout.staging import check_rules
+
+            rules = check_rules(msgspec.structs.replace(rules or STRICT, **given))
+        return function(*args, rules=rules, **options)
+
+    decorated: Any = gathered
+    for option in reversed(
+        [
+            click.option(
+                "--first",
+                multiple=True,
+                metavar="HOST:PORT",
+                help="Endpoints that get the new version before all others; repeatable.",
+            ),
+            click.option(
+                "--batch",
+                default="",
+                metavar="N|N%",
+                help="How many of the others get it at a time.",
+            ),
+            click.option(
+                "--watch-for",
+                "watch",
+                type=click.FloatRange(min=0),
+                default=0.0,
+                metavar="SECONDS",
+                help="Watch each stage for so long before the next; if it does badly, everything is put back.",
+            ),
+            click.option(
+                "--gate",
+                default="",
+                metavar="COMMAND",
+                help="A command that must end well after each stage; it gets the stage as JSON on stdin.",
+            ),
+            click.option(
+                "--metrics-port",
+                default="",
+                metavar="PORT|+N",
+                help="Compare errors in the servers' Prometheus metrics: their REST port, or gRPC port + N.",
+            ),
+        ]
+    ):
+        decorated = option(decorated)
+    result: F = decorated
     return result
 
 

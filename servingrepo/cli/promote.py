@@ -16,6 +16,7 @@ from servingrepo.cli.options import (
     hook_options,
     message_option,
     rules_options,
+    stage_options,
     wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 @endpoint_option
 @wait_option
 @rules_options
+@stage_options
 @hook_options
 @message_option
 @dry_run_option

@@ -13,6 +13,7 @@ from servingrepo.cli.options import (
     hook_options,
     message_option,
     rules_options,
+    stage_options,
     wait_option,
 )
 from servingrepo.cli.switches import switch_lines, tell_hooks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @endpoint_option
 @wait_option
 @rules_options
+@stage_options
 @hook_options
 @message_option
 @dry_run_option

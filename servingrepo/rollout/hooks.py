@@ -85,6 +85,13 @@ def hooked(
 
 def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: float) -> HookResult:
     record = msgspec.json.encode({"schema": SCHEMA, "when": when, "action": action, **said})
+    return HookResult(
+        when=when, command=command, trouble=run_command(command, record, timeout=timeout)
+    )
+
+
+def run_command(command: str, record: bytes, *, timeout: float) -> str:
+    """Run a shell command with a record on its stdin; say what went wrong, nothing if it ended well."""
     process = subprocess.Popen(
         ["/bin/sh", "-c", command],
         stdin=subprocess.PIPE,
@@ -96,14 +103,10 @@ def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: fl
         # A command that does not read its input is fine: communicate() passes over a closed pipe.
         output, _ = process.communicate(record, timeout=timeout)
     except subprocess.TimeoutExpired:
-        trouble = f"not done after {timeout:.3g} s"
-    except BaseException:
+        return f"not done after {timeout:.3g} s"
+    finally:
         _end(process)
-        raise
-    else:
-        trouble = _how_it_ended(process.returncode, output)
-    _end(process)
-    return HookResult(when=when, command=command, trouble=trouble)
+    return _how_it_ended(process.returncode, output)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,10 +30,11 @@ from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import without_labels
 from servingrepo.rollout.probes import probe
 from servingrepo.rollout.rules import STRICT, Rules
+from servingrepo.rollout.staging import observe, refuse_stages_down, split
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeVar
 
     from servingrepo.modelconfig import ModelConfig
@@ -63,6 +65,7 @@ class _Party:
     clients: list[ServingClient]
     rules: Rules
     missing: dict[str, ServingRepoError] = field(default_factory=dict)
+    loaded: list[ServingClient] = field(default_factory=list)
 
     def may_miss(self, error: ServingRepoError) -> bool:
         """Tell whether the switch goes on without the endpoint that gave this error."""
@@ -92,19 +95,23 @@ def switch(
         party = _Party(list(clients), rules)
         export = _export(repo, plan) if clients and rules.probes else None
         _gather(repo, party, plan, deadline=deadline)
+        stages = _stages(party, plan)
         committed = False
-
-        def load(client: ServingClient) -> None:
-            _load_new(client, plan, rules, export, deadline=deadline)
-
+        watched: dict[str, str] = {}
         try:
-            _together(party, load, deadline)
+            for number, stage in enumerate(stages, start=1):
+                deadline = _fresh(deadline, rules)
+                load = partial(_load_new, plan=plan, rules=rules, export=export, deadline=deadline)
+                _together(party, load, deadline, among=stage)
+                repo.disk.step("switch.stage-loaded")
+                watched |= _watch(party, stage, plan, export, last=number == len(stages) > 1)
+            deadline = _fresh(deadline, rules)
             repo.disk.step("switch.before-c2")
             # From here on the file may have changed, whatever ends this.
             committed = True
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            done = _together(party, lambda one: _drop_old(one, plan, deadline=deadline), deadline)
+            done = _together(party, partial(_drop_old, plan=plan, deadline=deadline), deadline)
         except ServingRepoError as error:
             if not clients:
                 raise
@@ -118,6 +125,7 @@ def switch(
                     interruption.add_note(line)
             raise
         _write_down(repo, party)
+    done = tuple(_with_note(one, watched) for one in done)
     return (*done, *(_left_out(endpoint, error) for endpoint, error in party.missing.items()))
 
 
@@ -163,12 +171,53 @@ def _settle(
         ) from error
 
 
+def _stages(party: _Party, plan: Plan) -> list[list[ServingClient]]:
+    """Return who gets the new version at a time: everybody at once, if nothing else is asked for."""
+    if not party.clients or not party.rules.staged:
+        return [list(party.clients)]
+    refuse_stages_down(plan)
+    return split(party.clients, party.rules)
+
+
+def _fresh(deadline: Deadline, rules: Rules) -> Deadline:
+    """Return the deadline of the next step: each stage has the time for itself, watching is not part of it."""
+    return Deadline.after(deadline.seconds).stoppable() if rules.staged else deadline
+
+
+def _watch(
+    party: _Party,
+    stage: Sequence[ServingClient],
+    plan: Plan,
+    export: Inspection | None,
+    *,
+    last: bool,
+) -> dict[str, str]:
+    """Watch all that have the new version; not when the last of several stages has come: nobody is left then."""
+    party.loaded.extend(stage)
+    if last or not party.clients or not party.rules.staged:
+        return {}
+    have_it = [client for client in party.clients if client in party.loaded]
+    rest = [client for client in party.clients if client not in party.loaded]
+    return observe(have_it, rest, plan, party.rules, export)
+
+
+def _with_note(one: EndpointResult, notes: Mapping[str, str]) -> EndpointResult:
+    note = notes.get(one.endpoint)
+    if note is None:
+        return one
+    return msgspec.structs.replace(one, outcome=f"{one.outcome}; {note}")
+
+
 def _together(
-    party: _Party, step: Callable[[ServingClient], R], deadline: Deadline
+    party: _Party,
+    step: Callable[[ServingClient], R],
+    deadline: Deadline,
+    *,
+    among: Sequence[ServingClient] | None = None,
 ) -> tuple[R, ...]:
     """Take one step on all endpoints at once; those that may be missing drop out, any other error is raised."""
     answers = each(
-        party.clients,
+        [one for one in party.clients if among is None or one in among],
         step,
         deadline=deadline,
         halt=lambda error: not party.may_miss(error),
