@@ -51,6 +51,10 @@ swaps: env ## A hundred version swaps of the embedded server under constant load
 races: env ## Sixteen processes at one repository for minutes, killed at random (SECONDS=120), as JSON
 	$(BIN)/python -m tests.crash.races --seconds $(or $(SECONDS),120)
 
+.PHONY: load
+load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients; servers that die or hang
+	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/rollout/test_under_load.py
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py
@@ -59,6 +63,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/container.py
 	$(BIN)/python benchmarks/rundir.py
+	$(BIN)/python benchmarks/fleet.py
 
 .PHONY: clean
 clean: ## Remove what make made

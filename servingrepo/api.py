@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import builtins
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import msgspec
 
 from servingrepo.errors import BadReference
 from servingrepo.modelconfig import check_name
@@ -32,7 +35,7 @@ from servingrepo.storage.disk import Disk
 from servingrepo.storage.progress import silent, unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from servingrepo.repository.changes import Recovered
@@ -46,7 +49,9 @@ if TYPE_CHECKING:
     from servingrepo.repository.rounds import Round
     from servingrepo.repository.verification import Verification
     from servingrepo.rollout.differences import Checked, Diff
+    from servingrepo.rollout.hooks import Hooks
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.rules import Rules
     from servingrepo.rollout.serving import Reloaded, Switched
     from servingrepo.rollout.status import Status
     from servingrepo.rollout.tracing import Context
@@ -98,6 +103,26 @@ def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0)
     return OpenRepository(open_repository(Path(root), disk=disk, lock_wait=lock_wait))
 
 
+class How(TypedDict, total=False):
+    """How live servers follow a change, and what goes with it: keywords of every verb that changes what is served.
+
+    Attributes:
+        endpoints: Live servers, as HOST:PORT; without any only models.config changes.
+        wait: Seconds that they may take; then everything is put back.
+        rules: What may be missing, and what must be answered.
+        hooks: Commands before and after the change.
+        message: Why: kept in the history.
+        dry_run: Say what would happen, and change nothing.
+    """
+
+    endpoints: Iterable[str | Endpoint]
+    wait: float
+    rules: Rules | None
+    hooks: Hooks | None
+    message: str
+    dry_run: bool
+
+
 class OpenRepository:
     """An opened repository. `root` is its directory, `value` the value that library functions take."""
 
@@ -138,6 +163,8 @@ class OpenRepository:
         timeout: float = DEFAULT_TIMEOUT,
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
+        hooks: Hooks | None = None,
         message: str = "",
         keep: Keep | None = None,
         dry_run: bool = False,
@@ -160,8 +187,10 @@ class OpenRepository:
             ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
+        from servingrepo.rollout.hooks import hooked
         from servingrepo.rollout.promotion import Options
         from servingrepo.rollout.pruning import promote_and_prune
+        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.tracing import Context
         from servingrepo.rundir.gates import parse_gate
         from servingrepo.serving.targets import target_of
@@ -178,6 +207,7 @@ class OpenRepository:
             timeout=timeout,
             endpoints=as_endpoints(endpoints),
             wait=wait,
+            rules=rules or STRICT,
             message=message,
             dry_run=dry_run,
             gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
@@ -187,16 +217,21 @@ class OpenRepository:
             contract=Path(contract) if contract else None,
             target=target_of(chosen or as_choice(engine)),
         )
-        return promote_and_prune(
-            self.value,
-            Path(run),
-            model=model,
-            engine=chosen,
-            options=options,
-            keep=keep,
-            progress=progress,
-            notice=notice,
-        )
+
+        def change(*, dry_run: bool) -> Promotion:
+            return promote_and_prune(
+                self.value,
+                Path(run),
+                model=model,
+                engine=chosen if not dry_run else None,
+                options=msgspec.structs.replace(options, dry_run=dry_run),
+                keep=keep,
+                progress=progress,
+                notice=notice,
+            )
+
+        done, told = hooked(hooks, "promote", change, dry_run=dry_run)
+        return msgspec.structs.replace(done, hooks=told) if told else done
 
     def verify(
         self,
@@ -331,47 +366,17 @@ class OpenRepository:
 
     # serve ----------------------------------------------------------------------------------------
 
-    def serve(
-        self,
-        reference: str,
-        *,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        message: str = "",
-        dry_run: bool = False,
-    ) -> Switched:
+    def serve(self, reference: str, **how: Unpack[How]) -> Switched:
         """Serve a version; see `servingrepo serve`."""
         from servingrepo.rollout.serving import serve
 
-        return serve(
-            self.value,
-            parse_reference(reference),
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            message=message,
-            dry_run=dry_run,
-        )
+        return _changed("serve", partial(serve, self.value, parse_reference(reference)), how)
 
-    def unserve(
-        self,
-        model: str,
-        *,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        message: str = "",
-        dry_run: bool = False,
-    ) -> Switched:
+    def unserve(self, model: str, **how: Unpack[How]) -> Switched:
         """Take a model out of models.config; see `servingrepo unserve`."""
         from servingrepo.rollout.serving import unserve
 
-        return unserve(
-            self.value,
-            check_name(model),
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            message=message,
-            dry_run=dry_run,
-        )
+        return _changed("unserve", partial(unserve, self.value, check_name(model)), how)
 
     def rollback(
         self,
@@ -379,24 +384,29 @@ class OpenRepository:
         *,
         to: str | int | None = None,
         mark_bad: bool = True,
-        endpoints: Iterable[str | Endpoint] = (),
-        wait: float = DEFAULT_WAIT,
-        message: str = "",
-        dry_run: bool = False,
+        **how: Unpack[How],
     ) -> Switched:
         """Go back to the version served before, or to a selector such as 7 or "label:stable"."""
         from servingrepo.rollout.serving import rollback
 
-        return rollback(
-            self.value,
-            check_name(model),
-            to=selector_of(model, str(to)) if to is not None else None,
-            mark_bad=mark_bad,
-            endpoints=as_endpoints(endpoints),
-            wait=wait,
-            message=message,
-            dry_run=dry_run,
-        )
+        target = selector_of(check_name(model), str(to)) if to is not None else None
+        change = partial(rollback, self.value, check_name(model), to=target, mark_bad=mark_bad)
+        return _changed("rollback", change, how)
+
+    def label_set(
+        self, reference: str, label: str, *, serve: bool = False, **how: Unpack[How]
+    ) -> Switched:
+        """Give a version a label; see `servingrepo label set`."""
+        from servingrepo.rollout.labels import set_label
+
+        change = partial(set_label, self.value, parse_reference(reference), label, serve=serve)
+        return _changed("label", change, how)
+
+    def label_remove(self, model: str, label: str, **how: Unpack[How]) -> Switched:
+        """Take a label away; see `servingrepo label remove`."""
+        from servingrepo.rollout.labels import remove_label
+
+        return _changed("label", partial(remove_label, self.value, check_name(model), label), how)
 
     def reload(
         self,
@@ -425,6 +435,20 @@ class OpenRepository:
         return wait_for_agreement(
             self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait
         )
+
+    def watch(
+        self,
+        model: str | None = None,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float | None = None,
+    ) -> Iterator[Status]:
+        """Yield a status after another until all agrees or `wait` seconds are over; without end if it is None."""
+        from servingrepo.rollout.status import watch
+
+        if model is not None:
+            need_state(self.value, check_name(model))
+        return watch(self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait)
 
     # keep -----------------------------------------------------------------------------------------
 
@@ -593,8 +617,24 @@ def as_choice(engine: Engine | EngineChoice | str | None) -> Engine | EngineChoi
     return EngineChoice(name=engine)
 
 
+def _changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
+    """Make a change in the way that is asked for, between its hooks."""
+    from servingrepo.rollout.hooks import hooked
+    from servingrepo.rollout.rules import STRICT
+
+    make = partial(
+        change,
+        endpoints=as_endpoints(how.get("endpoints", ())),
+        wait=how.get("wait", DEFAULT_WAIT),
+        rules=how.get("rules") or STRICT,
+        message=how.get("message", ""),
+    )
+    done, told = hooked(how.get("hooks"), action, make, dry_run=how.get("dry_run", False))
+    return msgspec.structs.replace(done, hooks=told) if told else done
+
+
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
-    """Read endpoints given as HOST:PORT.
+    """Read endpoints given as HOST:PORT; a name that has several addresses means each of them.
 
     Raises:
         UsageError: One is none.
@@ -602,9 +642,10 @@ def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
     given = tuple(endpoints)
     if not given:
         return ()
+    from servingrepo.serving.addresses import resolved
     from servingrepo.serving.states import Endpoint
 
-    return tuple(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
+    return resolved(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
 
 
 def is_path(subject: str | Path) -> bool:

@@ -391,6 +391,14 @@ class NotConverged(ServingRepoError):
     summary = "disk, config and servers do not agree"
 
 
+class HookFailed(ServingRepoError):
+    """A command that the user put before a change said no; nothing was changed."""
+
+    slug = "hook-failed"
+    exit_code = 69
+    summary = "a command of yours before the change said no; nothing was changed"
+
+
 # 70s: smoke ---------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,16 @@ def run_with(run: Path, *, offset: float, slope: float = 0.5, **options: Any) ->
 @contextmanager
 def live_server(repo: OpenRepository, *flags: str, log: Path) -> Iterator[Endpoint]:
     """Run a server that starts with the repository's models.config, for the block."""
-    endpoint = Endpoint("127.0.0.1", free_port())
+    with running_server(repo, *flags, log=log) as (endpoint, _):
+        yield endpoint
+
+
+@contextmanager
+def running_server(
+    repo: OpenRepository, *flags: str, log: Path, port: int | None = None
+) -> Iterator[tuple[Endpoint, subprocess.Popen[bytes]]]:
+    """Run such a server and give its process too, to be stopped or killed."""
+    endpoint = Endpoint("127.0.0.1", port or free_port())
     arguments = [
         sys.executable,
         "-m",
@@ -93,6 +102,6 @@ def live_server(repo: OpenRepository, *flags: str, log: Path) -> Iterator[Endpoi
         wait_until_open(
             process, endpoint, log=log, deadline=Deadline.after(60), what="the test's models"
         )
-        yield endpoint
+        yield endpoint, process
     finally:
         stop(process)

@@ -42,6 +42,7 @@ class App:
     settings: Path | None = None
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     prune: dict[str, Any] = field(default_factory=dict)
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, ParameterSource] = field(default_factory=dict)
 
     def take(self, name: str, value: Any, source: ParameterSource) -> None:

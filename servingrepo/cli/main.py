@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "serve": ("serve", "Serve a version."),
         "unserve": ("unserve", "Serve no version of a model."),
         "rollback": ("rollback", "Go back to the version served before."),
+        "label": ("label", "Set or remove labels such as stable and canary."),
         "hold": ("hold", "Keep promotions from re-pointing a model."),
         "release-hold": ("release_hold", "Let promotions re-point a model again."),
         "config": ("config", "Show, check or write models.config."),

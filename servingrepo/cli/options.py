@@ -12,10 +12,13 @@ from click.core import ParameterSource
 
 from servingrepo.cli.app import App
 from servingrepo.cli.connections import connection_options, secured, security
-from servingrepo.cli.settings import ENGINE_FIELDS, read_settings_of_root
+from servingrepo.cli.settings import ENGINE_FIELDS, ENVIRONMENT, read_settings_of_root
+from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from servingrepo.rollout.rules import Rules
 
 F = TypeVar("F", bound="Callable[..., Any] | click.Command")
 
@@ -122,16 +125,26 @@ _GIVEN_BY_HAND = (
 
 
 def endpoint_option(function: F) -> F:
-    """Add --endpoint, repeatable, and how servers are spoken to.
+    """Add --endpoint, repeatable, --env for those of an environment, and how servers are spoken to.
 
     The function gets `endpoints`, values of Endpoint with TLS and headers in them.
     """
 
     @wraps(function)
-    def gathered(*args: Any, endpoints: tuple[str, ...], **options: Any) -> Any:
-        return function(*args, endpoints=secured(endpoints), **options)
+    def gathered(*args: Any, environment: str | None, **options: Any) -> Any:
+        chosen = _of_environment(environment, options)
+        return function(*args, **{**chosen, "endpoints": secured(chosen["endpoints"])})
 
     decorated: Any = gathered
+    decorated = click.option(
+        "--env",
+        "environment",
+        default=None,
+        envvar="SERVINGREPO_ENV",
+        show_envvar=True,
+        metavar="NAME",
+        help="Take the endpoints of [environments.NAME] in the settings file.",
+    )(decorated)
     result: F = click.option(
         "--endpoint",
         "endpoints",
@@ -139,8 +152,169 @@ def endpoint_option(function: F) -> F:
         envvar="SERVINGREPO_ENDPOINT",
         show_envvar=True,
         metavar="HOST:PORT",
-        help="gRPC endpoint of a live TensorFlow Serving; may be repeated.",
+        help="gRPC endpoint of a live TensorFlow Serving; may be repeated. A name with several addresses means "
+        "each of them.",
     )(connection_options(decorated))
+    return result
+
+
+def _of_environment(environment: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as command line, environment, model and the rest of the settings say, in this order."""
+    app = click.get_current_context().ensure_object(App)
+    settings: dict[str, Any] = {}
+    for_all = not (options.get("model") or options.get("reference"))
+    if environment is not None:
+        if environment not in app.environments:
+            listed = ", ".join(sorted(app.environments)) or "none"
+            raise SettingsError(
+                f"there is no environment {environment}",
+                hint=f"a table [environments.{environment}] in servingrepo.toml makes it; there are: {listed}",
+            )
+        settings = app.environments[environment]
+    elif for_all:
+        named = [one for table in app.models.values() for one in table.get("endpoints", ())]
+        if named:
+            settings = {"endpoints": tuple(dict.fromkeys((*options["endpoints"], *named)))}
+    else:
+        settings = _settings_of_subject(options)
+    chosen = {
+        name: firmest(name, value, settings) if name in ENVIRONMENT else value
+        for name, value in options.items()
+    }
+    if isinstance(chosen["endpoints"], str):
+        chosen["endpoints"] = (chosen["endpoints"],)
+    return chosen
+
+
+def rules_options(function: F) -> F:
+    """Add --allow-down and --probe: how a change goes through several endpoints.
+
+    The function gets `rules`, a Rules, for all of them together.
+    """
+
+    @wraps(function)
+    def gathered(*args: Any, allow_down: int, probes: tuple[Path, ...], **options: Any) -> Any:
+        rules = None
+        chosen = firmest("probes", probes, _settings_of_subject(options))
+        probes = tuple(map(Path, [chosen] if isinstance(chosen, str) else chosen))
+        if allow_down or probes:
+            from servingrepo.rollout.rules import Rules
+            from servingrepo.smoke import load_cases
+
+            rules = Rules(
+                allow_down=allow_down,
+                probes=tuple(case for file in probes for case in load_cases(file)),
+            )
+        return function(*args, rules=rules, **options)
+
+    decorated: Any = gathered
+    decorated = click.option(
+        "--probe",
+        "probes",
+        multiple=True,
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        metavar="FILE",
+        help="Requests that every endpoint must answer with the new version before anything is final: "
+        "as --case of smoke; repeatable.",
+    )(decorated)
+    result: F = click.option(
+        "--allow-down",
+        type=click.IntRange(min=0),
+        default=0,
+        envvar="SERVINGREPO_ALLOW_DOWN",
+        metavar="N",
+        help="Go on without up to N endpoints that do not answer; they are listed, and follow later. [default: 0]",
+    )(decorated)
+    return result
+
+
+def stage_options(function: F) -> F:
+    """Add --first, --batch, --watch-for, --gate and --metrics-port. They go into `rules`, below rules_options."""
+
+    @wraps(function)
+    def gathered(*args: Any, rules: Rules | None, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in ("first", "batch", "watch", "gate")}
+        given["metrics_port"] = options.pop("metrics_port")
+        if any(given.values()):
+            import msgspec
+
+            from servingrepo.rollout.rules import STRICT
+            from servingrepo.rollout.staging import check_rules
+
+            rules = check_rules(msgspec.structs.replace(rules or STRICT, **given))
+        return function(*args, rules=rules, **options)
+
+    decorated: Any = gathered
+    for option in reversed(
+        [
+            click.option(
+                "--first",
+                multiple=True,
+                metavar="HOST:PORT",
+                help="Endpoints that get the new version before all others; repeatable.",
+            ),
+            click.option(
+                "--batch",
+                default="",
+                metavar="N|N%",
+                help="How many of the others get it at a time.",
+            ),
+            click.option(
+                "--watch-for",
+                "watch",
+                type=click.FloatRange(min=0),
+                default=0.0,
+                metavar="SECONDS",
+                help="Watch each stage for so long before the next; if it does badly, everything is put back.",
+            ),
+            click.option(
+                "--gate",
+                default="",
+                metavar="COMMAND",
+                help="A command that must end well after each stage; it gets the stage as JSON on stdin.",
+            ),
+            click.option(
+                "--metrics-port",
+                default="",
+                metavar="PORT|+N",
+                help="Compare errors in the servers' Prometheus metrics: their REST port, or gRPC port + N.",
+            ),
+        ]
+    ):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
+
+
+def hook_options(function: F) -> F:
+    """Add --before and --after: commands of the user's own. The function gets `hooks`."""
+
+    @wraps(function)
+    def gathered(
+        *args: Any, hooks_before: tuple[str, ...], hooks_after: tuple[str, ...], **options: Any
+    ) -> Any:
+        hooks = None
+        if hooks_before or hooks_after:
+            from servingrepo.rollout.hooks import Hooks
+
+            hooks = Hooks(before=hooks_before, after=hooks_after)
+        return function(*args, hooks=hooks, **options)
+
+    decorated: Any = gathered
+    decorated = click.option(
+        "--after",
+        "hooks_after",
+        multiple=True,
+        metavar="COMMAND",
+        help="Run this afterwards, with what happened as JSON on stdin; repeatable.",
+    )(decorated)
+    result: F = click.option(
+        "--before",
+        "hooks_before",
+        multiple=True,
+        metavar="COMMAND",
+        help="Run this first, with what is to happen as JSON on stdin; if it fails, nothing is changed; repeatable.",
+    )(decorated)
     return result
 
 
@@ -244,9 +418,9 @@ def engine_options(function: F) -> F:
 
 def _settings_of_subject(options: dict[str, Any]) -> dict[str, Any]:
     """Return what the settings file says of the model that a command is about."""
-    subject = options.get("model") or options.get("subject") or ""
+    subject = options.get("model") or options.get("subject") or options.get("reference") or ""
     app = click.get_current_context().ensure_object(App)
-    return settings_of_model(app, subject.partition("@")[0])
+    return settings_of_model(app, str(subject).partition("@")[0])
 
 
 def settings_of_model(app: App, model: str) -> dict[str, Any]:

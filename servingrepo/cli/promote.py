@@ -17,19 +17,25 @@ from servingrepo.cli.options import (
     endpoint_option,
     engine_options,
     firmest,
+    hook_options,
     message_option,
     require_option,
+    rules_options,
     settings_of_model,
+    stage_options,
     wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.switches import tell_hooks
 from servingrepo.modelconfig.names import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.retention import Keep
+    from servingrepo.rollout.hooks import Hooks
     from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.rules import Rules
     from servingrepo.rollout.tracing import Context
     from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import EngineChoice
@@ -99,6 +105,9 @@ if TYPE_CHECKING:
 @engine_options
 @endpoint_option
 @wait_option
+@rules_options
+@stage_options
+@hook_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -120,6 +129,8 @@ def command(
     cases: tuple[Path, ...],
     endpoints: tuple[Endpoint, ...],
     wait: float,
+    rules: Rules | None,
+    hooks: Hooks | None,
     message: str,
     dry_run: bool,
     require: tuple[Gate, ...],
@@ -153,6 +164,8 @@ def command(
             timeout=timeout,
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
+            hooks=hooks,
             message=message,
             keep=keep,
             dry_run=dry_run,
@@ -161,6 +174,7 @@ def command(
             progress=bar.advance,
             notice=app.note,
         )
+    tell_hooks(app, done.hooks)
     if done.prune_failed:
         app.warn(f"{done.model} was not pruned afterwards: {done.prune_failed}")
     app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
@@ -220,6 +234,9 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     if done.held is not None:
         yield f"  held      {done.held or 'no reason given'}; so it was not served"
         yield f"  next      servingrepo serve {name}, or servingrepo release-hold {done.model}"
+    elif done.overtaken and asked_to_serve is not False:
+        yield f"  overtaken {done.overtaken}; so it was not served"
+        yield f"  next      servingrepo status {done.model}; servingrepo serve {name} if that is still meant"
     elif not done.served:
         yield f"  next      servingrepo serve {name}"
     elif asked_to_serve is not False:

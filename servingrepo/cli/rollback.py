@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
-from servingrepo.cli.switches import switch_lines
+from servingrepo.cli.options import (
+    dry_run_option,
+    endpoint_option,
+    hook_options,
+    message_option,
+    rules_options,
+    wait_option,
+)
+from servingrepo.cli.switches import switch_lines, tell_hooks
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.rollout.hooks import Hooks
+    from servingrepo.rollout.rules import Rules
     from servingrepo.serving.states import Endpoint
 
 
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
 )
 @endpoint_option
 @wait_option
+@rules_options
+@hook_options
 @message_option
 @dry_run_option
 @click.pass_obj
@@ -45,6 +56,8 @@ def command(
     mark_bad: bool,
     endpoints: tuple[Endpoint, ...],
     wait: float,
+    rules: Rules | None,
+    hooks: Hooks | None,
     message: str,
     dry_run: bool,
 ) -> None:
@@ -60,7 +73,10 @@ def command(
         mark_bad=mark_bad,
         endpoints=endpoints,
         wait=wait,
+        rules=rules,
+        hooks=hooks,
         message=message,
         dry_run=dry_run,
     )
+    tell_hooks(app, done.hooks)
     app.result(done, switch_lines(done), bare=done.served_after)

@@ -12,7 +12,7 @@ from servingrepo.cli.connections import PATH_SETTINGS
 from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FILE_NAME = "servingrepo.toml"
 
@@ -29,6 +29,8 @@ SHARED = (
 )
 """Settings that stand at the top of the file and hold for every command that has them."""
 
+ENVIRONMENT = ("endpoints", "wait", "allow_down")
+"""Settings that may differ between environments: the tables [environments.NAME]."""
 
 ENGINE_FIELDS = {
     "name": "engine",
@@ -43,7 +45,12 @@ ENGINE_FIELDS = {
 }
 """Fields of EngineChoice by the options that fill them."""
 
-OF_MODEL = frozenset({*ENGINE_FIELDS.values(), "allow_ops", "prune", "require"})
+KEEP = "keep_"
+"""How the names of the rules of prune begin."""
+
+OF_MODEL = frozenset(
+    {*ENGINE_FIELDS.values(), "allow_ops", "endpoints", "probes", "prune", "require"}
+)
 """Options that a table `[models.NAME]` may set for one model."""
 
 
@@ -119,7 +126,17 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             shared[name] = str(place.parent / shared[name])
     result: dict[str, Any] = dict(shared)
     tables = {key: value for key, value in data.items() if isinstance(value, dict)}
-    ctx.ensure_object(App).models = _of_models(ctx, tables.pop("models", {}), problems)
+    app = ctx.ensure_object(App)
+    app.models = _tables(
+        ctx,
+        "models",
+        tables.pop("models", {}),
+        lambda name: name in OF_MODEL or name.startswith(KEEP),
+        problems,
+    )
+    app.environments = _tables(
+        ctx, "environments", tables.pop("environments", {}), ENVIRONMENT.__contains__, problems
+    )
     for name in _commands(ctx):
         result[name] = dict(shared)
     for key, table in tables.items():
@@ -138,26 +155,29 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             f"{place} has settings that mean nothing",
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
-            "models.NAME with the options of the engine, require, allow_op, the keep rules of prune, prune = true",
+            "models.NAME with the options of the engine, endpoints, probe, require, allow_op, keep rules and "
+            f"prune; a table environments.NAME with {', '.join(ENVIRONMENT)}",
         )
     return result
 
 
-def _of_models(
-    ctx: click.Context, tables: dict[str, Any], problems: list[str]
+def _tables(
+    ctx: click.Context, kind: str, tables: Any, meant: Callable[[str], bool], problems: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the tables `[models.NAME]`: gates, engine and what a prune keeps, by the options' names."""
-    known = {key: one for key, one in _options(ctx, "promote").items() if one.name in OF_MODEL}
-    rules = _options(ctx, "prune") if tables else {}
-    known |= {key: one for key, one in rules.items() if (one.name or "").startswith("keep_")}
+    """Return tables such as `[models.NAME]`, by name and the options' names: only these options may be there."""
+    if not isinstance(tables, dict):
+        problems.append(f"{kind}: not a table")
+        return {}
+    options = {**_options(ctx, "prune"), **_options(ctx, "rollback"), **_options(ctx, "promote")}
+    known = {key: one for key, one in options.items() if meant(one.name or "")}
     found: dict[str, dict[str, Any]] = {}
-    for model, table in tables.items():
+    for name, table in tables.items():
         if not isinstance(table, dict):
-            problems.append(f"models.{model}: not a table")
+            problems.append(f"{kind}.{name}: not a table")
             continue
-        values = _values(ctx, known, table, problems, prefix=f"models.{model}.")
-        found[model] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values
+        values = _values(ctx, known, table, problems, prefix=f"{kind}.{name}.")
+        found[name] = {
+            option: tuple(value) if isinstance(value, list) else value for option, value in values
         }
     return found
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from servingrepo.cli.app import App, pinned, sized, table, versions_shown
 from servingrepo.cli.command import command as make
@@ -12,10 +15,14 @@ from servingrepo.cli.options import endpoint_option
 from servingrepo.errors import NotConverged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from servingrepo.rollout.status import OnEndpoint, Status
+    from servingrepo.rollout.drift import OnEndpoint
+    from servingrepo.rollout.status import Status
     from servingrepo.serving.states import Endpoint
+
+MOST_COLUMNS = 4
+"""Endpoints that get a column each."""
 
 
 @make(
@@ -23,7 +30,8 @@ if TYPE_CHECKING:
     examples="""
     servingrepo status
     servingrepo status ranker --endpoint localhost:8500
-    servingrepo status --endpoint localhost:8500 --wait 60""",
+    servingrepo status --endpoint localhost:8500 --wait 60
+    servingrepo status --env prod --watch --json""",
 )
 @click.argument("model", metavar="[NAME]", required=False)
 @endpoint_option
@@ -35,17 +43,30 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Wait for disk, config and servers to agree; exit code 68 if they do not in time.",
 )
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Look again and again, and print what changed; with --json one object per line. Ends with Ctrl-C, or as "
+    "--wait says.",
+)
 @click.pass_obj
-def command(app: App, model: str | None, endpoints: tuple[Endpoint, ...], patience: float) -> None:
+def command(
+    app: App, model: str | None, endpoints: tuple[Endpoint, ...], patience: float, watch: bool
+) -> None:
     """Show disk, models.config and servers side by side, what differs, and what to type next.
 
     The exit code is 68 if something differs. Without --endpoint no server is asked, and the output says so.
     """
-    status = app.open().status(model, endpoints=endpoints, wait=patience)
-    if status.ok or not app.json:
+    if watch:
+        status = _watched(app, model, endpoints, patience)
+        if app.json:
+            click.get_current_context().exit(0 if status.ok else NotConverged.exit_code)
+    else:
+        status = app.open().status(model, endpoints=endpoints, wait=patience)
+    if (status.ok or not app.json) and not watch:
         app.result(status, _lines(status), bare="ok" if status.ok else "drift")
     if not status.ok:
-        drift = [line for row in status.models for line in row.drift]
+        drift = [str(one) for row in status.models for one in row.drift]
         raise NotConverged(
             "disk, models.config and servers do not agree",
             problems=[*status.problems, *drift],
@@ -54,17 +75,66 @@ def command(app: App, model: str | None, endpoints: tuple[Endpoint, ...], patien
         )
 
 
+def _watched(
+    app: App, model: str | None, endpoints: tuple[Endpoint, ...], patience: float
+) -> Status:
+    """Print every look that differs from the one before; return the last."""
+    last: Status | None = None
+    try:
+        for status in app.open().watch(model, endpoints=endpoints, wait=patience or None):
+            if last is None or _without_clock(status) != _without_clock(last):
+                if app.json:
+                    body = msgspec.to_builtins(status, str_keys=True)
+                    app.document({"ok": status.ok, "time": _now(), "result": body})
+                else:
+                    app.result(status, [f"-- {_now()}", *_lines(status), *_drift(status)])
+            last = status
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+        click.get_current_context().exit(0 if last.ok else NotConverged.exit_code)
+    assert last is not None  # noqa: S101 - the first look is always given
+    return last
+
+
+def _without_clock(status: Status) -> Status:
+    """Return a look without what passes by itself."""
+    return msgspec.structs.replace(
+        status,
+        models=tuple(
+            msgspec.structs.replace(
+                row,
+                drift=tuple(one for one in row.drift if one.reason != "loading"),
+                endpoints=tuple(msgspec.structs.replace(one, seconds={}) for one in row.endpoints),
+            )
+            for row in status.models
+        ),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _drift(status: Status) -> Iterator[str]:
+    yield from (f"  {one}" for row in status.models for one in row.drift)
+    if not status.ok:
+        yield f"next: {status.next}"
+
+
 def _lines(status: Status) -> Iterator[str]:
     asked = [one.endpoint for one in status.models[0].endpoints] if status.models else []
+    many = len(asked) > MOST_COLUMNS
+    heads = [f"{len(asked)} SERVERS"] if many else asked
     yield from table(
-        ["MODEL", "ON DISK", "CONFIG", "LABELS", *asked, "NOTES"],
+        ["MODEL", "ON DISK", "CONFIG", "LABELS", *heads, "NOTES"],
         [
             [
                 row.model,
                 versions_shown(row.on_disk),
                 pinned(row.pinned) if row.policy in {"specific", "none"} else row.policy,
                 ", ".join(f"{label}={at}" for label, at in sorted(row.labels.items())) or "-",
-                *map(_endpoint, row.endpoints),
+                *([_counted(row.endpoints)] if many else map(_endpoint, row.endpoints)),
                 "; ".join(
                     [
                         *([f"held: {row.held}"] if row.held else []),
@@ -85,10 +155,18 @@ def _lines(status: Status) -> Iterator[str]:
     )
     yield from (f"running: {one}" for one in status.running)
     yield from (f"note: {one}" for one in status.notes)
+    for one in status.behind:
+        yield f"behind: {one.endpoint} since {one.since}: {one.why}"
     if not asked:
         yield "servers: not asked (no --endpoint)"
     if status.ok:
         yield f"next: {status.next}"
+
+
+def _counted(endpoints: Sequence[OnEndpoint]) -> str:
+    """Say how many servers answer alike, when they are too many for a column each."""
+    counts = Counter(map(_endpoint, endpoints))
+    return "; ".join(f"{count} x {said}" for said, count in counts.most_common())
 
 
 def _endpoint(one: OnEndpoint) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.cli.app import pinned
+from servingrepo.cli.app import App, pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from servingrepo.rollout.hooks import HookResult
     from servingrepo.rollout.serving import Switched
 
 
@@ -31,7 +32,7 @@ def switch_lines(done: Switched) -> Iterator[str]:
     for note in done.notes:
         yield f"  warning      {note}"
     for one in done.endpoints:
-        yield f"  live         {one.endpoint}: {one.outcome}"
+        yield f"  {'live  ' if one.follows else 'BEHIND'}       {one.endpoint}: {one.outcome}"
     if not done.endpoints and not done.dry_run:
         yield "  live         not checked: no --endpoint was given; servers that poll models.config follow it"
     if done.marked_bad is not None:
@@ -40,6 +41,8 @@ def switch_lines(done: Switched) -> Iterator[str]:
             f"  marked bad   {would}{done.marked_bad}: no pipeline brings it back "
             f"(servingrepo mark-bad {done.model}@{done.marked_bad} --clear does)"
         )
+    for promotion in done.promoting:
+        yield f"  promoting    {promotion}: it is still running, and will publish without serving"
     if done.held:
         yield "  held         promotions do not re-point this model"
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
@@ -47,3 +50,10 @@ def switch_lines(done: Switched) -> Iterator[str]:
 
 def _endpoints(done: Switched) -> str:
     return "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
+
+
+def tell_hooks(app: App, hooks: Iterable[HookResult]) -> None:
+    """Say on stderr which commands of the user's own failed afterwards."""
+    for one in hooks:
+        if one.trouble:
+            app.note(f"warning: the command {one.when} it failed: {one.command}: {one.trouble}")

@@ -19,7 +19,7 @@ from servingrepo.errors import (
     ServingRepoError,
     StorageFailed,
 )
-from servingrepo.modelconfig import Stamp
+from servingrepo.modelconfig import Stamp, entry
 from servingrepo.repository import history, journal
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
@@ -324,8 +324,11 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
         case _:
             # A file that cannot be read says nothing: the change was not seen to happen.
             with suppress(ConfigInvalid):
-                found = pins(read_config(repo).config, intent.model)
-                return found == event.after and event.before != event.after
+                found = entry(read_config(repo).config, intent.model)
+                now = (found.versions, found.labels) if found is not None else ((), {})
+                before = (event.before, event.labels_before)
+                after = (event.after, event.labels_after)
+                return now == after and before != after
             return False
 
 

@@ -62,6 +62,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.own / CONFIG_NAME
 
     @property
+    def stragglers(self) -> Path:
+        """Endpoints of which it is not known that they follow models.config."""
+        return self.own / "stragglers.json"
+
+    @property
     def spare(self) -> Path:
         """Space set aside for a rollback on a full disk."""
         return self.own / "spare"

@@ -14,6 +14,7 @@ from servingrepo.errors import (
     LoadFailed,
     RequestRefused,
     ServerTimeout,
+    SwitchFailed,
 )
 from servingrepo.modelconfig import Entry, ModelConfig, models, pin, to_proto
 from servingrepo.serving.deadline import Deadline
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.1
 _CALL_SECONDS = 10.0
+_REACH_SECONDS = 5.0
 _OLD_NEWS_SECONDS = 3.0
 """Three of a server's looks at its disk (file_system_poll_wait_seconds is 1 by default)."""
 
@@ -40,16 +42,30 @@ def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
         ServerTimeout: It did not answer; it may still carry the reload out later.
         EndpointUnreachable: Nothing answers there.
     """
+    left = deadline.left  # first: a stop in between must not shorten a call that is sent
+    go_on(client, deadline)
     try:
-        client.reload(to_proto(config), timeout=deadline.left)
+        client.reload(to_proto(config), timeout=left)
     except ServerTimeout as timeout:
         raise ServerTimeout(
             f"{client.endpoint} did not answer the reload within {deadline.seconds:.3g} s; it may still carry "
             "it out later",
             hint="does the server see the models directory (a missing base path makes a reload hang for ever)? "
             "servingrepo status --endpoint shows what it serves",
-            details={"uncertain": str(client.endpoint)},
+            details={"uncertain": [str(client.endpoint)]},
         ) from timeout
+
+
+def go_on(client: ServingClient, deadline: Deadline) -> None:
+    """Begin nothing new on this server once another one has failed.
+
+    Raises:
+        ServerTimeout: Another one has; `details` say `stopped`.
+    """
+    if deadline.stopped:
+        raise ServerTimeout(
+            f"{client.endpoint} was not asked any further", details={"stopped": True}
+        )
 
 
 def remembered(client: ServingClient, model: str, *, deadline: Deadline) -> Remembered:
@@ -93,6 +109,7 @@ def wait_available(
                     hint="a version that failed is never tried again by a running server: publish it under "
                     "the next number, or restart the server",
                 )
+        go_on(client, deadline)
         if deadline.passed:
             raise ServerTimeout(
                 f"{client.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
@@ -115,6 +132,7 @@ def wait_gone(
         left = [v for v in sorted(versions) if v in states and states[v].state != "END"]
         if not left:
             return
+        go_on(client, deadline)
         if deadline.passed:
             raise ServerTimeout(
                 f"{client.endpoint} has not unloaded {model} after {deadline.seconds:.3g} s: "
@@ -141,6 +159,7 @@ def wait_unserved(
         serving = [one for one in known if one.state == "AVAILABLE"]
         if not serving:
             return tuple(f"{one.version} is {one.state}" for one in known if one.state != "END")
+        go_on(client, deadline)
         if deadline.passed:
             raise ServerTimeout(
                 f"{client.endpoint} still serves {model} after {deadline.seconds:.3g} s: "
@@ -171,6 +190,7 @@ def wait_answering(
             answered, said = None, f"it says {refused.text}"
         if answered == expected:
             return
+        go_on(client, deadline)
         if deadline.passed:
             asked = f"label {label} of {model}" if label is not None else model
             raise ServerTimeout(
@@ -180,6 +200,38 @@ def wait_answering(
         deadline.pause(_POLL_SECONDS)
 
 
+def wait_dropped(client: ServingClient, model: str, *, deadline: Deadline) -> None:
+    """Wait until what the server is unloading of a model has gone: before the model is added again.
+
+    A model that is removed and added at once is answered by the end of its old version (servable_state_monitor.cc):
+    the reload fails although the model comes up.
+
+    Raises:
+        ServerTimeout: It was still unloading at the deadline.
+    """
+    states = remembered(client, model, deadline=deadline).values()
+    going = [one.version for one in states if one.state == "UNLOADING"]
+    if going:
+        wait_gone(client, model, going, deadline=deadline)
+
+
+def prove_pinned(
+    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+) -> None:
+    """See that a request for each of these very versions is answered by it.
+
+    Raises:
+        SwitchFailed: Another version answered.
+        RequestRefused, ServerTimeout: As they say.
+    """
+    for version in sorted(versions):
+        answered = client.metadata(model, version, timeout=_call(deadline)).version
+        if answered != version:
+            raise SwitchFailed(
+                f"{client.endpoint} answered for {model}@{version} with version {answered}"
+            )
+
+
 def check_reachable(client: ServingClient, *, deadline: Deadline) -> None:
     """See that a TensorFlow Serving answers before anything is changed.
 
@@ -187,10 +239,12 @@ def check_reachable(client: ServingClient, *, deadline: Deadline) -> None:
         EndpointUnreachable: None does.
     """
     try:
-        client.status("servingrepo-asks-who-is-there", timeout=_call(deadline))
+        client.status(
+            "servingrepo-asks-who-is-there", timeout=max(deadline.at_most(_REACH_SECONDS), 0.5)
+        )
     except ServerTimeout as timeout:
         raise EndpointUnreachable(
-            f"{client.endpoint} accepts no request within {min(_CALL_SECONDS, deadline.seconds):.3g} s",
+            f"{client.endpoint} accepts no request within {min(_REACH_SECONDS, deadline.seconds):.3g} s",
             hint="is it a TensorFlow Serving, and is that its gRPC port? nothing was changed",
         ) from timeout
     except RequestRefused as refused:
@@ -222,6 +276,7 @@ def converge(client: ServingClient, config: ModelConfig, *, deadline: Deadline) 
     bridge = config
     before = {one.name: remembered(client, one.name, deadline=deadline) for one in models(config)}
     for one in models(config):
+        wait_dropped(client, one.name, deadline=deadline)
         if one.policy == "specific":
             bridge = _bridged(client, bridge, one, deadline=deadline)
     if to_proto(bridge) != to_proto(config):

@@ -9,7 +9,7 @@ import msgspec
 from servingrepo.modelconfig import ModelConfig, drop, entry, pin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,16 +58,41 @@ def plan_serve(config: ModelConfig, *, model: str, version: int, base_path: str)
     )
 
 
-def plan_rollback(config: ModelConfig, *, model: str, version: int, base_path: str) -> Plan:
-    """Plan to go back to a version: labels that pointed at the version that is left move along."""
+def plan_rollback(
+    config: ModelConfig,
+    *,
+    model: str,
+    version: int,
+    base_path: str,
+    gone: Collection[int] = (),
+) -> Plan:
+    """Plan to go back to a version: labels that pointed at the version that is left move along.
+
+    So do labels on versions that are `gone` from disk: they answer nothing, and would keep the config invalid.
+    """
     labels = _labels(config, model)
-    left = max(_pins(config, model), default=None)
+    left = {max(_pins(config, model), default=None), *gone}
     return _plan(
         config,
         model=model,
         version=version,
-        labels={name: version if at == left or at > version else at for name, at in labels.items()},
+        labels={name: version if at in left or at > version else at for name, at in labels.items()},
         base_path=base_path,
+    )
+
+
+def plan_label(
+    config: ModelConfig,
+    *,
+    model: str,
+    labels: Mapping[str, int],
+    target: int,
+    served: int,
+    base_path: str,
+) -> Plan:
+    """Plan to give a model these labels: what is `served` to unlabelled clients stays loaded beside them."""
+    return _plan(
+        config, model=model, version=target, labels=labels, base_path=base_path, served=served
     )
 
 
@@ -88,11 +113,26 @@ def plan_unserve(config: ModelConfig, *, model: str) -> Plan:
     )
 
 
+def without_labels(config: ModelConfig, model: str, labels: Collection[str]) -> ModelConfig:
+    """Return the config in which a model lacks these labels, for a server on which they cannot hold now."""
+    found = entry(config, model)
+    if found is None or not labels:
+        return config
+    kept = {label: at for label, at in found.labels.items() if label not in labels}
+    return pin(config, name=model, base_path=found.base_path, versions=found.versions, labels=kept)
+
+
 def _plan(
-    config: ModelConfig, *, model: str, version: int, labels: Mapping[str, int], base_path: str
+    config: ModelConfig,
+    *,
+    model: str,
+    version: int,
+    labels: Mapping[str, int],
+    base_path: str,
+    served: int | None = None,
 ) -> Plan:
     old_pins, old_labels = _pins(config, model), _labels(config, model)
-    new_pins = tuple(sorted({version, *labels.values()}))
+    new_pins = tuple(sorted({served if served is not None else version, *labels.values()}))
     both = sorted({*old_pins, *new_pins})
 
     def with_pins(versions: list[int], to: Mapping[str, int]) -> ModelConfig:

@@ -43,7 +43,10 @@ from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
 from servingrepo.rollout.gates import pass_gates as pass_guards
 from servingrepo.rollout.gating import Gated, pass_gates
+from servingrepo.rollout.hooks import HookResult
+from servingrepo.rollout.overtaking import events_so_far, overtaken_by
 from servingrepo.rollout.plans import plan_serve
+from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.serving import refuse_unfit, serve
 from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rollout.tracing import Context, trace
@@ -81,6 +84,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
     nothing ran: not checked, which is not the same as ok. `same_in_trash` has the same content and could have
     been restored instead. `pruned` is what pruning by policy did afterwards, and `prune_failed` why it could not.
+    `overtaken` says who decided what is served while it ran, and so kept it from being served.
     """
 
     model: str
@@ -99,6 +103,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     dry_run: bool
     can_go_back: bool = False
+    overtaken: str = ""
     endpoints: tuple[EndpointResult, ...] = ()
     same_in_trash: int | None = None
     pruned: Pruned | None = None
@@ -106,6 +111,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateVerdict, ...] = ()
     gate: Guard | None = None
     notes: tuple[str, ...] = ()
+    hooks: tuple[HookResult, ...] = ()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +129,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 120.0
     endpoints: tuple[Endpoint, ...] = ()
     wait: float = 60.0
+    rules: Rules = STRICT
     message: str = ""
     dry_run: bool = False
     gates: tuple[Gate, ...] = ()
@@ -181,6 +188,7 @@ def promote(
         return msgspec.structs.replace(promised, gates=gated.verdicts, gate=gate)
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
+    known = events_so_far(repo, model)
     with reserve(repo, model=model, version=options.version, engine=running) as place:
         tensors = Tensors(variables.index) if variables.index is not None else None
         watch = tensors.watch if tensors is not None else None
@@ -218,7 +226,7 @@ def promote(
             options=options,
             gate=gate,
         )
-        return _commit(repo, place, record, scan, options, inspection=inspection)
+        return _commit(repo, place, record, scan, options, inspection=inspection, known=known)
 
 
 def refuse_defects(inspection: Inspection, export: Path) -> None:
@@ -337,6 +345,7 @@ def _commit(
     options: Options,
     *,
     inspection: Inspection,
+    known: frozenset[str],
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
     with writing(repo, publishing=True):
@@ -345,13 +354,20 @@ def _commit(
             # Another version may be served by now, and the contract be another.
             gate = _pass_gates(repo, place.model, inspection, read_own_config(repo), options)
             record = msgspec.structs.replace(record, gate=gate)
-            return _publish_and_serve(repo, place, record, scan, options)
+            overtaken = overtaken_by(repo, place.model, place.version, since=known)
+            return _publish_and_serve(repo, place, record, scan, options, overtaken=overtaken)
     # Another promotion of the same content was faster; this number stays unused.
     return _serve_again(repo, same, scan, options)
 
 
 def _publish_and_serve(
-    repo: Repository, place: Reservation, record: VersionRecord, scan: RunScan, options: Options
+    repo: Repository,
+    place: Reservation,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    overtaken: str,
 ) -> Promotion:
     """Do what `_commit` holds the lock for."""
     model, version = place.model, place.version
@@ -361,7 +377,7 @@ def _publish_and_serve(
     held = state is not None and state.hold is not None
     before = pins(config, model)
     serve_it = options.serve if options.serve is not None else not held
-    serve_it = serve_it and not held
+    serve_it = serve_it and not held and not overtaken
     plan = None
     if serve_it:
         plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
@@ -372,7 +388,9 @@ def _publish_and_serve(
     failure: ServingRepoError | None = None
     if plan is not None:
         try:
-            endpoints = switch(repo, plan, endpoints=options.endpoints, wait=options.wait)
+            endpoints = switch(
+                repo, plan, endpoints=options.endpoints, wait=options.wait, rules=options.rules
+            )
         except ServingRepoError as error:
             failure = error
     after = pins(read_own_config(repo), model)
@@ -399,7 +417,12 @@ def _publish_and_serve(
         raise failure
     promotion = _result(repo, record, scan, options, same_as=None, proof=proof)
     return msgspec.structs.replace(
-        promotion, before=before, after=after, served=serve_it, endpoints=endpoints
+        promotion,
+        before=before,
+        after=after,
+        served=serve_it,
+        overtaken=overtaken,
+        endpoints=endpoints,
     )
 
 
@@ -427,6 +450,7 @@ def _serve_again(
         Reference(model=same.model, kind="number", number=same.version),
         endpoints=options.endpoints,
         wait=options.wait,
+        rules=options.rules,
         message=options.message,
         dry_run=options.dry_run,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ from servingrepo.errors import (
     VersionBad,
     VersionDamaged,
 )
-from servingrepo.modelconfig import models
+from servingrepo.modelconfig import entry, models
 from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
 from servingrepo.repository.references import (
     Reference,
@@ -25,20 +26,32 @@ from servingrepo.repository.repository import (
     need_state,
     need_version,
     new_txid,
+    published_versions,
     save_state,
 )
 from servingrepo.repository.served import check_config, read_own_config, served_version
+from servingrepo.repository.stragglers import (
+    Straggler,
+    forget_stragglers,
+    note_stragglers,
+)
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
 from servingrepo.rollout.gates import say_changes
+from servingrepo.rollout.hooks import HookResult
+from servingrepo.rollout.overtaking import running_promotions
+from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
+from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.switch import EndpointResult, connect, switch
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
+    from servingrepo.serving.client import ServingClient
     from servingrepo.serving.states import Endpoint
 
 
@@ -59,6 +72,9 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     marked_bad: int | None
     held: bool
     endpoints: tuple[EndpointResult, ...]
+    promoting: tuple[str, ...] = ()
+    """Promotions of this model that run right now: they will publish, and not serve."""
+    hooks: tuple[HookResult, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -78,6 +94,7 @@ def serve(
     *,
     endpoints: Sequence[Endpoint] = (),
     wait: float,
+    rules: Rules = STRICT,
     message: str = "",
     dry_run: bool = False,
 ) -> Switched:
@@ -100,6 +117,7 @@ def serve(
             action="serve",
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
         )
@@ -111,6 +129,7 @@ def unserve(
     *,
     endpoints: Sequence[Endpoint] = (),
     wait: float,
+    rules: Rules = STRICT,
     message: str = "",
     dry_run: bool = False,
 ) -> Switched:
@@ -124,6 +143,7 @@ def unserve(
             action="unserve",
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
         )
@@ -137,6 +157,7 @@ def rollback(
     mark_bad: bool = True,
     endpoints: Sequence[Endpoint] = (),
     wait: float,
+    rules: Rules = STRICT,
     message: str = "",
     dry_run: bool = False,
 ) -> Switched:
@@ -162,7 +183,15 @@ def rollback(
                 f"servingrepo rollback {model} --to N names a version",
             )
         need_servable(repo, model, version)
-        plan = plan_rollback(config, model=model, version=version, base_path=repo.base_path(model))
+        found = entry(config, model)
+        labelled = set(found.labels.values()) if found is not None else set()
+        plan = plan_rollback(
+            config,
+            model=model,
+            version=version,
+            base_path=repo.base_path(model),
+            gone=labelled - set(published_versions(repo, model)),
+        )
         leaves = current if mark_bad and current is not None else None
         switched = carry_out(
             repo,
@@ -170,6 +199,7 @@ def rollback(
             action="rollback",
             endpoints=endpoints,
             wait=wait,
+            rules=rules,
             message=message,
             dry_run=dry_run,
             marks_bad=leaves if leaves not in state.bad else None,
@@ -184,6 +214,7 @@ def carry_out(
     action: str,
     endpoints: Sequence[Endpoint],
     wait: float,
+    rules: Rules,
     message: str,
     dry_run: bool,
     marks_bad: int | None = None,
@@ -210,12 +241,12 @@ def carry_out(
                 endpoints=tuple(map(str, endpoints)),
             )
             with recorded(repo, event):
-                results = switch(repo, plan, endpoints=endpoints, wait=wait)
+                results = switch(repo, plan, endpoints=endpoints, wait=wait, rules=rules)
                 if marks_bad is not None and state is not None:
                     repo.disk.step("rollback.before-bad-mark")
                     save_state(repo, with_bad_mark(repo, state, marks_bad, event))
         else:
-            results = switch(repo, plan, endpoints=endpoints, wait=wait)
+            results = switch(repo, plan, endpoints=endpoints, wait=wait, rules=rules)
     return Switched(
         action=action,
         model=plan.model,
@@ -229,6 +260,7 @@ def carry_out(
         held=state is not None and state.hold is not None,
         endpoints=results,
         notes=notes,
+        promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
 
 
@@ -248,16 +280,19 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
     Raises:
         ConfigInvalid: It is one; all mistakes that count are listed.
     """
-    problems = [
-        str(finding)
+    found = [
+        finding
         for finding in check_config(repo, plan.after)
         if finding.severity == "error" and (of_model if finding.model == plan.model else of_others)
     ]
-    if problems:
+    if found:
+        about_labels = any(one.field == "version_labels" for one in found)
         raise ConfigInvalid(
             f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
-            problems=problems,
-            hint="servingrepo config check shows all of it; nothing was changed",
+            problems=map(str, found),
+            hint="servingrepo label set or label remove moves a label away; nothing was changed"
+            if about_labels
+            else "servingrepo config check shows all of it; nothing was changed",
         )
 
 
@@ -317,12 +352,43 @@ def reload(
                 hint="servingrepo config check shows what to do about each",
             )
         wanted = {one.name: one.versions for one in models(config)}
-        results: list[EndpointResult] = []
+        results: tuple[EndpointResult, ...] = ()
         if not dry_run:
-            deadline = Deadline.after(wait)
-            for endpoint in endpoints:
-                with connect(endpoint) as client:
-                    live.check_reachable(client, deadline=deadline)
-                    live.converge(client, config, deadline=deadline)
-                    results.append(EndpointResult(str(endpoint), "serves models.config"))
-    return Reloaded(models=wanted, endpoints=tuple(results), dry_run=dry_run)
+            results = _converge_all(repo, config, endpoints, wait=wait)
+    return Reloaded(models=wanted, endpoints=results, dry_run=dry_run)
+
+
+def _converge_all(
+    repo: Repository, config: ModelConfig, endpoints: Sequence[Endpoint], *, wait: float
+) -> tuple[EndpointResult, ...]:
+    """Bring every endpoint to the config, all at once; one that fails keeps none of the others from it."""
+    deadline = Deadline.after(wait)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+
+        def follow(client: ServingClient) -> EndpointResult:
+            live.check_reachable(client, deadline=deadline)
+            live.converge(client, config, deadline=deadline)
+            return EndpointResult(str(client.endpoint), "serves models.config")
+
+        answers = each(clients, follow)
+    done = tuple(answer.value for answer in answers if answer.value is not None)
+    forget_stragglers(repo, (one.endpoint for one in done))
+    doubtful = [
+        Straggler(
+            endpoint=str(answer.of.endpoint),
+            since=repo.now(),
+            why=answer.error.message,
+            uncertain=True,
+        )
+        for answer in answers
+        if answer.error is not None and answer.error.details.get("uncertain")
+    ]
+    if doubtful:
+        note_stragglers(repo, doubtful)
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if errors:
+        error = together(errors)
+        error.problems = (*error.problems, *(f"{one.endpoint}: {one.outcome}" for one in done))
+        raise error
+    return done

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import ServingRepoError
+from servingrepo.errors import RequestRefused, ServingRepoError
 from servingrepo.modelconfig import Entry, Stamp, models
 from servingrepo.repository import journal
 from servingrepo.repository.listing import summed_trash
 from servingrepo.repository.repository import (
-    load_record,
     load_state,
     model_names,
     versions_on_disk,
@@ -23,29 +23,25 @@ from servingrepo.repository.served import (
     read_config,
     read_steadily,
 )
+from servingrepo.repository.stragglers import Straggler, read_stragglers
 from servingrepo.repository.trust import notes
-from servingrepo.repository.verification import quick_differences
+from servingrepo.rollout.drift import Drift, OnEndpoint, damage, drift
+from servingrepo.rollout.parallel import each
 from servingrepo.rollout.switch import connect
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.states import VersionStatus
 from servingrepo.storage.lock import introduce
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from servingrepo.repository.repository import Repository
+    from servingrepo.serving.client import ServingClient
     from servingrepo.serving.states import Endpoint
 
+Seen = dict[tuple[str, str, int], tuple[str, float]]
+"""By endpoint, model and version: the state that was seen last, and since when."""
+
 _CALL_SECONDS = 5.0
-
-
-class OnEndpoint(msgspec.Struct, frozen=True):
-    """What one endpoint says of one model. `error` is set when it could not be asked."""
-
-    endpoint: str
-    available: tuple[int, ...] = ()
-    others: tuple[VersionStatus, ...] = ()
-    error: str = ""
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +57,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, int]
     held: str | None
     endpoints: tuple[OnEndpoint, ...]
-    drift: tuple[str, ...]
+    drift: tuple[Drift, ...]
     trash: tuple[int, ...] = ()
     trash_size: int = 0
 
@@ -81,6 +77,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     problems: tuple[str, ...]
     running: tuple[str, ...]
+    behind: tuple[Straggler, ...]
     next: str
     notes: tuple[str, ...] = ()
 
@@ -91,26 +88,47 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_status(
-    repo: Repository, *, model: str | None = None, endpoints: Sequence[Endpoint] = ()
+    repo: Repository,
+    *,
+    model: str | None = None,
+    endpoints: Sequence[Endpoint] = (),
+    seen: Seen | None = None,
 ) -> Status:
     """Look at everything once; nothing is changed and no lock is taken.
+
+    Args:
+        repo: The repository.
+        model: Of which model; None for all.
+        endpoints: Which servers to ask, all at once.
+        seen: What earlier looks saw, and this one adds to: it tells for how long a version has been loading.
 
     Raises:
         ConfigInvalid: models.config is no model config.
     """
-    in_file = [one.name for one in models(read_config(repo).config)]
-    names = sorted({*model_names(repo), *in_file}) if model is None else [model]
-    asked = {str(endpoint): _ask(endpoint, names) for endpoint in endpoints}
-    return read_steadily(
-        repo, lambda file: _look(repo, file, names, asked, model=model, endpoints=endpoints)
+    entries = {one.name: one for one in models(read_config(repo).config)}
+    names = sorted({*model_names(repo), *entries}) if model is None else [model]
+    behind = read_stragglers(repo)
+    labels = {name: tuple(sorted(one.labels)) for name, one in entries.items()}
+    answers = each(
+        endpoints,
+        lambda endpoint: _ask(
+            endpoint, names, labels, behind, seen=seen if seen is not None else {}
+        ),
     )
+    asked = {str(answer.of): answer.value or {} for answer in answers}
+
+    def look(file: ConfigFile) -> Status:
+        return _compare(repo, file, names, asked, behind, model=model, endpoints=endpoints)
+
+    return read_steadily(repo, look)
 
 
-def _look(
+def _compare(
     repo: Repository,
     file: ConfigFile,
     names: Sequence[str],
     asked: Mapping[str, Mapping[str, OnEndpoint]],
+    behind: tuple[Straggler, ...],
     *,
     model: str | None,
     endpoints: Sequence[Endpoint],
@@ -122,7 +140,7 @@ def _look(
             repo,
             name,
             entries.get(name),
-            tuple(answers[name] for answers in asked.values()),
+            tuple(said[name] for said in asked.values()),
         )
         for name in names
     )
@@ -143,15 +161,38 @@ def _look(
     elif file.stamp is not Stamp.UNEDITED and last_text(repo) is None:
         what_next = "servingrepo config write --take-edit (takes this models.config over)"
     else:
-        what_next = _what_next(rows, problems, endpoints, file.stamp)
+        what_next = _what_next(rows, problems, endpoints, file.stamp, behind)
     return Status(
         models=rows,
         config=str(repo.layout.config),
         problems=tuple(problems),
         running=running,
+        behind=behind,
         next=what_next,
         notes=tuple(notes(repo)),
     )
+
+
+def watch(
+    repo: Repository,
+    *,
+    model: str | None,
+    endpoints: Sequence[Endpoint],
+    seconds: float | None,
+    every: float = 0.5,
+) -> Iterator[Status]:
+    """Yield a look after another, until everything agrees or the time is over; without end if that is None."""
+    deadline = Deadline.after(seconds) if seconds is not None else None
+    seen: Seen = {}
+    while True:
+        status = read_status(repo, model=model, endpoints=endpoints, seen=seen)
+        yield status
+        if deadline is not None and (status.ok or deadline.passed):
+            return
+        if deadline is not None:
+            deadline.pause(every)
+        else:
+            time.sleep(every)
 
 
 def wait_for_agreement(
@@ -162,38 +203,70 @@ def wait_for_agreement(
     seconds: float,
 ) -> Status:
     """Look until everything agrees or the time is over; the last look is returned either way."""
-    deadline = Deadline.after(seconds)
-    while True:
-        status = read_status(repo, model=model, endpoints=endpoints)
-        if status.ok or deadline.passed:
-            return status
-        deadline.pause(0.5)
+    *_, last = watch(repo, model=model, endpoints=endpoints, seconds=seconds)
+    return last
 
 
-def _ask(endpoint: Endpoint, names: Sequence[str]) -> dict[str, OnEndpoint]:
+def _ask(
+    endpoint: Endpoint,
+    names: Sequence[str],
+    labels: Mapping[str, Sequence[str]],
+    behind: Sequence[Straggler],
+    *,
+    seen: Seen,
+) -> dict[str, OnEndpoint]:
     """Ask one endpoint about every model; after the first failure it is not asked again."""
     answers: dict[str, OnEndpoint] = {}
     trouble = ""
+    doubt = next(
+        (
+            f"{endpoint} may still carry out a reload of {one.since} that timed out: {one.why}"
+            for one in behind
+            if one.endpoint == str(endpoint) and one.uncertain
+        ),
+        "",
+    )
     with connect(endpoint) as client:
         for name in names:
             if not trouble:
                 try:
-                    states = client.status(name, timeout=_CALL_SECONDS)
+                    answers[name] = _look(client, name, labels.get(name, ()), doubt, seen)
+                    continue
                 except ServingRepoError as error:
                     trouble = error.message
-            if trouble:
-                answers[name] = OnEndpoint(str(endpoint), error=trouble)
-                continue
-            answers[name] = OnEndpoint(
-                str(endpoint),
-                available=tuple(sorted(one.version for one in states if one.state == "AVAILABLE")),
-                others=tuple(
-                    one
-                    for one in states
-                    if one.state != "AVAILABLE" and (one.state != "END" or one.code != 0)
-                ),
-            )
+            answers[name] = OnEndpoint(endpoint=str(endpoint), error=trouble)
     return answers
+
+
+def _look(
+    client: ServingClient, name: str, labels: Sequence[str], doubt: str, seen: Seen
+) -> OnEndpoint:
+    endpoint = str(client.endpoint)
+    states = client.status(name, timeout=_CALL_SECONDS)
+    now, seconds = time.monotonic(), {}
+    for one in states:
+        key = (endpoint, name, one.version)
+        if key not in seen or seen[key][0] != one.state:
+            seen[key] = (one.state, now)
+        seconds[one.version] = now - seen[key][1]
+    answering: dict[str, int | None] = {}
+    for label in labels:
+        try:
+            answering[label] = client.metadata(name, label=label, timeout=_CALL_SECONDS).version
+        except RequestRefused:
+            answering[label] = None
+    return OnEndpoint(
+        endpoint=endpoint,
+        available=tuple(sorted(one.version for one in states if one.state == "AVAILABLE")),
+        others=tuple(
+            one
+            for one in states
+            if one.state != "AVAILABLE" and (one.state != "END" or one.code != 0)
+        ),
+        labels=answering,
+        seconds={version: round(value, 1) for version, value in seconds.items() if value >= 1},
+        uncertain=doubt,
+    )
 
 
 def _model_status(
@@ -218,81 +291,12 @@ def _model_status(
         held=state.hold.reason or "no reason given" if state is not None and state.hold else None,
         endpoints=asked,
         drift=(
-            *_damage(repo, name, sorted(set(pinned) & set(on_disk))),
-            *_drift(name, entry, numbers, bad, asked, trash=trash),
+            *damage(repo, name, sorted(set(pinned) & set(on_disk))),
+            *drift(name, entry, numbers, bad, asked, trash=trash),
         ),
         trash=trash,
         trash_size=trash_size,
     )
-
-
-def _damage(repo: Repository, name: str, pinned: Sequence[int]) -> Iterator[str]:
-    """Yield what is wrong with pinned versions by names and sizes; bytes are for `verify`."""
-    for version in pinned:
-        try:
-            record = load_record(repo, name, version)
-            differences = quick_differences(repo, record) if record is not None else None
-        except ServingRepoError as error:
-            yield f"{name}@{version}: {error.message}"
-            continue
-        if differences:
-            listed = ", ".join(differences.lines()[:3])
-            yield f"{name}@{version} is pinned but not what its record says: {listed}"
-
-
-def _drift(
-    name: str,
-    entry: Entry | None,
-    on_disk: set[int],
-    bad: tuple[int, ...],
-    asked: tuple[OnEndpoint, ...],
-    *,
-    trash: tuple[int, ...],
-) -> list[str]:
-    found: list[str] = []
-    pinned = set(entry.versions) if entry is not None else set()
-    found.extend(
-        f"{name}@{version} is pinned but missing on disk"
-        + (
-            f": it is in the trash; servingrepo restore {name}@{version}"
-            if version in trash
-            else ""
-        )
-        for version in sorted(pinned - on_disk)
-    )
-    found.extend(
-        f"{name}@{version} is pinned but marked bad" for version in sorted(pinned & set(bad))
-    )
-    for one in asked:
-        if one.error:
-            found.append(one.error)
-            continue
-        by_version = {status.version: status for status in one.others}
-        if entry is not None and entry.policy != "specific":
-            continue  # the disk decides then, and the check of the config says so
-        found.extend(
-            f"{one.endpoint}: {name}@{version} {_why_not(by_version, version)}"
-            for version in sorted(pinned - set(one.available))
-        )
-        found.extend(
-            f"{one.endpoint}: {name}@{version} is loaded but models.config does not pin it"
-            for version in sorted(set(one.available) - pinned)
-        )
-        found.extend(
-            f"{one.endpoint}: {name}@{status.version} is {status.state}, but models.config does not pin it"
-            for status in one.others
-            if status.version not in pinned and status.state in {"START", "LOADING"}
-        )
-    return found
-
-
-def _why_not(by_version: Mapping[int, VersionStatus], version: int) -> str:
-    status = by_version.get(version)
-    if status is None:
-        return "is pinned but not loaded: the server has not read this models.config"
-    if status.state == "END":
-        return f"failed to load: {status.error}"
-    return f"is {status.state}"
 
 
 def _what_next(
@@ -300,6 +304,7 @@ def _what_next(
     problems: Sequence[str],
     endpoints: Sequence[Endpoint],
     stamp: Stamp,
+    behind: Sequence[Straggler],
 ) -> str:
     """Say what to type next, for somebody at 3 a.m.: the most urgent thing of all that can be said."""
     if stamp is not Stamp.UNEDITED:
@@ -314,6 +319,8 @@ def _what_next(
         return f"see that the server at {unreachable[0]} runs, then this command again"
     if any(row.drift for row in rows):
         return "servingrepo reload " + " ".join(f"--endpoint {one}" for one in endpoints)
+    if behind:
+        return "servingrepo reload " + " ".join(f"--endpoint {one.endpoint}" for one in behind)
     return _when_all_agree(rows, asked=bool(endpoints))
 
 

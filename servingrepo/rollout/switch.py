@@ -1,81 +1,132 @@
 """The one way in which live servers and models.config change what is served, and go back.
 
-A switch, up or down, is always {old, new}, then the new version AVAILABLE and answering, then C2 (the file),
-then {new}. Never {old} to {new} at once: if new failed then, going back would be a no-op that only looks
-right (tfserving: a re-aspired version is parked while the failed one is aspired). Until C2 any failure puts
-the old config back; after C2 a failure does too, in the same careful order.
+A switch, up or down, is always {old, new}, then the new version AVAILABLE and answering on every endpoint, then
+C2 (the file), then {new}. Never {old} to {new} at once: if new failed then, going back would be a no-op that
+only looks right (tfserving: a re-aspired version is parked while the failed one is aspired). Each step is taken
+on all endpoints at once, and none begins before all have finished the one before. Until C2 any failure puts
+the old config back everywhere; after C2 a failure does too, in the same careful order.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import ServingRepoError, SwitchFailed
+from servingrepo.errors import EndpointUnreachable, ServingRepoError, SwitchFailed
 from servingrepo.repository.served import write_config
+from servingrepo.repository.stragglers import (
+    Straggler,
+    forget_stragglers,
+    note_stragglers,
+    read_stragglers,
+)
 from servingrepo.rollout import live
+from servingrepo.rollout.going_back import put_back
+from servingrepo.rollout.parallel import each, together
+from servingrepo.rollout.plans import without_labels
+from servingrepo.rollout.probes import probe
+from servingrepo.rollout.rules import STRICT, Rules
+from servingrepo.rollout.staging import observe, refuse_stages_down, split
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeVar
 
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
     from servingrepo.rollout.plans import Plan
+    from servingrepo.savedmodel import Inspection
     from servingrepo.serving.client import ServingClient
     from servingrepo.serving.states import Endpoint
 
-RESTORE_SECONDS = 30.0
-"""What going back may take when the time for going forward is used up."""
+    R = TypeVar("R")
+
+_SETTLE_SECONDS = 20.0
+"""What a server that was left behind may take to come to models.config before anything newer is sent."""
 
 
 class EndpointResult(msgspec.Struct, frozen=True):
-    """What one endpoint was proven to do after a switch."""
+    """What one endpoint was proven to do after a switch; or that it was left out, and does not follow yet."""
 
     endpoint: str
     outcome: str
+    follows: bool = True
+
+
+@dataclass
+class _Party:
+    """The endpoints of one switch: those that take part, and those that are missing and may be."""
+
+    clients: list[ServingClient]
+    rules: Rules
+    missing: dict[str, ServingRepoError] = field(default_factory=dict)
+    loaded: list[ServingClient] = field(default_factory=list)
+
+    def may_miss(self, error: ServingRepoError) -> bool:
+        """Tell whether the switch goes on without the endpoint that gave this error."""
+        return isinstance(error, EndpointUnreachable) and len(self.missing) < self.rules.allow_down
 
 
 def switch(
-    repo: Repository, plan: Plan, *, endpoints: Sequence[Endpoint], wait: float
+    repo: Repository,
+    plan: Plan,
+    *,
+    endpoints: Sequence[Endpoint],
+    wait: float,
+    rules: Rules = STRICT,
 ) -> tuple[EndpointResult, ...]:
     """Carry a plan out on the endpoints and in models.config; the caller holds the lock.
 
     Without endpoints only the file changes: servers that poll it, or are reloaded later, follow.
 
     Raises:
-        EndpointUnreachable: An endpoint does not answer; nothing was changed.
+        EndpointUnreachable: Endpoints do not answer, more than the rules allow; nothing was changed.
         SwitchFailed: It did not work within `wait` seconds; the message says what and where, and what is
             served now.
     """
-    deadline = Deadline.after(wait)
+    deadline = Deadline.after(wait).stoppable()
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
-        for client in clients:
-            live.check_reachable(client, deadline=deadline)
+        party = _Party(list(clients), rules)
+        export = _export(repo, plan) if clients and rules.probes else None
+        _gather(repo, party, plan, deadline=deadline)
+        stages = _stages(party, plan)
         committed = False
+        watched: dict[str, str] = {}
         try:
-            for client in clients:
-                _load_new(client, plan, deadline=deadline)
+            for number, stage in enumerate(stages, start=1):
+                deadline = _fresh(deadline, rules)
+                load = partial(_load_new, plan=plan, rules=rules, export=export, deadline=deadline)
+                _together(party, load, deadline, among=stage)
+                repo.disk.step("switch.stage-loaded")
+                watched |= _watch(party, stage, plan, export, last=number == len(stages) > 1)
+            deadline = _fresh(deadline, rules)
             repo.disk.step("switch.before-c2")
             # From here on the file may have changed, whatever ends this.
             committed = True
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            return tuple(_drop_old(client, plan, deadline=deadline) for client in clients)
+            done = _together(party, partial(_drop_old, plan=plan, deadline=deadline), deadline)
         except ServingRepoError as error:
             if not clients:
                 raise
-            raise _put_back(repo, plan, clients, error, committed=committed) from error
+            raise put_back(repo, plan, clients, error, committed=committed) from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if clients:
-                why = SwitchFailed("interrupted")
-                failed = _put_back(repo, plan, clients, why, committed=committed)
+                why = SwitchFailed("interrupted", details={"uncertain": list(map(str, endpoints))})
+                failed = put_back(repo, plan, clients, why, committed=committed)
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise
+        _write_down(repo, party)
+    done = tuple(_with_note(one, watched) for one in done)
+    return (*done, *(_left_out(endpoint, error) for endpoint, error in party.missing.items()))
 
 
 def connect(endpoint: Endpoint) -> ServingClient:
@@ -85,100 +136,182 @@ def connect(endpoint: Endpoint) -> ServingClient:
     return ServingClient(endpoint)
 
 
-def _load_new(client: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
-    """Have a server load the new version beside the old one, then move the labels."""
+def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) -> None:
+    """See who answers before anything is changed, and bring stragglers to the config of now first.
+
+    A straggler may still carry out an old reload: one that it answers now comes after that one.
+
+    Raises:
+        EndpointUnreachable, ServerTimeout, RequestRefused: More are missing than may be; nothing was changed.
+    """
+    known = {one.endpoint: one for one in read_stragglers(repo)} if party.clients else {}
+
+    def look(client: ServingClient) -> None:
+        live.check_reachable(client, deadline=deadline)
+        straggler = known.get(str(client.endpoint))
+        if straggler is not None:
+            _settle(client, plan.before, straggler, most=deadline.at_most(_SETTLE_SECONDS))
+
+    _together(party, look, deadline)
+    settled = [str(one.endpoint) for one in party.clients if str(one.endpoint) in known]
+    if settled:
+        forget_stragglers(repo, settled)
+
+
+def _settle(
+    client: ServingClient, config: ModelConfig, straggler: Straggler, *, most: float
+) -> None:
+    try:
+        live.converge(client, config, deadline=Deadline.after(most))
+    except ServingRepoError as error:
+        raise EndpointUnreachable(
+            f"{client.endpoint} was left behind on {straggler.since} ({straggler.why}) and does not come to "
+            f"models.config: {error.message}",
+            hint="nothing newer was sent to it; restart that server, or leave it out",
+        ) from error
+
+
+def _stages(party: _Party, plan: Plan) -> list[list[ServingClient]]:
+    """Return who gets the new version at a time: everybody at once, if nothing else is asked for."""
+    if not party.clients or not party.rules.staged:
+        return [list(party.clients)]
+    refuse_stages_down(plan)
+    return split(party.clients, party.rules)
+
+
+def _fresh(deadline: Deadline, rules: Rules) -> Deadline:
+    """Return the deadline of the next step: each stage has the time for itself, watching is not part of it."""
+    return Deadline.after(deadline.seconds).stoppable() if rules.staged else deadline
+
+
+def _watch(
+    party: _Party,
+    stage: Sequence[ServingClient],
+    plan: Plan,
+    export: Inspection | None,
+    *,
+    last: bool,
+) -> dict[str, str]:
+    """Watch all that have the new version; not when the last of several stages has come: nobody is left then."""
+    party.loaded.extend(stage)
+    if last or not party.clients or not party.rules.staged:
+        return {}
+    have_it = [client for client in party.clients if client in party.loaded]
+    rest = [client for client in party.clients if client not in party.loaded]
+    return observe(have_it, rest, plan, party.rules, export)
+
+
+def _with_note(one: EndpointResult, notes: Mapping[str, str]) -> EndpointResult:
+    note = notes.get(one.endpoint)
+    if note is None:
+        return one
+    return msgspec.structs.replace(one, outcome=f"{one.outcome}; {note}")
+
+
+def _together(
+    party: _Party,
+    step: Callable[[ServingClient], R],
+    deadline: Deadline,
+    *,
+    among: Sequence[ServingClient] | None = None,
+) -> tuple[R, ...]:
+    """Take one step on all endpoints at once; those that may be missing drop out, any other error is raised."""
+    answers = each(
+        [one for one in party.clients if among is None or one in among],
+        step,
+        deadline=deadline,
+        halt=lambda error: not party.may_miss(error),
+    )
+    errors = []
+    for answer in answers:
+        if answer.error is None:
+            continue
+        if party.may_miss(answer.error):
+            party.missing[str(answer.of.endpoint)] = answer.error
+            party.clients.remove(answer.of)
+        else:
+            errors.append(answer.error)
+    if errors:
+        raise together([*party.missing.values(), *errors])
+    return tuple(answer.value for answer in answers if answer.error is None)  # type: ignore[misc]
+
+
+def _export(repo: Repository, plan: Plan) -> Inspection | None:
+    """Look at the version that is to be probed, as it is on disk."""
+    from servingrepo.savedmodel import inspect_export
+
+    if plan.target is None:
+        return None
+    return inspect_export(repo.layout.version(plan.model, plan.target))
+
+
+def _load_new(
+    client: ServingClient,
+    plan: Plan,
+    rules: Rules,
+    export: Inspection | None,
+    *,
+    deadline: Deadline,
+) -> None:
+    """Have a server load the new version beside the old one, prove it, then move the labels."""
     if plan.target is None:
         return
     before = live.remembered(client, plan.model, deadline=deadline)
-    live.send(client, plan.between, deadline=deadline)
+    if not plan.old_pins:
+        live.wait_dropped(client, plan.model, deadline=deadline)
+    loaded = {one.version for one in before.values() if one.state == "AVAILABLE"}
+    # A label whose version is gone makes the server refuse the whole config (UpdateModelVersionLabelMap).
+    dead = {label for label, version in plan.old_labels.items() if version not in loaded}
+    live.send(client, without_labels(plan.between, plan.model, dead), deadline=deadline)
     live.wait_available(client, plan.model, plan.new_pins, before=before, deadline=deadline)
-    answered = client.metadata(plan.model, plan.target, timeout=deadline.left).version
-    if answered != plan.target:
-        raise SwitchFailed(
-            f"{client.endpoint} answered for {plan.model}@{plan.target} with version {answered}"
+    live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
+    if export is not None:
+        probe(
+            client,
+            plan.model,
+            plan.target,
+            cases=rules.probes,
+            inspection=export,
+            deadline=deadline,
         )
-    if plan.moves_labels:
+    if plan.moves_labels or dead:
         live.send(client, plan.labelled, deadline=deadline)
 
 
 def _drop_old(client: ServingClient, plan: Plan, *, deadline: Deadline) -> EndpointResult:
-    """Have a server unload what is no longer wanted, and see who answers then."""
+    """Have a server unload what is no longer wanted, and see who answers then: unlabelled, pinned, labelled."""
     live.send(client, plan.after, deadline=deadline)
     gone = set(plan.old_pins) - set(plan.new_pins)
     left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
     if plan.target is not None:
-        live.wait_answering(client, plan.model, plan.target, deadline=deadline)
+        live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
+        live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
     for label, version in sorted(plan.new_labels.items()):
         live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
-    said = f"{plan.model}@{plan.target} answers" if plan.target is not None else "unloaded"
+    said = f"{plan.model}@{max(plan.new_pins)} answers" if plan.new_pins else "unloaded"
+    if plan.new_labels:
+        listed = sorted(plan.new_labels.items())
+        said += "; " + ", ".join(f"{label} is {version}" for label, version in listed)
     later = f"; {', '.join(left)}, and dropped by the server in its own time" if left else ""
     return EndpointResult(str(client.endpoint), said + later)
 
 
-def _put_back(
-    repo: Repository,
-    plan: Plan,
-    clients: Sequence[ServingClient],
-    error: ServingRepoError,
-    *,
-    committed: bool,
-) -> SwitchFailed:
-    """Bring file and servers back to where they were; return the error that says how that went.
-
-    The file first, which needs no server; then each server, with a time limit of its own.
-    """
-    trouble: list[str] = []
-    if committed:
-        try:
-            write_config(repo, plan.before)
-        except ServingRepoError as again:
-            trouble.append(f"models.config could not be put back: {again.message}")
-    for client in clients:
-        if error.details.get("uncertain") == str(client.endpoint):
-            # A reload that timed out is carried out later: another one behind it would be blind.
-            trouble.append(
-                f"{client.endpoint} was not put back: its last reload may still be carried out"
-            )
-            continue
-        try:
-            _put_server_back(client, plan, committed=committed)
-        except ServingRepoError as again:
-            trouble.append(f"{client.endpoint} could not be put back: {again.message}")
-    old = ", ".join(map(str, plan.old_pins)) or "nothing"
-    if trouble:
-        now = "servers and models.config may disagree"
-        hint = (
-            f"servingrepo status {plan.model} --endpoint … shows where they are; "
-            "servingrepo reload --endpoint … makes them follow models.config; without --endpoint, serve "
-            "and rollback change models.config alone"
+def _write_down(repo: Repository, party: _Party) -> None:
+    """Remember who was left out."""
+    if party.missing:
+        now = repo.now()
+        note_stragglers(
+            repo,
+            (
+                Straggler(endpoint=endpoint, since=now, why=error.message)
+                for endpoint, error in party.missing.items()
+            ),
         )
-    else:
-        now = f"back where it was: {plan.model} serves {old}"
-        hint = error.hint or f"servingrepo status {plan.model} shows what is live"
-    return SwitchFailed(
-        f"{error.message}; {now}",
-        problems=trouble,
-        hint=hint,
-        log=error.log,
-        details={"put_back": not trouble, "cause": error.slug},
+
+
+def _left_out(endpoint: str, error: ServingRepoError) -> EndpointResult:
+    return EndpointResult(
+        endpoint,
+        f"left out, and does not follow yet: {error.message}",
+        follows=False,
     )
-
-
-def _put_server_back(client: ServingClient, plan: Plan, *, committed: bool) -> None:
-    """Bring one server back to the config before the switch.
-
-    After C2 the old versions may be unloaded: they are loaded beside the new one first, under the labels that
-    hold now (a label cannot be sent for a version that is not loaded). A model that was taken out comes back
-    only when its versions are END, or the reload is answered by their unload (tfserving: re-adding at once).
-    """
-    deadline = Deadline.after(RESTORE_SECONDS)
-    old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
-    before = live.remembered(client, plan.model, deadline=deadline)
-    if committed and plan.target is None:
-        live.wait_gone(client, plan.model, old, deadline=deadline)
-    elif committed and old:
-        live.send(client, plan.labelled, deadline=deadline)
-        live.wait_available(client, plan.model, old, before=before, deadline=deadline)
-    live.send(client, plan.before, deadline=deadline)
-    live.wait_unserved(client, plan.model, new, deadline=deadline)
-    live.wait_available(client, plan.model, old, before=before, deadline=deadline)

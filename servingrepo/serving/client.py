@@ -149,7 +149,7 @@ class ServingClient:
 
 def _open(endpoint: Endpoint) -> grpc.Channel:
     security = endpoint.security
-    options = [
+    options: list[tuple[str, int | str]] = [
         # Replies above gRPC's default of 4 MB are ordinary: embeddings, images.
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
@@ -159,6 +159,10 @@ def _open(endpoint: Endpoint) -> grpc.Channel:
         # A proxy in the environment is for the world, not for model servers.
         ("grpc.enable_http_proxy", 0),
     ]
+    if endpoint.name:
+        # One of several addresses of a name: the certificate and the proxies in between know the name only.
+        options.append(("grpc.ssl_target_name_override", endpoint.name))
+        options.append(("grpc.default_authority", endpoint.name))
     if not security.uses_tls:
         return grpc.insecure_channel(str(endpoint), options=options)
     credentials = grpc.ssl_channel_credentials(security.ca, security.key, security.certificate)

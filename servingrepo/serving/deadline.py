@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from servingrepo.errors import SettingsError
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock; `seconds` is what was asked for, for messages."""
+    """A moment on the monotonic clock; `seconds` is what was asked for, for messages.
+
+    One with a `halt` can be ended before its time, by any thread that shares it.
+    """
 
     seconds: float
     moment: float
+    halt: threading.Event | None = None
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
@@ -27,15 +32,29 @@ class Deadline:
             raise SettingsError(f"{seconds} is no time to wait", hint="give a number of seconds")
         return cls(seconds=seconds, moment=time.monotonic() + seconds)
 
+    def stoppable(self) -> Deadline:
+        """Return the same deadline, which `stop` can end before its time."""
+        return replace(self, halt=threading.Event())
+
+    def stop(self) -> None:
+        """End it now, if it is stoppable: whoever waits for it gives up."""
+        if self.halt is not None:
+            self.halt.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody ended it before its time."""
+        return self.halt is not None and self.halt.is_set()
+
     @property
     def left(self) -> float:
         """Seconds left, never negative."""
-        return max(0.0, self.moment - time.monotonic())
+        return 0.0 if self.stopped else max(0.0, self.moment - time.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Whether the moment has come."""
-        return time.monotonic() >= self.moment
+        """Whether the moment has come, or it was ended."""
+        return self.stopped or time.monotonic() >= self.moment
 
     def at_most(self, seconds: float) -> float:
         """Return the time left, but not more than `seconds`: the timeout of one step."""
@@ -43,4 +62,7 @@ class Deadline:
 
     def pause(self, seconds: float) -> None:
         """Sleep, but not past the deadline."""
-        time.sleep(self.at_most(seconds))
+        if self.halt is not None:
+            self.halt.wait(self.at_most(seconds))
+        else:
+            time.sleep(self.at_most(seconds))

@@ -21,16 +21,16 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import EMPTY, pin, to_proto
 from servingrepo.serving.client import ServingClient
+from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.processes import RunningServer, hint_for_load_error, load_error
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.serving.deadline import Deadline
-
 _CALL_SECONDS = 10.0
 _GO_BACK_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 
 
 class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,8 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         config = pin(EMPTY, name=model, base_path=self._seen(export), versions=[version])
         with ServingClient(self.endpoint) as client:
             self._refuse_live(client, model)
+            # A model that is added while it is still unloading fails (servable_state_monitor.cc).
+            self._await_end(client, model, deadline=deadline)
             try:
                 client.reload(to_proto(config), timeout=deadline.left)
             except ServerTimeout as error:
@@ -84,6 +86,8 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                     "or use another engine",
                 ) from error
             except RequestRefused as refused:
+                # The server has taken the config all the same: it must not keep the model.
+                self._leave(client, model)
                 reason = load_error(refused.text)
                 raise LoadFailed(
                     f"{self.endpoint} could not load {model}@{version}: {reason}",
@@ -96,8 +100,31 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                     server="version not known: a TensorFlow Serving does not tell it over gRPC",
                 )
             finally:
-                with suppress(ServingRepoError):
-                    client.reload(to_proto(EMPTY), timeout=_GO_BACK_SECONDS)
+                self._leave(client, model)
+
+    def _leave(self, client: ServingClient, model: str) -> None:
+        """Empty the server's config and wait until the model has gone, as far as that works."""
+        with suppress(ServingRepoError):
+            client.reload(to_proto(EMPTY), timeout=_GO_BACK_SECONDS)
+            self._await_end(client, model, deadline=Deadline.after(_GO_BACK_SECONDS))
+
+    def _await_end(self, client: ServingClient, model: str, *, deadline: Deadline) -> None:
+        """Wait until no version of the model is anything but ended.
+
+        Raises:
+            ServerTimeout: One still is at the deadline.
+        """
+        while True:
+            states = client.status(model, timeout=max(deadline.at_most(_CALL_SECONDS), 0.5))
+            going = [f"{one.version} is {one.state}" for one in states if one.state != "END"]
+            if not going:
+                return
+            if deadline.passed:
+                raise ServerTimeout(
+                    f"{self.endpoint} has not let go of {model}: {', '.join(going)}",
+                    hint="a request in flight keeps a version; use another engine, or another server",
+                )
+            deadline.pause(_POLL_SECONDS)
 
     def _seen(self, export: Path) -> str:
         """Return the base path of an export as the server sees it."""

@@ -23,11 +23,15 @@ _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where a server listens for gRPC, and how it is spoken to: whoever has an endpoint can open a client."""
+    """Where a server listens for gRPC, and how it is spoken to: whoever has an endpoint can open a client.
+
+    `name` is set where the host is one of several addresses of a DNS name: what a certificate says.
+    """
 
     host: str
     port: int
     security: Security = PLAIN
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str, security: Security = PLAIN) -> Endpoint:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from servingrepo.smoke.cases import SmokeCase, load_cases
     from servingrepo.smoke.fitting import check_cases
     from servingrepo.smoke.report import SmokeReport, Verdict, judge
-    from servingrepo.smoke.run import await_version, run_smoke
+    from servingrepo.smoke.run import await_version, run_cases, run_smoke
 
 __all__ = [
     "SmokeCase",
@@ -20,6 +20,7 @@ __all__ = [
     "check_cases",
     "judge",
     "load_cases",
+    "run_cases",
     "run_smoke",
 ]
 
@@ -31,6 +32,7 @@ _HOMES = {
     "check_cases": "fitting",
     "judge": "report",
     "load_cases": "cases",
+    "run_cases": "run",
     "run_smoke": "run",
 }
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from servingrepo.serving.states import VersionStatus
     from servingrepo.smoke.cases import SmokeCase
 
-__all__ = ["await_version", "run_smoke"]
+__all__ = ["await_version", "run_cases", "run_smoke"]
 
 POLL_SECONDS = 0.05
 STATUS_SECONDS = 10.0
@@ -84,6 +84,27 @@ def run_smoke(
         signatures=tuple(one.key for one in inspection.signatures),
         verdicts=tuple(verdicts),
     )
+
+
+def run_cases(
+    client: ServingClient,
+    *,
+    model: str,
+    version: int,
+    inspection: Inspection,
+    cases: Sequence[SmokeCase],
+    deadline: Deadline,
+) -> tuple[Verdict, ...]:
+    """Send the user's own cases to one version and return a verdict for each; nothing is made up.
+
+    This is for live servers: stateful models exist, and only their owner knows what may be sent to them.
+
+    Raises:
+        BadCase: A case does not fit the export; nothing was sent.
+    """
+    check_cases(cases, inspection)
+    target = Target(client=client, model=model, version=version, deadline=deadline)
+    return tuple(_run_case(target, case, inspection) for case in cases)
 
 
 def await_version(client: ServingClient, *, model: str, version: int, deadline: Deadline) -> None:

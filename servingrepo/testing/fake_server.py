@@ -108,8 +108,8 @@ class FakeServing:
 
 
 @contextmanager
-def serve_fake(fake: FakeServing) -> Iterator[ServingClient]:
-    """Serve the fake on a loopback port and yield a client of it."""
+def serve_fake(fake: Any) -> Iterator[ServingClient]:
+    """Serve the fake, an object with some of gRPC's methods, on a loopback port and yield a client of it."""
     prediction, model = service_modules()
     server = grpc.server(ThreadPoolExecutor(max_workers=2))
     prediction.add_PredictionServiceServicer_to_server(
@@ -128,7 +128,7 @@ def serve_fake(fake: FakeServing) -> Iterator[ServingClient]:
 class _Services:
     """The fake's methods, and the generated class's refusals for all others."""
 
-    def __init__(self, fake: FakeServing, generated: Any) -> None:
+    def __init__(self, fake: Any, generated: Any) -> None:
         self._fake = fake
         self._generated = generated()
 

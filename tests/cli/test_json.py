@@ -25,6 +25,7 @@ SUCCESSES = {
     "serve": ["serve", "ranker@1"],
     "unserve": ["unserve", "ranker"],
     "rollback": ["rollback", "ranker"],
+    "label set": ["label", "set", "ranker@1", "stable"],
     "hold": ["hold", "ranker", "-m", "why"],
     "release-hold": ["release-hold", "ranker"],
     "config show": ["config", "show"],
@@ -49,6 +50,8 @@ FAILURES = {
     "serve": (["serve", "ranker@9"], "no-such-version"),
     "unserve": (["unserve", "nosuch"], "no-such-version"),
     "rollback": (["rollback", "ranker", "--to", "9"], "no-such-version"),
+    "label set": (["label", "set", "ranker@1", "a/b"], "bad-name"),
+    "label remove": (["label", "remove", "ranker", "nosuch"], "no-such-version"),
     "hold": (["hold", "nosuch"], "no-such-version"),
     "release-hold": (["release-hold", "nosuch"], "no-such-version"),
     "config check": (["config", "check", "{bad_config}"], "config-invalid"),
@@ -92,7 +95,9 @@ def filled(arguments: Sequence[str], root: Path, run: Path) -> list[str]:
 
 
 def test_every_command_is_tried() -> None:
-    ours = {name for group in COMMANDS.values() for name in group} - {"run-server", "config"}
+    ours = {name for group in COMMANDS.values() for name in group} - {
+        *("run-server", "config", "label")
+    }
     needs_a_server = {"reload", "smoke"}
     assert ours - set(SUCCESSES) == needs_a_server
     # Nothing that a user types can make these fail but the repository itself.

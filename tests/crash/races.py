@@ -179,7 +179,7 @@ def read_status(worker: Worker) -> None:
     worker.check(that=not status.notes, said=f"notes: {status.notes}")
     for row in status.models:
         excused = row.model == MARKED
-        drift = [one for one in row.drift if not (excused and one.endswith("marked bad"))]
+        drift = [one for one in row.drift if not (excused and one.reason == "marked-bad")]
         worker.check(that=not drift, said=f"drift: {drift}")
         worker.check(that=not row.foreign, said=f"foreign: {row}")
 

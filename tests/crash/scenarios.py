@@ -53,6 +53,16 @@ SCENARIOS = (
     Scenario(
         "rollback --no-mark-bad", "two", ("rollback", "m", "--no-mark-bad"), again=frozenset()
     ),
+    Scenario("label set", "two", ("label", "set", "m@1", "stable")),
+    Scenario("label set, moved", "labelled", ("label", "set", "m@2", "stable")),
+    Scenario("label set --serve", "unserved", ("label", "set", "m@2", "canary", "--serve")),
+    Scenario(
+        "label remove",
+        "labelled",
+        ("label", "remove", "m", "stable"),
+        again=frozenset({NOT_MARKED}),
+    ),
+    Scenario("rollback, labelled", "labelled", ("rollback", "m"), again=frozenset()),
     Scenario("hold", "two", ("hold", "m", "-m", "freeze")),
     Scenario("release-hold", "held", ("release-hold", "m")),
     Scenario("mark-bad", "two", ("mark-bad", "m@1")),
@@ -104,6 +114,9 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
             repo.hold("m")
         case "unserved":
             repo.unserve("m")
+        case "labelled":
+            repo.label_set("m@1", "stable")
+            repo.label_set("m@2", "canary")
         case "bad":
             repo.mark_bad("m@1")
         case "edited":

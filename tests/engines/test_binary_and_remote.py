@@ -141,6 +141,42 @@ def test_promote_with_a_remote_server_that_sees_the_files(tmp_path: Path) -> Non
             wait_gone(client, "half", [1], deadline=Deadline.after(10))
 
 
+def test_a_remote_server_can_be_used_again_at_once_after_a_good_and_a_bad_model(
+    tmp_path: Path,
+) -> None:
+    repo = new_repository(tmp_path / "serving")
+    bad = run_with(tmp_path / "bad", offset=1.0, assets={"words.txt": b"a"}, variables=True)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        for number in range(3):
+            run = run_with(tmp_path / f"a{number}", offset=float(number))
+            done = repo.promote(run, model="half", engine=f"remote:{endpoint}", serve=False)
+            assert done.proof is not None
+        shard = next((bad / "saved_model" / "variables").glob("*.data-*"))
+        shard.write_bytes(bytes(byte ^ 0xFF for byte in shard.read_bytes()))
+        engine = RemoteEngine(
+            endpoint=endpoint,
+            models=repo.value.layout.models,
+            server_root=repo.value.server_root,
+        )
+        staged = repo.value.layout.models / "broken" / "1"
+        staged.parent.mkdir()
+        (bad / "saved_model").rename(staged)
+        with (
+            pytest.raises(LoadFailed),
+            engine.serve(model="broken", version=1, export=staged, deadline=Deadline.after(20)),
+        ):
+            pass
+        with ServingClient(endpoint) as client:
+            assert {one.state for one in client.status("broken", timeout=5)} <= {"END"}
+        again = repo.promote(
+            run_with(tmp_path / "z", offset=9.0),
+            model="half",
+            engine=f"remote:{endpoint}",
+            serve=False,
+        )
+        assert again.proof is not None
+
+
 def test_a_remote_server_that_serves_a_model_of_ours_is_not_touched(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "serving")
     repo.promote(run_with(tmp_path / "a", offset=2.0), model="half", smoke=False)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import filecmp
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from servingrepo.api import OpenRepository
 from servingrepo.errors import (
     ConfigEdited,
     DamagedExport,
@@ -15,11 +18,48 @@ from servingrepo.errors import (
     VersionBad,
 )
 from servingrepo.repository.served import pins, read_config
+from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.testing.exports import Served
 from tests.support import new_repository, run_with
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from servingrepo.serving.processes import RunningServer
+
+
+class RollingBack(msgspec.Struct, frozen=True):
+    """An engine in whose time somebody rolls back."""
+
+    repo: OpenRepository
+    name: str = "embedded"
+
+    def expected_version(self) -> None:
+        return
+
+    @contextmanager
+    def serve(self, **options: Any) -> Iterator[RunningServer]:
+        with EmbeddedEngine().serve(**options) as server:
+            done = self.repo.rollback("half")
+            assert any("half@3" in one for one in done.promoting), "the rollback warns of it"
+            yield server
+
+
+@pytest.mark.tf
+def test_promote_when_somebody_rolled_back_meanwhile_publishes_without_serving(
+    tmp_path: Path,
+) -> None:
+    repo = new_repository(tmp_path / "serving")
+    repo.promote(run_with(tmp_path / "a", offset=1.0), model="half", smoke=False)
+    repo.promote(run_with(tmp_path / "b", offset=2.0), model="half", smoke=False)
+    done = repo.promote(
+        run_with(tmp_path / "c", offset=3.0), model="half", engine=RollingBack(repo), serve=True
+    )
+    assert (done.version, done.published, done.served, done.after) == (3, True, False, (1,))
+    assert done.overtaken.startswith("rollback by ")
+    assert pins(read_config(repo.value).config, "half") == (1,)
+    assert repo.serve("half@3").served_after == 3, "whoever types it means it"
 
 
 @pytest.mark.tf

@@ -233,10 +233,10 @@ def test_status_explains_a_version_that_failed_on_the_server(tmp_path: Path) -> 
         end = time.monotonic() + 20
         while time.monotonic() < end:
             status = repo.status(endpoints=[endpoint])
-            if any("failed to load" in line for row in status.models for line in row.drift):
+            if any("failed to load" in str(line) for row in status.models for line in row.drift):
                 break
             time.sleep(0.2)
-        assert any("failed to load" in line for row in status.models for line in row.drift)
+        assert any("failed to load" in str(line) for row in status.models for line in row.drift)
         assert status.next.startswith("servingrepo rollback half")
         shown = command("--root", repo.root, "status", "--endpoint", str(endpoint))
         assert shown.code == NotConverged.exit_code

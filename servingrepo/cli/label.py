@@ -1,0 +1,141 @@
+"""servingrepo label set and remove."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.cli.command import Group
+from servingrepo.cli.command import command as make
+from servingrepo.cli.options import (
+    dry_run_option,
+    endpoint_option,
+    hook_options,
+    message_option,
+    rules_options,
+    stage_options,
+    wait_option,
+)
+from servingrepo.cli.switches import switch_lines, tell_hooks
+
+if TYPE_CHECKING:
+    from servingrepo.cli.app import App
+    from servingrepo.rollout.hooks import Hooks
+    from servingrepo.rollout.rules import Rules
+
+
+@click.group(
+    "label",
+    cls=Group,
+    epilog="""\b
+Examples:
+  servingrepo label set ranker@7 stable
+  servingrepo label remove ranker canary""",
+)
+def command() -> None:
+    """Set or remove labels that clients ask for, such as stable and canary, side by side."""
+
+
+@make(
+    "set",
+    group="label",
+    examples="""
+    servingrepo label set ranker@7 stable --endpoint localhost:8500
+    servingrepo label set ranker@8 canary --serve
+    servingrepo label set ranker@served stable""",
+)
+@click.argument("reference", metavar="REF")
+@click.argument("label", metavar="LABEL")
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="The version may be above what is served now: unlabelled clients get it too.",
+)
+@endpoint_option
+@wait_option
+@rules_options
+@stage_options
+@hook_options
+@message_option
+@dry_run_option
+@click.pass_obj
+def set_(
+    app: App,
+    reference: str,
+    label: str,
+    serve: bool,
+    endpoints: tuple[str, ...],
+    wait: float,
+    rules: Rules | None,
+    hooks: Hooks | None,
+    message: str,
+    dry_run: bool,
+) -> None:
+    """Give the version REF a LABEL; the version that had it before loses it.
+
+    What unlabelled clients get stays as it is. With --endpoint the version is loaded first and the label moves in
+    a second reload, because servers take a label only for what is loaded; every label is proven by a reply.
+    """
+    done = app.open().label_set(
+        reference,
+        label,
+        serve=serve,
+        endpoints=endpoints,
+        wait=wait,
+        rules=rules,
+        hooks=hooks,
+        message=message,
+        dry_run=dry_run,
+    )
+    tell_hooks(app, done.hooks)
+    app.result(done, switch_lines(done), bare=done.labels.get(label))
+
+
+@make(
+    "remove",
+    group="label",
+    examples="""
+    servingrepo label remove ranker canary
+    servingrepo label remove ranker canary --endpoint localhost:8500""",
+)
+@click.argument("model", metavar="NAME")
+@click.argument("label", metavar="LABEL")
+@endpoint_option
+@wait_option
+@rules_options
+@hook_options
+@message_option
+@dry_run_option
+@click.pass_obj
+def remove(
+    app: App,
+    model: str,
+    label: str,
+    endpoints: tuple[str, ...],
+    wait: float,
+    rules: Rules | None,
+    hooks: Hooks | None,
+    message: str,
+    dry_run: bool,
+) -> None:
+    """Take a LABEL away; requests for it are refused from then on.
+
+    Its version is unloaded, unless it is served to unlabelled clients or has another label.
+    """
+    done = app.open().label_remove(
+        model,
+        label,
+        endpoints=endpoints,
+        wait=wait,
+        rules=rules,
+        hooks=hooks,
+        message=message,
+        dry_run=dry_run,
+    )
+    tell_hooks(app, done.hooks)
+    app.result(done, switch_lines(done), bare="")
+
+
+for _one in (set_, remove):
+    command.add_command(_one)

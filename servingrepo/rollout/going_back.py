@@ -1,0 +1,143 @@
+"""Going back when a switch did not work: the file first, then every server, and what is known of each.
+
+A reload that timed out is carried out by the server later all the same, after its client has given up. So such
+a server is watched until it answers again, and only then told to go back: by then the old reload is in its
+queue, and ours comes behind it. One that does not answer in time is written down as uncertain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import ServerTimeout, ServingRepoError, SwitchFailed
+from servingrepo.repository.served import write_config
+from servingrepo.repository.stragglers import Straggler, note_stragglers
+from servingrepo.rollout import live
+from servingrepo.rollout.parallel import each
+from servingrepo.serving.deadline import Deadline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.repository.repository import Repository
+    from servingrepo.rollout.plans import Plan
+    from servingrepo.serving.client import ServingClient
+
+RESTORE_SECONDS = 30.0
+"""What going back may take when the time for going forward is used up."""
+
+
+def put_back(
+    repo: Repository,
+    plan: Plan,
+    clients: Sequence[ServingClient],
+    error: ServingRepoError,
+    *,
+    committed: bool,
+) -> SwitchFailed:
+    """Bring file and servers back to where they were; return the error that says how that went.
+
+    The file first, which needs no server; then all servers at once, with a time limit of their own.
+    """
+    trouble: list[str] = []
+    if committed:
+        try:
+            write_config(repo, plan.before)
+        except ServingRepoError as failed:
+            trouble.append(f"models.config could not be put back: {failed.message}")
+    uncertain = set(error.details.get("uncertain", ()))
+    answers = each(
+        clients,
+        lambda client: _put_server_back(
+            client, plan, committed=committed, watched=str(client.endpoint) in uncertain
+        ),
+    )
+    now: dict[str, str] = {}
+    behind: list[Straggler] = []
+    for answer in answers:
+        endpoint = str(answer.of.endpoint)
+        again = answer.error
+        now[endpoint] = "back where it was" if again is None else again.message
+        if again is None:
+            continue
+        doubt = endpoint in uncertain or endpoint in again.details.get("uncertain", ())
+        trouble.append(
+            f"{endpoint} could not be put back: {again.message}"
+            + ("; a reload may still be carried out there" if doubt else "")
+        )
+        behind.append(
+            Straggler(endpoint=endpoint, since=repo.now(), why=again.message, uncertain=doubt)
+        )
+    if behind:
+        try:
+            note_stragglers(repo, behind)
+        except ServingRepoError as failed:
+            trouble.append(f"that could not be written down: {failed.message}")
+    return _told(plan, error, trouble, now, behind)
+
+
+def _told(
+    plan: Plan,
+    error: ServingRepoError,
+    trouble: list[str],
+    now: dict[str, str],
+    behind: Sequence[Straggler],
+) -> SwitchFailed:
+    old = ", ".join(map(str, plan.old_pins)) or "nothing"
+    if trouble:
+        ends = "servers and models.config may disagree"
+        named = " ".join(f"--endpoint {one.endpoint}" for one in behind) or "--endpoint …"
+        hint = (
+            f"servingrepo status {plan.model} {named} shows where they are; "
+            f"servingrepo reload {named} makes them follow models.config; without --endpoint, serve "
+            "and rollback change models.config alone"
+        )
+    else:
+        ends = f"back where it was: {plan.model} serves {old}"
+        hint = error.hint or f"servingrepo status {plan.model} shows what is live"
+    return SwitchFailed(
+        f"{error.message}; {ends}",
+        problems=[*error.problems, *trouble],
+        hint=hint,
+        log=error.log,
+        details={
+            "put_back": not trouble,
+            "cause": error.slug,
+            "endpoints": now,
+            "uncertain": [one.endpoint for one in behind if one.uncertain],
+        },
+    )
+
+
+def _put_server_back(client: ServingClient, plan: Plan, *, committed: bool, watched: bool) -> None:
+    """Bring one server back to the config before the switch.
+
+    After C2 the old versions may be unloaded: they are loaded beside the new one first, under the labels that
+    hold now (a label cannot be sent for a version that is not loaded). A model that was taken out comes back
+    only when its versions are END, or the reload is answered by their unload (tfserving: re-adding at once).
+    """
+    deadline = Deadline.after(RESTORE_SECONDS)
+    if watched:
+        _watch(client, plan.model, deadline=deadline)
+    old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
+    before = live.remembered(client, plan.model, deadline=deadline)
+    if committed and plan.target is None:
+        live.wait_gone(client, plan.model, old, deadline=deadline)
+    elif committed and old:
+        live.send(client, plan.labelled, deadline=deadline)
+        live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+    live.send(client, plan.before, deadline=deadline)
+    live.wait_unserved(client, plan.model, new, deadline=deadline)
+    live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+
+
+def _watch(client: ServingClient, model: str, *, deadline: Deadline) -> None:
+    """Wait until a server that let a request time out answers again."""
+    while True:
+        try:
+            client.status(model, timeout=min(2.0, max(deadline.left, 0.5)))
+        except ServerTimeout:
+            if deadline.passed:
+                raise
+        else:
+            return

@@ -1,0 +1,128 @@
+"""Commands of the user's own before and after a change: a gate that can stop it, and a word to others after it.
+
+Each gets one JSON object on stdin: what is to happen, as a dry run says it, or what has happened. They run outside
+the repository's lock, so they may call servingrepo themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from servingrepo.errors import HookFailed, ServingRepoError
+from servingrepo.repository.records import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_SAID_LINES = 5
+
+
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+    """Shell commands before and after one change, in order, and how long each may take in seconds."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    timeout: float = 60.0
+
+
+class HookResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one command came to; `trouble` is empty if it ended well."""
+
+    when: str
+    command: str
+    trouble: str = ""
+
+
+def hooked(
+    hooks: Hooks | None, action: str, change: Callable[..., T], *, dry_run: bool
+) -> tuple[T, tuple[HookResult, ...]]:
+    """Make a change between its hooks.
+
+    Args:
+        hooks: The commands; None for none.
+        action: What the change is called.
+        change: Makes it; with `dry_run` it only says what it would do.
+        dry_run: Whether only that is wanted: then no command runs.
+
+    Raises:
+        HookFailed: A command before it failed; nothing was changed.
+        ServingRepoError: The change failed; commands after it have been told so.
+    """
+    if hooks is None or dry_run:
+        return change(dry_run=dry_run), ()
+    results: list[HookResult] = []
+    if hooks.before:
+        planned = {"ok": True, "result": msgspec.to_builtins(change(dry_run=True), str_keys=True)}
+        for command in hooks.before:
+            result = _run(command, "before", action, planned, hooks.timeout)
+            if result.trouble:
+                raise HookFailed(
+                    f"the command before the {action} said no: {command}: {result.trouble}",
+                    hint="nothing was changed; correct what it complains of, or leave --before out",
+                )
+            results.append(result)
+    try:
+        done = change(dry_run=False)
+    except ServingRepoError as error:
+        failed = {"ok": False, "error": {"slug": error.slug, "message": error.message}}
+        for command in hooks.after:
+            result = _run(command, "after", action, failed, hooks.timeout)
+            if result.trouble:
+                line = f"the command after the {action} failed too: {command}: {result.trouble}"
+                error.problems = (*error.problems, line)
+        raise
+    happened = {"ok": True, "result": msgspec.to_builtins(done, str_keys=True)}
+    results += [_run(one, "after", action, happened, hooks.timeout) for one in hooks.after]
+    return done, tuple(results)
+
+
+def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: float) -> HookResult:
+    record = msgspec.json.encode({"schema": SCHEMA, "when": when, "action": action, **said})
+    return HookResult(
+        when=when, command=command, trouble=run_command(command, record, timeout=timeout)
+    )
+
+
+def run_command(command: str, record: bytes, *, timeout: float) -> str:
+    """Run a shell command with a record on its stdin; say what went wrong, nothing if it ended well."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        # A command that does not read its input is fine: communicate() passes over a closed pipe.
+        output, _ = process.communicate(record, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return f"not done after {timeout:.3g} s"
+    finally:
+        _end(process)
+    return _how_it_ended(process.returncode, output)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command with all that it started; one that has ended is left alone."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _how_it_ended(code: int, output: bytes) -> str:
+    if code == 0:
+        return ""
+    lines = output.decode(errors="replace").strip().splitlines()[-_SAID_LINES:]
+    said = ": " + " | ".join(lines) if lines else ""
+    how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+    return how + said

@@ -1,0 +1,132 @@
+"""label set, label remove: names for versions, so that clients can be moved one by one.
+
+Labels never change what unlabelled clients get, unless that is asked for: TensorFlow Serving gives them the highest
+loaded version (basic_manager.cc), and a labelled version has to be loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import NoSuchVersion, UsageError
+from servingrepo.modelconfig import check_label, entry
+from servingrepo.repository.changes import writing
+from servingrepo.repository.references import Reference, resolve
+from servingrepo.repository.repository import need_state
+from servingrepo.repository.served import read_own_config, served_version
+from servingrepo.rollout.plans import plan_label
+from servingrepo.rollout.rules import STRICT, Rules
+from servingrepo.rollout.serving import Switched, carry_out, need_servable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.repository.repository import Repository
+    from servingrepo.serving.states import Endpoint
+
+
+def set_label(
+    repo: Repository,
+    reference: Reference,
+    label: str,
+    *,
+    serve: bool = False,
+    endpoints: Sequence[Endpoint] = (),
+    wait: float,
+    rules: Rules = STRICT,
+    message: str = "",
+    dry_run: bool = False,
+) -> Switched:
+    """Give a version a label; another version that had it loses it, and stays loaded only if it is still needed.
+
+    Raises:
+        BadName: It is no label.
+        UsageError: The version is above what is served, so unlabelled clients would get it; `serve` allows that.
+        NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
+        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it.
+        EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
+    """
+    model = reference.model
+    check_label(label)
+    with writing(repo, dry_run=dry_run):
+        version = resolve(repo, reference)
+        need_servable(repo, model, version)
+        config = read_own_config(repo)
+        served = served_version(config, model)
+        if (served is None or version > served) and not serve:
+            now = f"version {served} is" if served is not None else "nothing is"
+            raise UsageError(
+                f"{model}@{version} cannot have a label and leave unlabelled clients as they are: they get the "
+                f"highest loaded version, and {now} served now",
+                hint=f"servingrepo label set {model}@{version} {label} --serve gives it to unlabelled clients too",
+            )
+        plan = plan_label(
+            config,
+            model=model,
+            labels={**_labels(repo, model), label: version},
+            target=version,
+            served=max(version, served or version),
+            base_path=repo.base_path(model),
+        )
+        return carry_out(
+            repo,
+            plan,
+            action="label",
+            endpoints=endpoints,
+            wait=wait,
+            rules=rules,
+            message=message,
+            dry_run=dry_run,
+        )
+
+
+def remove_label(
+    repo: Repository,
+    model: str,
+    label: str,
+    *,
+    endpoints: Sequence[Endpoint] = (),
+    wait: float,
+    rules: Rules = STRICT,
+    message: str = "",
+    dry_run: bool = False,
+) -> Switched:
+    """Take a label away; its version is unloaded unless it is served or has another label.
+
+    Raises:
+        NoSuchVersion: The model has no such label.
+        ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
+    """
+    with writing(repo, dry_run=dry_run):
+        need_state(repo, model)
+        config = read_own_config(repo)
+        labels = _labels(repo, model)
+        if label not in labels:
+            listed = ", ".join(sorted(labels)) or "none"
+            raise NoSuchVersion(
+                f"{model} has no label {label}", hint=f"labels of {model}: {listed}"
+            )
+        served = served_version(config, model) or labels[label]
+        plan = plan_label(
+            config,
+            model=model,
+            labels={name: at for name, at in labels.items() if name != label},
+            target=served,
+            served=served,
+            base_path=repo.base_path(model),
+        )
+        return carry_out(
+            repo,
+            plan,
+            action="label",
+            endpoints=endpoints,
+            wait=wait,
+            rules=rules,
+            message=message,
+            dry_run=dry_run,
+        )
+
+
+def _labels(repo: Repository, model: str) -> dict[str, int]:
+    found = entry(read_own_config(repo), model)
+    return dict(found.labels) if found is not None else {}

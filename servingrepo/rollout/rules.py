@@ -1,0 +1,38 @@
+"""How a change goes through several endpoints: what may be missing, and what they must answer. Values only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from servingrepo.smoke import SmokeCase
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of one change.
+
+    Attributes:
+        allow_down: How many endpoints may not answer at all; they are listed, and follow later.
+        probes: Requests that every endpoint must answer with the new version before anything is final.
+        first: Endpoints that get the new version before all others.
+        batch: How many of the others get it at a time: a part such as 25%, or a number; empty for all.
+        watch: Seconds for which each stage is watched before the next.
+        gate: A shell command that must end well after each stage was watched.
+        metrics_port: Where servers have their Prometheus page: the REST port, or relative to the gRPC port (+1).
+    """
+
+    allow_down: int = 0
+    probes: tuple[SmokeCase, ...] = ()
+    first: tuple[str, ...] = ()
+    batch: str = ""
+    watch: float = 0.0
+    gate: str = ""
+    metrics_port: str = ""
+
+    @property
+    def staged(self) -> bool:
+        """Whether a change goes in stages, or its one stage is watched."""
+        return bool(self.first or self.batch or self.watch or self.gate or self.metrics_port)
+
+
+STRICT = Rules()
+"""Every endpoint answers; no requests of one's own."""

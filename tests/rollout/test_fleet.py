@@ -1,0 +1,186 @@
+"""Several endpoints: asked at once, switched together, put back together, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servingrepo.errors import EndpointUnreachable, SwitchFailed
+from servingrepo.repository.served import pins, read_config
+from servingrepo.repository.stragglers import read_stragglers
+from servingrepo.rollout.rules import Rules
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.processes import free_port
+from servingrepo.smoke import load_cases
+from servingrepo.testing.fake_models import FakeModels
+from servingrepo.testing.fake_server import serve_fake
+from tests.rollout.test_switch import ask, loaded, two_versions
+from tests.support import command, live_server, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from servingrepo.api import OpenRepository
+    from servingrepo.serving.states import Endpoint
+
+
+def fakes(stack: ExitStack, count: int, *, load_seconds: float = 0.0) -> list[FakeModels]:
+    """Serve fakes; each knows its `endpoint`."""
+    found = []
+    for _ in range(count):
+        fake = FakeModels(load_seconds=load_seconds)
+        fake.endpoint = stack.enter_context(serve_fake(fake)).endpoint  # type: ignore[attr-defined]
+        found.append(fake)
+    return found
+
+
+def at(found: Sequence[FakeModels]) -> list[Endpoint]:
+    return [one.endpoint for one in found]  # type: ignore[attr-defined]
+
+
+def answering(endpoint: Endpoint) -> int:
+    with ServingClient(endpoint) as client:
+        return client.metadata("half", timeout=5).version
+
+
+def fleet_of(repo: OpenRepository, stack: ExitStack, count: int) -> list[FakeModels]:
+    """Serve fakes that serve what models.config says."""
+    found = fakes(stack, count)
+    repo.reload(endpoints=at(found), wait=10)
+    return found
+
+
+@pytest.mark.tf
+def test_a_switch_of_two_servers_changes_both_and_shows_the_answer_of_each(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    with (
+        live_server(repo, log=tmp_path / "a.log") as one,
+        live_server(repo, log=tmp_path / "b.log") as other,
+    ):
+        up = repo.serve("half@2", endpoints=[one, other], wait=30)
+        assert [(item.endpoint, item.follows) for item in up.endpoints] == [
+            (str(one), True),
+            (str(other), True),
+        ]
+        assert [ask(one), ask(other)] == [(2, 3.0), (2, 3.0)]
+        down = command(
+            *("--root", repo.root, "rollback", "half"),
+            *("--endpoint", str(one), "--endpoint", str(other), "--wait", "30"),
+        )
+        assert down.code == 0, down.err
+        assert f"{one}: half@1 answers" in down.out
+        assert f"{other}: half@1 answers" in down.out
+        assert [loaded(one), loaded(other)] == [{1}, {1}]
+
+
+def test_endpoints_are_switched_at_once_not_one_after_the_other(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 8)
+    for one in found:
+        one.load_seconds = 1.0
+    begun = time.monotonic()
+    repo.serve("half@2", endpoints=at(found), wait=30)
+    assert time.monotonic() - begun < 4, "eight times a second, if one waited for the other"
+    assert {answering(one) for one in at(found)} == {2}
+
+
+def test_one_endpoint_that_cannot_load_it_puts_all_back(tmp_path: Path, fleet: ExitStack) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 3)
+    found[1].fails = {2}
+    with pytest.raises(SwitchFailed, match="could not load half@2") as failed:
+        repo.serve("half@2", endpoints=at(found), wait=10)
+    assert failed.value.details["put_back"] is True
+    assert failed.value.details["endpoints"] == {str(one): "back where it was" for one in at(found)}
+    assert str(at(found)[1]) in failed.value.message
+    assert [answering(one) for one in at(found)] == [1, 1, 1]
+    assert pins(read_config(repo.value).config, "half") == (1,)
+
+
+def test_a_rollback_with_an_endpoint_down_is_refused_unless_that_many_may_be(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    repo.serve("half@2")
+    found = fleet_of(repo, fleet, 2)
+    down = f"127.0.0.1:{free_port()}"
+    everywhere = [*map(str, at(found)), down]
+    with pytest.raises(EndpointUnreachable):
+        repo.rollback("half", endpoints=everywhere, wait=5)
+    assert [answering(one) for one in at(found)] == [2, 2]
+    done = repo.rollback("half", endpoints=everywhere, wait=5, rules=Rules(allow_down=1))
+    assert [one.follows for one in done.endpoints] == [True, True, False]
+    assert done.endpoints[2].endpoint == down
+    assert [answering(one) for one in at(found)] == [1, 1]
+    assert [one.endpoint for one in read_stragglers(repo.value)] == [down]
+    shown = command("--root", repo.root, "rollback", "half", "--to", "2", "--allow-down", "1")
+    assert shown.code == 34, "marked bad by the rollback before"
+
+
+@pytest.mark.tf
+def test_an_endpoint_that_was_down_follows_when_reload_finds_it(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    repo.serve("half@2")
+    with (
+        live_server(repo, log=tmp_path / "a.log") as one,
+        running_server(repo, log=tmp_path / "b.log") as (other, process),
+    ):
+        process.send_signal(signal.SIGSTOP)
+        try:
+            done = repo.rollback("half", endpoints=[one, other], wait=40, rules=Rules(allow_down=1))
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert [item.follows for item in done.endpoints] == [True, False]
+        assert [ask(one)[0], ask(other)[0]] == [1, 2]
+        assert not repo.status(endpoints=[one, other]).ok
+        repo.reload(endpoints=[one, other], wait=30)
+        assert ask(other) == (1, 2.0)
+        assert read_stragglers(repo.value) == ()
+
+
+@pytest.mark.tf
+def test_a_probe_that_is_not_answered_as_expected_puts_all_back(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    cases = tmp_path / "cases.json"
+    cases.write_text(json.dumps([{"inputs": {"x": [2.0]}, "outputs": {"y": [3.0]}}]))
+    right = tmp_path / "right.json"
+    right.write_text(cases.read_text().replace("3.0", "4.0"))
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        with pytest.raises(SwitchFailed, match="probe cases") as failed:
+            repo.serve(
+                "half@2", endpoints=[endpoint], wait=30, rules=Rules(probes=load_cases(cases))
+            )
+        assert failed.value.problems
+        assert ask(endpoint) == (1, 2.0)
+        repo.serve("half@2", endpoints=[endpoint], wait=30, rules=Rules(probes=load_cases(right)))
+        assert ask(endpoint) == (2, 3.0)
+
+
+def test_endpoints_come_from_the_environment_that_is_named(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 3)
+    staging, prod, other = map(str, at(found))
+    (repo.root / "servingrepo.toml").write_text(
+        f'[models.half]\nendpoints = ["{other}"]\n'
+        f'[environments.staging]\nendpoints = "{staging}"\n'
+        f'[environments.prod]\nendpoints = ["{prod}"]\nwait = 20\nallow_down = 1\n'
+    )
+    done = command("--root", repo.root, "serve", "half@2", "--env", "prod", "--json")
+    assert done.code == 0, done.err
+    assert [one["endpoint"] for one in done.json["result"]["endpoints"]] == [prod]
+    assert [answering(one) for one in at(found)] == [1, 2, 1]
+    default = command("--root", repo.root, "serve", "half@2", "--json")
+    assert [one["endpoint"] for one in default.json["result"]["endpoints"]] == [other]
+    unknown = command("--root", repo.root, "status", "--env", "production")
+    assert unknown.code == 10
+    assert "prod, staging" in unknown.err

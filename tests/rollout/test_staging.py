@@ -1,0 +1,171 @@
+"""Roll-outs in stages: who gets the new version when, what is watched, and going back by itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servingrepo.errors import EndpointUnreachable, RequestRefused, SwitchFailed, UsageError
+from servingrepo.protos import predict_pb2
+from servingrepo.rollout.rules import Rules
+from servingrepo.rollout.staging import batch_size
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.metrics import count_requests
+from tests.rollout.test_fleet import answering, at, fleet_of
+from tests.rollout.test_switch import ask, two_versions
+from tests.support import command, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from servingrepo.serving.states import Endpoint
+
+
+def test_stages_get_the_new_version_one_after_the_other(tmp_path: Path, fleet: ExitStack) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 5)
+    names = [str(one) for one in at(found)]
+    rules = Rules(first=(names[3],), batch="50%", gate=f"cat >> {tmp_path}/stages")
+    done = repo.serve("half@2", endpoints=names, rules=rules, wait=10)
+    told = (tmp_path / "stages").read_text().replace("}{", "}\n{").splitlines()
+    stages = [sorted(json.loads(line)["endpoints"]) for line in told]
+    assert stages == [[names[3]], sorted([names[3], *names[:2]])]
+    assert json.loads(told[0])["rest"] == [one for one in names if one != names[3]]
+    assert {answering(one) for one in at(found)} == {2}
+    assert all(one.follows for one in done.endpoints)
+
+
+def test_a_gate_that_says_no_puts_all_back(tmp_path: Path, fleet: ExitStack) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 3)
+    names = [str(one) for one in at(found)]
+    done = command(
+        *("--root", repo.root, "serve", "half@2", "--first", names[1]),
+        *("--gate", "echo click rate fell; exit 1"),
+        *(part for name in names for part in ("--endpoint", name)),
+    )
+    assert done.code == SwitchFailed.exit_code
+    assert "click rate fell" in done.err
+    assert "back where it was" in done.err
+    assert [answering(one) for one in at(found)] == [1, 1, 1]
+    untouched = [len(one.reloads) for one in found]
+    assert untouched[1] > untouched[0] == untouched[2], "those that had no turn never got it"
+    assert not any(2 in _pinned(config) for config in found[0].reloads)
+
+
+def _pinned(config: object) -> set[int]:
+    entries = config.model_config_list.config  # type: ignore[attr-defined]
+    return {version for one in entries for version in one.model_version_policy.specific.versions}
+
+
+def test_a_version_that_goes_while_it_is_watched_is_put_back(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 2)
+    breaking = threading.Timer(1.5, found[0].fails.add, [2])
+    breaking.start()
+    with pytest.raises(SwitchFailed, match="back where it was"):
+        repo.serve(
+            "half@2",
+            endpoints=at(found),
+            rules=Rules(first=(str(at(found)[0]),), watch=15),
+            wait=10,
+        )
+    breaking.join()
+    assert [answering(one) for one in at(found)] == [1, 1]
+
+
+def test_stages_that_cannot_be_are_refused_before_anything_changes(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 2)
+    with pytest.raises(UsageError, match="take no part"):
+        repo.serve("half@2", endpoints=at(found), rules=Rules(first=("other:1",)))
+    repo.serve("half@2", endpoints=at(found))
+    with pytest.raises(UsageError, match="higher version"):
+        repo.serve("half@1", endpoints=at(found), rules=Rules(batch="1"))
+    refused = command("--root", repo.root, "serve", "half@1", "--batch", "some")
+    assert refused.code == 2
+    with pytest.raises(EndpointUnreachable, match="no metrics at http"):
+        count_requests(at(found)[0], "half", port="+0", timeout=2)
+
+
+def test_a_batch_is_a_part_or_a_number() -> None:
+    assert [batch_size("25%", 8), batch_size("25%", 3), batch_size("2", 9)] == [2, 1, 2]
+    for text in ("0", "x", "%", "-1"):
+        with pytest.raises(UsageError):
+            batch_size(text, 4)
+
+
+def two_ports() -> int:
+    """Return a free port with a free one above it."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+            try:
+                with socket.create_server(("127.0.0.1", port + 1)):
+                    return port
+            except (OSError, OverflowError):
+                continue
+
+
+@contextmanager
+def asking(endpoints: list[Endpoint], *, badly: Endpoint | None = None) -> Iterator[None]:
+    """Send requests all the time, to one of the endpoints such as fail."""
+    stop = threading.Event()
+
+    def run(endpoint: Endpoint) -> None:
+        bad = predict_pb2.PredictRequest()
+        bad.model_spec.name = "half"
+        with ServingClient(endpoint) as client:
+            while not stop.wait(0.05):
+                if endpoint != badly:
+                    ask(endpoint)
+                    continue
+                with pytest.raises(RequestRefused):
+                    client.predict(bad, timeout=5)
+
+    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in endpoints]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+
+
+@pytest.mark.tf
+def test_errors_in_the_metrics_of_a_stage_put_it_back_and_none_let_it_go_on(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    monitoring = tmp_path / "monitoring.txt"
+    monitoring.write_text("prometheus_config { enable: true }\n")
+    servers = []
+    for name in ("a", "b"):
+        port = two_ports()
+        flags = (f"--rest_api_port={port + 1}", f"--monitoring_config_file={monitoring}")
+        log = tmp_path / f"{name}.log"
+        servers.append(fleet.enter_context(running_server(repo, *flags, log=log, port=port))[0])
+    rules = Rules(first=(str(servers[0]),), watch=2, metrics_port="+1")
+    with asking(servers, badly=servers[0]):
+        with pytest.raises(SwitchFailed, match="fails too often") as failed:
+            repo.serve("half@2", endpoints=servers, rules=rules, wait=30)
+        assert str(servers[0]) in failed.value.problems[0]
+    assert [ask(one) for one in servers] == [(1, 2.0), (1, 2.0)]
+    with asking(servers):
+        done = repo.serve("half@2", endpoints=servers, rules=rules, wait=30)
+    assert "requests failed" in done.endpoints[0].outcome
+    assert "0 of " in done.endpoints[0].outcome
+    assert [ask(one) for one in servers] == [(2, 3.0), (2, 3.0)]

@@ -1,0 +1,124 @@
+"""What `status` says of servers that differ, and how scripts follow it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from servingrepo.modelconfig import pin, to_proto
+from servingrepo.repository.served import read_config
+from servingrepo.repository.stragglers import Straggler, note_stragglers
+from servingrepo.rollout.status import watch
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.processes import free_port
+from servingrepo.testing.fake_models import FakeModels
+from tests.rollout.test_fleet import at, fakes, fleet_of
+from tests.rollout.test_switch import two_versions
+from tests.support import command
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from servingrepo.api import OpenRepository
+    from servingrepo.serving.states import Endpoint
+
+
+def tell(repo: OpenRepository, endpoint: Endpoint, versions: list[int], **labels: int) -> None:
+    """Have one server serve something of its own."""
+    config = pin(
+        read_config(repo.value).config,
+        name="half",
+        base_path=repo.value.base_path("half"),
+        versions=versions,
+        labels=labels,
+    )
+    with ServingClient(endpoint) as client:
+        client.reload(to_proto(config), timeout=5)
+
+
+def test_status_gives_each_difference_its_reason(tmp_path: Path, fleet: ExitStack) -> None:
+    repo = two_versions(tmp_path)
+    repo.label_set("half@1", "stable")
+    repo.label_set("half@2", "canary", serve=True)
+    right, old, moved, broken, slow = found = fleet_of(repo, fleet, 5)
+    tell(repo, at([old])[0], [1])
+    tell(repo, at([moved])[0], [1, 2], stable=2)
+    broken.fails = {2}
+    slow.load_seconds = 60
+    tell(repo, at([slow])[0], [1])
+    assert repo.status(endpoints=at([slow])).models[0].endpoints[0].available == (1,)
+    tell(repo, at([slow])[0], [1, 2])
+    down = f"127.0.0.1:{free_port()}"
+    status = repo.status(endpoints=[*at(found), down])
+    (row,) = status.models
+    reasons = {
+        str(one): {item.reason for item in row.drift if item.endpoint == str(one)}
+        for one in [*at(found), down]
+    }
+    assert reasons == {
+        str(at([right])[0]): set(),
+        str(at([old])[0]): {"not-loaded", "label-missing"},
+        str(at([moved])[0]): {"label-missing", "label-elsewhere"},
+        str(at([broken])[0]): {"failed"},
+        str(at([slow])[0]): {"loading", "label-missing"},
+        down: {"no-answer"},
+    }
+    shown = command(
+        *("--root", repo.root, "status"),
+        *(part for one in [*at(found), down] for part in ("--endpoint", str(one))),
+    )
+    assert shown.code == 68
+    assert "6 SERVERS" in shown.out, "too many for a column each"
+    assert "the fake was told to fail" in shown.err
+    assert shown.err.strip().splitlines()[-1].startswith("hint: next: servingrepo rollback half")
+
+
+def test_status_says_for_how_long_a_version_has_been_loading(
+    tmp_path: Path,
+    fleet: ExitStack,
+) -> None:
+    repo = two_versions(tmp_path)
+    (one,) = found = fakes(fleet, 1, load_seconds=60)
+    assert isinstance(one, FakeModels)
+    tell(repo, at(found)[0], [1])
+    *_, last = watch(repo.value, model=None, endpoints=at(found), seconds=2.5)
+    (drift,) = last.models[0].drift
+    assert drift.reason == "loading"
+    assert re.search(r", for [2-9] s now", drift.message)
+
+
+def test_status_watched_streams_one_object_per_change_and_ends_when_all_agree(
+    tmp_path: Path,
+    fleet: ExitStack,
+) -> None:
+    repo = two_versions(tmp_path)
+    found = fakes(fleet, 2, load_seconds=4)
+    for endpoint in at(found):
+        tell(repo, endpoint, [1])
+    arguments = [part for one in at(found) for part in ("--endpoint", str(one))]
+    done = command("--root", repo.root, "status", *arguments, "--watch", "--wait", "20", "--json")
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 0, done.err
+    assert [line["ok"] for line in lines][-1] is True
+    assert len(lines) < 6, "only what changed"
+    assert {line["command"] for line in lines} == {"status"}
+
+
+def test_status_lists_endpoints_that_were_left_behind_and_says_what_to_type(
+    tmp_path: Path,
+    fleet: ExitStack,
+) -> None:
+    repo = two_versions(tmp_path)
+    (endpoint,) = map(str, at(fleet_of(repo, fleet, 1)))
+    noted = Straggler(endpoint=endpoint, since="2026-11-22", why="it hung", uncertain=True)
+    note_stragglers(repo.value, [noted])
+    shown = command("--root", repo.root, "status")
+    assert shown.code == 0
+    assert f"behind: {endpoint} since 2026-11-22: it hung" in shown.out
+    assert shown.out.splitlines()[-1] == f"next: servingrepo reload --endpoint {endpoint}"
+    asked = repo.status(endpoints=[endpoint])
+    assert [one.reason for one in asked.models[0].drift] == ["uncertain"]
+    repo.reload(endpoints=[endpoint], wait=10)
+    assert repo.status(endpoints=[endpoint]).ok

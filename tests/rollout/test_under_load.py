@@ -1,0 +1,224 @@
+"""Constant load while servers are switched, and servers that die or hang in each phase of a switch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+import servingrepo
+from servingrepo.errors import ServingRepoError, SwitchFailed
+from servingrepo.protos import predict_pb2, types_pb2
+from servingrepo.repository.served import pins, read_config
+from servingrepo.serving.client import ServingClient
+from servingrepo.storage.disk import Disk
+from tests.rollout.test_switch import ask, loaded, two_versions
+from tests.support import live_server, run_with, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from servingrepo.api import OpenRepository
+    from servingrepo.serving.states import Endpoint
+
+pytestmark = pytest.mark.tf
+
+CHANGES = int(os.environ.get("SERVINGREPO_LOAD_CHANGES", "6"))
+SHORT = CHANGES <= 6
+PHASES = ["intent.done", "switch.before-c2", "switch.after-c2"]
+
+
+class Load:
+    """Clients that ask one server each, over and over, in three ways: unlabelled, pinned and by label."""
+
+    def __init__(self, endpoints: list[Endpoint], *, clients: int) -> None:
+        self.failures: list[str] = []
+        self.wrong: list[str] = []
+        self.answers = 0
+        self.allowed: dict[str, set[int]] = {}
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(endpoints[n % len(endpoints)], n), daemon=True)
+            for n in range(clients)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self, endpoint: Endpoint, number: int) -> None:
+        how = ("unlabelled", "stable", "pinned")[number % 3]
+        with ServingClient(endpoint) as client:
+            while not self._stop.is_set():
+                # What may answer: what was allowed when the request left or when its answer came.
+                before = self.allowed[how]
+                try:
+                    version, value = _ask(client, how)
+                except ServingRepoError as error:
+                    self.failures.append(f"{how}: {error.message}")
+                    continue
+                self.answers += 1
+                if version not in before | self.allowed[how] or value != float(version):
+                    self.wrong.append(f"{how}: version {version} said {value}, not {before}")
+
+
+def _ask(client: ServingClient, how: str) -> tuple[int, float]:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "half"
+    if how == "stable":
+        request.model_spec.version_label = "stable"
+    if how == "pinned":
+        request.model_spec.version.value = 1
+    tensor = request.inputs["x"]
+    tensor.dtype = types_pb2.DT_FLOAT
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.float_val.append(0.0)
+    reply = client.predict(request, timeout=20)
+    return reply.model_spec.version.value, reply.outputs["y"].float_val[0]
+
+
+@pytest.mark.timeout(60 + 20 * CHANGES)
+def test_no_request_fails_while_promotions_labels_and_rollbacks_go_on(tmp_path: Path) -> None:
+    """Version N answers N, so every answer says by itself whether it is the right one.
+
+    SERVINGREPO_LOAD_CHANGES=50 is the long form: make load.
+    """
+    repo = servingrepo.init(tmp_path / "serving", server_root=str(tmp_path / "serving" / "models"))[
+        0
+    ]
+    repo.promote(run_with(tmp_path / "r1", offset=1.0), model="half", smoke=False)
+    repo.label_set("half@1", "keep")
+    repo.label_set("half@1", "stable")
+    count = 2 if SHORT else 3
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(live_server(repo, log=tmp_path / f"log{n}")) for n in range(count)
+        ]
+        load = Load(servers, clients=8)
+        load.allowed = {"unlabelled": {1}, "stable": {1}, "pinned": {1}}
+        with load:
+            for number in range(CHANGES):
+                _change(repo, load, servers, number, tmp_path)
+    assert not load.wrong, load.wrong[:5]
+    assert not load.failures, load.failures[:5]
+    assert load.answers > 50
+
+
+def _change(
+    repo: OpenRepository,
+    load: Load,
+    servers: list[Endpoint],
+    number: int,
+    folder: Path,
+) -> None:
+    """Promote, move the label, or roll back, and say to the load what may be answered meanwhile and after."""
+    row = repo.status().models[0]
+    served, stable = row.served or 0, row.labels["stable"]
+    kind = ("promote", "label", "rollback")[number % 3]
+    if kind == "promote":
+        new = max(row.on_disk) + 1
+        load.allowed["unlabelled"] = {served, new}
+        repo.promote(
+            run_with(folder / f"r{new}", offset=float(new)),
+            model="half",
+            smoke=False,
+            endpoints=servers,
+        )
+        load.allowed["unlabelled"] = {new}
+    elif kind == "label":
+        load.allowed["stable"] = {stable, served}
+        repo.label_set(f"half@{served}", "stable", endpoints=servers)
+        load.allowed["stable"] = {served}
+    else:
+        lower = [one for one in row.on_disk if one < served]
+        target = lower[number % len(lower)]
+        load.allowed |= {"unlabelled": {served, target}, "stable": {stable, target}}
+        repo.rollback("half", to=target, mark_bad=False, endpoints=servers)
+        load.allowed |= {
+            "unlabelled": {target},
+            "stable": {target if stable == served or stable > target else stable},
+        }
+
+
+class Telling(Disk, frozen=True):
+    """A disk that tells which step is reached."""
+
+    told: Any = None
+
+    def step(self, name: str, path: Path | None = None) -> None:
+        if self.told is not None:
+            self.told(name)
+        super().step(name, path)
+
+
+def at_step(repo: OpenRepository, step: str, act: Callable[[], None]) -> OpenRepository:
+    """Open the repository so that something happens when its next command reaches a step."""
+
+    def told(name: str) -> None:
+        if name == step:
+            act()
+
+    return servingrepo.open(repo.root, disk=Telling(told=told))
+
+
+@pytest.mark.parametrize("step", PHASES[1:] if SHORT else PHASES)
+def test_a_server_that_dies_in_a_phase_leaves_the_fleet_in_the_old_state_and_says_so(
+    tmp_path: Path, step: str
+) -> None:
+    repo = two_versions(tmp_path)
+    with (
+        live_server(repo, log=tmp_path / "a.log") as one,
+        running_server(repo, log=tmp_path / "b.log") as (other, process),
+    ):
+        dying = at_step(repo, step, process.kill)
+        with pytest.raises(ServingRepoError) as failed:
+            dying.serve("half@2", endpoints=[one, other], wait=20)
+        assert str(other) in failed.value.message
+        if isinstance(failed.value, SwitchFailed):
+            assert any(str(other) in line for line in failed.value.problems)
+        assert ask(one) == (1, 2.0)
+        assert loaded(one) == {1}
+        assert pins(read_config(repo.value).config, "half") == (1,)
+        with running_server(repo, log=tmp_path / "c.log", port=other.port):
+            repo.reload(endpoints=[one, other], wait=30)
+            assert ask(other) == (1, 2.0)
+            assert repo.status(endpoints=[one, other], wait=5).ok
+
+
+@pytest.mark.parametrize("step", PHASES[2:] if SHORT else PHASES[1:])
+def test_a_server_that_hangs_in_a_phase_is_put_back_when_it_wakes_up(
+    tmp_path: Path, step: str
+) -> None:
+    repo = two_versions(tmp_path)
+    with (
+        live_server(repo, log=tmp_path / "a.log") as one,
+        running_server(repo, log=tmp_path / "b.log") as (other, process),
+    ):
+        waking = threading.Timer(8.0, process.send_signal, [signal.SIGCONT])
+
+        def hang() -> None:
+            process.send_signal(signal.SIGSTOP)
+            waking.start()
+
+        with pytest.raises(SwitchFailed, match="may still carry it out later") as failed:
+            at_step(repo, step, hang).serve("half@2", endpoints=[one, other], wait=5)
+        waking.join()
+        assert failed.value.details["put_back"] is True, failed.value.problems
+        end = time.monotonic() + 10
+        while time.monotonic() < end and loaded(other) != {1}:
+            time.sleep(0.2)
+        assert [loaded(one), loaded(other)] == [{1}, {1}]
+        assert [ask(one), ask(other)] == [(1, 2.0), (1, 2.0)]
+        assert repo.status(endpoints=[one, other], wait=5).ok
