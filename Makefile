@@ -61,6 +61,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/smoke.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/container.py
 	$(BIN)/python benchmarks/rundir.py
 	$(BIN)/python benchmarks/fleet.py

@@ -85,7 +85,7 @@ def test_promote_holds_the_gates_of_the_settings_file_and_of_the_command_line(
     settings.write_text('[models.m]\nrequire = ["auc >= 0.9"]\n')
     arguments: list[str | Path] = ["--root", repo.root, "promote", run, "--no-smoke", "--json"]
     done = command(*arguments, "--model", "m", "--require", "auc > 0", cwd=tmp_path)
-    assert done.code == 27, done.err
+    assert done.code == 28, done.err
     assert [one["verdict"] for one in done.json["error"]["details"]["gates"]] == [
         "failed",
         "passed",
