@@ -63,7 +63,10 @@ def command(
     [prune] and in [models.NAME].
     """
     if older_than is not None and not empty_trash:
-        raise UsageError("--older-than means nothing without --empty-trash")
+        raise UsageError(
+            "--older-than means nothing without --empty-trash",
+            hint="servingrepo prune --empty-trash --older-than 7d; --keep-within keeps versions by their age",
+        )
     repo = app.open()
     names = models or repo.models()
     only_emptying = empty_trash and not given_by_hand()

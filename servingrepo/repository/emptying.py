@@ -95,8 +95,16 @@ def empty_trash(
                         chosen.append(one)
                 if chosen and not dry_run:
                     doomed += stack.enter_context(_condemned(repo, model, chosen, message))
-        for path in doomed:
-            delete_condemned(repo.disk, path)
+        try:
+            for path in doomed:
+                delete_condemned(repo.disk, path)
+        except ServingRepoError as error:
+            gone = ", ".join(f"{one.model}@{one.version}" for one in rows if one.deleted)
+            said = (
+                f"gone for good all the same: {gone}; the next command that writes removes the rest"
+            )
+            error.problems = (*error.problems, said)
+            raise
     return tuple(rows)
 
 

@@ -14,7 +14,7 @@ from servingrepo.errors import ConfigInvalid, NothingToRollBack
 from servingrepo.modelconfig import Entry, ModelConfig, models, parse
 from servingrepo.repository import history, journal
 from servingrepo.repository.references import previous_version
-from servingrepo.repository.repository import load_state, names_on_disk
+from servingrepo.repository.repository import load_state, names_on_disk, published_versions
 from servingrepo.repository.served import last_text, read_config
 from servingrepo.repository.usage import is_used
 
@@ -128,8 +128,22 @@ def _by_config(
 
 
 def _previous(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
+    """Yield what `rollback` goes to now, and what it would if what a policy of others serves were pinned."""
+    reason = "what rollback goes to"
     with suppress(NothingToRollBack):
-        yield previous_version(repo, model), "what rollback goes to"
+        yield previous_version(repo, model), reason
+    state = load_state(repo, model)
+    on_disk = names_on_disk(repo, model) or {}
+    ours = set(published_versions(repo, model)) - (state.bad.keys() if state is not None else set())
+    for one in entries_of(repo, read_config(repo).config, model):
+        if one.policy != "specific":
+            found = history.previous_served(
+                history.read(repo.layout.history, model=model),
+                current=max(served_by_policy(one, on_disk), default=None),
+                usable=lambda version: version in ours,
+            )
+            if found is not None:
+                yield found, reason
 
 
 def _loaded(of_model: Mapping[int, tuple[str, ...]]) -> Iterator[tuple[int, str]]:

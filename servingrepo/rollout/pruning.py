@@ -66,7 +66,7 @@ def prune_models(
         except ServingRepoError as error:
             gone = [f"{one.model}@{version}" for one in pruned for version in one.gone]
             if gone and not dry_run:
-                error.problems = (*error.problems, f"in the trash by now: {', '.join(gone)}")
+                error.problems = (*error.problems, f"pruned before that: {', '.join(gone)}")
             raise
     gone_now = [one for row in pruned for one in row.decisions if not one.keep]
     return Pruned(

@@ -126,6 +126,32 @@ def test_a_full_disk_keeps_nobody_from_rolling_back(disk: Path, tmp_path: Path, 
     assert (root / ".servingrepo" / "spare").stat().st_size == SPARE_BYTES
 
 
+def test_a_full_disk_keeps_nobody_from_pruning_and_emptying_the_trash(
+    disk: Path, tmp_path: Path, run: Path
+) -> None:
+    root = with_versions(disk, tmp_path)
+    big = run_with(tmp_path / "big", offset=9.0, payload_bytes=8_000_000)
+    promote = ["--root", str(root), "promote", "--model", "ranker", "--no-smoke"]
+    for source in (big, tmp_path / "r1", run):
+        assert command(*promote, "--serve", source).code == 0
+    assert command("--root", root, "serve", "ranker@4").code == 0
+    fill(disk)
+    refused(command(*promote, run_with(tmp_path / "next", offset=11.0)), 51, root, "free")
+    done = command("--root", root, "prune", "--keep-last", "1")
+    assert done.code == 0, done.err
+    assert "to the trash" in done.out
+    assert "ranker@3" in done.out
+    assert command("--root", root, "status", "-q").out == "ok\n"
+    done = command("--root", root, "prune", "--empty-trash")
+    assert done.code == 0, done.err
+    assert "8." in done.out
+    assert "MB freed" in done.out
+    assert "empty-trash" in command("--root", root, "history").out
+    done = command(*promote, tmp_path / "next")
+    assert done.code == 0, done.err
+    assert command("--root", root, "verify", "-q").out == "ok\n"
+
+
 # permission ---------------------------------------------------------------------------------------
 
 # The interpreter may lie where only root can read: everything is imported before the user changes.

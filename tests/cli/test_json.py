@@ -37,6 +37,7 @@ SUCCESSES = {
     "show": ["show", "ranker@1"],
     "history": ["history"],
     "mark-bad": ["mark-bad", "ranker@1"],
+    "prune": ["prune", "--keep-last", "1"],
     "recover": ["recover"],
 }
 
@@ -62,6 +63,8 @@ FAILURES = {
     "show": (["show", "ranker@9"], "no-such-version"),
     "history": (["history", "nosuch"], "no-such-version"),
     "mark-bad": (["mark-bad", "ranker@9"], "no-such-version"),
+    "prune": (["prune"], "usage"),
+    "restore": (["restore", "ranker@1"], "no-such-version"),
 }
 
 
@@ -98,8 +101,8 @@ def test_every_command_is_tried() -> None:
     ours = {name for group in COMMANDS.values() for name in group} - {
         *("run-server", "config", "label")
     }
-    needs_a_server = {"reload", "smoke"}
-    assert ours - set(SUCCESSES) == needs_a_server
+    needs_a_server, needs_a_trash = {"reload", "smoke"}, {"restore"}
+    assert ours - set(SUCCESSES) == needs_a_server | needs_a_trash
     # Nothing that a user types can make these fail but the repository itself.
     assert ours - set(FAILURES) == {"list", "recover"}
 

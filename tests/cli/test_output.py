@@ -67,7 +67,16 @@ def test_a_table_is_aligned_with_numbers_to_the_right(root: Path, tmp_path: Path
     repo = servingrepo.open(root)
     repo.promote(run_with(tmp_path / "x", offset=9.0), model="b", version=12345, smoke=False)
     head, *rows = command("--root", root, "list").out.splitlines()
-    assert head.split() == ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN"]
+    assert head.split() == [
+        "MODEL",
+        "SERVED",
+        "VERSIONS",
+        "LABELS",
+        "BAD",
+        "HELD",
+        "FOREIGN",
+        "TRASH",
+    ]
     assert [row.split()[:3] for row in rows] == [["b", "12345", "12345"], ["ranker", "2", "1,"]]
     end = head.index("SERVED") + len("SERVED")
     assert [row[:end].rstrip()[-1] for row in rows] == ["5", "2"]

@@ -59,6 +59,8 @@ def test_the_check_sees_what_is_imported(root: Path, tmp_path: Path) -> None:
         ["rollback", "ranker", "--dry-run"],
         ["serve", "ranker@1"],
         ["mark-bad", "ranker@1"],
+        ["prune", "--keep-last", "1"],
+        ["prune", "--empty-trash"],
         ["status"],
         ["verify"],
         ["config", "check"],

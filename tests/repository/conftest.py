@@ -47,3 +47,11 @@ def release(repo: OpenRepository, tmp_path: Path) -> Release:
         return repo.promote(run, model=model, version=version, serve=serve, smoke=False).version
 
     return publish
+
+
+@pytest.fixture
+def five(repo: OpenRepository, release: Release) -> OpenRepository:
+    """A repository with five versions of `m`, the last one served."""
+    for slope in (1.0, 2.0, 3.0, 4.0, 5.0):
+        release(slope)
+    return repo
