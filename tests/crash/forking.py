@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 LAZY = (
     "servingrepo.cli.config",
     "servingrepo.cli.promote",
+    "servingrepo.cli.prune",
+    "servingrepo.cli.restore",
     "servingrepo.repository.marks",
     "servingrepo.repository.taking",
     "servingrepo.rollout.promotion",
+    "servingrepo.rollout.pruning",
     "servingrepo.rollout.serving",
     "servingrepo.smoke",
 )

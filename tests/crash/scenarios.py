@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import servingrepo
+from servingrepo.repository.retention import Keep
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Scenario:
     `again` are the exit codes of the same command called once more when its change has happened; empty where
     calling it again means something else, as for a second rollback. A promotion that died between the two
     commit points is published but `unserved` when it is repeated: the same content is not served unasked.
+    What follows a promotion is `best_effort`: if it fails, the exit code is still 0 and a warning says so.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Scenario:
     arguments: tuple[str, ...]
     again: frozenset[int] = frozenset({0})
     unserved: bool = False
+    best_effort: bool = False
 
 
 def _promote(name: str, start: str, *options: str, unserved: bool = False) -> Scenario:
@@ -74,6 +77,23 @@ SCENARIOS = (
     Scenario("config write --discard-edit", "edited", ("config", "write", "--discard-edit")),
     Scenario("config write --server-root", "two", ("config", "write", "--server-root", "/srv/m")),
     Scenario("verify --max-seconds", "two", ("verify", "--max-seconds", "0")),
+    Scenario("prune", "four", ("prune", "m", "--keep-last", "1")),
+    Scenario(
+        "prune --empty-trash", "four", ("prune", "--keep-last", "1", "--empty-trash", "-m", "full")
+    ),
+    Scenario("restore", "pruned", ("restore", "m@1"), again=frozenset({NOT_MARKED})),
+    Scenario("empty the trash", "pruned", ("prune", "--empty-trash")),
+    Scenario(
+        "promote --prune",
+        "policy",
+        ("promote", "{runs}/new", "--model", "m", "--no-smoke", "--prune"),
+        unserved=True,
+        best_effort=True,
+    ),
+    Scenario("recover, died at trash", "died at trash", ("recover",)),
+    Scenario("recover, died at restore", "died at restore", ("recover",)),
+    Scenario("recover, died at condemning", "died at condemning", ("recover",)),
+    Scenario("recover, died at deleting", "died at deleting", ("recover",)),
     Scenario("recover, died at staging", "died at staging", ("recover",)),
     Scenario("recover, died at C1", "died at C1", ("recover",)),
     Scenario("recover, died at C2", "died at C2", ("recover",)),
@@ -84,13 +104,21 @@ _DEATHS = {
     "died at staging": ("record.done", ("promote", "{runs}/new", "--model", "m", "--no-smoke")),
     "died at C1": ("c1.done", ("promote", "{runs}/new", "--model", "m", "--no-smoke")),
     "died at C2": ("c2.after-rename", ("rollback", "m")),
+    "died at trash": ("trash.after-rename", ("prune", "m", "--keep-last", "1")),
+    "died at restore": ("restore.after-rename", ("restore", "m@1")),
+    "died at condemning": ("condemn.after-rename", ("prune", "--empty-trash")),
+    "died at deleting": ("remove-tree.before", ("prune", "--empty-trash")),
     "died at server root": ("format.done", ("config", "write", "--server-root", "/srv/m")),
 }
 
 
+_WITH_TRASH = ("pruned", "died at restore", "died at condemning", "died at deleting")
+"""Starts that have versions in the trash."""
+
+
 def write_runs(runs: Path) -> Path:
     """Write the run directories that commands promote."""
-    for number, name in enumerate(("first", "second", "third", "new"), start=1):
+    for number, name in enumerate(("first", "second", "third", "new", "fourth"), start=1):
         write_export(
             runs / name / "saved_model",
             slope=float(number),
@@ -106,10 +134,16 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
     if start == "nothing":
         return root
     repo, _ = servingrepo.init(root)
-    names = {"empty": (), "one": ("first",), "three": ("first", "second", "third")}
+    four = ("first", "second", "third", "fourth")
+    names = {"empty": (), "one": ("first",), "three": four[:3], "died at trash": four}
+    names |= dict.fromkeys(("four", "policy", *_WITH_TRASH), four)
     for name in names.get(start, ("first", "second")):
         repo.promote(runs / name, model="m", smoke=False)
+    if start in _WITH_TRASH:
+        repo.prune("m", keep=Keep(last=1))
     match start:
+        case "policy":
+            (root / "servingrepo.toml").write_text("[prune]\nkeep_last = 1\n")
         case "held":
             repo.hold("m")
         case "unserved":

@@ -19,6 +19,7 @@ from servingrepo.repository.repository import (
     record_numbers,
 )
 from servingrepo.repository.served import last_text, read_config
+from servingrepo.repository.trash import trashed_versions
 from servingrepo.repository.verification import verify_version
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def state_of(root: Path) -> dict[str, Any] | None:
                 "pinned": [content(row.model, one) for one in row.pinned],
                 "labels": {label: content(row.model, at) for label, at in row.labels.items()},
                 "published": [content(row.model, one) for one in row.versions],
+                "trashed": [content(row.model, one) for one in row.trash],
                 "bad": [content(row.model, one) for one in row.bad],
                 "held": row.held,
             }
@@ -75,6 +77,7 @@ def leftovers(root: Path) -> list[str]:
     return [
         *(f"intent {path.name}" for path in own.glob("journal/*")),
         *(f"staging {path}" for path in shelf.glob("*/.staging/*")),
+        *(f"half deleted {path}" for path in shelf.glob("*/.trash/.*")),
         *(f"temporary {path}" for path in root.rglob(".*.tmp")),
     ]
 
@@ -88,10 +91,17 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
         numbers = set(record_numbers(repo, model))
         on_disk = names_on_disk(repo, model) or {}
         problems += [f"{model}/{one} has no record" for one in on_disk.keys() - numbers]
-        problems += [f"the record {model}@{one} has no version" for one in numbers - on_disk.keys()]
+        trash = [one.version for one in trashed_versions(repo.layout, model)]
+        known = {*on_disk, *trash}
+        problems += [f"the record {model}@{one} has no version" for one in numbers - known]
+        problems += [f"{model}@{one} in the trash has no record" for one in {*trash} - numbers]
+        if len({*on_disk} | {*trash}) != len(on_disk) + len(trash):
+            problems.append(f"{model}: {trash} in the trash, {list(on_disk)} on disk: one twice")
         for number in sorted(numbers & on_disk.keys()):
             problems += _damage(repo, model, number)
-        highest = max([0, *on_disk])
+        for number in trash:  # compared where it lies: it must be whole to be called restorable
+            problems += [f"{model}@{number}: {one}" for one in _bytes_of(repo, model, number)]
+        highest = max([0, *known])
         if need_state(repo, model).highest < highest:
             problems.append(f"{model}: {highest} could be given away again")
     marker = load(repo.layout.format, Format)
@@ -110,6 +120,12 @@ def _damage(repo: Repository, model: str, version: int) -> list[str]:
     if not repo.layout.version(model, version).is_dir():
         return [f"{model}@{version} is served but is not there"]
     return [f"{model}@{version}: {one}" for one in verify_version(repo, model, version).problems]
+
+
+def _bytes_of(repo: Repository, model: str, version: int) -> tuple[str, ...]:
+    if load_record(repo, model, version) is None:
+        return ()
+    return verify_version(repo, model, version).problems
 
 
 def _about_entry(

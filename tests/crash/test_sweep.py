@@ -27,11 +27,15 @@ SIGNALS = {"kill": -9, "term": 143, "int": 130}
 ERRORS = {"ENOSPC": 51, "EIO": 50, "EACCES": 52}
 OTHERS = ("term", "int", *ERRORS)
 SAID = "all the same"
+NOT_PRUNED = "was not pruned afterwards"
 REPEATABLE = {"init", "config", "recover"}
 """Commands that may be called again without a thought, so that they need not say how far they came."""
 
-ALIKE = {"promote, second version", "promote --no-serve", "promote, held"}
-"""Promotions with the steps of others: the default lane kills them at every fourth step."""
+ALIKE = {
+    *("promote, second version", "promote --no-serve", "promote, held"),
+    *("promote --prune", "prune --empty-trash"),
+}
+"""Commands with the steps of others: the default lane kills them at every fourth step."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def play(stage: Stage, step: str, fault: str) -> Iterator[str]:
     if now is not None:
         yield from broken_promises(root, history_before=history_of(stage.start))
     happened = now == stage.end
-    if code == 0 and not happened:
+    if code == 0 and not happened and not (stage.scenario.best_effort and NOT_PRUNED in said):
         yield "it said 0, and it has not happened"
     told = SAID in said or stage.arguments[0] in REPEATABLE
     if code in ERRORS.values() and happened and before != stage.end and not told:
