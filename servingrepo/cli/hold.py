@@ -25,8 +25,9 @@ def command(app: App, model: str, message: str, dry_run: bool) -> None:
     """
     event = app.open().hold(model, message=message, dry_run=dry_run)
     dry = "dry run, nothing was changed: " if dry_run else ""
+    why = f": {event.why}" if event.why else ""
     app.result(
         event,
-        [f"{dry}{model} is held", f"  next  servingrepo release-hold {model}"],
+        [f"{dry}{model} is held{why}", f"  next  servingrepo release-hold {model}"],
         bare=model,
     )

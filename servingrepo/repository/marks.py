@@ -8,7 +8,7 @@ import msgspec
 
 from servingrepo.errors import NoSuchVersion
 from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
-from servingrepo.repository.records import Hold
+from servingrepo.repository.records import BadMark, Hold
 from servingrepo.repository.repository import (
     Repository,
     find_version,
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def mark_bad(repo: Repository, model: str, version: int, *, reason: str, dry_run: bool) -> Event:
     """Mark a version bad: it is not served, rolled back to or promoted again. What is served stays.
 
-    One in the trash can be marked too: its content is refused from then on, restored or not.
+    One in the trash can be marked too: its content is refused from then on, restored or not. The reason of a
+    mark that is there stays; a mark without one gets it.
 
     Raises:
         NoSuchVersion: There is no such version.
@@ -35,7 +36,10 @@ def mark_bad(repo: Repository, model: str, version: int, *, reason: str, dry_run
         event = new_event(
             repo, txid=new_txid(repo), action="mark-bad", model=model, version=version, why=reason
         )
-        if not dry_run and version not in state.bad:
+        old = state.bad.get(version)
+        if old is not None and (old.reason or not reason):
+            return _as_said(event, old)
+        if not dry_run:
             with recorded(repo, event):
                 save_state(repo, with_bad_mark(repo, state, version, event))
     return event
@@ -65,15 +69,29 @@ def clear_bad(repo: Repository, model: str, version: int, *, reason: str, dry_ru
 
 
 def hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:
-    """Hold a model: `promote` still publishes, but does not re-point it. A held model gets the new reason."""
+    """Hold a model: `promote` still publishes, but does not re-point it.
+
+    A held model gets the new reason, with who gives it and when. Without a reason the hold that is there stays
+    as it is: it may say why somebody else is looking into the model.
+    """
     with writing(repo, dry_run=dry_run):
         state = need_state(repo, model)
+        if state.hold is not None and not reason:
+            event = new_event(repo, txid=new_txid(repo), action="hold", model=model)
+            return _as_said(event, state.hold)
         event = new_event(repo, txid=new_txid(repo), action="hold", model=model, why=reason)
         held = Hold(reason=reason, user=event.user, host=event.host, time=event.time)
         if not dry_run:
             with recorded(repo, event):
                 save_state(repo, msgspec.structs.replace(state, hold=held))
     return event
+
+
+def _as_said(event: Event, old: BadMark | Hold) -> Event:
+    """Return the event as the mark or hold that is there says it; nothing is recorded."""
+    return msgspec.structs.replace(
+        event, why=old.reason, user=old.user, host=old.host, time=old.time
+    )
 
 
 def release_hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:

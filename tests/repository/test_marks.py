@@ -59,6 +59,18 @@ def test_marking_twice_keeps_the_first_mark_and_says_nothing_new(repo2: OpenRepo
     assert list(repo2.history()) == before
 
 
+def test_marking_again_without_a_reason_keeps_it_and_with_one_gives_it(
+    repo2: OpenRepository,
+) -> None:
+    repo2.mark_bad("m@1", message="leaks")
+    before = state_of(repo2)
+    assert repo2.mark_bad("m@1").why == "leaks"
+    assert state_of(repo2) == before
+    repo2.mark_bad("m@2")
+    repo2.mark_bad("m@2", message="found out why")
+    assert state_of(repo2).bad[2].reason == "found out why"
+
+
 def test_a_version_that_is_not_there_or_not_bad_is_refused(repo2: OpenRepository) -> None:
     with pytest.raises(NoSuchVersion, match="no version 9"):
         repo2.mark_bad("m@9")
@@ -85,6 +97,14 @@ def test_a_hold_says_who_when_and_why_and_is_released(repo2: OpenRepository) -> 
     repo2.release_hold("m")
     assert state_of(repo2).hold is None
     assert [one.action for one in repo2.history("m")][-3:] == ["hold", "hold", "release-hold"]
+
+
+def test_a_hold_without_a_reason_keeps_the_hold_that_is_there(repo2: OpenRepository) -> None:
+    first = repo2.hold("m", message="freeze")
+    before = state_of(repo2), repo2.value.layout.history.read_bytes()
+    again = repo2.hold("m")
+    assert (again.why, again.time, again.user) == ("freeze", first.time, first.user)
+    assert (state_of(repo2), repo2.value.layout.history.read_bytes()) == before
 
 
 def test_releasing_what_is_not_held_changes_nothing(repo2: OpenRepository) -> None:
