@@ -322,14 +322,21 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
         case "prune" | "restore" | "empty-trash":
             return bool(event.versions)
         case _:
-            # A file that cannot be read says nothing: the change was not seen to happen.
-            with suppress(ConfigInvalid):
-                found = entry(read_config(repo).config, intent.model)
-                now = (found.versions, found.labels) if found is not None else ((), {})
-                before = (event.before, event.labels_before)
-                after = (event.after, event.labels_after)
-                return now == after and before != after
-            return False
+            return _config_says_so(repo, event)
+
+
+def _config_says_so(repo: Repository, event: Event) -> bool:
+    """Tell whether models.config is as an event left it; a file that cannot be read says nothing."""
+    with suppress(ConfigInvalid):
+        file = read_config(repo)
+        if event.action == "config-write":  # it began with a file that was edited by hand
+            return file.stamp is Stamp.UNEDITED
+        found = entry(file.config, event.model)
+        now = (found.versions, found.labels) if found is not None else ((), {})
+        before = (event.before, event.labels_before)
+        after = (event.after, event.labels_after)
+        return now == after and before != after
+    return False
 
 
 def _mark_time(state: ModelState, version: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -13,12 +14,15 @@ from servingrepo.modelconfig import (
     Stamp,
     check,
     diff,
+    models,
     parse,
     pin,
     render,
 )
-from servingrepo.repository.changes import writing
+from servingrepo.repository import history
+from servingrepo.repository.changes import new_event, recorded, writing
 from servingrepo.repository.records import Format, encode, load
+from servingrepo.repository.repository import new_txid
 from servingrepo.repository.served import (
     below_server_root,
     edited,
@@ -31,6 +35,7 @@ from servingrepo.storage.disk import storage_errors
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from servingrepo.repository.history import Event
     from servingrepo.repository.repository import Repository
 
 Edit = Literal["refuse", "take", "discard"]
@@ -102,12 +107,15 @@ def rewrite(
         if not dry_run:
             if replaces_edit:
                 backup = _back_up(repo, path)
-            if root != repo.server_root:
-                marker = load(repo.layout.format, Format)
-                if marker is not None:
-                    new = msgspec.structs.replace(marker, server_root=root)
-                    repo.disk.replace_file(repo.layout.format, encode(new), step="format")
-            write_config(repo, config)
+            with ExitStack() as stack:
+                for event in _events(repo, edit, config) if replaces_edit else ():
+                    stack.enter_context(recorded(repo, event))
+                if root != repo.server_root:
+                    marker = load(repo.layout.format, Format)
+                    if marker is not None:
+                        new = msgspec.structs.replace(marker, server_root=root)
+                        repo.disk.replace_file(repo.layout.format, encode(new), step="format")
+                write_config(repo, config)
     return Written(
         changed=text != old,
         diff=diff(old, text, old="models.config", new="models.config as written"),
@@ -133,6 +141,53 @@ def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:
     if edit == "refuse":
         raise edited(repo, file)
     return file.config, True
+
+
+def _events(repo: Repository, edit: Edit, config: ModelConfig) -> list[Event]:
+    """Return an event for each model whose pins or labels are others than before.
+
+    Before an edit that is kept is what history knows; before one that is undone, what the edit made live.
+    """
+    before = EMPTY
+    with suppress(ConfigInvalid):  # a text that cannot be read pins nothing that is known
+        if edit == "discard":
+            before = read_config(repo).config
+        elif last := last_text(repo):
+            before = parse(last, source=str(repo.layout.last_config))
+    old, new = ({one.name: one for one in models(each)} for each in (before, config))
+    known = {} if edit == "discard" else _pins_in_history(repo)
+    events = []
+    for name in dict.fromkeys([*old, *known, *new]):
+        pins = [each[name].versions if name in each else () for each in (old, new)]
+        labels = [dict(each[name].labels) if name in each else {} for each in (old, new)]
+        # The copy of the config is ahead of history where an earlier attempt died.
+        pins[0] = known.get(name, pins[0])
+        if pins[0] != pins[1] or labels[0] != labels[1]:
+            event = new_event(
+                repo,
+                txid=new_txid(repo),
+                action="config-write",
+                model=name,
+                version=max(pins[1], default=None),
+                before=pins[0],
+                after=pins[1],
+                why="an edit by hand was undone"
+                if edit == "discard"
+                else "an edit by hand was kept",
+                labels_before=labels[0],
+                labels_after=labels[1],
+            )
+            events.append(event)
+    return events
+
+
+def _pins_in_history(repo: Repository) -> dict[str, tuple[int, ...]]:
+    """Return what history says is pinned, by model."""
+    found: dict[str, tuple[int, ...]] = {}
+    for event in history.read(repo.layout.history):
+        if event.before or event.after:
+            found[event.model] = event.after
+    return found
 
 
 def _text(path: Path) -> str:

@@ -74,6 +74,7 @@ SCENARIOS = (
     ),
     Scenario("contract --write", "two", ("contract", "m", "--write")),
     Scenario("config write --take-edit", "edited", ("config", "write", "--take-edit")),
+    Scenario("config write --take-edit, pins", "re-pinned", ("config", "write", "--take-edit")),
     Scenario("config write --discard-edit", "edited", ("config", "write", "--discard-edit")),
     Scenario("config write --server-root", "two", ("config", "write", "--server-root", "/srv/m")),
     Scenario("verify --max-seconds", "two", ("verify", "--max-seconds", "0")),
@@ -153,9 +154,11 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
             repo.label_set("m@2", "canary")
         case "bad":
             repo.mark_bad("m@1")
-        case "edited":
+        case "edited" | "re-pinned":
             config = repo.value.layout.config
-            config.write_text(config.read_text() + "# by hand\n")
+            pinned = "versions: 1" if start == "re-pinned" else "versions: 2"
+            text = config.read_text().replace("versions: 2", pinned)
+            config.write_text(f"{text}# by hand\n")
         case _ if start in _DEATHS:
             step, arguments = _DEATHS[start]
             plan = {"SERVINGREPO_FAILPOINTS": f"{step}@1=kill"}

@@ -106,7 +106,10 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
             problems.append(f"{model}: {highest} could be given away again")
     marker = load(repo.layout.format, Format)
     for one in models(config.config):
-        problems += _about_entry(repo, one.name, one.versions, one.labels)
+        if (
+            config.stamp is Stamp.UNEDITED
+        ):  # of an edit by hand history knows only when it is taken over
+            problems += _about_entry(repo, one.name, one.versions, one.labels)
         if marker is not None and one.base_path != f"{marker.server_root}/{one.name}":
             problems.append(f"{one.name}: base path {one.base_path} in {marker.server_root}")
     if config.stamp is Stamp.UNEDITED and last_text(repo) != config.text:

@@ -53,6 +53,52 @@ def test_an_edit_is_undone_when_told_so_with_a_backup(repo2: OpenRepository) -> 
     assert repo2.value.layout.config.read_text() == before
 
 
+def test_an_edit_that_is_kept_is_in_the_history_so_that_rollback_knows_it(
+    repo2: OpenRepository, release: Release
+) -> None:
+    release(3.0)
+    repo2.mark_bad("m@3")
+    edit(repo2, "versions: 3", "versions: 1")
+    rewrite(repo2.value, edit="take")
+    last = list(repo2.history("m"))[-1]
+    assert (last.action, last.before, last.after) == ("config-write", (3,), (1,))
+    assert (last.why, last.version) == ("an edit by hand was kept", 1)
+    assert repo2.serve("m@2").before == (1,)
+    assert repo2.rollback("m").after == (1,)
+
+
+def test_an_edit_that_is_undone_is_in_the_history(repo2: OpenRepository) -> None:
+    edit(repo2, "versions: 2", "versions: 1")
+    rewrite(repo2.value, edit="discard")
+    last = list(repo2.history("m"))[-1]
+    assert (last.action, last.before, last.after) == ("config-write", (1,), (2,))
+    repo2.value.layout.config.write_text("nonsense {")
+    rewrite(repo2.value, edit="discard")
+    assert [(one.before, one.after) for one in repo2.history("m")][-1] == ((), (2,))
+
+
+def test_an_edit_that_changes_no_pins_is_no_event(repo2: OpenRepository) -> None:
+    before = list(repo2.history())
+    repo2.value.layout.config.write_text(repo2.value.layout.config.read_text() + "# by hand\n")
+    rewrite(repo2.value, edit="take", dry_run=True)
+    rewrite(repo2.value, edit="take")
+    assert list(repo2.history()) == before
+
+
+def test_the_config_of_others_that_is_taken_over_is_in_the_history(tmp_path: Path) -> None:
+    config = tmp_path / "repo" / "models" / "models.config"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "model_config_list { config { name: 'old' base_path: '/models/old' model_platform: 'tensorflow' "
+        "model_version_policy { specific { versions: 3 } } "
+        "version_labels { key: 'stable' value: 3 } } }"
+    )
+    repo, _ = servingrepo.init(tmp_path / "repo")
+    rewrite(repo.value, edit="take")
+    (event,) = repo.history()
+    assert (event.model, event.after, event.labels_after) == ("old", (3,), {"stable": 3})
+
+
 def test_backups_of_two_edits_are_two_files(repo2: OpenRepository) -> None:
     backups = set()
     for _ in range(2):

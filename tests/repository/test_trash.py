@@ -84,7 +84,9 @@ def test_a_pinned_version_that_is_in_the_trash_is_drift_with_the_way_back(
         five.value.layout.config.read_text().replace("versions: 5", "versions: 1")
     )
     (row,) = five.status().models
-    assert row.drift == (
+    (drift,) = row.drift
+    assert (drift.reason, drift.message) == (
+        "missing-on-disk",
         "m@1 is pinned but missing on disk: it is in the trash; servingrepo restore m@1",
     )
     assert (row.trash, row.trash_size > 0) == ((1, 2, 3), True)
