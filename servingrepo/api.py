@@ -27,6 +27,7 @@ from servingrepo.repository.repository import (
     find_version,
     initialize,
     locked,
+    model_names,
     need_state,
     open_repository,
     published_versions,
@@ -454,7 +455,7 @@ class OpenRepository:
 
     def models(self) -> tuple[str, ...]:
         """Return the names of the models."""
-        return tuple(row.model for row in self.list())
+        return model_names(self.value)
 
     def list(self) -> tuple[ModelRow, ...]:
         """Return a row for each model."""

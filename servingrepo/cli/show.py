@@ -13,6 +13,7 @@ from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.gates import demand_lines, gate_lines
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
+from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.repository.trash import find_trashed
 
 if TYPE_CHECKING:
@@ -59,14 +60,19 @@ def command(app: App, reference: str | None, lineage: bool) -> None:
         app.result(value if trashed else record, lines, bare=record.version)
         return
     model = repo.show(reference)
-    app.result(
-        model, _model(model), bare="\n".join(str(row.version) for row in model.versions) or None
-    )
+    if not model.unknown or not app.json:
+        app.result(
+            model, _model(model), bare="\n".join(str(row.version) for row in model.versions) or None
+        )
+    if model.unknown:
+        refuse_unreadable(repo.value, {"model": model})
 
 
 def _model(model: ModelDetails) -> Iterator[str]:
-    served = model.served if model.served is not None else "nothing"
-    yield f"{model.model}: {served} is served; the highest number ever used is {model.highest}"
+    served = f"{model.served if model.served is not None else 'nothing'} is served"
+    if model.unknown:
+        served = "what is served is not known"
+    yield f"{model.model}: {served}; the highest number ever used is {model.highest}"
     if model.hold is not None:
         yield f"held by {model.hold.user}@{model.hold.host} since {model.hold.time}: {model.hold.reason or '-'}"
     rows = [

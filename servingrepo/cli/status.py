@@ -12,11 +12,13 @@ import msgspec
 from servingrepo.cli.app import App, pinned, sized, table, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import endpoint_option
+from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.errors import NotConverged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from servingrepo.api import OpenRepository
     from servingrepo.rollout.drift import OnEndpoint
     from servingrepo.rollout.status import Status
     from servingrepo.serving.states import Endpoint
@@ -55,16 +57,20 @@ def command(
 ) -> None:
     """Show disk, models.config and servers side by side, what differs, and what to type next.
 
-    The exit code is 68 if something differs. Without --endpoint no server is asked, and the output says so.
+    The exit code is 68 if something differs, 36 if models.config cannot be read. Without --endpoint no server is
+    asked, and the output says so.
     """
+    repo = app.open()
     if watch:
-        status = _watched(app, model, endpoints, patience)
+        status = _watched(app, repo, model, endpoints, patience)
         if app.json:
             click.get_current_context().exit(0 if status.ok else NotConverged.exit_code)
     else:
-        status = app.open().status(model, endpoints=endpoints, wait=patience)
+        status = repo.status(model, endpoints=endpoints, wait=patience)
     if (status.ok or not app.json) and not watch:
         app.result(status, _lines(status), bare="ok" if status.ok else "drift")
+    if status.unknown:
+        refuse_unreadable(repo.value, {"status": status})
     if not status.ok:
         drift = [str(one) for row in status.models for one in row.drift]
         raise NotConverged(
@@ -76,12 +82,16 @@ def command(
 
 
 def _watched(
-    app: App, model: str | None, endpoints: tuple[Endpoint, ...], patience: float
+    app: App,
+    repo: OpenRepository,
+    model: str | None,
+    endpoints: tuple[Endpoint, ...],
+    patience: float,
 ) -> Status:
     """Print every look that differs from the one before; return the last."""
     last: Status | None = None
     try:
-        for status in app.open().watch(model, endpoints=endpoints, wait=patience or None):
+        for status in repo.watch(model, endpoints=endpoints, wait=patience or None):
             if last is None or _without_clock(status) != _without_clock(last):
                 if app.json:
                     body = msgspec.to_builtins(status, str_keys=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.modelconfig import Entry, ModelConfig, entry
+from servingrepo.modelconfig import Entry, entry
 from servingrepo.repository.records import (
     BadMark,
     Hold,
@@ -29,9 +29,11 @@ from servingrepo.repository.trash import being_deleted, trashed_versions, tree_b
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.repository.served import ConfigFile
+
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in a line."""
+    """One model in a line. `unknown` says why nobody knows what is served: models.config cannot be read."""
 
     model: str
     served: int | None
@@ -43,6 +45,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     trash: tuple[int, ...] = ()
     trash_size: int = 0
+    unknown: str = ""
 
 
 class TrashRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +75,7 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """One model with all its versions."""
+    """One model with all its versions. `unknown` is as in ModelRow."""
 
     model: str
     served: int | None
@@ -82,18 +85,19 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[VersionRow, ...]
     foreign: tuple[str, ...]
     trash: tuple[TrashRow, ...] = ()
+    unknown: str = ""
 
 
 def list_models(repo: Repository) -> tuple[ModelRow, ...]:
     """Return a row for each of our models, by name."""
-    return read_steadily(repo, lambda file: _rows(repo, file.config))
+    return read_steadily(repo, lambda file: _rows(repo, file))
 
 
-def _rows(repo: Repository, config: ModelConfig) -> tuple[ModelRow, ...]:
+def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
     rows: list[ModelRow] = []
     for name in model_names(repo):
         state = need_state(repo, name)
-        found = entry(config, name)
+        found = entry(file.config, name)
         on_disk = versions_on_disk(repo, name)
         trash, trash_size = summed_trash(repo, name)
         rows.append(
@@ -108,6 +112,7 @@ def _rows(repo: Repository, config: ModelConfig) -> tuple[ModelRow, ...]:
                 held=state.hold is not None,
                 trash=trash,
                 trash_size=trash_size,
+                unknown=file.unknown,
             )
         )
     return tuple(rows)
@@ -119,12 +124,12 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
     Raises:
         NoSuchVersion: There is no such model.
     """
-    return read_steadily(repo, lambda file: _details(repo, file.config, model))
+    return read_steadily(repo, lambda file: _details(repo, file, model))
 
 
-def _details(repo: Repository, config: ModelConfig, model: str) -> ModelDetails:
+def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
     state = need_state(repo, model)
-    found = entry(config, model)
+    found = entry(file.config, model)
     labels = found.labels if found is not None else {}
     rows: list[VersionRow] = []
     on_disk = versions_on_disk(repo, model)
@@ -157,6 +162,7 @@ def _details(repo: Repository, config: ModelConfig, model: str) -> ModelDetails:
         versions=tuple(rows),
         foreign=tuple(name for names in on_disk.foreign.values() for name in names),
         trash=tuple(_trash_rows(repo, state)),
+        unknown=file.unknown,
     )
 
 

@@ -44,12 +44,14 @@ _UNREADABLE_HINT = (
 class ConfigFile(msgspec.Struct, frozen=True):
     """The file as it is: its text, what it means, and whether somebody else changed it.
 
-    `text` is None where there is no file; `lost` says that there was one that servingrepo wrote.
+    `text` is None where there is no file; `lost` says that there was one that servingrepo wrote, and `unknown`
+    why nobody knows what the file means.
     """
 
     text: str | None
     config: ModelConfig
     lost: bool = False
+    unknown: str = ""
 
     @property
     def stamp(self) -> Stamp:
@@ -87,14 +89,23 @@ def read_steadily(repo: Repository, look: Callable[[ConfigFile], Look]) -> Look:
 
     Readers take no lock. A rollback first re-points models.config and then marks the version that it left; whoever
     read the file before and the marks after would take it for a bad version that is served. So a look during
-    which the file changed is taken again, a few times: then somebody is changing it all the time.
+    which the file changed is taken again, a few times: then somebody is changing it all the time. Where the file
+    cannot be read, who looks sees the empty config, and why.
     """
     for _ in range(_MOST_LOOKS):
-        file = read_config(repo)
+        file = read_config_or_why(repo)
         found = look(file)
-        if _holds(repo.layout.config, file.text):
+        if file.unknown or _holds(repo.layout.config, file.text):
             break
     return found
+
+
+def read_config_or_why(repo: Repository) -> ConfigFile:
+    """Read models.config for who looks only: the empty config where it cannot be read, and why not."""
+    try:
+        return read_config(repo)
+    except ConfigInvalid as error:
+        return ConfigFile(text=None, config=EMPTY, lost=True, unknown=error.message)
 
 
 def read_own_config(repo: Repository) -> ModelConfig:

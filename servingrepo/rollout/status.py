@@ -20,7 +20,7 @@ from servingrepo.repository.served import (
     ConfigFile,
     check_config,
     last_text,
-    read_config,
+    read_config_or_why,
     read_steadily,
 )
 from servingrepo.repository.stragglers import Straggler, read_stragglers
@@ -71,6 +71,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All models, trouble that belongs to none of them, and what to type next.
 
     `notes` is what somebody should look at some day: who else may write here, intents that nobody can read.
+    `unknown` says why nobody knows what models.config pins: it cannot be read. Disk and servers are shown still.
     """
 
     models: tuple[ModelStatus, ...]
@@ -80,6 +81,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     behind: tuple[Straggler, ...]
     next: str
     notes: tuple[str, ...] = ()
+    unknown: str = ""
 
     @property
     def ok(self) -> bool:
@@ -101,11 +103,8 @@ def read_status(
         model: Of which model; None for all.
         endpoints: Which servers to ask, all at once.
         seen: What earlier looks saw, and this one adds to: it tells for how long a version has been loading.
-
-    Raises:
-        ConfigInvalid: models.config is no model config.
     """
-    entries = {one.name: one for one in models(read_config(repo).config)}
+    entries = {one.name: one for one in models(read_config_or_why(repo).config)}
     names = sorted({*model_names(repo), *entries}) if model is None else [model]
     behind = read_stragglers(repo)
     labels = {name: tuple(sorted(one.labels)) for name, one in entries.items()}
@@ -141,6 +140,7 @@ def _compare(
             name,
             entries.get(name),
             tuple(said[name] for said in asked.values()),
+            unknown=bool(file.unknown),
         )
         for name in names
     )
@@ -149,7 +149,9 @@ def _compare(
         for finding in check_config(repo, file.config)
         if finding.severity == "error" and (model is None or finding.model in {"", model})
     ]
-    if file.stamp is not Stamp.UNEDITED:
+    if file.unknown:
+        problems.append(file.unknown)
+    elif file.stamp is not Stamp.UNEDITED:
         problems.append(f"{repo.layout.config} is {file.stamp}: servingrepo config check shows it")
     running = tuple(
         f"{intent.command} of {intent.model} by {introduce(intent.owner)}"
@@ -158,6 +160,12 @@ def _compare(
     )
     if running:
         what_next = f"wait for the {running[0]}, then this command again"
+    elif file.unknown:
+        what_next = (
+            "servingrepo config write --discard-edit (back to what servingrepo wrote last)"
+            if last_text(repo) is not None
+            else f"correct {repo.layout.config}, then servingrepo config write --take-edit"
+        )
     elif file.stamp is not Stamp.UNEDITED and last_text(repo) is None:
         what_next = "servingrepo config write --take-edit (takes this models.config over)"
     else:
@@ -170,6 +178,7 @@ def _compare(
         behind=behind,
         next=what_next,
         notes=tuple(notes(repo)),
+        unknown=file.unknown,
     )
 
 
@@ -270,7 +279,12 @@ def _look(
 
 
 def _model_status(
-    repo: Repository, name: str, entry: Entry | None, asked: tuple[OnEndpoint, ...]
+    repo: Repository,
+    name: str,
+    entry: Entry | None,
+    asked: tuple[OnEndpoint, ...],
+    *,
+    unknown: bool,
 ) -> ModelStatus:
     state = load_state(repo, name)
     found = versions_on_disk(repo, name)
@@ -285,12 +299,14 @@ def _model_status(
         on_disk=on_disk,
         foreign=tuple(sorted(numbers - set(on_disk))),
         bad=bad,
-        policy=entry.policy if entry is not None else "none",
+        policy="unknown" if unknown else entry.policy if entry is not None else "none",
         pinned=pinned,
         labels=entry.labels if entry is not None else {},
         held=state.hold.reason or "no reason given" if state is not None and state.hold else None,
         endpoints=asked,
-        drift=(
+        drift=()
+        if unknown
+        else (
             *damage(repo, name, sorted(set(pinned) & set(on_disk))),
             *drift(name, entry, numbers, bad, asked, trash=trash),
         ),

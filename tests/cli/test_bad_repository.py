@@ -8,12 +8,11 @@ import pytest
 
 from tests.cli.inside import command, refused
 from tests.cli.trees import snapshot
+from tests.support import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from tests.support import Outcome
 
 
 def promote(root: Path, run: Path) -> Outcome:
@@ -129,8 +128,19 @@ def test_config_edited_into_nonsense_is_named_and_left_alone(
         ["promote", run, "--model", "ranker", "--no-smoke"],
     ):
         refused(command("--root", root, *arguments), 36, config, "config write --discard-edit")
-    for arguments in (["config", "check"], ["config", "write"], ["list"], ["status"]):
+    for arguments in (["config", "check"], ["config", "write"]):
         refused(command("--root", root, *arguments), 36, config)
+    for arguments in (["list"], ["status"], ["show", "ranker"]):
+        done = command("--root", root, *arguments)
+        assert "ranker" in done.out, "what is on disk is shown all the same"
+        refused(Outcome(done.code, "", done.err), 36, config, "is not known", "--discard-edit")
+        shown = command("--root", root, *arguments, "--json").json
+        assert (shown["ok"], shown["error"]["slug"]) == (False, "config-invalid")
+        assert "ranker" in str(shown["error"]["details"])
+    assert "?" in command("--root", root, "list").out
+    assert "unknown" in command("--root", root, "status").out
+    assert command("--root", root, "show", "ranker@1", "-q").out == "1\n"
+    assert command("--root", root, "verify", "-q").out == "ok\n"
     assert command("--root", root, "config", "show").code == 0
     assert snapshot(root) == before
     done = command("--root", root, "config", "write", "--discard-edit")

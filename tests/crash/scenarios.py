@@ -12,6 +12,7 @@ from servingrepo.testing.exports import write_export
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from servingrepo.api import OpenRepository
     from tests.crash.forking import Forking
 
 ALREADY = 38
@@ -134,14 +135,7 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
     root.mkdir()
     if start == "nothing":
         return root
-    repo, _ = servingrepo.init(root)
-    four = ("first", "second", "third", "fourth")
-    names = {"empty": (), "one": ("first",), "three": four[:3], "died at trash": four}
-    names |= dict.fromkeys(("four", "policy", *_WITH_TRASH), four)
-    for name in names.get(start, ("first", "second")):
-        repo.promote(runs / name, model="m", smoke=False)
-    if start in _WITH_TRASH:
-        repo.prune("m", keep=Keep(last=1))
+    repo = _promoted(root, start, runs)
     match start:
         case "policy":
             (root / "servingrepo.toml").write_text("[prune]\nkeep_last = 1\n")
@@ -165,6 +159,19 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
             code, said = forking.run("--root", str(root), *filled(arguments, runs), env=plan)
             assert code < 0, said
     return root
+
+
+def _promoted(root: Path, start: str, runs: Path) -> OpenRepository:
+    """Make a repository with the versions, in place or in the trash, that a start has."""
+    repo, _ = servingrepo.init(root)
+    four = ("first", "second", "third", "fourth")
+    names = {"empty": (), "one": ("first",), "three": four[:3], "died at trash": four}
+    names |= dict.fromkeys(("four", "policy", *_WITH_TRASH), four)
+    for name in names.get(start, ("first", "second")):
+        repo.promote(runs / name, model="m", smoke=False)
+    if start in _WITH_TRASH:
+        repo.prune("m", keep=Keep(last=1))
+    return repo
 
 
 def filled(arguments: tuple[str, ...], runs: Path) -> list[str]:
