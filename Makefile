@@ -55,6 +55,11 @@ races: env ## Sixteen processes at one repository for minutes, killed at random 
 load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients; servers that die or hang
 	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/rollout/test_under_load.py
 
+
+.PHONY: reliability
+reliability: env ## The table of docs/reliability.md: faults, power losses, races, mutations; root for all of it
+	$(BIN)/python -m tests.crash.reliability --workers $(WORKERS)
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py

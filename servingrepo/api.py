@@ -70,7 +70,11 @@ DEFAULT_TIMEOUT = 120.0
 
 
 def init(
-    root: str | Path, *, server_root: str = DEFAULT_SERVER_ROOT, disk: Disk | None = None
+    root: str | Path,
+    *,
+    server_root: str = DEFAULT_SERVER_ROOT,
+    disk: Disk | None = None,
+    lock_wait: float = 30.0,
 ) -> tuple[OpenRepository, bool]:
     """Make a directory a repository, with a models.config that a server can start with.
 
@@ -78,6 +82,7 @@ def init(
         root: The directory; it is created if it is not there. One that is a repository stays as it is.
         server_root: Where TensorFlow Serving sees `<root>/models`: absolute, `/models` in the container.
         disk: For tests: what to write through.
+        lock_wait: Seconds to wait for somebody else who makes it one right now.
 
     Returns:
         The repository, and whether it was made now.
@@ -85,11 +90,15 @@ def init(
     Raises:
         ConfigInvalid: `server_root` is not an absolute path.
         NoPermission, StorageFailed: It cannot be written.
+        Locked: Somebody else held the lock all that time.
     """
     from servingrepo.repository.taking import checked_server_root
 
     repo, made = initialize(
-        Path(root), server_root=checked_server_root(server_root), disk=disk or Disk()
+        Path(root),
+        server_root=checked_server_root(server_root),
+        disk=disk or Disk(),
+        lock_wait=lock_wait,
     )
     return OpenRepository(repo), made
 

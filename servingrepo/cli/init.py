@@ -41,7 +41,9 @@ def command(app: App, server_root: str) -> None:
     models.config alone: a bind-mounted file keeps showing its old text.
     """
     disk = Disk(faults=Faults.parse(app.faults))
-    repo, made = servingrepo.init(app.root, server_root=server_root, disk=disk)
+    repo, made = servingrepo.init(
+        app.root, server_root=server_root, disk=disk, lock_wait=app.lock_wait
+    )
     layout = repo.value.layout
     app.result(
         {

@@ -64,7 +64,7 @@ def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
         )
         try:
             os.fchmod(descriptor, FILE_MODE)  # whatever the umask: `status` of every user reads it
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # nobody else has the file: it is new
             data = encode(intent)
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

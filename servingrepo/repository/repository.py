@@ -64,7 +64,9 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.server_root}/{model}"
 
 
-def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository, bool]:
+def initialize(
+    root: Path, *, server_root: str, disk: Disk, lock_wait: float = 30.0
+) -> tuple[Repository, bool]:
     """Make a directory a repository; one that is a repository already stays as it is.
 
     It has a models.config that a server can start with; one that is there already is left alone.
@@ -80,14 +82,16 @@ def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository,
     layout = Layout(root.absolute())
     existing = load(layout.format, Format)
     if existing is not None:
-        repo = Repository(layout=layout, server_root=existing.server_root, disk=disk)
+        repo = Repository(
+            layout=layout, server_root=existing.server_root, disk=disk, lock_wait=lock_wait
+        )
         if was_left(layout.lock):  # by an init that died at its very end, perhaps
             with locked(repo):
                 pass
         return repo, False
     for directory in (layout.models, layout.own, layout.journal, layout.states):
         disk.make_directory(directory)
-    repo = Repository(layout=layout, server_root=server_root, disk=disk)
+    repo = Repository(layout=layout, server_root=server_root, disk=disk, lock_wait=lock_wait)
     marker = Format(
         server_root=server_root,
         created=utc_now().isoformat(timespec="seconds"),
@@ -96,7 +100,7 @@ def initialize(root: Path, *, server_root: str, disk: Disk) -> tuple[Repository,
     with locked(repo):
         existing = load(layout.format, Format)
         if existing is not None:  # somebody else was faster
-            return Repository(layout=layout, server_root=existing.server_root, disk=disk), False
+            return msgspec.structs.replace(repo, server_root=existing.server_root), False
         for place in (layout.root, layout.own):  # an init that was killed may have left some
             disk.remove_unfinished(place)
         if not layout.config.exists():

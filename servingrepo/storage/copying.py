@@ -175,7 +175,9 @@ def copy_file(
         with storage_errors("write", target):
             disk.step("copy.before-write", target)
             descriptor = os.open(
-                target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE
+                target,
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                FILE_MODE,  # a link too is refused
             )
             try:
                 os.fchmod(descriptor, FILE_MODE)

@@ -20,7 +20,12 @@ import msgspec
 
 from servingrepo.errors import SettingsError
 
-_SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+_SIGNALS = {
+    "kill": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "stop": signal.SIGSTOP,
+}
 _ERRNOS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 _ACTION = re.compile("|".join([*_SIGNALS, *_ERRNOS, r"sleep:\d+(\.\d+)?"]))
 
@@ -29,7 +34,7 @@ class Faults(msgspec.Struct, frozen=True):
     """A plan: step name to action, and perhaps a file that records the steps reached.
 
     `STEP@N` means the Nth time that the step is reached, `STEP` every time. Actions: `kill`, `term`, `int`
-    (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and `sleep:SECONDS`.
+    and `stop` (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and `sleep:SECONDS`.
     """
 
     plan: dict[str, str] = {}

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 COUNTS = "reliability counts"
 """The property of a test that says what it tried: `[lane, {what: how many}]`."""
 
+JSON_TO = "RELIABILITY_JSON"
+"""The environment variable that says where a run of pytest leaves what its tests have tried."""
+
 
 def count(request: pytest.FixtureRequest, lane: str, counts: dict[str, int]) -> None:
     """Say what a test has tried; the counts of a lane's tests are summed."""

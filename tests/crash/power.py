@@ -96,7 +96,7 @@ def play_killed(
             plan = {"SERVINGREPO_FAILPOINTS": f"{step}=kill"}
             code, said = tracing.run(*call, *filled(scenario.arguments, runs), env=plan)
             assert code < 0, said
-            again = scenario.arguments if state_of(root) is None else ("recover",)
+            again = scenario.arguments if scenario.start == "nothing" else ("recover",)
             code, said = tracing.run(*call, *again)
             assert code == 0, said
     for number, step in enumerate(chosen):

@@ -100,9 +100,14 @@ SCENARIOS = (
     Scenario("recover, died at C1", "died at C1", ("recover",)),
     Scenario("recover, died at C2", "died at C2", ("recover",)),
     Scenario("recover, died at server root", "died at server root", ("recover",)),
+    Scenario("recover, died at a directory", "died at a directory", ("recover",)),
 )
 
 _DEATHS = {
+    "died at a directory": (
+        "make-directory.before-rename",
+        ("promote", "{runs}/new", "--model", "n", "--no-smoke"),
+    ),
     "died at staging": ("record.done", ("promote", "{runs}/new", "--model", "m", "--no-smoke")),
     "died at C1": ("c1.done", ("promote", "{runs}/new", "--model", "m", "--no-smoke")),
     "died at C2": ("c2.after-rename", ("rollback", "m")),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import NewerFormat, NoSpace, RepositoryDamaged
+from servingrepo.errors import NewerFormat, NoSpace, RepositoryDamaged, StorageFailed
 from servingrepo.repository import journal
 from servingrepo.repository.journal import Intent
 from servingrepo.storage.disk import Disk
@@ -84,6 +84,15 @@ def test_an_intent_that_cannot_be_written_is_an_error_and_leaves_nothing(
     with pytest.raises(NoSpace), journal.declare(disk, tmp_path / "a.json", intent("a")):
         pytest.fail("the block must not be entered")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_intent_is_not_written_over_what_lies_there(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"keep")
+    (tmp_path / ".a.json.tmp").symlink_to(victim)
+    with pytest.raises(StorageFailed), journal.declare(Disk(), tmp_path / "a.json", intent("a")):
+        pytest.fail("the block must not be entered")
+    assert victim.read_bytes() == b"keep"
 
 
 def test_an_intent_that_cannot_be_removed_is_left_to_the_next_writer(tmp_path: Path) -> None:

@@ -195,6 +195,17 @@ def test_a_source_that_changes_while_it_is_copied_is_refused(
         assert caught.value.retryable
 
 
+def test_a_link_in_the_place_of_a_source_file_is_not_followed_even_to_that_file(
+    source: Path, tmp_path: Path
+) -> None:
+    """Opening may do things (a tape rewinds): what was a file is opened only if it still is one."""
+    file = next(one for one in tree_of(source).files if one.path == "large")
+    (source / "large").rename(source / "moved")
+    (source / "large").symlink_to("moved")
+    with pytest.raises(SourceChanged):
+        copy_file(file, tmp_path / "copy", disk=Disk(), progress=lambda _: None)
+
+
 def test_a_file_that_grows_while_it_is_read_is_refused(source: Path, tmp_path: Path) -> None:
     file = next(one for one in tree_of(source).files if one.path == "large")
 
