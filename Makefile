@@ -60,6 +60,15 @@ load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clien
 reliability: env ## The table of docs/reliability.md: faults, power losses, races, mutations; root for all of it
 	$(BIN)/python -m tests.crash.reliability --workers $(WORKERS)
 
+
+.PHONY: sequences
+sequences: env ## Random sequences of commands with faults against a model (EXAMPLES=1000), as JSON
+	$(BIN)/python -m tests.crash.machine --examples $(or $(EXAMPLES),1000)
+
+.PHONY: long-life
+long-life: env ## Ten thousand promotions with old versions removed (PROMOTIONS=10000), as JSON
+	$(BIN)/python -m tests.crash.long_life --promotions $(or $(PROMOTIONS),10000)
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py

@@ -34,6 +34,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.progress import silent, unheard
+from servingrepo.storage.texts import as_path, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def init(
     from servingrepo.repository.taking import checked_server_root
 
     repo, made = initialize(
-        Path(root),
+        as_path(root, "root"),
         server_root=checked_server_root(server_root),
         disk=disk or Disk(),
         lock_wait=lock_wait,
@@ -110,7 +111,7 @@ def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0)
         NoRepository: The root is none.
         NewerFormat: A newer servingrepo wrote it.
     """
-    return OpenRepository(open_repository(Path(root), disk=disk, lock_wait=lock_wait))
+    return OpenRepository(open_repository(as_path(root, "root"), disk=disk, lock_wait=lock_wait))
 
 
 class How(TypedDict, total=False):
@@ -150,13 +151,13 @@ class OpenRepository:
         """Find the SavedModel of a run directory; see `servingrepo scan`."""
         from servingrepo.rundir import scan_run
 
-        return scan_run(Path(run), saved_model=Path(saved_model) if saved_model else None)
+        return scan_run(as_path(run, "run"), saved_model=_given(saved_model))
 
     def measure(self, run: str | Path, *, progress: Progress = silent) -> Measured:
         """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`."""
         from servingrepo.rundir import measure_run
 
-        return measure_run(Path(run), progress=progress)
+        return measure_run(as_path(run, "run"), progress=progress)
 
     def promote(
         self,
@@ -209,29 +210,29 @@ class OpenRepository:
         chosen = self._engine(engine) if smoke and not dry_run else None
         options = Options(
             version=version,
-            saved_model=Path(saved_model) if saved_model else None,
+            saved_model=_given(saved_model),
             serve=serve,
             smoke=smoke,
             strict=strict,
-            cases=tuple(case for file in cases for case in load_cases(Path(file))),
+            cases=tuple(case for file in cases for case in load_cases(as_path(file, "case file"))),
             timeout=timeout,
             endpoints=as_endpoints(endpoints),
             wait=wait,
             rules=rules or STRICT,
-            message=message,
+            message=as_text(message, "message"),
             dry_run=dry_run,
             gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
             context=context or Context(),
             allow_breaking=allow_breaking,
             allow_ops=tuple(allow_ops),
-            contract=Path(contract) if contract else None,
+            contract=_given(contract),
             target=target_of(chosen or as_choice(engine)),
         )
 
         def change(*, dry_run: bool) -> Promotion:
             return promote_and_prune(
                 self.value,
-                Path(run),
+                as_path(run, "run"),
                 model=model,
                 engine=chosen if not dry_run else None,
                 options=msgspec.structs.replace(options, dry_run=dry_run),
@@ -264,7 +265,7 @@ class OpenRepository:
         texts = references or self.models()
         for text in texts:
             if is_path(text):
-                found.append(verify_path(Path(text), quick=quick, progress=progress))
+                found.append(verify_path(as_path(text, "path"), quick=quick, progress=progress))
                 continue
             found.extend(
                 verify_version(self.value, model, version, quick=quick, progress=progress)
@@ -356,11 +357,15 @@ class OpenRepository:
         from servingrepo.rollout.trial import smoke_path, smoke_version
         from servingrepo.smoke import load_cases
 
-        loaded = tuple(case for file in cases for case in load_cases(Path(file)))
+        loaded = tuple(case for file in cases for case in load_cases(as_path(file, "case file")))
         chosen = self._engine(engine)
         if is_path(subject):
             return smoke_path(
-                Path(subject), engine=chosen, cases=loaded, timeout=timeout, notice=notice
+                as_path(subject, "path"),
+                engine=chosen,
+                cases=loaded,
+                timeout=timeout,
+                notice=notice,
             )
         reference = parse_reference(str(subject))
         version = resolve(self.value, reference)
@@ -504,13 +509,17 @@ class OpenRepository:
         """Keep promotions from re-pointing a model."""
         from servingrepo.repository import marks
 
-        return marks.hold(self.value, check_name(model), reason=message, dry_run=dry_run)
+        return marks.hold(
+            self.value, check_name(model), reason=as_text(message, "message"), dry_run=dry_run
+        )
 
     def release_hold(self, model: str, *, message: str = "", dry_run: bool = False) -> Event:
         """Let promotions re-point a model again."""
         from servingrepo.repository import marks
 
-        return marks.release_hold(self.value, check_name(model), reason=message, dry_run=dry_run)
+        return marks.release_hold(
+            self.value, check_name(model), reason=as_text(message, "message"), dry_run=dry_run
+        )
 
     def mark_bad(
         self, reference: str, *, clear: bool = False, message: str = "", dry_run: bool = False
@@ -521,7 +530,8 @@ class OpenRepository:
         parsed = parse_reference(reference)
         version = resolve(self.value, parsed)
         change = marks.clear_bad if clear else marks.mark_bad
-        return change(self.value, parsed.model, version, reason=message, dry_run=dry_run)
+        reason = as_text(message, "message")
+        return change(self.value, parsed.model, version, reason=reason, dry_run=dry_run)
 
     def prune(
         self,
@@ -554,7 +564,7 @@ class OpenRepository:
             emptying=names if empty_trash else (),
             older_than=older_than,
             endpoints=as_endpoints(endpoints),
-            message=message,
+            message=as_text(message, "message"),
             dry_run=dry_run,
         )
 
@@ -583,7 +593,7 @@ class OpenRepository:
             self.value,
             parsed.model,
             parsed.number,
-            message=message,
+            message=as_text(message, "message"),
             dry_run=dry_run,
             progress=progress,
         )
@@ -637,10 +647,14 @@ def _changed(action: str, change: Callable[..., Switched], how: How) -> Switched
         endpoints=as_endpoints(how.get("endpoints", ())),
         wait=how.get("wait", DEFAULT_WAIT),
         rules=how.get("rules") or STRICT,
-        message=how.get("message", ""),
+        message=as_text(how.get("message", ""), "message"),
     )
     done, told = hooked(how.get("hooks"), action, make, dry_run=how.get("dry_run", False))
     return msgspec.structs.replace(done, hooks=told) if told else done
+
+
+def _given(path: str | Path | None) -> Path | None:
+    return as_path(path, "path") if path else None
 
 
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:

@@ -78,7 +78,7 @@ class App:
             self.document({"ok": True, "result": msgspec.to_builtins(value, str_keys=True)})
         elif self.quiet:
             if bare is not None:
-                _print(str(bare))
+                _print("\n".join(map(printable, str(bare).split("\n"))))
         else:
             for line in lines:
                 _print(printable(line))

@@ -31,6 +31,7 @@ from servingrepo.repository.served import (
     write_config,
 )
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.texts import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +57,7 @@ def checked_server_root(server_root: str) -> str:
 
     Raises:
         ConfigInvalid: A server would refuse base paths below it.
+        UsageError: It is no text that a file can hold.
     """
     hint = (
         "give the absolute path under which the server sees the models directory; it is /models in the "
@@ -63,7 +65,7 @@ def checked_server_root(server_root: str) -> str:
     )
     if not server_root:
         raise ConfigInvalid("the server root is empty", hint=hint)
-    root = server_root.rstrip("/")
+    root = as_text(server_root, "server root").rstrip("/")
     try:
         pin(EMPTY, name="m", base_path=f"{root}/m", versions=[1])
     except ConfigInvalid as error:

@@ -431,8 +431,8 @@ def _serve_again(
 ) -> Promotion:
     """Return the version that has this content already; nothing changes but in two cases.
 
-    It is served if told to, or if its own promotion did not get that far: it was never served, is above what is,
-    and nobody holds the model. With endpoints, the version that is served is proven on them again.
+    Unless somebody holds the model, it is served if told to, or if its own promotion did not get that far: it was
+    never served and is above what is. With endpoints, the version that is served is proven on them again.
     """
     promotion = _result(repo, same, scan, options, same_as=same.version, proof=None)
     state = load_state(repo, same.model)
@@ -443,7 +443,8 @@ def _serve_again(
         and same.version > max(promotion.before, default=0)
         and not _was_served(repo, same.model, same.version)
     )
-    if not (options.serve or unfinished or (promotion.served and options.endpoints)):
+    wanted = (options.serve and not held) or unfinished
+    if not (wanted or (promotion.served and options.endpoints)):
         return promotion
     switched = serve(
         repo,
