@@ -39,7 +39,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.repository.served import MODEL_FILES, read_config
 from servingrepo.repository.trash import trashed_versions
-from servingrepo.repository.trust import refuse_links
+from servingrepo.repository.trust import refuse_links, refuse_twin
 from servingrepo.storage.copying import copy_tree, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.progress import Progress, silent
@@ -201,6 +201,7 @@ def reserve(
         with writing(repo, publishing=True):
             refuse_flat_model(repo, model)
             refuse_links(repo, model)
+            refuse_twin(repo, model)
             number = choose_number(repo, model, version)
             txid = new_txid(repo)
             intent = Intent(

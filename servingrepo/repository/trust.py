@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from servingrepo.errors import RepositoryDamaged
+from servingrepo.errors import BadName, RepositoryDamaged
 from servingrepo.repository import journal
 from servingrepo.repository.layout import STAGING_NAME
 from servingrepo.repository.repository import Repository, model_names
@@ -62,6 +62,24 @@ def refuse_links(repo: Repository, model: str) -> None:
                     f"{path} is a link, to {path.readlink()}: nothing is published through links",
                     hint="put the folder itself there; to have it on another disk, mount that there (mount --bind)",
                 )
+
+
+def refuse_twin(repo: Repository, model: str) -> None:
+    """Refuse a new model whose name differs from that of another only in case.
+
+    On a server's disk where case does not count they would be one folder, with one sequence of numbers.
+
+    Raises:
+        BadName: There is such a model, or a folder of that name.
+    """
+    with storage_errors("read", repo.layout.models):
+        names = {*model_names(repo), *(path.name for path in repo.layout.models.iterdir())}
+    twins = sorted(one for one in names - {model} if one.casefold() == model.casefold())
+    if model not in names and twins:
+        raise BadName(
+            f"the new model {model} would differ from {twins[0]} only in case: on some disks they are one folder",
+            hint=f"promote to {twins[0]}, or choose another name",
+        )
 
 
 def _facts(path: Path) -> os.stat_result | None:

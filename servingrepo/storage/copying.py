@@ -11,13 +11,15 @@ import ctypes
 import errno
 import os
 import threading
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import FileIO
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from servingrepo.errors import NoSpace, SourceChanged, StorageFailed
+from servingrepo.errors import NoSpace, SourceChanged, StorageFailed, UnsafeExport
 from servingrepo.storage.disk import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -33,7 +35,7 @@ from servingrepo.storage.progress import Progress, silent
 from servingrepo.storage.tree import SourceFile, SourceTree, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from servingrepo.storage.pipeline import Watch
@@ -99,12 +101,16 @@ def copy_tree(
 
     Raises:
         SourceChanged: The source is not what the walk saw.
+        UnsafeExport: Two names of the source are one where it is copied to.
         StorageFailed: Reading or writing failed; NoSpace and NoPermission are kinds of it.
     """
     disk.step("copy.before-directories", target)
     with storage_errors("create the directory", target):
-        for directory in (target, *(target / path for path in tree.directories)):
-            directory.mkdir(DIRECTORY_MODE)
+        target.mkdir(DIRECTORY_MODE)
+        target.chmod(DIRECTORY_MODE)
+        for directory in (target / path for path in tree.directories):
+            with _new(tree, target):
+                directory.mkdir(DIRECTORY_MODE)
             directory.chmod(DIRECTORY_MODE)
     stopped = threading.Event()
 
@@ -122,7 +128,8 @@ def copy_tree(
             for file in largest_first
         ]
         try:
-            entries = [future.result() for future in futures]
+            with _new(tree, target):
+                entries = [future.result() for future in futures]
         except BaseException:
             stopped.set()
             for future in futures:
@@ -139,6 +146,35 @@ def copy_tree(
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
         directories=tree.directories,
     )
+
+
+@contextmanager
+def _new(tree: SourceTree, target: Path) -> Iterator[None]:
+    """Make names in a directory that we made ourselves: one that is there already has a twin in the source.
+
+    Raises:
+        UnsafeExport: The file system takes names for one that differ in case or in how accents are composed.
+    """
+    try:
+        yield
+    except (FileExistsError, StorageFailed) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        twins = twins_in([*tree.directories, *(file.path for file in tree.files)])
+        if not isinstance(cause, FileExistsError) or not twins:
+            raise
+        raise UnsafeExport(
+            f"{tree.root} has names that the file system of {target} takes for one",
+            problems=[" and ".join(map(repr, names)) for names in twins],
+            hint="rename one of each in the export, or keep the repository where case and accents count",
+        ) from error
+
+
+def twins_in(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the names that are one where neither case nor the composition of accents counts."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    return tuple(tuple(sorted(some)) for some in found.values() if len(some) > 1)
 
 
 def _read_again(tree: SourceTree) -> SourceTree:
