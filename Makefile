@@ -73,6 +73,7 @@ long-life: env ## Ten thousand promotions with old versions removed (PROMOTIONS=
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rollback.py
+	$(BIN)/python benchmarks/history.py
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/serving.py

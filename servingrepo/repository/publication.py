@@ -174,8 +174,11 @@ def alike(repo: Repository, model: str, tree: SourceTree) -> tuple[VersionRecord
     """
     shape = {(file.path, file.size) for file in tree.files}
     state = load_state(repo, model)
-    bad = state.bad if state is not None else {}
-    numbers = sorted({*published_versions(repo, model), *bad})
+    bad = set(state.bad) if state is not None else set()
+    # A bad version that was removed leaves its mark, which has no names and sizes; `find_same` knows its content.
+    numbers = sorted(
+        {*published_versions(repo, model), *bad.intersection(record_numbers(repo, model))}
+    )
     records = (load_record(repo, model, number) for number in numbers)
     return tuple(
         record

@@ -6,6 +6,7 @@ is reported, never repaired by guessing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -190,6 +191,11 @@ def decode(data: bytes, kind: type[T], path: Path) -> T:
         NewerFormat: A newer servingrepo wrote it.
         RepositoryDamaged: It is not such a record.
     """
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = msgspec.json.decode(data, type=kind)
+        if getattr(value, "schema", SCHEMA) <= SCHEMA:
+            return value
+    # Only to say what is wrong with it: a newer servingrepo's file need not fit.
     try:
         raw: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
