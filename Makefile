@@ -55,11 +55,9 @@ races: env ## Sixteen processes at one repository for minutes, killed at random 
 load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients; servers that die or hang
 	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/rollout/test_under_load.py
 
-
 .PHONY: reliability
 reliability: env ## The table of docs/reliability.md: faults, power losses, races, mutations; root for all of it
 	$(BIN)/python -m tests.crash.reliability --workers $(WORKERS)
-
 
 .PHONY: sequences
 sequences: env ## Random sequences of commands with faults against a model (EXAMPLES=1000), as JSON
@@ -69,12 +67,17 @@ sequences: env ## Random sequences of commands with faults against a model (EXAM
 long-life: env ## Ten thousand promotions with old versions removed (PROMOTIONS=10000), as JSON
 	$(BIN)/python -m tests.crash.long_life --promotions $(or $(PROMOTIONS),10000)
 
+.PHONY: flips
+flips: env ## 2,000 single bits flipped in models that others wrote, published and in run directories
+	FLIPS=2000 $(BIN)/pytest -n $(WORKERS) tests/savedmodel/test_flips.py
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/history.py
 	$(BIN)/python benchmarks/promote.py
+	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/container.py

@@ -31,8 +31,9 @@ _TRAILER = 5
 _MAGIC = 0xDB4775248B80FB57
 _BLOCK_LIMIT = 64 << 20
 # What a hostile index may unpack to: blocks can be compressed, and keys repeat what those before them began.
-_TOTAL_LIMIT = 256 << 20
-_KEYS_LIMIT = 128 << 20
+_TOTAL_LIMIT = 128 << 20
+_KEYS_LIMIT = 64 << 20
+_MAX_ENTRIES = 500_000
 _MAX_DIMENSIONS = 254  # tensor_shape.h
 _NAME_LIMIT = 200
 _HIGHEST = (1 << 63) - 1
@@ -166,7 +167,7 @@ def _read(data: bytes) -> BundleIndex:
 def _all_entries(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Yield what is in the data blocks, in bounded memory."""
     previous: bytes | None = None
-    last_end = total = keys = 0
+    last_end = total = keys = count = 0
     for _, value in _entries(_block(data, offset, size)):
         offset, size, _ = _handle(value, 0)
         if offset < last_end:
@@ -181,8 +182,11 @@ def _all_entries(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, b
             if previous is not None and key <= previous:
                 raise BadIndex("its keys are not in order")
             keys += len(key)
+            count += 1
             if keys > _KEYS_LIMIT:
                 raise BadIndex(f"its names have more than {_KEYS_LIMIT >> 20} MiB")
+            if count > _MAX_ENTRIES:
+                raise BadIndex(f"it has more than {_MAX_ENTRIES:,} tensors")
             previous = key
             yield key, content
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["INDEX_LIMIT", "Variables", "find_variable_defects", "read_variables"]
 
-INDEX_LIMIT = 128 << 20
-"""An index has about 100 bytes per tensor; this one would have a million."""
+INDEX_LIMIT = 64 << 20
+"""An index has about 100 bytes per tensor; this one would have more than half a million."""
 
 AGAIN = "export the model again, or copy it again from where it is whole"
 _MOST = 100
