@@ -1,9 +1,9 @@
 """How long `promote --no-smoke` of one GiB takes, against `cp -r --reflink=never` and `sync`; its peak memory.
 
 The targets are the issue's: at most 1.1 times the copy, under 200 MB. Promotion also hashes every byte, compares
-every tensor with its checksum and syncs every file. Two exports are tried, of 64 variables in one big shard
-and in 64 shards. The source is in the page cache for both sides, both write to the same file system, and what they wrote is deleted between
-runs, outside of the clock.
+every tensor with its checksum and syncs every file. Two exports are tried, of 64 variables in one big shard and
+in 64 shards. The source is in the page cache for both sides, both write to the same file system, and what
+they wrote is deleted between runs, outside of the clock.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from servingrepo.savedmodel import (
     TensorCheck,
     Tensors,
     inspect_export,
+    layout_defect,
     read_variables,
 )
 from servingrepo.storage.disk import storage_errors
@@ -193,8 +194,8 @@ def verify_path(
 
 def _may_be_a_run(path: Path) -> bool:
     """Tell whether a directory is no export, of whatever kind, but may hold one."""
-    defects = inspect_export(path).defects if path.is_dir() else ()
-    return [one.slug for one in defects] == ["no-saved-model"]
+    defect = layout_defect(path) if path.is_dir() else None
+    return defect is not None and defect.slug == "no-saved-model"
 
 
 def quick_differences(repo: Repository, record: VersionRecord) -> Differences:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from servingrepo.lazy import names_from
 
 if TYPE_CHECKING:
+    from servingrepo.savedmodel.files import layout_defect
     from servingrepo.savedmodel.inspection import Inspection, inspect_export
     from servingrepo.savedmodel.tensors import Tensors
     from servingrepo.savedmodel.values import (
@@ -42,6 +43,7 @@ __all__ = [
     "Variables",
     "Warmup",
     "inspect_export",
+    "layout_defect",
     "read_variables",
 ]
 
@@ -62,6 +64,7 @@ _HOMES = {
     "Variables": "variables",
     "Warmup": "values",
     "inspect_export": "inspection",
+    "layout_defect": "files",
     "read_variables": "variables",
 }
 

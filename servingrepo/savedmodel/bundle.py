@@ -203,9 +203,10 @@ def _entry(name: str, message: Any, num_shards: int) -> TensorEntry:
     if not 0 <= shard < num_shards or offset < 0 or not 0 <= size <= _HIGHEST - offset:
         raise BadIndex(f"the entry of {name[:_NAME_LIMIT]!r} points nowhere")
     shape = message.shape
-    sizes = [dim.size for dim in shape.dim[:_MAX_DIMENSIONS]]
-    known = not shape.unknown_rank and len(shape.dim) <= _MAX_DIMENSIONS
-    elements = math.prod(sizes) if known and all(one >= 0 for one in sizes) else None
+    dims = shape.dim
+    sizes = [dim.size for dim in dims] if len(dims) <= _MAX_DIMENSIONS else [-1]
+    known = not shape.unknown_rank and min(sizes, default=0) >= 0
+    elements = math.prod(sizes) if known else None
     return TensorEntry(
         name=name,
         dtype=message.dtype,

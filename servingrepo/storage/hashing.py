@@ -33,6 +33,8 @@ in docs/benchmarks.md.
 LARGE = 32 << 20
 """A file of this size is worth two threads of its own: one reads and compares, the other hashes."""
 
+_BATCH = 32
+
 LARGE_CHUNK = 1 << 20
 """Between two threads every chunk costs a hand-over, so there are fewer and larger ones."""
 
@@ -94,11 +96,14 @@ def hash_all(
     sizes: dict[str, int], one: Callable[[str], FileEntry], *, threads: int
 ) -> tuple[FileEntry, ...]:
     """Hash files that are given by size, in the order of their paths: large ones first, one after the other."""
-    found = {path: one(path) for path, size in sizes.items() if size >= LARGE}
+    found = [one(path) for path, size in sizes.items() if size >= LARGE]
+    small = [path for path, size in sizes.items() if size < LARGE]
+    # A hand-over to a thread costs more than hashing a small file, so there are many in one.
+    batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
     with ThreadPoolExecutor(threads) as pool:
-        small = [path for path, size in sizes.items() if size < LARGE]
-        found.update(zip(small, pool.map(one, small), strict=True))
-    return tuple(found[path] for path in sorted(found))
+        for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
+            found += entries
+    return tuple(sorted(found, key=lambda entry: entry.path))
 
 
 def _text(path: str) -> str:
