@@ -89,5 +89,7 @@ def _say(app: App, checked: Checked) -> None:
     said = checked.verdict or f"not checked: {checked.why}"
     head = f"{checked.subject} against {checked.against or 'nothing'}: {said}"
     app.result(
-        checked, [head, *change_lines(checked.changes)], bare=checked.verdict or "not checked"
+        checked,
+        [head, *(f"  {line}" for line in change_lines(checked.changes))],
+        bare=checked.verdict or "not checked",
     )

@@ -42,7 +42,7 @@ def command(app: App, old: str, new: str) -> None:
 
 def _lines(found: Diff) -> Iterator[str]:
     yield f"{found.old} > {found.new}: {found.verdict}"
-    yield from change_lines(found.changes)
+    yield from (f"  {line}" for line in change_lines(found.changes))
     before, after = found.tensorflow
     if before != after:
         yield f"  written by  TensorFlow {before or 'unknown'} > {after or 'unknown'}"

@@ -15,35 +15,41 @@ MOST = 20
 """Changes that are shown; --json has all."""
 
 
-def gate_lines(gate: Gate, *, smoked: bool = False) -> Iterator[str]:
+def gate_lines(gate: Gate, *, smoked: bool = False, width: int = 10) -> Iterator[str]:
     """Yield what clients notice and what was let through; what was not checked is called so.
 
     A server that was smoke-tested has said itself whether it has the operations.
     """
+    for title, text in _gate(gate, smoked=smoked):
+        yield f"  {title:<{width}}{text}"
+
+
+def _gate(gate: Gate, *, smoked: bool) -> Iterator[tuple[str, str]]:
     if gate.verdict == "not checked":
-        yield f"  clients   not checked: {gate.why}"
+        yield "clients", f"not checked: {gate.why}"
     elif gate.verdict == "same":
-        yield f"  clients   nothing changes for those of {gate.against}"
+        yield "clients", f"nothing changes for those of {gate.against}"
     else:
         word = "BREAKING, which was allowed," if gate.verdict == "breaking" else "compatible"
-        yield f"  clients   {word} for those of {gate.against}"
-        yield from change_lines(gate.changes)
+        yield "clients", f"{word} for those of {gate.against}"
+        for line in change_lines(gate.changes):
+            yield "", line
     for op in gate.allowed_ops:
-        yield f"  allowed   operation {op}"
+        yield "allowed", f"operation {op}"
     for problem in gate.server_problems:
-        yield f"  server    {problem}"
+        yield "server", problem
     for note in gate.notes:
-        yield f"  note      {note}"
+        yield "note", note
     if not gate.server and not smoked:
-        yield "  server    not checked against a server's list of operations"
+        yield "server", "not checked against a server's list of operations"
 
 
 def change_lines(changes: Sequence[Change]) -> Iterator[str]:
     """Yield a line per change, those that break clients first."""
     for one in changes[:MOST]:
-        yield f"            {'breaking: ' if one.breaking else ''}{one.message}"
+        yield f"{'breaking: ' if one.breaking else ''}{one.message}"
     if len(changes) > MOST:
-        yield f"            and {len(changes) - MOST} more (--json has all)"
+        yield f"and {len(changes) - MOST} more (--json has all)"
 
 
 def demand_lines(demands: Demands | None) -> Iterator[str]:
@@ -58,4 +64,4 @@ def demand_lines(demands: Demands | None) -> Iterator[str]:
     if demands.custom:
         yield f"custom        {some(demands.custom)}: no TensorFlow Serving has them"
     for one in demands.effects:
-        yield f"reaches out   {effect_line(one)}; promote needs --allow-op {one.op}"
+        yield f"reaches out   {effect_line(one)}"

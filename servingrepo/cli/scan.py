@@ -30,7 +30,8 @@ from servingrepo.cli.signatures import signature_lines
 def command(app: App, run: Path, saved_model: Path | None) -> None:
     """Say which SavedModel a run directory holds, what it promises, what is wrong with it, and what else lies there.
 
-    Exit code 0 means that `promote` would accept it as far as can be told without running it.
+    Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
+    the model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
     """
     from servingrepo.rollout.promotion import refuse_defects
     from servingrepo.rundir import measure_run, scan_run

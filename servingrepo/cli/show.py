@@ -135,7 +135,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
         yield f"  gate          {gate.gate}: {gate.verdict}: {gate.why}"
     yield from (f"  {line}" for line in demand_lines(record.demands))
     if record.gate is not None:
-        yield from gate_lines(record.gate, smoked=bool(record.proofs))
+        yield from gate_lines(record.gate, smoked=bool(record.proofs), width=14)
     if not record.proofs:
         yield "  proof         not checked"
     for proof in record.proofs:

@@ -84,7 +84,7 @@ def pass_gates(
         allowed_ops=tuple(one.op for one in effects),
         server=server if checked else "",
         server_problems=lacking,
-        notes=_warm_up_notes(inspection, model),
+        notes=_notes(inspection, model, checked=checked),
     )
 
 
@@ -108,13 +108,16 @@ def effect_line(effect: Effect) -> str:
     return f"operation {effect.op} may touch {TOUCHES[effect.kind]}: {some(effect.nodes)}"
 
 
-def _warm_up_notes(inspection: Inspection, model: str) -> tuple[str, ...]:
+def _notes(inspection: Inspection, model: str, *, checked: bool) -> tuple[str, ...]:
+    """Return what is odd and stops nothing here."""
+    notes = []
+    if inspection.demands is not None and inspection.demands.custom and not checked:
+        notes.append(f"no TensorFlow Serving has the operations {some(inspection.demands.custom)}")
     others = [one for one in inspection.warmup.models if one != model] if inspection.warmup else []
-    if not others:
-        return ()
-    return (
-        f"its warm-up requests were written for the model {some(others)}; servers do not look at that",
-    )
+    if others:
+        written = f"its warm-up requests were written for the model {some(others)}"
+        notes.append(f"{written}; servers do not look at that")
+    return tuple(notes)
 
 
 def _messages(comparison: Comparison) -> list[str]:
@@ -140,7 +143,10 @@ def _stopped(
 ) -> ServingRepoError:
     hints = []
     if against:
-        hints.append(f"--allow-breaking publishes it all the same; or give {model} another name")
+        instead = f"give it another name than {model}"
+        if against.endswith(".toml"):
+            instead = "edit the contract, if nobody relies on that"
+        hints.append(f"--allow-breaking publishes it all the same; or {instead}")
     if unsafe:
         options = " ".join(f"--allow-op {one.op}" for one in unsafe[:10])
         hints.append(f"export it without these operations, or allow them: {options}")

@@ -161,8 +161,6 @@ def _inspect_message(
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
     notes = (*notes, *_dtype_notes(signatures, fed), *warmup.notes)
     demands = demands_of(meta_graph, reader)
-    if demands.custom:
-        notes = (*notes, f"no TensorFlow Serving has the operations {some(demands.custom)}")
     if not signatures:
         notes = (*notes, "it has no signature that a client can call")
     return msgspec.structs.replace(

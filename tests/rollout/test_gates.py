@@ -235,6 +235,7 @@ def test_an_operation_that_the_known_server_lacks_stops_a_promotion_in_a_moment(
     assert "does not have the operations" in done.gate.server_problems[0]
     done = promote(repo, run)
     assert (done.gate.server, done.gate.server_problems) == ("", ())
+    assert done.gate.notes == ("no TensorFlow Serving has the operations MyOwnOp, RiscErf",)
 
 
 @pytest.mark.parametrize(

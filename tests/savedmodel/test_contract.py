@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,3 +132,10 @@ def test_all_mistakes_of_a_contract_are_told_at_once() -> None:
     with pytest.raises(BadContract) as caught:
         parsed(text)
     assert len(caught.value.problems) == 2
+
+
+def test_the_sample_is_a_contract() -> None:
+    sample = Path(__file__).parents[2] / "configs" / "ranker.contract.toml"
+    contract = parse_contract(sample.read_bytes(), source="x")
+    assert contract.model == "ranker"
+    assert contract.signatures["serving_default"].inputs["temperature"].default
