@@ -45,7 +45,7 @@ def prove(
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: As the engine and the server say.
     """
     deadline = Deadline.after(timeout)
-    # Known before the start where the image's tag says it; the server's own words are better.
+    # Known before the start where the engine says it; the server's own words are better.
     notes = _notes(inspection, engine.expected_version())
     for note in notes:
         notice(note)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["effect_line", "pass_gates", "say_changes"]
 
+MOST_PROBLEMS = 500
+"""Lines that an error has: an export that others wrote may have 100,000 signatures."""
+
 TOUCHES = {
     "file": "files",
     "network": "the network",
@@ -158,6 +161,8 @@ def _stopped(
         kind, what = BreakingChange, f"it would break clients of {against}"
     else:
         kind, what = UnsafeOperation, "its graph reaches beyond itself"
+    if len(problems) > MOST_PROBLEMS:
+        problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS} more"]
     return kind(
         f"{path} cannot be promoted: {what}",
         problems=problems if len(problems) > 1 or not lacks else (),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servingrepo.savedmodel.effects import find_effects
-from servingrepo.savedmodel.graph import functions_of
 from servingrepo.savedmodel.op_lists import graph_version, known_versions, op_state
 from servingrepo.savedmodel.values import Demands
 from servingrepo.savedmodel.wording import some
@@ -123,13 +122,12 @@ def _function_ops(reader: GraphReader) -> set[str]:
     """Return the operations of the functions that the main graph can reach."""
     found: set[str] = set()
     seen: set[str] = set()
-    pending = [name for node in reader.graph.node for name in functions_of(node, reader)]
+    pending = [""]
     while pending:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for node in reader.functions[name].node_def:
-            found.add(node.op)
-            pending.extend(functions_of(node, reader))
+        for _, names in reader.calls(pending.pop()):
+            new = set(names) - seen
+            seen |= new
+            pending += new
+    for name in seen:
+        found.update(node.op for node in reader.body(name))
     return found

@@ -11,24 +11,24 @@ What every export does is no effect: the restore op reads the checkpoint that th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from servingrepo.savedmodel.graph import functions_of, origin, origins
+from servingrepo.savedmodel.graph import MAX_DEPTH, Scope, origin, origins
 from servingrepo.savedmodel.restoring import asset_definitions
 from servingrepo.savedmodel.values import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.savedmodel.graph import GraphReader, Scope
+    from servingrepo.savedmodel.graph import GraphReader
     from servingrepo.savedmodel.values import EffectKind
 
 __all__ = ["effect_kind", "find_effects"]
 
-MAX_SCOPES = 2_000
-"""Calls of functions looked into one by one; those beyond are looked into without knowing who calls them."""
+MAX_TRACED = 50_000
+"""Nodes of functions looked at call by call; beyond, each function is looked at without knowing who calls it."""
 
 GUARDED = frozenset({"ReadFile", "WriteFile", "PrintV2"})
 """What `saved_model_cli scan` reports, whatever it is used for."""
@@ -97,6 +97,15 @@ class _Use(msgspec.Struct, frozen=True):
     restoring: bool
 
 
+class _Body(NamedTuple):
+    """A function as called from somewhere; not `traced` if where its arguments come from is not known."""
+
+    name: str
+    scope: Scope
+    use: _Use
+    traced: bool
+
+
 def effect_kind(op: str) -> EffectKind | None:
     """Return what kind of effect an operation may have, None if it has none."""
     kind = _KINDS.get(op)
@@ -133,41 +142,55 @@ class _Finder:
         fetched += _main_ops(meta_graph)
         self.served = self._behind(fetched)
         self.restoring = self._behind([saver.restore_op_name] if saver.restore_op_name else [])
+        self.suspects: dict[str, list[Any]] = {}
         self.telling = self._functions_with_effects()
-        self.scopes = 0
+        self.untraced: set[tuple[str, _Use]] = set()
+        self.traced = 0
 
     def find(self) -> Iterator[tuple[str, str]]:
         """Yield each operation with an effect, and its node."""
+        pending: list[_Body] = []
         main = self.reader.main
-        seen: set[tuple[str, _Use]] = set()
-        pending: list[tuple[Scope, str, _Use]] = []
-        for node in self.reader.graph.node:
-            use = _Use(node.name in self.served, node.name in self.restoring)
-            if effect_kind(node.op) and not self._harmless(main, node, use):
+        for node in self._suspects(""):
+            if not self._harmless(main, node, self._use(node)):
                 yield node.op, node.name
-            pending += self._calls(main, node, use, seen)
+        for node, names in self.reader.calls():
+            pending += self._enter(_Body("", main, self._use(node), traced=True), node, names)
         while pending:
-            scope, name, use = pending.pop()
-            for node in scope.function.node_def:
-                if effect_kind(node.op) and not self._harmless(scope, node, use):
-                    yield node.op, f"{name}/{node.name}"
-                pending += self._calls(scope, node, use, seen)
+            body = pending.pop()
+            for node in self._suspects(body.name):
+                if not self._harmless(body.scope, node, body.use):
+                    yield node.op, f"{body.name}/{node.name}"
+            for node, names in self.reader.calls(body.name):
+                pending += self._enter(body, node, names)
 
-    def _calls(
-        self, scope: Scope, node: Any, use: _Use, seen: set[tuple[str, _Use]]
-    ) -> Iterator[tuple[Scope, str, _Use]]:
-        """Yield the bodies to look into: of each call, or of each function once when there are many calls."""
-        for name in functions_of(node, self.reader):
-            if name not in self.telling:
-                continue
-            many = self.scopes >= MAX_SCOPES
-            if many and (name, use) in seen:
-                continue
-            inner = self.reader.enter(scope, node, name)
-            if inner is not None:
-                self.scopes += 1
-                seen.add((name, use))
-                yield inner, name, use
+    def _use(self, node: Any) -> _Use:
+        return _Use(node.name in self.served, node.name in self.restoring)
+
+    def _suspects(self, function: str) -> list[Any]:
+        """Return the nodes of a function, or of the main graph, that have an effect unless they are harmless."""
+        if function not in self.suspects:
+            nodes = self.reader.body(function)
+            ops = {op for op in {node.op for node in nodes} if effect_kind(op)}
+            self.suspects[function] = [node for node in nodes if node.op in ops] if ops else []
+        return self.suspects[function]
+
+    def _enter(self, body: _Body, node: Any, names: tuple[str, ...]) -> Iterator[_Body]:
+        """Yield the functions to look into that a node calls.
+
+        Where a call is too deep, or there are too many, a function is looked into once as if nothing were known of
+        its arguments: then nothing in it is harmless for what it is given.
+        """
+        for name in self.telling.intersection(names):
+            function = self.reader.functions[name]
+            self.traced += len(function.node_def)
+            if body.traced and self.traced < MAX_TRACED and body.scope.depth < MAX_DEPTH:
+                scope = Scope(function.node_def, function, body.scope, node)
+                yield _Body(name, scope, body.use, traced=True)
+            elif (name, body.use) not in self.untraced:
+                self.untraced.add((name, body.use))
+                scope = Scope(function.node_def, function, None, node)
+                yield _Body(name, scope, body.use, traced=False)
 
     def _harmless(self, scope: Scope, node: Any, use: _Use) -> bool:
         """Tell whether a node does only what every export does."""
@@ -224,12 +247,12 @@ class _Finder:
         """Return the functions that have an effect themselves or call one that has."""
         callers: dict[str, set[str]] = {}
         telling: list[str] = []
-        for name, function in self.reader.functions.items():
-            if any(effect_kind(node.op) for node in function.node_def):
+        for name in self.reader.functions:
+            if self._suspects(name):
                 telling.append(name)
-            for node in function.node_def:
-                for inner in functions_of(node, self.reader):
-                    callers.setdefault(inner, set()).add(name)
+            for _, inner in self.reader.calls(name):
+                for one in inner:
+                    callers.setdefault(one, set()).add(name)
         found: set[str] = set()
         while telling:
             name = telling.pop()

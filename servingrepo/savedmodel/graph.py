@@ -16,7 +16,7 @@ from servingrepo.savedmodel.values import ExampleInput, Feature
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["GraphReader", "Scope", "example_inputs", "functions_of", "origin", "origins"]
+__all__ = ["GraphReader", "Scope", "example_inputs", "origin", "origins"]
 
 STEP_LIMIT = 200_000
 """Edges followed per input before giving up: a real graph needs a few dozen."""
@@ -85,13 +85,18 @@ class GraphReader:
         self.graph = graph
         self.functions = {one.signature.name: one for one in graph.library.function}
         self.main = Scope(graph.node, None, None, None)
+        self._calls: dict[str, tuple[tuple[Any, tuple[str, ...]], ...]] = {}
 
-    def enter(self, scope: Scope, node: Any, name: str) -> Scope | None:
-        """Return the body of a function that a node names, as called from there; None if it is too deep."""
-        function = self.functions.get(name)
-        if function is None or scope.depth >= MAX_DEPTH:
-            return None
-        return Scope(function.node_def, function, scope, node)
+    def body(self, function: str = "") -> Any:
+        """Return the nodes of a function, or of the main graph."""
+        return self.functions[function].node_def if function else self.graph.node
+
+    def calls(self, function: str = "") -> tuple[tuple[Any, tuple[str, ...]], ...]:
+        """Return the nodes of a function, or of the main graph, that call functions, each with their names."""
+        if function not in self._calls:
+            found = ((node, tuple(_functions_of(node, self))) for node in self.body(function))
+            self._calls[function] = tuple(one for one in found if one[1]) if self.functions else ()
+        return self._calls[function]
 
     def called(self, node: Any) -> Any:
         """Return the function that a call op runs, or None."""
@@ -169,7 +174,7 @@ def example_inputs(reader: GraphReader, definitions: Any) -> tuple[ExampleInput,
     return tuple(found)
 
 
-def functions_of(node: Any, reader: GraphReader) -> Iterator[str]:
+def _functions_of(node: Any, reader: GraphReader) -> Iterator[str]:
     """Yield the names of the graph's functions that a node calls, by its op or by an attribute."""
     if node.op in reader.functions:
         yield node.op

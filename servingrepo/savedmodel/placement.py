@@ -15,8 +15,6 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from servingrepo.savedmodel.graph import functions_of
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -76,21 +74,19 @@ def _kind(op: str) -> str | None:
 
 def _reachable(reader: GraphReader) -> Iterator[tuple[str, Any, bool]]:
     """Yield (prefix, node, soft placement) for the main graph and for every function once or twice."""
-    pending: list[tuple[str, bool]] = []
-    for node in reader.graph.node:
+    for node in reader.body():
         yield "", node, False
-        soft = _soft(node)
-        pending.extend((name, soft) for name in functions_of(node, reader))
+    pending = [(name, _soft(node)) for node, names in reader.calls() for name in names]
     seen: set[tuple[str, bool]] = set()
     while pending:
         name, soft = pending.pop()
         if (name, soft) in seen or (name, False) in seen:
             continue
         seen.add((name, soft))
-        for node in reader.functions[name].node_def:
+        for node in reader.body(name):
             yield f"{name}/", node, soft
-            # The outermost call decides: TensorFlow inlines the calls inside before it places ops.
-            pending.extend((inner, soft) for inner in functions_of(node, reader))
+        # The outermost call decides: TensorFlow inlines the calls inside before it places ops.
+        pending.extend((inner, soft) for _, names in reader.calls(name) for inner in names)
 
 
 def _soft(node: Any) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.serving.server_versions import Version, of_image, of_text
+from servingrepo.errors import EngineUnavailable
+from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.serving.server_versions import Version, of_image
 
 if TYPE_CHECKING:
     from servingrepo.serving.engines import Engine, EngineChoice
@@ -32,7 +34,11 @@ UNKNOWN_TARGET = Target()
 
 
 def target_of(engine: Engine | EngineChoice | None) -> Target:
-    """Return the server that an engine will start, or that one would if it were asked to."""
+    """Return the server that an engine will start, or that one would if it were asked to.
+
+    Raises:
+        EngineUnavailable: The engine's program or library is not installed.
+    """
     from servingrepo.serving.engines import EngineChoice
 
     if engine is None:
@@ -49,8 +55,11 @@ def target_of(engine: Engine | EngineChoice | None) -> Target:
         docker, image = name == "docker", getattr(engine, "image", "")
     if docker:
         return _of_image(image)
+    if not isinstance(engine, EngineChoice):
+        return Target(version=engine.expected_version())
     if name == "embedded":
-        return Target(version=of_text(metadata.version("tensorflow")))
+        with suppress(EngineUnavailable):
+            return Target(version=EmbeddedEngine().expected_version())
     return UNKNOWN_TARGET
 
 

@@ -9,6 +9,7 @@ import servingrepo
 from servingrepo.errors import (
     BadContract,
     BreakingChange,
+    LoadFailed,
     NoSavedModel,
     NoSuchVersion,
     UnsafeOperation,
@@ -236,6 +237,15 @@ def test_an_operation_that_the_known_server_lacks_stops_a_promotion_in_a_moment(
     done = promote(repo, run)
     assert (done.gate.server, done.gate.server_problems) == ("", ())
     assert done.gate.notes == ("no TensorFlow Serving has the operations MyOwnOp, RiscErf",)
+
+
+@pytest.mark.tf
+def test_a_load_that_fails_says_which_operations_the_server_lacks(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    run = export_with(tmp_path / "run", "MyOwnOp")
+    with pytest.raises(LoadFailed) as caught:
+        repo.promote(run, model="m", engine="embedded")
+    assert "does not have the operations MyOwnOp" in caught.value.problems[-1]
 
 
 @pytest.mark.parametrize(

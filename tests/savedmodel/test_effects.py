@@ -163,6 +163,27 @@ def test_functions_that_call_each_other_for_ever_end(tmp_path: Path) -> None:
     assert effects(changed(write_export(tmp_path), change)) == {"ReadFile": ("level40/read",)}
 
 
+@pytest.mark.parametrize(("depth", "calls"), [(200, 1), (1, 3_000)])
+def test_a_file_is_not_hidden_by_depth_or_by_number(depth: int, calls: int, tmp_path: Path) -> None:
+    """An asset handed down first must not excuse another file that is handed down later."""
+
+    def change(meta_graph: Any) -> None:
+        graph = meta_graph.graph_def
+        const(graph.node, "secret", b"/etc/passwd")
+        for level in range(depth):
+            body = function(meta_graph, f"level{level}", "name").node_def
+            call(body, "next", f"level{level + 1}", ["name"])
+        last = function(meta_graph, f"level{depth}", "name").node_def
+        for number in range(20):
+            node(last, f"load{number}", "InitializeTableFromTextFileV2", ["table", "name"])
+        for number in range(calls - 1):
+            call(graph.node, f"good{number}", "level0", ["asset_0"])
+        call(graph.node, "sly", "level0", ["secret"])
+
+    found = effects(changed(write_export(tmp_path, assets={"words": b"a\n"}), change))
+    assert set(found) == {"InitializeTableFromTextFileV2"}
+
+
 @pytest.mark.corpus
 def test_published_models_reach_for_nothing(corpus: Path) -> None:
     exports = [path.parent for path in corpus.rglob("saved_model.pb")]
