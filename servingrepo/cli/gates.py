@@ -56,8 +56,7 @@ def demand_lines(demands: Demands | None) -> Iterator[str]:
     """Yield what a graph asks of servers, in short; nothing where that is not on record."""
     if demands is None:
         return
-    from servingrepo.rollout.gates import effect_line
-    from servingrepo.savedmodel.demands import servers_for
+    from servingrepo.savedmodel.server_fit import effect_line, servers_for
     from servingrepo.savedmodel.wording import some
 
     yield f"operations    {len(demands.ops) + len(demands.function_ops)}; {servers_for(demands)}"

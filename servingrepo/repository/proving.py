@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from servingrepo.errors import LoadFailed, ServerDied, ServerTimeout
 from servingrepo.repository.records import Proof
-from servingrepo.savedmodel.demands import fit_server
+from servingrepo.savedmodel.server_fit import fit_server
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.server_versions import of_server, too_new

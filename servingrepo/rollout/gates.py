@@ -15,7 +15,7 @@ from servingrepo.errors import (
 )
 from servingrepo.repository.contracts import current_baseline
 from servingrepo.repository.records import Gate
-from servingrepo.savedmodel.demands import fit_server
+from servingrepo.savedmodel.server_fit import effect_line, fit_server
 from servingrepo.savedmodel.wording import some
 
 if TYPE_CHECKING:
@@ -27,16 +27,10 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.compatibility import Comparison
     from servingrepo.serving.targets import Target
 
-__all__ = ["effect_line", "pass_gates", "say_changes"]
+__all__ = ["pass_gates", "say_changes"]
 
 MOST_PROBLEMS = 500
 """Lines that an error has: an export that others wrote may have 100,000 signatures."""
-
-TOUCHES = {
-    "file": "files",
-    "network": "the network",
-    "process": "processes",
-}
 
 
 def pass_gates(
@@ -104,11 +98,6 @@ def say_changes(repo: Repository, model: str, signatures: tuple[Signature, ...])
     if comparison is None or not comparison.breaking:
         return ()
     return tuple(f"breaks clients of {baseline.name}: {one}" for one in _messages(comparison))
-
-
-def effect_line(effect: Effect) -> str:
-    """Say what an operation may touch, and where it is."""
-    return f"operation {effect.op} may touch {TOUCHES[effect.kind]}: {some(effect.nodes)}"
 
 
 def _notes(inspection: Inspection, model: str, *, checked: bool) -> tuple[str, ...]:

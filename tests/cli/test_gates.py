@@ -7,7 +7,7 @@ import pytest
 from servingrepo.testing.exports import Served
 from tests.cli import inside
 from tests.savedmodel.graphs import export_with
-from tests.support import Outcome, new_repository, run_with
+from tests.support import Outcome, command, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,3 +99,32 @@ def test_a_rollback_that_breaks_clients_says_so_and_goes_on(serving: Path, tmp_p
     done = inside.command("--root", serving, "rollback", "m")
     assert done.code == 0
     assert "warning      breaks clients of m@2: signature third is gone" in done.out
+
+
+def test_what_was_allowed_is_in_the_history_of_a_promotion_that_was_killed(
+    serving: Path, tmp_path: Path
+) -> None:
+    run = run_with(tmp_path / "one", offset=2.0)
+    arguments = ("promote", run, "--model", "m", "--no-smoke", "--allow-breaking")
+    killed = command(
+        "--root", serving, *arguments, env={"SERVINGREPO_FAILPOINTS": "c1.done@1=kill"}
+    )
+    assert killed.code < 0
+    inside.command("--root", serving, "recover")
+    said = inside.command("--root", serving, "history").out
+    assert "promote (recovered)" in said
+    assert "allowed: breaking changes against m@1" in said
+
+
+def test_a_temporary_contract_that_a_kill_left_is_swept_and_other_files_stay(
+    serving: Path,
+) -> None:
+    plan = {"SERVINGREPO_FAILPOINTS": "contract.before-rename@1=kill"}
+    assert command("--root", serving, "contract", "m", "--write", env=plan).code < 0
+    left = serving / "configs" / ".m.contract.toml.tmp"
+    mine = serving / "configs" / ".mine.tmp"
+    mine.write_text("x")
+    assert left.exists()
+    inside.command("--root", serving, "recover")
+    assert not left.exists()
+    assert mine.exists()
