@@ -8,6 +8,7 @@ texts that the command line takes: "ranker", "ranker@7", "ranker@previous".
 from __future__ import annotations
 
 import builtins
+import os
 import time
 from functools import partial
 from itertools import islice
@@ -148,10 +149,15 @@ class OpenRepository:
     # release --------------------------------------------------------------------------------------
 
     def scan(self, run: str | Path, *, saved_model: str | Path | None = None) -> RunScan:
-        """Find the SavedModel of a run directory; see `servingrepo scan`."""
-        from servingrepo.rundir import scan_run
+        """Find the SavedModel of a run directory, or of an archive of one; see `servingrepo scan`.
 
-        return scan_run(as_path(run, "run"), saved_model=_given(saved_model))
+        Paths into an archive lead nowhere afterwards.
+        """
+        from servingrepo.rundir import scan_run
+        from servingrepo.rundir.archives import run_directory
+
+        with run_directory(as_path(run, "run")) as place:
+            return scan_run(place, saved_model=_given(saved_model))
 
     def measure(self, run: str | Path, *, progress: Progress = silent) -> Measured:
         """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`."""
@@ -203,6 +209,7 @@ class OpenRepository:
         from servingrepo.rollout.pruning import promote_and_prune
         from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.tracing import Context
+        from servingrepo.rundir.archives import run_directory
         from servingrepo.rundir.gates import parse_gate
         from servingrepo.serving.targets import target_of
         from servingrepo.smoke import load_cases
@@ -229,19 +236,25 @@ class OpenRepository:
             target=target_of(chosen or as_choice(engine)),
         )
 
-        def change(*, dry_run: bool) -> Promotion:
-            return promote_and_prune(
-                self.value,
-                as_path(run, "run"),
-                model=model,
-                engine=chosen if not dry_run else None,
-                options=msgspec.structs.replace(options, dry_run=dry_run),
-                keep=keep,
-                progress=progress,
-                notice=notice,
-            )
+        given = as_path(run, "run")
+        with run_directory(given) as place:
+            if place != given:
+                packed = msgspec.structs.replace(options.context, archive=os.path.realpath(given))
+                options = msgspec.structs.replace(options, context=packed)
 
-        done, told = hooked(hooks, "promote", change, dry_run=dry_run)
+            def change(*, dry_run: bool) -> Promotion:
+                return promote_and_prune(
+                    self.value,
+                    place,
+                    model=model,
+                    engine=chosen if not dry_run else None,
+                    options=msgspec.structs.replace(options, dry_run=dry_run),
+                    keep=keep,
+                    progress=progress,
+                    notice=notice,
+                )
+
+            done, told = hooked(hooks, "promote", change, dry_run=dry_run)
         return msgspec.structs.replace(done, hooks=told) if told else done
 
     def verify(

@@ -35,42 +35,44 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
     """
     from servingrepo.rollout.promotion import refuse_defects
     from servingrepo.rundir import measure_run, scan_run
+    from servingrepo.rundir.archives import run_directory
     from servingrepo.rundir.measure import size_of_events
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
 
-    found = scan_run(run, saved_model=saved_model)
-    export = Path(found.export)
-    inspection = inspect_export(export)
-    refuse_defects(inspection, export)
-    tree = read_tree(export, boundary=Path(found.run))
-    with Bar(app, f"reading events in {run}", size_of_events(run)) as bar:
-        measured = measure_run(run, progress=bar.advance)
-    app.result(
-        {
-            "scan": found,
-            "inspection": inspection,
-            "measured": measured,
-            "files": len(tree.files),
-            "size": tree.size,
-        },
-        [
-            f"SavedModel    {found.export} ({found.kind})",
-            f"written by    TensorFlow {inspection.tensorflow_version or 'unknown'}",
-            f"size          {sized(tree.size)} in {len(tree.files)} files",
-            *fingerprint_lines(inspection.fingerprint),
-            *signature_lines(inspection.signatures),
-            *demand_lines(inspection.demands),
-            *(f"note          {note}" for note in inspection.notes),
-            *(f"also there    {other}" for other in found.others),
-            *event_lines(measured),
-            *measured_lines(measured.measurements, brief=not app.verbosity),
-            *(
-                []
-                if found.complete
-                else ["note          the run is so large that only a part was looked at"]
-            ),
-            f"next          servingrepo promote {run} --model NAME",
-        ],
-        bare=found.export,
-    )
+    with run_directory(run) as place:
+        found = scan_run(place, saved_model=saved_model)
+        export = Path(found.export)
+        inspection = inspect_export(export)
+        refuse_defects(inspection, export)
+        tree = read_tree(export, boundary=Path(found.run))
+        with Bar(app, f"reading events in {run}", size_of_events(place)) as bar:
+            measured = measure_run(place, progress=bar.advance)
+        app.result(
+            {
+                "scan": found,
+                "inspection": inspection,
+                "measured": measured,
+                "files": len(tree.files),
+                "size": tree.size,
+            },
+            [
+                f"SavedModel    {found.export.replace(str(place), str(run), 1)} ({found.kind})",
+                f"written by    TensorFlow {inspection.tensorflow_version or 'unknown'}",
+                f"size          {sized(tree.size)} in {len(tree.files)} files",
+                *fingerprint_lines(inspection.fingerprint),
+                *signature_lines(inspection.signatures),
+                *demand_lines(inspection.demands),
+                *(f"note          {note}" for note in inspection.notes),
+                *(f"also there    {other}" for other in found.others),
+                *event_lines(measured),
+                *measured_lines(measured.measurements, brief=not app.verbosity),
+                *(
+                    []
+                    if found.complete
+                    else ["note          the run is so large that only a part was looked at"]
+                ),
+                f"next          servingrepo promote {run} --model NAME",
+            ],
+            bare=found.export,
+        )

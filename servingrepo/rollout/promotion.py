@@ -49,7 +49,7 @@ from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.serving import refuse_unfit, serve
 from servingrepo.rollout.switch import EndpointResult, switch
-from servingrepo.rollout.tracing import Context, trace
+from servingrepo.rollout.tracing import Context, place_of, trace
 from servingrepo.rundir import scan_run
 from servingrepo.rundir.gates import Gate
 from servingrepo.rundir.measurements import GateVerdict
@@ -289,7 +289,7 @@ def _record(
         user=owner.user,
         host=owner.host,
         message=options.message,
-        source=_source(scan),
+        source=_source(scan, options),
         manifest=manifest,
         digest=content_digest(manifest),
         size=manifest.size,
@@ -306,10 +306,10 @@ def _record(
     )
 
 
-def _source(scan: RunScan) -> Source:
+def _source(scan: RunScan, options: Options) -> Source:
     return Source(
-        run=_recordable(scan.run),
-        export=_recordable(scan.export),
+        run=_recordable(place_of(scan.run, scan, options.context)),
+        export=_recordable(place_of(scan.export, scan, options.context)),
         kind=scan.kind,
         provenance={key: _recordable(value) for key, value in scan.provenance.items()},
     )
@@ -485,8 +485,8 @@ def _result(
         model=record.model,
         version=record.version,
         gates=record.gates,
-        run=scan.run,
-        export=scan.export,
+        run=place_of(scan.run, scan, options.context),
+        export=place_of(scan.export, scan, options.context),
         path=str(repo.layout.version(record.model, record.version)),
         same_as=same_as,
         published=same_as is None,
@@ -532,8 +532,8 @@ def _promised(
     return Promotion(
         model=model,
         version=number,
-        run=scan.run,
-        export=scan.export,
+        run=place_of(scan.run, scan, options.context),
+        export=place_of(scan.export, scan, options.context),
         path=str(repo.layout.version(model, number)),
         same_as=None,
         published=False,

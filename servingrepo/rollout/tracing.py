@@ -18,7 +18,7 @@ from servingrepo.rundir.worktree import code_of
 if TYPE_CHECKING:
     from servingrepo.rundir import RunScan
 
-__all__ = ["Context", "trace"]
+__all__ = ["Context", "place_of", "trace"]
 
 _LONGEST_COMMAND = 2000
 
@@ -29,6 +29,16 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     working_directory: Path | None = None
     environment: dict[str, str] = {}
+    archive: str = ""
+    """The archive that the run was unpacked from."""
+
+
+def place_of(path: str, scan: RunScan, context: Context) -> str:
+    """Return a path in a run for the record: within its archive, if it was unpacked from one."""
+    if not context.archive:
+        return path
+    below = Path(path).relative_to(scan.run).as_posix()
+    return context.archive if below == "." else f"{context.archive}:{below}"
 
 
 def trace(scan: RunScan, context: Context) -> Origin:

@@ -20,6 +20,10 @@ _STATE = "checkpoint"
 _SHARD = re.compile(r"(?P<prefix>.+)\.data-[0-9]{5}-of-[0-9]{5}")
 _LATEST = re.compile(rb'^model_checkpoint_path: "(?P<path>[^"\n]*)"', re.MULTILINE)
 _MAX_STATE = 65_536
+_MAX_INDEX = 8 << 20
+_LISTED = 5
+_NUMBERED = re.compile(r"-[0-9]+$")
+_DIRECTORIES = {"checkpoints", "ckpts", "checkpoint_dir", "training_checkpoints"}
 
 
 def recognise(folder: Folder) -> Iterator[Other]:
@@ -44,7 +48,48 @@ def recognise(folder: Folder) -> Iterator[Other]:
         if by_estimator
         else "the latest TensorFlow checkpoint: variables only",
         count=len(prefixes),
+        details=_details(folder, latest, prefixes),
     )
+
+
+def _details(folder: Folder, latest: str, prefixes: set[str]) -> str:
+    """Say whether the latest is whole by its index and sizes, which others there are, and what looks misplaced."""
+    said = [_verified(folder, latest)]
+    if len(prefixes) > 1:
+        newest = sorted(prefixes, key=lambda each: _written(folder.files[f"{each}.index"]))
+        others = [name for name in newest if name != latest]
+        more = f" and {len(others) - _LISTED} older" if len(others) > _LISTED else ""
+        said.append(f"also {', '.join(others[-_LISTED:])}{more}")
+    directory = _NUMBERED.sub("", latest)
+    if directory in folder.folders or directory in _DIRECTORIES:
+        said.append(
+            f"it lies beside {directory}/, not in it: the prefix given to save was the directory, "
+            f"and {directory}/ckpt would be in it"
+        )
+    return "; ".join(said)
+
+
+def _verified(folder: Folder, prefix: str) -> str:
+    """Hold the index against the sizes of the data files; the tensors themselves are not read."""
+    from servingrepo.savedmodel.bundle import BadIndex, read_index
+
+    data = read_start(folder.files[f"{prefix}.index"], _MAX_INDEX + 1)
+    if len(data) > _MAX_INDEX:
+        return f"not checked: its index has more than {_MAX_INDEX:,} bytes"
+    try:
+        index = read_index(data)
+    except BadIndex as error:
+        return f"damaged: its index cannot be read: {error}"
+    wrong = []
+    for shard, size in sorted(index.shard_bytes.items()):
+        name = f"{prefix}.data-{shard:05d}-of-{index.num_shards:05d}"
+        if name not in folder.files:
+            wrong.append(f"{name} is missing")
+        elif (found := Path(folder.files[name]).stat().st_size) < size:
+            wrong.append(f"{name} has {found:,} bytes where {size:,} are needed")
+    if wrong:
+        return f"damaged: {', '.join(wrong[:_LISTED])}"
+    return f"{len(index.names):,} tensors, all there by name and size"
 
 
 def _latest(folder: Folder) -> str | None:

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["candidate", "candidates", "unservable"]
 
 _MAX_FILES = 20_000
+_FOR_EVALUATION = {"Format-TFMA", "eval_model_dir"}
 
 
 def candidates(seen: Look) -> tuple[Candidate, ...]:
     """Return every SavedModel seen, each once though links lead to it, by path."""
     found: dict[str, Candidate] = {}
     for folder in seen.folders:
-        if folder.is_saved_model and not estimator.is_temporary(folder.path):
+        unfit = estimator.is_temporary(folder.path) or _is_for_evaluation(folder.path)
+        if folder.is_saved_model and not unfit:
             kind: ExportKind = "nested"
             if folder.depth <= 1:
                 kind = "child" if folder.depth else "self"
@@ -52,6 +54,10 @@ def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
 def unservable(folder: Folder) -> Iterator[Other]:
     """Yield what looks like a SavedModel and is none that TensorFlow Serving loads."""
     unfinished = estimator.is_temporary(folder.path)
+    if folder.is_saved_model and _is_for_evaluation(folder.path):
+        note = "a SavedModel for evaluation (TFMA), not for serving"
+        yield Other(kind="eval-saved-model", path=folder.path, note=note)
+        return
     if folder.is_saved_model and not unfinished:
         return
     if "saved_model.cpb" in folder.files:
@@ -74,6 +80,11 @@ def unservable(folder: Folder) -> Iterator[Other]:
             path=folder.path,
             note="a SavedModel's directories without its saved_model.pb",
         )
+
+
+def _is_for_evaluation(path: str) -> bool:
+    """Tell whether TFX's Trainer left an EvalSavedModel here (tfx/utils/path_utils.py)."""
+    return not _FOR_EVALUATION.isdisjoint(path.split("/"))
 
 
 def _written(path: str) -> float:

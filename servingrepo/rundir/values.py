@@ -19,6 +19,7 @@ OtherKind = Literal[
     "session-bundle",
     "chunked-saved-model",
     "incomplete-export",
+    "eval-saved-model",
     "estimator-checkpoint",
     "tf-checkpoint",
     "keras-weights",
@@ -68,11 +69,14 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
     """What it is, in words."""
     count: int = 1
     """How many of the kind lie in that directory."""
+    details: str = ""
+    """What a closer look found."""
 
     def __str__(self) -> str:
         """Say where it is, what it is, and how many there are."""
         more = f" ({self.count} of them)" if self.count > 1 else ""
-        return f"{shown(self.path)}: {self.note}{more}"
+        details = f"; {self.details}" if self.details else ""
+        return f"{shown(self.path)}: {self.note}{more}{details}"
 
 
 class RunScan(msgspec.Struct, frozen=True, kw_only=True):

@@ -122,7 +122,7 @@ SHARDED = {
         ({"model.tflite": b"\x1c\0\0\0TFL"}, "model.tflite: not what its name says", "look at"),
         ({"model.onnx": b"\x08\x07"}, "model.onnx: an ONNX model", "onnx2tf"),
         ({"frozen_graph.pb": b"\n"}, "frozen_graph.pb: a protocol buffer", "tf.saved_model.save"),
-        ({"model.tar.gz": b"\x1f\x8b"}, "model.tar.gz: an archive", "unpack it"),
+        ({"model.tar.gz": b"\x1f\x8b"}, "model.tar.gz: an archive", "promote {run}/model.tar.gz"),
         ({"MLmodel": MLMODEL}, "MLmodel: an MLflow model (python_function, pytorch)", "export the"),
         (
             {"sm__variables__variables.index": b"i", "sm__assets__v.txt": b"v"},
@@ -280,6 +280,8 @@ def test_scan_when_keras_itself_wrote_the_files_then_recognised(tmp_path: Path) 
         "keras": ("model.keras: a Keras model (zip with config.json)",),
         "h5": ("model.h5: a whole Keras model in HDF5",),
         "weights": ("model.weights.h5: weights of a Keras model, without the model",),
-        "checkpoint": ("ckpt-1: the latest TensorFlow checkpoint: variables only",),
+        "checkpoint": (
+            "ckpt-1: the latest TensorFlow checkpoint: variables only; 16 tensors, all there by name and size",
+        ),
     }
     assert scan_run(tmp_path / "export").kind == "child"
