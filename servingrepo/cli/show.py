@@ -148,6 +148,8 @@ def _origin(origin: Origin) -> Iterator[str]:
         yield f"  code          {_code(origin.code)}"
     if origin.command:
         yield f"  command       {origin.command}"
+    for name, value in sorted(origin.mlflow.items()):
+        yield f"  mlflow        {name}={value}"
     for name, value in sorted(origin.pipeline.items()):
         yield f"  pipeline      {name}={value}"
     for path, digest in sorted(origin.config_files.items()):

@@ -10,7 +10,8 @@ import msgspec
 
 from servingrepo.rundir.configuration import read_configuration
 from servingrepo.rundir.look import look
-from servingrepo.rundir.masking import mask_command
+from servingrepo.rundir.masking import mask, mask_command
+from servingrepo.rundir.mlflow import read_mlflow
 from servingrepo.rundir.origin import Origin
 from servingrepo.rundir.pipeline import pipeline_ids
 from servingrepo.rundir.worktree import code_of
@@ -44,6 +45,9 @@ def place_of(path: str, scan: RunScan, context: Context) -> str:
 def trace(scan: RunScan, context: Context) -> Origin:
     """Return what is known of where a run's SavedModel comes from, secrets masked."""
     config, files = read_configuration(look(scan.run))
+    tracked = read_mlflow(scan.run)
+    if tracked is not None:
+        config |= {f"params/{name}": mask(name, one)[:200] for name, one in tracked.params.items()}
     code = code_of(Path(scan.run), of="run")
     if code is None and context.working_directory is not None:
         code = code_of(context.working_directory, of="working directory")
@@ -53,5 +57,6 @@ def trace(scan: RunScan, context: Context) -> Origin:
         config_files=files,
         code=code,
         command=command[:_LONGEST_COMMAND],
+        mlflow={name: mask(name, one) for name, one in tracked.facts.items()} if tracked else {},
         pipeline=pipeline_ids(context.environment),
     )

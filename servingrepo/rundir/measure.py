@@ -11,10 +11,13 @@ from servingrepo.errors import StorageFailed
 from servingrepo.rundir.look import look
 from servingrepo.rundir.measurements import EventRun, Measured, Measurement
 from servingrepo.rundir.metric_files import METRICS, read_metric_file
+from servingrepo.rundir.mlflow import read_mlflow
 from servingrepo.rundir.values import shown
 from servingrepo.storage.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from servingrepo.rundir.look import Folder
 
 __all__ = ["event_files", "measure_run", "size_of_events"]
@@ -55,14 +58,10 @@ def measure_run(run: Path, *, progress: Progress = silent, most: int = MOST_BYTE
             event_run, scalars = read_event_run(folder, names, progress=progress)
             event_runs.append(event_run)
             measurements += scalars
-        if folder.is_saved_model:
-            continue
-        for name in sorted(folder.files):
-            if METRICS.fullmatch(name):
-                try:
-                    measurements += read_metric_file(folder, name)
-                except (ValueError, OSError) as error:
-                    problems.append(f"{folder.below(name)}: {error}")
+        measurements += _of_files(folder, problems)
+    of_mlflow = read_mlflow(seen.run)
+    if of_mlflow is not None:
+        measurements += of_mlflow.measurements
     if not seen.complete:
         problems.append(f"only a part of the run was looked at: {seen.entries:,} entries")
     return Measured(
@@ -77,6 +76,16 @@ def size_of_events(run: Path) -> int:
     except OSError:
         return 0
     return sum(_size(folder.files[name]) for folder in seen.folders for name in event_files(folder))
+
+
+def _of_files(folder: Folder, problems: list[str]) -> Iterator[Measurement]:
+    """Yield what a folder's files of metrics say; a broken one becomes a problem."""
+    for name in sorted(folder.files) if not folder.is_saved_model else ():
+        if METRICS.fullmatch(name):
+            try:
+                yield from read_metric_file(folder, name)
+            except (ValueError, OSError) as error:
+                problems.append(f"{folder.below(name)}: {error}")
 
 
 def event_files(folder: Folder) -> list[str]:

@@ -27,7 +27,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """The folder below the run and the tag, or the keys in a file: `logs/validation/epoch_accuracy`."""
-    source: Literal["tensorboard", "json", "csv"]
+    source: Literal["tensorboard", "json", "csv", "mlflow"]
     count: int
     last: Point
     lowest: Point | None

@@ -36,5 +36,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of the files of configuration, by their paths below the run."""
     code: Code | None = None
     command: str = ""
+    mlflow: dict[str, str] = {}
+    """MLflow's ids of the run, its name, user and source, if MLflow tracked it."""
     pipeline: dict[str, str] = {}
     """Variables of the CI system, by name."""

@@ -122,3 +122,64 @@ def test_a_job_s_outputs_without_a_savedmodel_are_explained(produced: Path, tmp_
     assert [one.name for one in new_repository(tmp_path / "r").measure(run).measurements] == [
         "output/auc"
     ]
+
+
+def mlflow_run(store: Path) -> Path:
+    """A run as MLflow 3.17's file store leaves it."""
+    run = store / "758126702065669546/803c499c97404b679ec24b1156cdedb0"
+    files = {
+        "meta.yaml": "artifact_uri: file:///mlruns/1/artifacts\nexperiment_id: '758126702065669546'\n"
+        "lifecycle_stage: active\nrun_id: 803c499c97404b679ec24b1156cdedb0\nrun_name: baseline\n"
+        "source_version: ''\nuser_id: root\n",
+        "params/lr": "0.1",
+        "params/api_token": "s3cr3t",
+        "metrics/validation/auc": "1795309356060 0.5 0\n1795309356062 0.75 1\n1795309356063 0.7 2\n",
+        "metrics/bad": "1795309356064 nan 0\n",
+        "tags/mlflow.source.name": "train.py",
+        "tags/mlflow.source.git.commit": "0" * 40,
+    }
+    for name, text in files.items():
+        path = run / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return run
+
+
+@pytest.mark.parametrize("below", ["", "artifacts", "artifacts/model"])
+def test_an_mlflow_run_is_promoted_with_its_id_params_and_metrics(
+    tmp_path: Path, below: str
+) -> None:
+    run = mlflow_run(tmp_path / "mlruns")
+    write_export(run / "artifacts/model/data/model")
+    repo = new_repository(tmp_path / "repo")
+    done = repo.promote(
+        run / below, model="m", smoke=False, require=["best(validation/auc) >= 0.75"]
+    )
+    assert done.export.endswith("/artifacts/model/data/model")
+    origin = repo.show_version("m").origin
+    assert origin.mlflow == {
+        "experiment_id": "758126702065669546",
+        "lifecycle_stage": "active",
+        "run_id": run.name,
+        "run_name": "baseline",
+        "user_id": "root",
+        "mlflow.source.name": "train.py",
+        "mlflow.source.git.commit": "0" * 40,
+    }
+    assert origin.config == {"params/lr": "0.1", "params/api_token": "***"}
+    assert "s3cr3t" not in repo.value.layout.record("m", 1).read_text()
+
+
+def test_a_model_that_mlflow_logged_elsewhere_says_its_run(tmp_path: Path) -> None:
+    model = tmp_path / "download"
+    write_export(model / "data/model")
+    (model / "MLmodel").write_text("flavors:\n  tensorflow:\n    data: data\nrun_id: 803c\n")
+    repo = new_repository(tmp_path / "repo")
+    repo.promote(model, model="m", smoke=False)
+    assert repo.show_version("m").origin.mlflow == {"run_id": "803c"}
+
+
+def test_a_meta_yaml_of_somebody_else_is_not_mlflow_s(tmp_path: Path) -> None:
+    run = mlflow_run(tmp_path / "mlruns")
+    other = run.rename(run.with_name("other"))
+    assert not new_repository(tmp_path / "repo").measure(other).measurements
