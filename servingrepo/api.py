@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from servingrepo.rollout.status import Status
     from servingrepo.rollout.tracing import Context
     from servingrepo.rundir import Measured, RunScan
+    from servingrepo.rundir.export import Exported
     from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import Engine, EngineChoice
     from servingrepo.serving.states import Endpoint
@@ -164,6 +165,26 @@ class OpenRepository:
         from servingrepo.rundir import measure_run
 
         return measure_run(as_path(run, "run"), progress=progress)
+
+    def export(
+        self,
+        model: str | Path,
+        *,
+        output: str | Path | None = None,
+        allow_lambda: bool = False,
+        code: Iterable[str | Path] = (),
+        timeout: float = 600.0,
+    ) -> Exported:
+        """Make a SavedModel from a Keras model file, or from a run that has one; see `servingrepo export`."""
+        from servingrepo.rundir.export import export_model
+
+        return export_model(
+            Path(model),
+            output=Path(output) if output else None,
+            allow_lambda=allow_lambda,
+            code=tuple(map(Path, code)),
+            timeout=timeout,
+        )
 
     def promote(
         self,

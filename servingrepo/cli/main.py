@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "verify": ("verify", "Compare versions with their records, byte by byte."),
         "diff": ("diff", "Compare two versions, as their clients see them."),
         "contract": ("contract", "Show, pin or check what a model's clients rely on."),
+        "export": ("export", "Make a SavedModel from a Keras model."),
         "smoke": ("smoke", "Serve a version in a child process and send it requests."),
     },
     "Serve": {

@@ -18,9 +18,10 @@ __all__ = ["nothing_found"]
 _FROM_CODE = "build the model with the code that trained it, load {path} into it, then "
 
 REMEDIES: dict[OtherKind, str] = {
-    "keras-model": "export it: keras.models.load_model({path!r}).export({saved_model!r})",
-    "hdf5-model": "export it: keras.models.load_model({path!r}).export({saved_model!r})"
-    " (tf_keras for a model of Keras 2)",
+    "keras-model": "servingrepo export {path} makes one, as keras.models.load_model({path!r}).export({saved_model!r})"
+    " does",
+    "hdf5-model": "servingrepo export {path} makes one, as keras.models.load_model({path!r}).export({saved_model!r})"
+    " does (tf_keras for a model of Keras 2)",
     "session-bundle": "export the model again with TensorFlow 1 or 2: tf.saved_model.save",
     "chunked-saved-model": "save it with tf.saved_model.save and no experimental image format",
     "incomplete-export": "export it again: the export was interrupted, or copied without saved_model.pb",

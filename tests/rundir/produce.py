@@ -17,6 +17,7 @@ def main(root: Path) -> None:
     events(root)
     checkpoints(root)
     keras_run(root / "keras_run")
+    awkward_models(root / "awkward")
     expected(root)
 
 
@@ -90,6 +91,32 @@ def keras_run(run: Path) -> None:
     metrics = {"validation": model.evaluate(x, y, verbose=0, return_dict=True), "examples": 32}
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "config.json").write_text(json.dumps({"layers": [2], "lr": 0.01, "api_token": "s3cr3t"}))
+
+
+CUSTOM = """
+import keras
+
+@keras.saving.register_keras_serializable(package="ours")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+"""
+
+
+def awkward_models(folder: Path) -> None:
+    """Models whose loading runs code."""
+    import keras
+
+    folder.mkdir()
+    (folder / "custom.py").write_text(CUSTOM)
+    names: dict[str, Any] = {}
+    exec(CUSTOM, names)  # noqa: S102 - the text above
+    model = keras.Sequential([keras.Input([3]), names["Twice"]()])
+    model.save(folder / "custom.keras")
+    model.save(folder / "custom.h5")
+    model = keras.Sequential([keras.Input([3]), keras.layers.Lambda(lambda x: x + 1)])
+    model.save(folder / "lambda.keras")
+    model.save(folder / "lambda.h5")
 
 
 def expected(root: Path) -> None:

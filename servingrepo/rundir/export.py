@@ -1,0 +1,191 @@
+"""Make a SavedModel from a Keras model file, in a child process: nothing of TensorFlow runs in this one.
+
+Keras' safe mode is on: a model with Lambda layers or code of its own is refused unless that is allowed, because
+loading it runs that code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from servingrepo.errors import (
+    AmbiguousExport,
+    DamagedExport,
+    EngineUnavailable,
+    NoSavedModel,
+    ServerTimeout,
+    ServingRepoError,
+    StorageFailed,
+    UnsafeExport,
+    UnsupportedExport,
+    UsageError,
+)
+from servingrepo.rundir.look import look
+from servingrepo.rundir.others import others
+from servingrepo.rundir.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Exported", "export_model"]
+
+_MODELS = ("keras-model", "hdf5-model")
+_LOG_LINES = 20
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """A SavedModel that was made."""
+
+    model: str
+    saved_model: str
+    keras: str
+
+
+def export_model(
+    source: Path,
+    *,
+    output: Path | None = None,
+    allow_lambda: bool = False,
+    code: Sequence[Path] = (),
+    timeout: float = 600.0,
+) -> Exported:
+    """Export a `.keras` or whole-model `.h5` file, or the only one in a run, as a SavedModel.
+
+    Args:
+        source: The file, or a run directory with one such file.
+        output: Where to; it must not exist. By default `saved_model` in the run, or beside the file.
+        allow_lambda: Load Lambda layers: their Python code is in the file and is run.
+        code: Python files to run first; they define and register the classes that the model needs.
+        timeout: Seconds.
+
+    Raises:
+        NoSavedModel: There is no whole model: weights only, for example.
+        AmbiguousExport: The run has several.
+        UnsupportedExport: It needs code that was not allowed or not given, or cannot be exported.
+        DamagedExport, UnsafeExport: It is broken, or a bomb.
+        UsageError: The output exists.
+        EngineUnavailable: Keras or TensorFlow is not installed.
+        ServerTimeout: It took too long.
+    """
+    model = _model_of(source)
+    target = output or (source if source.is_dir() else source.parent) / "saved_model"
+    if target.exists() or target.is_symlink():
+        raise UsageError(f"{target} exists already", hint="name another place with --output")
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        said = _run_child(model, partial, allow_lambda=allow_lambda, code=code, timeout=timeout)
+        if not said["ok"]:
+            raise _refusal(model, said)
+        partial.rename(target)
+    except OSError as error:
+        raise StorageFailed(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(model=str(model), saved_model=str(target), keras=said["keras"])
+
+
+def _model_of(source: Path) -> Path:
+    """Return the model file that is meant."""
+    if not source.is_dir():
+        if not source.is_file():
+            raise NoSavedModel(f"{source} does not exist, or is no file", hint="check the path")
+        return source
+    try:
+        found = others(look(os.path.realpath(source)))
+    except OSError as error:
+        raise StorageFailed(f"{source} cannot be read: {error.strerror}") from None
+    models = [one for one in found if one.kind in _MODELS]
+    if not models:
+        weights = [one for one in found if one.kind in {"keras-weights", "tf-checkpoint"}]
+        what = f", only {weights[0]}" if weights else ""
+        raise NoSavedModel(
+            f"{source} has no whole Keras model{what}",
+            problems=[str(one) for one in weights],
+            hint="weights need the model's code: build it, load them, and call model.export(…)"
+            if weights
+            else "save one there with model.save('model.keras')",
+        )
+    if len(models) > 1 or models[0].count > 1:
+        raise AmbiguousExport(
+            f"{source} has several Keras models, and nothing says which one is meant",
+            problems=[str(one) for one in models],
+            hint=f"name one: servingrepo export {source / models[0].path}",
+        )
+    return source / models[0].path
+
+
+def _run_child(
+    model: Path, output: Path, *, allow_lambda: bool, code: Sequence[Path], timeout: float
+) -> Any:
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "servingrepo.rundir.keras_child",
+        model,
+        output,
+    ]
+    command += ["--allow-lambda"] if allow_lambda else []
+    command += [part for file in code for part in ("--code", file)]
+    try:
+        done = subprocess.run(
+            command,
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "tensorflow",
+                "TF_CPP_MIN_LOG_LEVEL": "2",
+                "CUDA_VISIBLE_DEVICES": "-1",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerTimeout(
+            f"{shown(str(model))} was not exported within {timeout:.0f} s",
+            hint="give more --timeout",
+        ) from None
+    log = "\n".join(done.stderr.decode("utf-8", "replace").splitlines()[-_LOG_LINES:])
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    try:
+        return json.loads(lines[-1]) | {"log": log}
+    except (IndexError, ValueError):
+        raise UnsupportedExport(
+            f"{shown(str(model))} cannot be exported: the process that loads it ended with {done.returncode}",
+            log=log,
+            hint="load it where it was trained, and call model.export(…)",
+        ) from None
+
+
+def _refusal(model: Path, said: dict[str, Any]) -> ServingRepoError:
+    message = f"{shown(str(model))} cannot be exported: {said['message']}"
+    match said["kind"]:
+        case "code":
+            hint = "if you trust it: --allow-lambda runs its Lambda layers, --code FILE your own classes"
+            return UnsupportedExport(message, hint=hint)
+        case "weights":
+            hint = (
+                "build the model with the code that trained it, load them, and call model.export(…)"
+            )
+            return NoSavedModel(message, hint=hint)
+        case "unsafe":
+            return UnsafeExport(message, hint="find out who made it")
+        case "damaged":
+            return DamagedExport(message, hint="copy it again from where it is whole")
+    if said["message"].startswith(
+        ("ModuleNotFoundError: No module named 'keras'", "ImportError: ")
+    ):
+        return EngineUnavailable(message, log=said["log"], hint="pip install tensorflow keras")
+    if said["message"].startswith(("OSError", "BadZipFile", "JSONDecodeError")):
+        return DamagedExport(message, hint="look at the file: was its copy interrupted?")
+    return UnsupportedExport(
+        message, log=said["log"], hint="load it where it was trained, and call model.export(…)"
+    )
