@@ -185,6 +185,14 @@ class GateFailed(ServingRepoError):
     summary = "the run did not measure what a gate asks for"
 
 
+class StaleRun(ServingRepoError):
+    """The SavedModel may not be what the run's training ended with."""
+
+    slug = "stale-run"
+    exit_code = 29
+    summary = "the run is stale or mixed (with --strict: without, a note)"
+
+
 # 30s: the state of the repository -----------------------------------------------------------------
 
 

@@ -13,11 +13,10 @@ _MOST = 12
 
 
 def event_lines(measured: Measured) -> Iterator[str]:
-    """Yield what is wrong or doubtful about event files and metrics."""
+    """Yield what could not be read of event files and metrics."""
     for run in measured.event_runs:
-        for doubt in (run.mixed, run.reused, *run.problems):
-            if doubt:
-                yield f"note          {doubt}"
+        for problem in run.problems:
+            yield f"note          {problem}"
     for problem in measured.problems:
         yield f"note          {problem}"
 

@@ -76,7 +76,9 @@ if TYPE_CHECKING:
     help="Send it requests before it is published. [default: smoke]",
 )
 @click.option(
-    "--strict", is_flag=True, help="Every signature must be proven, none left inconclusive."
+    "--strict",
+    is_flag=True,
+    help="Every signature must be proven, none left inconclusive; a stale or mixed run is refused.",
 )
 @click.option(
     "--prune/--no-prune",
@@ -220,6 +222,7 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     yield from _headline(done, name, number=number)
     yield f"  from      {done.export}"
     yield f"  size      {sized(done.size)} in {done.files} files"
+    yield from (f"  note      {doubt}" for doubt in done.doubts)
     yield from _proofs(done)
     if done.before != done.after:
         yield f"  {'would serve' if done.dry_run else 'served'}    {pinned(done.before)} > {pinned(done.after)}"

@@ -36,6 +36,8 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
     from servingrepo.rollout.promotion import refuse_defects
     from servingrepo.rundir import measure_run, scan_run
     from servingrepo.rundir.archives import run_directory
+    from servingrepo.rundir.doubts import doubts_of
+    from servingrepo.rundir.look import look
     from servingrepo.rundir.measure import size_of_events
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
@@ -48,11 +50,13 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
         tree = read_tree(export, boundary=Path(found.run))
         with Bar(app, f"reading events in {run}", size_of_events(place)) as bar:
             measured = measure_run(place, progress=bar.advance)
+        doubts = doubts_of(found, look(found.run), measured)
         app.result(
             {
                 "scan": found,
                 "inspection": inspection,
                 "measured": measured,
+                "doubts": doubts,
                 "files": len(tree.files),
                 "size": tree.size,
             },
@@ -65,6 +69,7 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
                 *demand_lines(inspection.demands),
                 *(f"note          {note}" for note in inspection.notes),
                 *(f"also there    {other}" for other in found.others),
+                *(f"note          {doubt}" for doubt in doubts),
                 *event_lines(measured),
                 *measured_lines(measured.measurements, brief=not app.verbosity),
                 *(

@@ -122,6 +122,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = Origin()
     gate: Gate | None = None
     demands: Demands | None = None
+    doubts: tuple[str, ...] = ()
 
 
 class RecordHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import GateFailed
+from servingrepo.errors import GateFailed, StaleRun
 from servingrepo.repository.repository import load_record
 from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rundir.doubts import doubts_of
 from servingrepo.rundir.gates import Served, judge_gate, numbers_of
+from servingrepo.rundir.look import look
 from servingrepo.rundir.measure import measure_run
 from servingrepo.rundir.measurements import GateVerdict, Number
 
@@ -27,12 +29,16 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
 
     numbers: tuple[Number, ...]
     verdicts: tuple[GateVerdict, ...]
+    doubts: tuple[str, ...] = ()
 
 
-def pass_gates(repo: Repository, model: str, scan: RunScan, gates: Sequence[Gate]) -> Gated:
-    """Read a run's numbers and hold them against gates.
+def pass_gates(
+    repo: Repository, model: str, scan: RunScan, gates: Sequence[Gate], *, strict: bool = False
+) -> Gated:
+    """Read a run's numbers and hold them against gates; say what is stale or mixed in it.
 
     Raises:
+        StaleRun: Something is, and `strict` is set.
         GateFailed: One does not pass, or the run does not say; all of them are listed.
     """
     measured = measure_run(Path(scan.run))
@@ -53,7 +59,14 @@ def pass_gates(repo: Repository, model: str, scan: RunScan, gates: Sequence[Gate
             hint=_hint(scan, bad),
             details={"gates": verdicts},
         )
-    return Gated(numbers=numbers_of(measured.measurements), verdicts=verdicts)
+    doubts = doubts_of(scan, look(scan.run), measured)
+    if strict and doubts:
+        raise StaleRun(
+            f"{scan.run} may not hold what its training ended with: {doubts[0]}",
+            problems=doubts if len(doubts) > 1 else (),
+            hint="export the model again, choose with --saved-model, or leave --strict out",
+        )
+    return Gated(numbers=numbers_of(measured.measurements), verdicts=verdicts, doubts=doubts)
 
 
 def _served(repo: Repository, model: str) -> Served | None:

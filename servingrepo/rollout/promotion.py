@@ -112,6 +112,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     gate: Guard | None = None
     notes: tuple[str, ...] = ()
     hooks: tuple[HookResult, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +155,7 @@ def promote(
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
+        StaleRun: It is strict, and the run is stale or mixed.
         GateFailed: The run did not measure what a gate asks for.
         BreakingChange, UnsafeOperation, BadContract: A gate is shut, and was not opened.
         NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no.
@@ -172,20 +174,22 @@ def promote(
     inspection = inspect_export(export, variables=variables)
     refuse_defects(inspection, export)
     check_cases(options.cases, inspection)  # before a long copy
-    gated = pass_gates(repo, model, scan, options.gates)
+    gated = pass_gates(repo, model, scan, options.gates, strict=options.strict)
     candidates = alike(repo, model, tree)
     if candidates:
         digest = content_digest(hash_source(tree))
         same = find_same(repo, model, digest=digest)
         if same is not None:
             again = _serve_again(repo, same, scan, options)
-            return msgspec.structs.replace(again, gates=gated.verdicts)
+            return msgspec.structs.replace(again, gates=gated.verdicts, doubts=gated.doubts)
     gate = _pass_gates(repo, model, inspection, read_own_config(repo), options)
     if options.dry_run:
         number = choose_number(repo, model, options.version)
         need_space(tree, repo.layout.models)
         promised = _promised(repo, scan, tree, model=model, number=number, options=options)
-        return msgspec.structs.replace(promised, gates=gated.verdicts, gate=gate)
+        return msgspec.structs.replace(
+            promised, gates=gated.verdicts, doubts=gated.doubts, gate=gate
+        )
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
     known = events_so_far(repo, model)
@@ -300,6 +304,7 @@ def _record(
         proofs=(proof,) if proof is not None else (),
         measured=gated.numbers,
         gates=gated.verdicts,
+        doubts=gated.doubts,
         origin=trace(scan, options.context),
         gate=gate,
         demands=inspection.demands,
@@ -485,6 +490,7 @@ def _result(
         model=record.model,
         version=record.version,
         gates=record.gates,
+        doubts=record.doubts,
         run=place_of(scan.run, scan, options.context),
         export=place_of(scan.export, scan, options.context),
         path=str(repo.layout.version(record.model, record.version)),
