@@ -48,7 +48,9 @@ class Kind(msgspec.Struct, frozen=True):
 METRICS: dict[str, Kind] = {
     "/tensorflow/cc/saved_model/load_attempt_count": Kind(("model_path", "status")),
     "/tensorflow/cc/saved_model/load_latency": Kind(("model_path",)),
+    "/tensorflow/core/saved_model/read/api": Kind(("api_label",)),
     "/tensorflow/serving/model_warmup_latency": Kind(("model_path", "status"), _LATENCY),
+    "/tensorflow/serving/model_warmup_records_read": Kind(("model_path", "status")),
     "/tensorflow/serving/request_count": Kind(("model_name", "status")),
     "/tensorflow/serving/request_example_count_total": Kind(("model",)),
     "/tensorflow/serving/request_example_counts": Kind(("model",), _exponential(1, 2, 15)),
@@ -122,6 +124,7 @@ class MeasuredRuntime:
     def load(self, path: str, tags: Sequence[str]) -> Session | Status:
         """Load with the other runtime."""
         begun = time.monotonic()
+        self._metrics.count("/tensorflow/core/saved_model/read/api", ("cc_load",))
         result = self._runtime.load(path, tags)
         status = "fail" if isinstance(result, Status) else "success"
         self._metrics.count("/tensorflow/cc/saved_model/load_attempt_count", (path, status))

@@ -32,6 +32,7 @@ FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 ADVICE = ". Please verify your warmup data is in TFRecord format."
 LATENCY = "/tensorflow/serving/model_warmup_latency"
+READ = "/tensorflow/serving/model_warmup_records_read"
 HEADER, FOOTER = 12, 4
 # The oneof members of PredictionLog that the server answers; 6 and 7 exist but are refused.
 _LOGS: dict[str, Any] = {
@@ -52,12 +53,15 @@ def warm_up(model: Model, version_path: str, *, iterations: int, metrics: Metric
         data = Path(file_path(path)).read_bytes()
     except OSError as error:
         return from_os_error(error, path)
-    for number, record in enumerate(_records(data), start=1):
+    number = 0
+    for record in _records(data):
         if isinstance(record, Status):
             # Counted without the advice that is added to it; a request that fails is not counted at all.
             read = Status(record.code, record.message.removesuffix(ADVICE))
             metrics.observe(LATENCY, (version_path, str(read)), since=begun)
+            metrics.count(READ, (version_path, str(read)), by=number)
             return record
+        number += 1
         outcome = _replay(model, record, path, iterations)
         # The record that is one too many is run, and only then refused.
         if outcome.ok and number > MAX_RECORDS:
@@ -66,6 +70,7 @@ def warm_up(model: Model, version_path: str, *, iterations: int, metrics: Metric
         if not outcome.ok:
             return outcome
     metrics.observe(LATENCY, (version_path, "OK"), since=begun)
+    metrics.count(READ, (version_path, "OK"), by=number)
     return OK
 
 

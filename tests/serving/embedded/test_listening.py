@@ -90,6 +90,7 @@ def test_rest_predicts_and_metrics_count(serve: Callable[..., Server], tmp_path:
         ':tensorflow:serving:request_latency_count{model_name="m",API="Predict",entrypoint="GRPC"} 1',
         ':tensorflow:serving:request_latency_count{model_name="m",API="predict",entrypoint="REST"} 3',
         ':tensorflow:serving:runtime_latency_count{model_name="m",API="Predict",runtime="TF1"} 4',
+        ':tensorflow:core:saved_model:read:api{api_label="cc_load"} 1',
         f':tensorflow:cc:saved_model:load_attempt_count{{model_path="{path}",status="success"}} 1',
     ):
         assert line in page.splitlines()

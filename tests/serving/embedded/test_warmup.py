@@ -137,3 +137,22 @@ def test_record_that_is_no_prediction_log(tmp_path: Path) -> None:
     status, _ = run(tmp_path, record(b"\xff\xff"))
     assert status.code is Code.INVALID_ARGUMENT
     assert status.message.startswith("Failed to parse warmup record: ")
+
+
+def test_what_was_read_is_counted_unless_a_request_failed(tmp_path: Path) -> None:
+    file = tmp_path / FILE
+    file.parent.mkdir()
+    damaged = "DATA_LOSS: corrupted record at"
+    for data, good, expected in (
+        (record(predict_log()) * 3, True, 'status="OK"} 3'),
+        (b"", True, 'status="OK"} 0'),
+        (record(predict_log()) + b"x" * 20, True, f'status="{damaged}'),
+        (record(predict_log()), False, None),
+    ):
+        file.write_bytes(data)
+        metrics = Metrics()
+        model = Model(FakeSession(good=good), Options())
+        warm_up(model, str(tmp_path), iterations=2, metrics=metrics)
+        lines = [one for one in metrics.page().splitlines() if "records_read{" in one]
+        assert [expected in one for one in lines if expected] == [True] * bool(expected)
+        assert bool(lines) is (expected is not None)
