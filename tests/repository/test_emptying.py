@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from servingrepo.repository.trash import being_deleted, trashed_versions, tree_b
 from servingrepo.repository.usage import using
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
+from tests.cli.processes import started
 from tests.repository.test_changes import die
 
 if TYPE_CHECKING:
@@ -58,17 +58,16 @@ def test_numbers_are_not_used_again_after_the_trash_was_emptied(
 ) -> None:
     for slope in (1.0, 2.0, 3.0):
         release(slope)
-    repo.serve("m@1")
+    repo.rollback("m")  # 3 is bad now
     repo.prune("m", keep=Keep(labelled=("x",)))
     state = load_state(repo.value, "m")
     assert state is not None
     # A state file that never knew the number, as from a backup: the record alone does.
     save_state(repo.value, msgspec.structs.replace(state, highest=0))
-    shutil.rmtree(repo.value.layout.version("m", 3), ignore_errors=True)
     repo.prune("m", empty_trash=True)
-    assert record_numbers(repo.value, "m")[0] == 1
+    assert record_numbers(repo.value, "m") == (1, 2)
     with pytest.raises(NumberUsed):
-        release(9.0, version=2)
+        release(9.0, version=3)
     assert release(9.0) == 4
 
 
@@ -174,6 +173,36 @@ def test_a_deletion_that_dies_in_the_middle_of_a_version_is_finished_by_recovery
     assert done[-2:] == [("empty-trash", 1), ("empty-trash", 2)]
     assert left(pruned) == []
     assert [event.action for event in pruned.history("m")].count("empty-trash") == 1
+
+
+def test_recovery_keeps_the_record_of_a_version_that_is_on_disk_or_restorable(
+    pruned: OpenRepository,
+) -> None:
+    trash = pruned.value.layout.trash("m")
+    for number in (1, 4):
+        (trash / f".deleting-{number}-20260510T120000Z-00000000").mkdir()
+    pruned.recover()
+    assert record_numbers(pruned.value, "m") == (1, 2, 3, 4)
+    assert [name.partition("-")[0] for name in left(pruned)] == ["1", "2"]
+
+
+def test_nobody_waits_for_a_deletion_and_nobody_takes_its_files_away(
+    pruned: OpenRepository, tmp_path: Path
+) -> None:
+    deleting = started(
+        *("--root", pruned.root, "prune", "--empty-trash"),
+        failpoint="remove-tree.before",
+        folder=tmp_path,
+    )
+    try:
+        assert pruned.rollback("m").after == (3,), "the lock is free while files are removed"
+        assert pruned.recover() == ()
+        assert [one.version for one in being_deleted(pruned.value.layout, "m")] == [1, 2]
+    finally:
+        deleting.kill()
+        deleting.communicate()
+    assert [one.version for one in pruned.recover() if one.version] == [1, 2]
+    assert left(pruned) == []
 
 
 def test_files_that_cannot_be_removed_keep_nobody_from_writing(pruned: OpenRepository) -> None:
