@@ -42,6 +42,7 @@ def protections(
         _by_intents(repo, model),
         _loaded(loaded.get(model, {})),
         _held(repo, model, versions),
+        _links(repo, model, versions),
         _in_use(repo, model, versions),
     ):
         if version in found and reason not in found[version]:
@@ -155,6 +156,13 @@ def _held(repo: Repository, model: str, versions: Collection[int]) -> Iterator[t
     if state is not None and state.hold is not None:
         reason = f"the model is held: {state.hold.reason or 'no reason given'}"
         yield from ((version, reason) for version in versions)
+
+
+def _links(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
+    """Yield what somebody replaced by a link: moving that would lose the place that it leads to."""
+    for version in versions:
+        if repo.layout.version(model, version).is_symlink():
+            yield version, "it is a link by now, not what was published"
 
 
 def _in_use(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:

@@ -156,13 +156,9 @@ def sweep_trash(repo: Repository, alive: Collection[str]) -> Iterator[tuple[Tras
 
     What cannot be removed keeps nobody from writing: it is said, and tried again the next time.
     """
-    with storage_errors("read", repo.layout.models):
-        bases = sorted(
-            path.name
-            for path in repo.layout.models.iterdir()
-            if path.is_dir() and not path.is_symlink()
-        )
-    for model in bases:
+    with storage_errors("read", repo.layout.states):
+        models = sorted(path.stem for path in repo.layout.states.glob("[!.]*.json"))
+    for model in models:
         for one in being_deleted(repo.layout, model):
             if one.txid in alive:
                 continue

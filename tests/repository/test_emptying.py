@@ -175,6 +175,17 @@ def test_a_deletion_that_dies_in_the_middle_of_a_version_is_finished_by_recovery
     assert [event.action for event in pruned.history("m")].count("empty-trash") == 1
 
 
+def test_a_deletion_is_finished_in_a_model_whose_folder_is_a_link(
+    pruned: OpenRepository, tmp_path: Path
+) -> None:
+    folder = pruned.value.layout.model("m")
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    die(pruned, "remove-tree.before@1", "prune", empty_trash=True)
+    pruned.recover()
+    assert left(pruned) == []
+
+
 def test_recovery_keeps_the_record_of_a_version_that_is_on_disk_or_restorable(
     pruned: OpenRepository,
 ) -> None:

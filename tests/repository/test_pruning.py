@@ -221,6 +221,28 @@ def test_a_version_that_somebody_verifies_or_tries_stays(five: OpenRepository) -
     assert gone(five.prune("m", keep=LAST)) == (2,)
 
 
+def test_a_version_is_in_use_while_verify_reads_it(five: OpenRepository) -> None:
+    said: set[str] = set()
+
+    def look(_size: int) -> None:
+        said.add(why(five.prune("m", keep=LAST, dry_run=True), 2))
+
+    five.verify("m@2", progress=look)
+    assert said == {"in use: somebody verifies or smoke-tests it"}
+    assert why(five.prune("m", keep=LAST, dry_run=True), 2) == "no rule keeps it"
+
+
+def test_a_version_that_somebody_replaced_by_a_link_stays(
+    five: OpenRepository, tmp_path: Path
+) -> None:
+    version = five.value.layout.version("m", 2)
+    version.rename(tmp_path / "moved")
+    version.symlink_to(tmp_path / "moved")
+    done = five.prune("m", keep=LAST)
+    assert why(done, 2) == "it is a link by now, not what was published"
+    assert (gone(done), version.is_symlink()) == ((1, 3), True)
+
+
 def test_a_version_that_a_live_server_has_loaded_stays(five: OpenRepository) -> None:
     loaded: Loaded = {"m": {1: ("AVAILABLE on localhost:8500",)}}
     (row,) = prune(five.value, {"m": LAST}, loaded=loaded)

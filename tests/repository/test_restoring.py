@@ -52,6 +52,16 @@ def test_a_dry_run_of_a_restore_checks_all_and_moves_nothing(five: OpenRepositor
         five.restore("m@1", dry_run=True)
 
 
+def test_nobody_deletes_what_is_being_restored(five: OpenRepository) -> None:
+    five.prune("m", keep=LAST)
+
+    def empty(_size: int) -> None:
+        five.prune(empty_trash=True)
+
+    assert five.restore("m@2", progress=empty).version == 2
+    assert (on_disk(five), in_trash(five)) == ([2, 4, 5], [])
+
+
 def flip(path: Path) -> None:
     data = bytearray((path / "saved_model.pb").read_bytes())
     data[-1] ^= 1
