@@ -29,7 +29,7 @@ from servingrepo.repository.trash import (
     Trashed,
     delete_condemned,
     deleting_place,
-    drop_record,
+    drop_records,
     refuse_strange_trash,
     trashed_versions,
     tree_bytes,
@@ -161,8 +161,7 @@ def _condemned(
             for one, place in zip(chosen, places, strict=True):
                 with storage_errors("delete", Path(one.path)):
                     disk.publish_directory(Path(one.path), place, step="condemn")
-            for one in chosen:
-                drop_record(repo, model, one.version)
+            drop_records(repo, model, event.versions)
             history.append(disk, layout.history, what_happened(layout, event))
         except BaseException as error:
             with suppress(ServingRepoError):

@@ -21,7 +21,7 @@ from servingrepo.errors import StorageFailed
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from servingrepo.repository.history import Event
     from servingrepo.repository.layout import Layout
@@ -131,12 +131,13 @@ def tree_bytes(path: Path) -> int:
     return total
 
 
-def drop_record(repo: Repository, model: str, version: int) -> None:
-    """Remove the record of a version that is gone for good; one that is on disk or restorable keeps it."""
+def drop_records(repo: Repository, model: str, versions: Iterable[int]) -> None:
+    """Remove the records of versions that are gone for good; one that is on disk or restorable keeps it."""
     layout = repo.layout
-    if find_trashed(layout, model, version) or layout.version(model, version).exists():
-        return
-    repo.disk.remove_file(layout.record(model, version))
+    restorable = {one.version for one in trashed_versions(layout, model)}
+    for version in versions:
+        if version not in restorable and not layout.version(model, version).exists():
+            repo.disk.remove_file(layout.record(model, version))
 
 
 def delete_condemned(disk: Disk, path: Path) -> None:
@@ -163,7 +164,7 @@ def sweep_trash(repo: Repository, alive: Collection[str]) -> Iterator[tuple[Tras
             if one.txid in alive:
                 continue
             try:
-                drop_record(repo, model, one.version)
+                drop_records(repo, model, [one.version])
                 delete_condemned(repo.disk, Path(one.path))
             except StorageFailed as error:
                 yield one, f"it is gone, but its files could not be removed: {error.message}"
