@@ -40,20 +40,21 @@ def sites(package: Path = PACKAGE) -> dict[Site, ast.expr]:
     for path in sorted(package.rglob("*.py")):
         tree = ast.parse(path.read_text())
         file = path.relative_to(package).as_posix()
-        for function in ast.walk(tree):
-            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+        for place in ast.walk(tree):
+            if not isinstance(place, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
+            name = "the module" if isinstance(place, ast.Module) else place.name
             counts: dict[str, int] = {}
-            for node in _in_order(function):
+            for node in _in_order(place):
                 what = _what(node)
                 if what:
                     counts[what] = counts.get(what, 0) + 1
-                    found[Site(file, function.name, what, counts[what])] = node
+                    found[Site(file, name, what, counts[what])] = node
     return found
 
 
 def _in_order(function: ast.AST) -> list[ast.expr]:
-    """Return the expressions of a function as they stand in it, without those of functions inside it."""
+    """Return the expressions of a function, or of a module, in their order; functions inside it have their own."""
     found: list[ast.expr] = []
 
     def walk(node: ast.AST) -> None:

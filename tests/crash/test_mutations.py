@@ -58,7 +58,13 @@ def _again(changed: str, node: ast.expr, replacement: str) -> ast.expr:
 
 def test_the_sites_of_a_file_are_found_in_their_order(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(
-        "def f(a):\n    os.fsync(a)\n    with locked(a), locked(a):\n        open(a, os.O_EXCL)\n"
+        "A = os.O_EXCL\ndef f(a):\n    os.fsync(a)\n    with locked(a), locked(a):\n        open(a, os.O_EXCL)\n"
     )
     found = [(one.function, one.what, one.nth) for one in sites(tmp_path)]
-    assert found == [("f", "fsync", 1), ("f", "locked", 1), ("f", "locked", 2), ("f", "O_EXCL", 1)]
+    assert found == [
+        ("the module", "O_EXCL", 1),
+        ("f", "fsync", 1),
+        ("f", "locked", 1),
+        ("f", "locked", 2),
+        ("f", "O_EXCL", 1),
+    ]
