@@ -222,3 +222,16 @@ def test_promote_of_a_graph_that_is_not_the_fingerprints_is_refused(tmp_path: Pa
     fingerprint = repo.show_version("half@1").fingerprint
     assert fingerprint is not None
     assert fingerprint.field("saved_model_checksum").verdict == "matches"
+
+
+def test_promote_serve_of_content_that_is_there_does_not_re_point_a_held_model(
+    tmp_path: Path,
+) -> None:
+    repo = new_repository(tmp_path / "repo")
+    old = run_with(tmp_path / "old", offset=1.0)
+    repo.promote(old, model="m", smoke=False)
+    repo.promote(run_with(tmp_path / "new", offset=2.0), model="m", smoke=False)
+    repo.hold("m", message="freeze")
+    again = repo.promote(old, model="m", smoke=False, serve=True)
+    assert (again.same_as, again.served, again.held) == (1, False, "freeze")
+    assert repo.show("m").served == 2
