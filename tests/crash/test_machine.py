@@ -16,7 +16,7 @@ def test_any_sequence_of_commands_and_faults_ends_where_the_model_says(
     memory: Path, forking: Forking
 ) -> None:
     stage = set_stage(memory, forking)
-    play(stage, examples=15, steps=15, chosen=None)
+    play(stage, examples=20, steps=12, chosen=None)
     assert stage.counts["runs"] > 100
     assert stage.counts["looks"] > 30
     assert stage.counts["kill"] > 0
