@@ -71,8 +71,19 @@ long-life: env ## Ten thousand promotions with old versions removed (PROMOTIONS=
 flips: env ## 2,000 single bits flipped in models that others wrote, published and in run directories
 	FLIPS=2000 $(BIN)/pytest -n $(WORKERS) tests/savedmodel/test_flips.py
 
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: env ## Each parser of an export's files, fuzzed with coverage for FUZZ_SECONDS
+	$(BIN)/python -m pip install --quiet --group fuzz
+	for parser in index snappy layouts graph fingerprint; do \
+		$(BIN)/python tests/fuzz/parsers.py $$parser -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1000 \
+			-timeout=20 -max_len=4096 || exit 1; \
+	done
+
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/history.py

@@ -44,8 +44,8 @@ def _order(data: bytearray, start: int, end: int, plan: _Plan) -> None:
     below = plan.below
     for number, tag, first, last in _fields(data, start, end):
         found = below.get(number)
-        if found is None:
-            continue
+        if found is None or data[tag] & 7 != _LENGTH_DELIMITED:
+            continue  # of another wire type it is an unknown field, kept as it came
         inner, is_map = found
         if is_map:
             _order_rest(data, tag, end, plan)
@@ -74,7 +74,7 @@ def _order_maps(data: bytearray, start: int, end: int, plan: _Plan) -> None:
     maps: dict[int, list[tuple[bytes | int, int, int]]] = {}
     for number, tag, first, last in _fields(data, start, end):
         found = plan.below.get(number)
-        if found is None:
+        if found is None or data[tag] & 7 != _LENGTH_DELIMITED:
             continue
         inner, is_map = found
         if inner is not None:

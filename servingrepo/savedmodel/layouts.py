@@ -16,6 +16,7 @@ from servingrepo.savedmodel.crc32c import crc32c, mask
 __all__ = ["BrokenLayout", "Plain", "Strings", "TensorBytes", "Variants"]
 
 _UINT32 = (1 << 32) - 1
+_UINT64 = (1 << 64) - 1
 _CRC_BYTES = 4
 _CONTINUES = 0x80
 _MAX_SHIFT = 63
@@ -77,6 +78,8 @@ class _Varint:
             self._value |= (byte & 0x7F) << self._shift
             if byte < _CONTINUES:
                 value, self._value, self._shift = self._value, 0, 0
+                if value > _UINT64:
+                    raise BrokenLayout("a length has more than 64 bits")
                 return value, at
             self._shift += 7
             if self._shift > _MAX_SHIFT:

@@ -235,3 +235,18 @@ def test_promote_serve_of_content_that_is_there_does_not_re_point_a_held_model(
     again = repo.promote(old, model="m", smoke=False, serve=True)
     assert (again.same_as, again.served, again.held) == (1, False, "freeze")
     assert repo.show("m").served == 2
+
+
+def test_promote_of_a_damaged_tensor_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    run = run_with(tmp_path / "run", offset=2.0, variables=True)
+    data = run / "saved_model/variables/variables.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1] + b"!")
+    with pytest.raises(DamagedExport, match="tensor slope"):
+        repo.promote(run, model="half", smoke=False)
+    assert not list((tmp_path / "serving/models").glob("half/[0-9]*"))
+    run_with(tmp_path / "run", offset=2.0, variables=True)
+    repo.promote(run, model="half", smoke=False)
+    tensors = repo.show_version("half@2").tensors
+    assert tensors is not None
+    assert (tensors.checked, tensors.tensors, tensors.size) == (2, 2, 8)

@@ -136,6 +136,12 @@ def test_canonical_bytes_of_maps_are_in_ascending_order() -> None:
     assert saved_model_pb2.SavedModel.FromString(data) == message
 
 
+@pytest.mark.parametrize("data", [b"\x10\x00", b"\x12\x04\x12\x02\x10\x00", b"\x13\x14"])
+def test_canonical_bytes_keep_fields_of_another_wire_type(data: bytes) -> None:
+    message = saved_model_pb2.SavedModel.FromString(data)
+    assert bytes(canonical_bytes(message)) == data
+
+
 def test_functions_that_share_a_number_cannot_be_verified() -> None:
     message = saved_model()
     for name in ("__inference_f_7", "__inference_g_7"):

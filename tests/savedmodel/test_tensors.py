@@ -258,6 +258,12 @@ def test_layouts_of_any_bytes_are_broken_and_nothing_worse(
     assert 0 <= crc < 1 << 32
 
 
+@pytest.mark.parametrize("kind", [Strings, Variants])
+def test_a_length_beyond_64_bits_is_broken(kind: type[Strings | Variants]) -> None:
+    with pytest.raises(BrokenLayout, match="64 bits"):
+        kind(1).feed(b"\xff" * 9 + b"\x7f")
+
+
 def test_a_file_in_many_chunks_and_a_thread_beside_gives_the_same(tmp_path: Path) -> None:
     """Past 32 MiB two threads share the work, and tensors lie across their chunks."""
     size = 33 << 20

@@ -1,0 +1,101 @@
+"""Fuzz each parser of an export's files with coverage: `python tests/fuzz/parsers.py PARSER [libFuzzer options]`.
+
+Anything but a result or the parser's own error ends the run with a traceback, and the bytes are kept in a file.
+`make fuzz` gives each parser a minute, with the options that libFuzzer has: memory and time for one input.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import atheris
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for what the tests make
+
+with atheris.instrument_imports(include=["servingrepo.savedmodel"]):
+    from servingrepo.protos import saved_model_pb2
+    from servingrepo.savedmodel import inspect_export
+    from servingrepo.savedmodel.bundle import BadIndex, read_index
+    from servingrepo.savedmodel.canonical import canonical_bytes
+    from servingrepo.savedmodel.fingerprint import read_fingerprint
+    from servingrepo.savedmodel.layouts import BrokenLayout, Strings, Variants
+    from servingrepo.savedmodel.snappy import BadSnappy, decompress
+
+from google.protobuf.message import DecodeError
+
+from tests.savedmodel.hostile import block
+from tests.savedmodel.hostile import index as made_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = Path(tempfile.mkdtemp(prefix="servingrepo-fuzz-"))
+
+
+def index(data: bytes) -> None:
+    """Fuzz blocks whose checksums are right: nothing else gets further than them."""
+    size = int.from_bytes(data[:2], "little")
+    plain, packed = (
+        block(data[3 : 3 + size]),
+        block(data[3 + size :], kind=sum(data[2:3]) & 1),
+    )
+    for whole in (data, made_index(plain), made_index(plain, packed)):
+        with suppress(BadIndex):
+            read_index(whole)
+
+
+def snappy(data: bytes) -> None:
+    with suppress(BadSnappy):
+        decompress(data, limit=1 << 20)
+
+
+def layouts(data: bytes) -> None:
+    elements = int.from_bytes(data[:2], "little")
+    for kind in (Strings, Variants):
+        with suppress(BrokenLayout):
+            layout = kind(elements)
+            layout.feed(data[2:10])
+            layout.feed(data[10:])
+            layout.finish()
+
+
+def graph(data: bytes) -> None:
+    (FOLDER / "saved_model.pb").write_bytes(data)
+    inspect_export(FOLDER)
+
+
+def fingerprint(data: bytes) -> None:
+    size = int.from_bytes(data[:1], "little")
+    message = saved_model_pb2.SavedModel()
+    message.meta_graphs.add()
+    with suppress(ValueError, DecodeError):
+        message.MergeFromString(data[1 + size :])
+        canonical = bytes(canonical_bytes(message))
+        assert saved_model_pb2.SavedModel.FromString(canonical) == message
+        read_fingerprint(data[1 : 1 + size], saved_model=data, message=message, index=data)
+
+
+PARSERS: dict[str, Callable[[bytes], None]] = {
+    one.__name__: one for one in (index, snappy, layouts, graph, fingerprint)
+}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--list"]:
+        print("\n".join(PARSERS))
+        return
+    parser = PARSERS[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, parser)
+    try:
+        atheris.Fuzz()
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
