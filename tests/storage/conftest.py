@@ -70,6 +70,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def cloning_disk(tmp_path: Path) -> Iterator[Path]:
+    """A mounted XFS, whose files can share blocks; it is a sparse file of 400 MB."""
+    place, image = tmp_path / "cloning", tmp_path / "xfs.image"
+    place.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(400 << 20)
+    for command in (
+        ["mkfs.xfs", "-q", "-m", "reflink=1", str(image)],
+        ["mount", "-o", "loop", str(image), str(place)],
+    ):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mkfs.xfs here: apt-get install xfsprogs")
+        if done.returncode != 0:
+            pytest.skip(f"an XFS cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
 def umask() -> Iterator[Callable[[int], int]]:
     """Set the umask for one test."""
     before = os.umask(0o022)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import threading
 import time
@@ -367,3 +368,30 @@ def test_content_is_named_by_paths_bytes_and_directories(tmp_path: Path) -> None
 def _move_down(root: Path, *, name: str) -> None:
     (root / "b").mkdir()
     (root / name).rename(root / "b" / name)
+
+
+def test_a_copy_shares_blocks_where_the_file_system_can_and_is_no_less_a_copy(
+    cloning_disk: Path,
+) -> None:
+    source = cloning_disk / "run"
+    source.mkdir()
+    data = os.urandom(50 << 20)
+    (source / "data").write_bytes(data)
+    (source / "small").write_bytes(b"abc")
+    (source / "empty").write_bytes(b"")
+    os.sync()
+    free = shutil.disk_usage(cloning_disk).free
+    shown: list[bytes] = []
+    made = copy_tree(
+        tree_of(source),
+        cloning_disk / "copy",
+        disk=Disk(),
+        watch=lambda path: shown.append if path == "data" else None,
+    )
+    os.sync()
+    assert free - shutil.disk_usage(cloning_disk).free < 5 << 20
+    assert b"".join(shown) == data
+    assert made == hash_tree(cloning_disk / "copy")
+    with (source / "data").open("r+b") as stream:
+        stream.write(b"other")
+    assert (cloning_disk / "copy/data").read_bytes() == data
