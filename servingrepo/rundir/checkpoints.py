@@ -37,9 +37,10 @@ def recognise(folder: Folder) -> Iterator[Other]:
     prefixes = {prefix for prefix in with_data if f"{prefix}.index" in folder.files}
     if not prefixes:
         return
+    written = {each: _written(folder.files[f"{each}.index"]) for each in prefixes}
     latest = _latest(folder)
     if latest is None or latest not in prefixes:
-        latest = max(sorted(prefixes), key=lambda each: _written(folder.files[f"{each}.index"]))
+        latest = max(sorted(prefixes), key=written.__getitem__)
     by_estimator = "graph.pbtxt" in folder.files and f"{latest}.meta" in folder.files
     yield Other(
         kind="estimator-checkpoint" if by_estimator else "tf-checkpoint",
@@ -48,15 +49,15 @@ def recognise(folder: Folder) -> Iterator[Other]:
         if by_estimator
         else "the latest TensorFlow checkpoint: variables only",
         count=len(prefixes),
-        details=_details(folder, latest, prefixes),
+        details=_details(folder, latest, written),
     )
 
 
-def _details(folder: Folder, latest: str, prefixes: set[str]) -> str:
+def _details(folder: Folder, latest: str, written: dict[str, float]) -> str:
     """Say whether the latest is whole by its index and sizes, which others there are, and what looks misplaced."""
     said = [_verified(folder, latest)]
-    if len(prefixes) > 1:
-        newest = sorted(prefixes, key=lambda each: _written(folder.files[f"{each}.index"]))
+    if len(written) > 1:
+        newest = sorted(written, key=lambda each: (written[each], each))
         others = [name for name in newest if name != latest]
         more = f" and {len(others) - _LISTED} older" if len(others) > _LISTED else ""
         said.append(f"also {', '.join(others[-_LISTED:])}{more}")

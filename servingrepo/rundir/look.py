@@ -7,6 +7,7 @@ look ends after a number of levels, entries and seconds, whichever comes first: 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections import deque
@@ -19,7 +20,16 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["SAVED_MODEL_FILES", "Folder", "Look", "holds", "look", "read_end", "read_start"]
+__all__ = [
+    "SAVED_MODEL_FILES",
+    "Folder",
+    "Look",
+    "holds",
+    "look",
+    "network_mounts",
+    "read_end",
+    "read_start",
+]
 
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 """A directory with one of these is a SavedModel (tensorflow/cc/saved_model/constants.h)."""
@@ -29,6 +39,23 @@ MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
 _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "ceph",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "afs",
+    "9p",
+    "fuse",
+    "glusterfs",
+    "davfs",
+)
+"""Types of file systems whose server may be gone."""
+_MOUNT_POINT = 4
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _NO_RUNS = {"__pycache__", "node_modules", "site-packages"}
 
 
@@ -72,6 +99,7 @@ def look(
     max_depth: int = MAX_DEPTH,
     max_entries: int = MAX_ENTRIES,
     max_seconds: float = MAX_SECONDS,
+    mounts: frozenset[str] | None = None,
 ) -> Look:
     """Look at the names in a run directory and below.
 
@@ -80,11 +108,15 @@ def look(
         max_depth: How many levels below the run to list; the run itself is level 0.
         max_entries: After how many directory entries to stop.
         max_seconds: After how much time to stop.
+        mounts: Directories that are not entered, but named as unreadable: by default the mounts of network file
+            systems below the run, because one whose server is gone would hang every call for ever.
 
     Raises:
         OSError: The run itself cannot be listed. Directories below it that cannot are in `unreadable`.
     """
     ends = time.monotonic() + max_seconds
+    if mounts is None:
+        mounts = network_mounts(_mountinfo())
     folders: list[Folder] = []
     links_out: list[tuple[str, str]] = []
     unreadable: list[str] = []
@@ -96,6 +128,10 @@ def look(
             complete = False
             break
         at = queue.popleft()
+        if at.depth and at.real_path in mounts:
+            unreadable.append(at.path)
+            complete = False
+            continue
         try:
             listed = _list_folder(run, at, limit=max_entries - entries)
         except OSError:
@@ -120,6 +156,26 @@ def look(
         entries=entries,
         complete=complete,
     )
+
+
+def network_mounts(mountinfo: str) -> frozenset[str]:
+    """Return where network file systems are mounted, from the text of /proc/self/mountinfo (proc(5))."""
+    found = set()
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        kind = after.partition(" ")[0]
+        fields = before.split(" ")
+        if kind.startswith(_NETWORK) and len(fields) > _MOUNT_POINT:
+            # Spaces and the like are written as octal escapes.
+            found.add(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[_MOUNT_POINT]))
+    return frozenset(found)
+
+
+def _mountinfo() -> str:
+    try:
+        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
 
 
 def holds(run: str, path: str) -> bool:

@@ -42,10 +42,8 @@ def others(seen: Look) -> tuple[Other, ...]:
     for path, target in seen.links_out:
         note = f"a link out of the run or to nothing ({target}), which is not followed"
         found.append(Other(kind="link-out", path=path, note=note))
-    found += [
-        Other(kind="unreadable", path=path, note="a directory that cannot be read")
-        for path in seen.unreadable
-    ]
+    note = "a directory that cannot be read, or a network mount, which is not entered"
+    found += [Other(kind="unreadable", path=path, note=note) for path in seen.unreadable]
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ import pytest
 from servingrepo.errors import AmbiguousExport
 from servingrepo.rundir import checkpoints
 from servingrepo.rundir import look as looking
-from servingrepo.rundir.look import look, read_end, read_start
+from servingrepo.rundir.look import look, network_mounts, read_end, read_start
 from servingrepo.rundir.savedmodels import candidates
 from servingrepo.rundir.scan import _picked
 
@@ -102,3 +102,25 @@ def test_scan_when_a_folder_holds_thousands_of_checkpoints_then_soon_done(tmp_pa
         (tmp_path / f"ckpt-{number}.data-00000-of-00002").touch()
     (found,) = checkpoints.recognise(look(str(tmp_path)).folders[0])
     assert found.count == 4_000
+
+
+def test_network_mounts_are_read_from_the_kernel_s_table() -> None:
+    table = (
+        "36 35 98:0 / / rw,noatime shared:1 - ext4 /dev/sda rw\n"
+        "40 36 0:41 / /data/my\\040run/mnt rw,relatime shared:2 master:1 - nfs4 server:/x rw\n"
+        "41 36 0:42 / /gone rw - fuse.sshfs me@host: rw\n"
+        "42 36 0:43 / /tmp rw - tmpfs tmpfs rw\n"
+        "broken\n"
+    )
+    assert network_mounts(table) == {"/data/my run/mnt", "/gone"}
+
+
+def test_look_when_a_network_mount_is_below_the_run_then_named_and_never_entered(
+    tmp_path: Path,
+) -> None:
+    tree(tmp_path, "mnt/saved_model.pb", "near/file")
+    seen = look(str(tmp_path), mounts=frozenset({str(tmp_path / "mnt")}))
+    assert [each.path for each in seen.folders] == [".", "near"]
+    assert (seen.unreadable, seen.complete) == (("mnt",), False)
+    # A run that is given on such a mount is looked at all the same.
+    assert look(str(tmp_path / "mnt"), mounts=frozenset({str(tmp_path / "mnt")})).folders[0].files
