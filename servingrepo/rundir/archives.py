@@ -108,9 +108,7 @@ def unpacked(archive: Path, *, limits: Limits | None = None) -> Iterator[Path]:
     _sweep(Path(tempfile.gettempdir()))
     limits = limits or Limits()
     try:
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        place, lock = _scratch()
     except OSError as error:
         raise StorageFailed(f"no scratch directory can be made: {error}") from error
     try:
@@ -118,6 +116,20 @@ def unpacked(archive: Path, *, limits: Limits | None = None) -> Iterator[Path]:
         yield place / "run"
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
+
+
+def _scratch() -> tuple[Path, int]:
+    """Make a directory and lock it; one that another process swept before it was locked is made again."""
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        try:
+            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock).st_nlink:
+            return place, lock
         os.close(lock)
 
 

@@ -41,13 +41,6 @@ def test_export_makes_a_savedmodel_that_is_promoted(produced: Path, tmp_path: Pa
     assert promoted.proof.report.passed
 
 
-def test_export_takes_a_keras_file(produced: Path, tmp_path: Path) -> None:
-    model = produced / "keras_run/checkpoints/best.keras"
-    done = export_model(model, output=tmp_path / "out")
-    assert (tmp_path / "out/saved_model.pb").is_file()
-    assert done.keras
-
-
 @pytest.mark.parametrize("name", ["lambda.keras", "lambda.h5", "custom.keras", "custom.h5"])
 def test_export_when_the_model_needs_code_is_refused(
     produced: Path, tmp_path: Path, name: str
