@@ -462,12 +462,19 @@ class OpenRepository:
         *,
         endpoints: Iterable[str | Endpoint],
         wait: float = DEFAULT_WAIT,
+        poll: bool = False,
         dry_run: bool = False,
     ) -> Reloaded:
         """Make endpoints serve what models.config says; see `servingrepo reload`."""
         from servingrepo.rollout.serving import reload
 
-        return reload(self.value, endpoints=as_endpoints(endpoints), wait=wait, dry_run=dry_run)
+        return reload(
+            self.value,
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            poll=poll,
+            dry_run=dry_run,
+        )
 
     def status(
         self,

@@ -186,23 +186,39 @@ def _of_environment(environment: str | None, options: dict[str, Any]) -> dict[st
     return chosen
 
 
+def reload_option(function: F) -> F:
+    """Add --reload: how servers come to know models.config. The function gets `reload_by`."""
+    return click.option(
+        "--reload",
+        "reload_by",
+        type=click.Choice(["rpc", "poll"]),
+        default="rpc",
+        envvar="SERVINGREPO_RELOAD",
+        help="How servers hear of a change: by RPC, or by polling models.config (with "
+        "--model_config_file_poll_wait_seconds). [default: rpc]",
+    )(function)
+
+
 def rules_options(function: F) -> F:
-    """Add --allow-down and --probe: how a change goes through several endpoints.
+    """Add --allow-down, --probe and --reload: how a change goes through several endpoints.
 
     The function gets `rules`, a Rules, for all of them together.
     """
 
     @wraps(function)
-    def gathered(*args: Any, allow_down: int, probes: tuple[Path, ...], **options: Any) -> Any:
+    def gathered(
+        *args: Any, allow_down: int, probes: tuple[Path, ...], reload_by: str, **options: Any
+    ) -> Any:
         rules = None
         chosen = firmest("probes", probes, _settings_of_subject(options))
         probes = tuple(map(Path, [chosen] if isinstance(chosen, str) else chosen))
-        if allow_down or probes:
+        if allow_down or probes or reload_by == "poll":
             from servingrepo.rollout.rules import Rules
             from servingrepo.smoke import load_cases
 
             rules = Rules(
                 allow_down=allow_down,
+                poll=reload_by == "poll",
                 probes=tuple(case for file in probes for case in load_cases(file)),
             )
         return function(*args, rules=rules, **options)
@@ -217,6 +233,7 @@ def rules_options(function: F) -> F:
         help="Requests that every endpoint must answer with the new version before anything is final: "
         "as --case of smoke; repeatable.",
     )(decorated)
+    decorated = reload_option(decorated)
     result: F = click.option(
         "--allow-down",
         type=click.IntRange(min=0),

@@ -8,7 +8,7 @@ import click
 
 from servingrepo.cli.app import App, pinned
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, wait_option
+from servingrepo.cli.options import dry_run_option, endpoint_option, reload_option, wait_option
 from servingrepo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 )
 @endpoint_option
 @wait_option
+@reload_option
 @dry_run_option
 @click.pass_obj
-def command(app: App, endpoints: tuple[Endpoint, ...], wait: float, dry_run: bool) -> None:
+def command(
+    app: App, endpoints: tuple[Endpoint, ...], wait: float, reload_by: str, dry_run: bool
+) -> None:
     """Make servers follow models.config, and wait until each pinned version answers.
 
     TensorFlow Serving answers OK to a reload before new versions are loaded; this does not. Nothing changes
@@ -33,7 +36,9 @@ def command(app: App, endpoints: tuple[Endpoint, ...], wait: float, dry_run: boo
     """
     if not endpoints:
         raise UsageError("no endpoint to reload", hint="give --endpoint HOST:PORT")
-    done = app.open().reload(endpoints=endpoints, wait=wait, dry_run=dry_run)
+    done = app.open().reload(
+        endpoints=endpoints, wait=wait, poll=reload_by == "poll", dry_run=dry_run
+    )
     lines = [f"{one.endpoint}: {one.outcome}" for one in done.endpoints]
     if dry_run:
         lines = [f"dry run: would send models.config to {', '.join(map(str, endpoints))}"]

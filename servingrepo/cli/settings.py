@@ -29,7 +29,7 @@ SHARED = (
 )
 """Settings that stand at the top of the file and hold for every command that has them."""
 
-ENVIRONMENT = ("endpoints", "wait", "allow_down")
+ENVIRONMENT = ("endpoints", "wait", "allow_down", "reload_by")
 """Settings that may differ between environments: the tables [environments.NAME]."""
 
 ENGINE_FIELDS = {
@@ -156,7 +156,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
             "models.NAME with the options of the engine, endpoints, probe, require, allow_op, keep rules and "
-            f"prune; a table environments.NAME with {', '.join(ENVIRONMENT)}",
+            "prune; a table environments.NAME with endpoints, wait, allow_down and reload",
         )
     return result
 

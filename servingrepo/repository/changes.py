@@ -239,6 +239,9 @@ def settle(repo: Repository, intent: Intent) -> str:
     if event is not None and happened:
         _finish(repo, event)
         outcome = "it had happened: history finished"
+    elif event is not None and (halfway := _halfway(repo, intent, event)) is not None:
+        _finish(repo, halfway)
+        outcome = "it was cut short with old and new served: history says so"
     else:
         outcome = "it had not happened: dropped"
     if intent.command == "promote":
@@ -337,6 +340,24 @@ def _config_says_so(repo: Repository, event: Event) -> bool:
         after = (event.after, event.labels_after)
         return now == after and before != after
     return False
+
+
+def _halfway(repo: Repository, intent: Intent, event: Event) -> Event | None:
+    """Return the event of a switch by file that ended between its files: both sides are served then.
+
+    What is served is not changed here; history has to say what it is.
+    """
+    if event.action not in {"serve", "rollback", "label"}:
+        return None
+    with suppress(ConfigInvalid):
+        found = entry(read_config(repo).config, intent.model)
+        both = tuple(sorted({*event.before, *event.after}))
+        now = (found.versions, found.labels) if found is not None else ((), {})
+        if now[0] == both and now != (event.before, event.labels_before):
+            return msgspec.structs.replace(
+                event, after=now[0], labels_after=dict(now[1]), marked_bad=None
+            )
+    return None
 
 
 def _mark_time(state: ModelState, version: int | None) -> str | None:

@@ -34,14 +34,17 @@ def put_back(
     error: ServingRepoError,
     *,
     committed: bool,
+    poll: bool = False,
 ) -> SwitchFailed:
     """Bring file and servers back to where they were; return the error that says how that went.
 
     The file first, which needs no server; then all servers at once, with a time limit of their own.
     """
     trouble: list[str] = []
-    if committed:
+    if committed or poll:
         try:
+            if poll and committed:
+                _bring_back_by_file(repo, plan, clients)
             write_config(repo, plan.before)
         except ServingRepoError as failed:
             trouble.append(f"models.config could not be put back: {failed.message}")
@@ -49,7 +52,11 @@ def put_back(
     answers = each(
         clients,
         lambda client: _put_server_back(
-            client, plan, committed=committed, watched=str(client.endpoint) in uncertain
+            client,
+            plan,
+            committed=committed,
+            watched=str(client.endpoint) in uncertain,
+            poll=poll,
         ),
     )
     now: dict[str, str] = {}
@@ -109,7 +116,23 @@ def _told(
     )
 
 
-def _put_server_back(client: ServingClient, plan: Plan, *, committed: bool, watched: bool) -> None:
+def _bring_back_by_file(repo: Repository, plan: Plan, clients: Sequence[ServingClient]) -> None:
+    """Have servers that poll models.config load the old versions again, before the file says only these.
+
+    Those that do not get there are told by what comes after: here they only have their time.
+    """
+    deadline = Deadline.after(RESTORE_SECONDS)
+    old = set(plan.old_pins)
+    if plan.target is None:
+        each(clients, lambda one: live.wait_gone(one, plan.model, old, deadline=deadline))
+    elif old:
+        write_config(repo, plan.labelled)
+        each(clients, lambda one: live.wait_available(one, plan.model, old, deadline=deadline))
+
+
+def _put_server_back(
+    client: ServingClient, plan: Plan, *, committed: bool, watched: bool, poll: bool
+) -> None:
     """Bring one server back to the config before the switch.
 
     After C2 the old versions may be unloaded: they are loaded beside the new one first, under the labels that
@@ -121,6 +144,10 @@ def _put_server_back(client: ServingClient, plan: Plan, *, committed: bool, watc
         _watch(client, plan.model, deadline=deadline)
     old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
     before = live.remembered(client, plan.model, deadline=deadline)
+    if poll:
+        live.wait_unserved(client, plan.model, new, deadline=deadline)
+        live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+        return
     if committed and plan.target is None:
         live.wait_gone(client, plan.model, old, deadline=deadline)
     elif committed and old:

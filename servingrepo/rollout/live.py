@@ -263,18 +263,24 @@ def _state(status: VersionStatus | None) -> str:
     return status.state if status is not None else "not known to it"
 
 
-def converge(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
+def converge(
+    client: ServingClient, config: ModelConfig, *, deadline: Deadline, poll: bool = False
+) -> None:
     """Bring a server from whatever it serves to what a config says, and wait until it does.
 
     In two steps, like every switch: first what is loaded now and what is wanted, together, with the labels that
     can be set already; then the config itself. TF Serving checks a label against what is loaded when the
-    reload comes.
+    reload comes. A server that polls the config's file is not told anything, only waited for.
 
     Raises:
         LoadFailed, ServerTimeout, RequestRefused: As they say.
     """
     bridge = config
     before = {one.name: remembered(client, one.name, deadline=deadline) for one in models(config)}
+    if poll:
+        for one in models(config):
+            _wait_for_entry(client, one, before=before[one.name], deadline=deadline)
+        return
     for one in models(config):
         wait_dropped(client, one.name, deadline=deadline)
         if one.policy == "specific":

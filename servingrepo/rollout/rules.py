@@ -17,6 +17,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         batch: How many of the others get it at a time: a part such as 25%, or a number; empty for all.
         watch: Seconds for which each stage is watched before the next.
         gate: A shell command that must end well after each stage was watched.
+        poll: Whether the servers follow models.config by reading it again and again
+            (--model_config_file_poll_wait_seconds) instead of being told by RPC: then every step is a file.
         metrics_port: Where servers have their Prometheus page: the REST port, or relative to the gRPC port (+1).
     """
 
@@ -27,6 +29,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     watch: float = 0.0
     gate: str = ""
     metrics_port: str = ""
+    poll: bool = False
 
     @property
     def staged(self) -> bool:

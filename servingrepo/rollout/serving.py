@@ -331,12 +331,17 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 
 def reload(
-    repo: Repository, *, endpoints: Sequence[Endpoint], wait: float, dry_run: bool = False
+    repo: Repository,
+    *,
+    endpoints: Sequence[Endpoint],
+    wait: float,
+    poll: bool = False,
+    dry_run: bool = False,
 ) -> Reloaded:
     """Send models.config to the endpoints, and wait until each pinned version answers everywhere.
 
     Labels are sent in a second step, when their versions are loaded: TF Serving checks them against what is
-    loaded now.
+    loaded now. Servers that `poll` the file are only waited for.
 
     Raises:
         ConfigInvalid: The config is one that a server would refuse or hang on; it was not sent.
@@ -354,12 +359,17 @@ def reload(
         wanted = {one.name: one.versions for one in models(config)}
         results: tuple[EndpointResult, ...] = ()
         if not dry_run:
-            results = _converge_all(repo, config, endpoints, wait=wait)
+            results = _converge_all(repo, config, endpoints, wait=wait, poll=poll)
     return Reloaded(models=wanted, endpoints=results, dry_run=dry_run)
 
 
 def _converge_all(
-    repo: Repository, config: ModelConfig, endpoints: Sequence[Endpoint], *, wait: float
+    repo: Repository,
+    config: ModelConfig,
+    endpoints: Sequence[Endpoint],
+    *,
+    wait: float,
+    poll: bool,
 ) -> tuple[EndpointResult, ...]:
     """Bring every endpoint to the config, all at once; one that fails keeps none of the others from it."""
     deadline = Deadline.after(wait)
@@ -368,7 +378,7 @@ def _converge_all(
 
         def follow(client: ServingClient) -> EndpointResult:
             live.check_reachable(client, deadline=deadline)
-            live.converge(client, config, deadline=deadline)
+            live.converge(client, config, deadline=deadline, poll=poll)
             return EndpointResult(str(client.endpoint), "serves models.config")
 
         answers = each(clients, follow)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import EndpointUnreachable, ServingRepoError, SwitchFailed
+from servingrepo.errors import EndpointUnreachable, ServingRepoError, SwitchFailed, UsageError
 from servingrepo.repository.served import write_config
 from servingrepo.repository.stragglers import (
     Straggler,
@@ -99,6 +99,9 @@ def switch(
         committed = False
         watched: dict[str, str] = {}
         try:
+            if rules.poll and clients:
+                _load_by_file(repo, party, plan, export, deadline=deadline)
+                stages = []
             for number, stage in enumerate(stages, start=1):
                 deadline = _fresh(deadline, rules)
                 load = partial(_load_new, plan=plan, rules=rules, export=export, deadline=deadline)
@@ -111,16 +114,19 @@ def switch(
             committed = True
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            done = _together(party, partial(_drop_old, plan=plan, deadline=deadline), deadline)
+            drop = partial(_drop_old, plan=plan, deadline=deadline, poll=rules.poll)
+            done = _together(party, drop, deadline)
         except ServingRepoError as error:
             if not clients:
                 raise
-            raise put_back(repo, plan, clients, error, committed=committed) from error
+            raise put_back(
+                repo, plan, clients, error, committed=committed, poll=rules.poll
+            ) from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if clients:
                 why = SwitchFailed("interrupted", details={"uncertain": list(map(str, endpoints))})
-                failed = put_back(repo, plan, clients, why, committed=committed)
+                failed = put_back(repo, plan, clients, why, committed=committed, poll=rules.poll)
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise
@@ -150,7 +156,8 @@ def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) 
         live.check_reachable(client, deadline=deadline)
         straggler = known.get(str(client.endpoint))
         if straggler is not None:
-            _settle(client, plan.before, straggler, most=deadline.at_most(_SETTLE_SECONDS))
+            most = deadline.at_most(_SETTLE_SECONDS)
+            _settle(client, plan.before, straggler, most=most, poll=party.rules.poll)
 
     _together(party, look, deadline)
     settled = [str(one.endpoint) for one in party.clients if str(one.endpoint) in known]
@@ -159,10 +166,10 @@ def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) 
 
 
 def _settle(
-    client: ServingClient, config: ModelConfig, straggler: Straggler, *, most: float
+    client: ServingClient, config: ModelConfig, straggler: Straggler, *, most: float, poll: bool
 ) -> None:
     try:
-        live.converge(client, config, deadline=Deadline.after(most))
+        live.converge(client, config, deadline=Deadline.after(most), poll=poll)
     except ServingRepoError as error:
         raise EndpointUnreachable(
             f"{client.endpoint} was left behind on {straggler.since} ({straggler.why}) and does not come to "
@@ -175,6 +182,11 @@ def _stages(party: _Party, plan: Plan) -> list[list[ServingClient]]:
     """Return who gets the new version at a time: everybody at once, if nothing else is asked for."""
     if not party.clients or not party.rules.staged:
         return [list(party.clients)]
+    if party.rules.poll:
+        raise UsageError(
+            "servers that poll models.config cannot go in stages: they all read the same file",
+            hint="reload by RPC, or leave --first, --batch, --watch-for and --gate out",
+        )
     refuse_stages_down(plan)
     return split(party.clients, party.rules)
 
@@ -264,8 +276,63 @@ def _load_new(
     dead = {label for label, version in plan.old_labels.items() if version not in loaded}
     live.send(client, without_labels(plan.between, plan.model, dead), deadline=deadline)
     live.wait_available(client, plan.model, plan.new_pins, before=before, deadline=deadline)
+    _prove(client, plan, rules, export, deadline=deadline)
+    if plan.moves_labels or dead:
+        live.send(client, plan.labelled, deadline=deadline)
+
+
+def _load_by_file(
+    repo: Repository,
+    party: _Party,
+    plan: Plan,
+    export: Inspection | None,
+    *,
+    deadline: Deadline,
+) -> None:
+    """Have servers that poll models.config load the new version beside the old one, then move the labels.
+
+    Each file is one with which a server can start, and is replaced only when all have done what it says: a
+    server that reads seldom must not miss one.
+    """
+    if plan.target is None:
+        return
+    known: dict[str, live.Remembered] = {}
+
+    def remember(client: ServingClient) -> None:
+        known[str(client.endpoint)] = live.remembered(client, plan.model, deadline=deadline)
+        if not plan.old_pins:
+            live.wait_dropped(client, plan.model, deadline=deadline)
+
+    def load(client: ServingClient) -> None:
+        before = known[str(client.endpoint)]
+        live.wait_available(client, plan.model, plan.new_pins, before=before, deadline=deadline)
+        _prove(client, plan, party.rules, export, deadline=deadline)
+
+    def move(client: ServingClient) -> None:
+        for label, version in sorted(plan.new_labels.items()):
+            live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
+
+    _together(party, remember, deadline)
+    write_config(repo, plan.between)
+    repo.disk.step("switch.file-between")
+    _together(party, load, deadline)
+    if plan.moves_labels:
+        write_config(repo, plan.labelled)
+        repo.disk.step("switch.file-labelled")
+        _together(party, move, deadline)
+
+
+def _prove(
+    client: ServingClient,
+    plan: Plan,
+    rules: Rules,
+    export: Inspection | None,
+    *,
+    deadline: Deadline,
+) -> None:
+    """See that the new versions answer, and answer as the user's own cases expect."""
     live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
-    if export is not None:
+    if export is not None and plan.target is not None:
         probe(
             client,
             plan.model,
@@ -274,13 +341,14 @@ def _load_new(
             inspection=export,
             deadline=deadline,
         )
-    if plan.moves_labels or dead:
-        live.send(client, plan.labelled, deadline=deadline)
 
 
-def _drop_old(client: ServingClient, plan: Plan, *, deadline: Deadline) -> EndpointResult:
+def _drop_old(
+    client: ServingClient, plan: Plan, *, deadline: Deadline, poll: bool
+) -> EndpointResult:
     """Have a server unload what is no longer wanted, and see who answers then: unlabelled, pinned, labelled."""
-    live.send(client, plan.after, deadline=deadline)
+    if not poll:
+        live.send(client, plan.after, deadline=deadline)
     gone = set(plan.old_pins) - set(plan.new_pins)
     left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
     if plan.target is not None:
