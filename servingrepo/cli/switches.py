@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.cli.app import App, pinned
+from servingrepo.cli.app import App, pinned, sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,8 +29,9 @@ def switch_lines(done: Switched) -> Iterator[str]:
         yield f"  label        {label}: " + (
             f"{was} > {now}" if was != now else f"{now}, as before"
         )
-    for note in done.notes:
-        yield f"  warning      {note}"
+    yield from (f"  warning      {note}" for note in done.notes)
+    if done.dry_run and done.both_loaded:
+        yield f"  both loaded  {sized(done.both_loaded)} on disk: what a server holds while it switches"
     for one in done.endpoints:
         yield f"  {'live  ' if one.follows else 'BEHIND'}       {one.endpoint}: {one.outcome}"
     if not done.endpoints and not done.dry_run:

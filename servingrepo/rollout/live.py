@@ -238,6 +238,7 @@ def check_reachable(client: ServingClient, *, deadline: Deadline) -> None:
     Raises:
         EndpointUnreachable: None does.
     """
+    go_on(client, deadline)
     try:
         client.status(
             "servingrepo-asks-who-is-there", timeout=max(deadline.at_most(_REACH_SECONDS), 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from servingrepo.errors import (
     ConfigInvalid,
     NothingToRollBack,
+    ServingRepoError,
     VersionBad,
     VersionDamaged,
 )
@@ -76,6 +77,8 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     """Promotions of this model that run right now: they will publish, and not serve."""
     hooks: tuple[HookResult, ...] = ()
     notes: tuple[str, ...] = ()
+    both_loaded: int = 0
+    """Bytes on disk of all versions that a server has loaded at once while it switches."""
 
     @property
     def served_before(self) -> int | None:
@@ -260,6 +263,7 @@ def carry_out(
         held=state is not None and state.hold is not None,
         endpoints=results,
         notes=notes,
+        both_loaded=_size(repo, plan) if plan.target is not None and plan.changes else 0,
         promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
 
@@ -270,6 +274,16 @@ def _warnings(repo: Repository, plan: Plan) -> tuple[str, ...]:
         return ()
     record = load_record(repo, plan.model, plan.target)
     return say_changes(repo, plan.model, record.signatures) if record is not None else ()
+
+
+def _size(repo: Repository, plan: Plan) -> int:
+    """Return how much old and new are together, as far as records tell: nothing here may stop a rollback."""
+    size = 0
+    for version in {*plan.old_pins, *plan.new_pins}:
+        with suppress(ServingRepoError):
+            record = load_record(repo, plan.model, version)
+            size += record.size if record is not None else 0
+    return size
 
 
 def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: bool) -> None:

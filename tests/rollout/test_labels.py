@@ -105,6 +105,9 @@ def test_label_commands_print_what_moved(tmp_path: Path) -> None:
     repo = two_versions(tmp_path)
     dry = command("--root", repo.root, "label", "set", "half@1", "stable", "--dry-run")
     assert dry.code == 0, dry.err
+    both = command("--root", repo.root, "serve", "half@2", "--dry-run", "--json")
+    sizes = [repo.show_version(f"half@{number}").size for number in (1, 2)]
+    assert both.json["result"]["both_loaded"] == sum(sizes)
     assert labels(repo) == {}
     done = command("--root", repo.root, "label", "set", "half@1", "stable")
     assert "stable: none > 1" in done.out

@@ -18,7 +18,7 @@ from servingrepo.repository.served import pins, read_config
 from servingrepo.serving.client import ServingClient
 from servingrepo.storage.disk import Disk
 from tests.rollout.test_switch import ask, loaded, two_versions
-from tests.support import live_server, run_with, running_server
+from tests.support import live_server, new_repository, run_with, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,3 +222,37 @@ def test_a_server_that_hangs_in_a_phase_is_put_back_when_it_wakes_up(
         assert [loaded(one), loaded(other)] == [{1}, {1}]
         assert [ask(one), ask(other)] == [(1, 2.0), (1, 2.0)]
         assert repo.status(endpoints=[one, other], wait=5).ok
+
+
+@pytest.mark.parametrize(("wait", "ends_with"), [(30, 2), (2, 1)])
+def test_a_switch_with_a_long_request_in_flight_ends_in_new_or_old_and_the_request_is_answered(
+    tmp_path: Path, conformance: Path, wait: int, ends_with: int
+) -> None:
+    """A request holds up loads and unloads (fast_read_dynamic_ptr.h): the new version stays in LOADING."""
+    repo = new_repository(tmp_path / "serving")
+    repo.promote(conformance / "corpus" / "slow", model="half", smoke=False)
+    repo.promote(run_with(tmp_path / "b", offset=3.0), model="half", smoke=False, serve=False)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "half"
+    request.inputs["seconds"].dtype = types_pb2.DT_DOUBLE
+    request.inputs["seconds"].double_val.append(6)
+    answered: list[int] = []
+    with live_server(repo, log=tmp_path / "log") as endpoint, ServingClient(endpoint) as client:
+
+        def run() -> None:
+            reply = client.predict(request, timeout=60)
+            answered.append(reply.model_spec.version.value)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        time.sleep(0.5)
+        if ends_with == 1:
+            with pytest.raises(SwitchFailed, match="back where it was: half serves 1"):
+                repo.serve("half@2", endpoints=[endpoint], wait=wait)
+        else:
+            repo.serve("half@2", endpoints=[endpoint], wait=wait)
+        thread.join(60)
+        assert answered == [1]
+        assert client.metadata("half", timeout=5).version == ends_with
+        assert repo.status(endpoints=[endpoint], wait=10).ok
+        assert loaded(endpoint) == {ends_with}
