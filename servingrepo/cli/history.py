@@ -73,6 +73,11 @@ def _why(event: Event) -> str:
 
 
 def _move(event: Event) -> str:
-    if event.before == event.after:
-        return pinned(event.after)
-    return f"{pinned(event.before)} > {pinned(event.after)}"
+    moved = pinned(event.after)
+    if event.before != event.after:
+        moved = f"{pinned(event.before)} > {moved}"
+    was, now = event.labels_before, event.labels_after
+    for label in sorted({*was, *now}):
+        if was.get(label) != now.get(label):
+            moved += f"; {label} {was.get(label, '-')} > {now.get(label, '-')}"
+    return moved

@@ -176,7 +176,9 @@ def explain(app: App, error: BaseException) -> int:
             app.failure(
                 Stopped(
                     f"stopped by {number.name}",
-                    problems=getattr(error, "__notes__", ()),
+                    # click turns Ctrl-C into an error of its own: what was said of it is at its cause.
+                    problems=getattr(error, "__notes__", ())
+                    or getattr(error.__cause__, "__notes__", ()),
                     hint="what was begun was put back, or will be by the next command that writes",
                 )
             )

@@ -18,7 +18,7 @@ def switch_lines(done: Switched) -> Iterator[str]:
     old = done.served_before if done.served_before is not None else "nothing"
     new = done.served_after if done.served_after is not None else "nothing"
     dry = "dry run, nothing was changed: " if done.dry_run else ""
-    if done.changed:
+    if done.changed and old != new:
         yield f"{dry}{done.model}: {old} > {new}"
     else:
         yield f"{dry}{done.model}: {new}, as before"

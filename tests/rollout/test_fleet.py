@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from servingrepo.errors import EndpointUnreachable, SwitchFailed
+from servingrepo.modelconfig import to_proto
 from servingrepo.repository.served import pins, read_config
 from servingrepo.repository.stragglers import read_stragglers
 from servingrepo.rollout.rules import Rules
@@ -184,3 +187,29 @@ def test_endpoints_come_from_the_environment_that_is_named(
     unknown = command("--root", repo.root, "status", "--env", "production")
     assert unknown.code == 10
     assert "prod, staging" in unknown.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_switch_that_is_interrupted_puts_all_back_and_says_so(
+    tmp_path: Path, fleet: ExitStack, number: signal.Signals
+) -> None:
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 3)
+    for one in found:
+        one.load_seconds = 60
+    arguments = [part for one in at(found) for part in ("--endpoint", str(one))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "servingrepo", "--root", repo.root, "serve", "half@2", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 30
+    while time.monotonic() < end and any(len(one.reloads) < 2 for one in found):
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "interrupted; back where it was: half serves 1" in said
+    assert [one.reloads[-1] for one in found] == [to_proto(read_config(repo.value).config)] * 3
+    assert pins(read_config(repo.value).config, "half") == (1,)
+    assert read_stragglers(repo.value) == ()
