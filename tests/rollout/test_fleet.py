@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import EndpointUnreachable, SwitchFailed
-from servingrepo.modelconfig import to_proto
+from servingrepo.errors import EndpointUnreachable, ServerTimeout, SwitchFailed
+from servingrepo.modelconfig import pin, to_proto
 from servingrepo.repository.served import pins, read_config
-from servingrepo.repository.stragglers import read_stragglers
+from servingrepo.repository.stragglers import Straggler, note_stragglers, read_stragglers
 from servingrepo.rollout.rules import Rules
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.processes import free_port
@@ -147,6 +148,30 @@ def test_an_endpoint_that_was_down_follows_when_reload_finds_it(tmp_path: Path) 
         repo.reload(endpoints=[one, other], wait=30)
         assert ask(other) == (1, 2.0)
         assert read_stragglers(repo.value) == ()
+
+
+@pytest.mark.tf
+def test_nothing_newer_is_sent_to_a_server_that_still_hangs_in_an_old_reload(
+    tmp_path: Path,
+) -> None:
+    repo = two_versions(tmp_path)
+    hanging = pin(
+        read_config(repo.value).config, name="other", base_path=str(tmp_path / "o"), versions=[1]
+    )
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        with ServingClient(endpoint) as client, pytest.raises(ServerTimeout):
+            client.reload(to_proto(hanging), timeout=1)
+        noted = Straggler(endpoint=str(endpoint), since="now", why="it hung", uncertain=True)
+        note_stragglers(repo.value, [noted])
+        with pytest.raises(EndpointUnreachable, match="left behind on now"):
+            repo.serve("half@2", endpoints=[endpoint], wait=2)
+        assert read_stragglers(repo.value) == (noted,)
+        assert pins(read_config(repo.value).config, "half") == (1,)
+        shutil.copytree(tmp_path / "serving/models/half/1", tmp_path / "o/1")
+        repo.serve("half@2", endpoints=[endpoint], wait=40)
+        assert ask(endpoint) == (2, 3.0)
+        assert read_stragglers(repo.value) == ()
+        assert repo.status(endpoints=[endpoint], wait=10).ok
 
 
 @pytest.mark.tf
