@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.gates import change_lines
+from servingrepo.cli.guards import change_lines
 from servingrepo.cli.options import dry_run_option
 from servingrepo.errors import BreakingChange, UsageError
 

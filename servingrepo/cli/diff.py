@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.gates import change_lines
+from servingrepo.cli.guards import change_lines
 from servingrepo.savedmodel.wording import some
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def command(app: App, old: str, new: str) -> None:
     NAME alone is its served version. A path has a slash in it. -q prints the verdict alone. The exit code is 0
     whatever the verdict: `promote` and `contract --check` are what stops a pipeline.
     """
-    from servingrepo.api import is_path
+    from servingrepo.api.arguments import is_path
     from servingrepo.rollout.differences import diff
 
     found = diff(None, old, new) if is_path(old) and is_path(new) else app.open().diff(old, new)

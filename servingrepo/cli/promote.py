@@ -11,7 +11,7 @@ import click
 
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
-from servingrepo.cli.gates import gate_lines
+from servingrepo.cli.guards import guard_lines
 from servingrepo.cli.options import (
     dry_run_option,
     endpoint_option,
@@ -258,8 +258,8 @@ def _proofs(done: Promotion) -> Iterator[str]:
         yield from proof_lines(done.proof)
     else:
         yield "  proof     not checked" + (" (a dry run runs nothing)" if done.dry_run else "")
-    if done.gate is not None:
-        yield from gate_lines(done.gate, smoked=done.proof is not None)
+    if done.guard is not None:
+        yield from guard_lines(done.guard, smoked=done.proof is not None)
 
 
 def _pruned(done: Promotion) -> Iterator[str]:

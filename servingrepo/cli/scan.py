@@ -9,7 +9,7 @@ import click
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
-from servingrepo.cli.gates import demand_lines
+from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.measured import event_lines, measured_lines
 from servingrepo.cli.signatures import signature_lines
 

@@ -10,7 +10,7 @@ import msgspec
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
-from servingrepo.cli.gates import demand_lines, gate_lines
+from servingrepo.cli.guards import demand_lines, guard_lines
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.unreadable import refuse_unreadable
@@ -136,8 +136,8 @@ def _version(record: VersionRecord) -> Iterator[str]:
     for gate in record.gates:
         yield f"  gate          {gate.gate}: {gate.verdict}: {gate.why}"
     yield from (f"  {line}" for line in demand_lines(record.demands))
-    if record.gate is not None:
-        yield from gate_lines(record.gate, smoked=bool(record.proofs), width=14)
+    if record.guard is not None:
+        yield from guard_lines(record.guard, smoked=bool(record.proofs), width=14)
     if not record.proofs:
         yield "  proof         not checked"
     for proof in record.proofs:

@@ -46,7 +46,7 @@ def command(
     files. Nothing is changed or recorded. NAME alone means its served version, else its latest; a path has a
     slash in it.
     """
-    from servingrepo.api import is_path
+    from servingrepo.api.arguments import is_path
     from servingrepo.rollout.trial import smoke_path
     from servingrepo.serving.engines import choose_engine
     from servingrepo.smoke import judge, load_cases

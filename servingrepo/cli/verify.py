@@ -9,7 +9,7 @@ import click
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
-from servingrepo.cli.gates import demand_lines
+from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
 
@@ -50,7 +50,7 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
     """
     from pathlib import Path
 
-    from servingrepo.api import is_path
+    from servingrepo.api.arguments import is_path
     from servingrepo.repository.verification import verify_path
 
     paths = [one for one in subjects if is_path(one)]

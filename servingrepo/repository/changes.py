@@ -302,7 +302,7 @@ def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
         why=record.message,
         run=record.source.run,
         proof="; ".join(f"{one.engine} ({one.server})" for one in record.proofs) or "not checked",
-        allowed=record.gate.allowed if record.gate is not None else (),
+        allowed=record.guard.allowed if record.guard is not None else (),
     )
 
 

@@ -61,7 +61,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Gate(msgspec.Struct, frozen=True, kw_only=True):
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """What a version was held against before it was staged, and what it was let through with.
 
     Attributes:
@@ -120,7 +120,7 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     measured: tuple[Number, ...] = ()
     gates: tuple[GateVerdict, ...] = ()
     origin: Origin = Origin()
-    gate: Gate | None = None
+    guard: Guard | None = None
     demands: Demands | None = None
     doubts: tuple[str, ...] = ()
 

@@ -36,13 +36,12 @@ from servingrepo.repository.publication import (
     same_in_trash,
     stage,
 )
-from servingrepo.repository.records import Gate as Guard
-from servingrepo.repository.records import Proof, Source, VersionRecord
+from servingrepo.repository.records import Guard, Proof, Source, VersionRecord
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import pins, read_own_config
-from servingrepo.rollout.gates import pass_gates as pass_guards
 from servingrepo.rollout.gating import Gated, pass_gates
+from servingrepo.rollout.guards import pass_guards
 from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import events_so_far, overtaken_by
 from servingrepo.rollout.plans import plan_serve
@@ -109,7 +108,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     pruned: Pruned | None = None
     prune_failed: str = ""
     gates: tuple[GateVerdict, ...] = ()
-    gate: Guard | None = None
+    guard: Guard | None = None
     notes: tuple[str, ...] = ()
     hooks: tuple[HookResult, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -182,13 +181,13 @@ def promote(
         if same is not None:
             again = _serve_again(repo, same, scan, options)
             return msgspec.structs.replace(again, gates=gated.verdicts, doubts=gated.doubts)
-    gate = _pass_gates(repo, model, inspection, read_own_config(repo), options)
+    guard = _pass_guards(repo, model, inspection, read_own_config(repo), options)
     if options.dry_run:
         number = choose_number(repo, model, options.version)
         need_space(tree, repo.layout.models)
         promised = _promised(repo, scan, tree, model=model, number=number, options=options)
         return msgspec.structs.replace(
-            promised, gates=gated.verdicts, doubts=gated.doubts, gate=gate
+            promised, gates=gated.verdicts, doubts=gated.doubts, guard=guard
         )
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
@@ -228,7 +227,7 @@ def promote(
             proof=proof,
             gated=gated,
             options=options,
-            gate=gate,
+            guard=guard,
         )
         return _commit(repo, place, record, scan, options, inspection=inspection, known=known)
 
@@ -282,7 +281,7 @@ def _record(
     proof: Proof | None,
     gated: Gated,
     options: Options,
-    gate: Guard,
+    guard: Guard,
 ) -> VersionRecord:
     owner = me()
     return VersionRecord(
@@ -306,7 +305,7 @@ def _record(
         gates=gated.verdicts,
         doubts=gated.doubts,
         origin=trace(scan, options.context),
-        gate=gate,
+        guard=guard,
         demands=inspection.demands,
     )
 
@@ -325,7 +324,7 @@ def _recordable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _pass_gates(
+def _pass_guards(
     repo: Repository,
     model: str,
     inspection: Inspection,
@@ -357,8 +356,8 @@ def _commit(
         same = find_same(repo, place.model, digest=record.digest)
         if same is None:
             # Another version may be served by now, and the contract be another.
-            gate = _pass_gates(repo, place.model, inspection, read_own_config(repo), options)
-            record = msgspec.structs.replace(record, gate=gate)
+            guard = _pass_guards(repo, place.model, inspection, read_own_config(repo), options)
+            record = msgspec.structs.replace(record, guard=guard)
             overtaken = overtaken_by(repo, place.model, place.version, since=known)
             return _publish_and_serve(repo, place, record, scan, options, overtaken=overtaken)
     # Another promotion of the same content was faster; this number stays unused.
@@ -411,7 +410,7 @@ def _publish_and_serve(
         run=record.source.run,
         proof=say_proof(proof),
         endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
-        allowed=record.gate.allowed if record.gate is not None else (),
+        allowed=record.guard.allowed if record.guard is not None else (),
     )
     event = msgspec.structs.replace(event, code=str(record.origin.code or ""))
     history.append(repo.disk, repo.layout.history, event)
@@ -506,7 +505,7 @@ def _result(
         dry_run=options.dry_run,
         can_go_back=_can_go_back(repo, record.model),
         same_in_trash=same_in_trash(repo, record.model, digest=record.digest),
-        gate=record.gate,
+        guard=record.guard,
     )
 
 

@@ -38,7 +38,7 @@ from servingrepo.repository.stragglers import (
 )
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
-from servingrepo.rollout.gates import say_changes
+from servingrepo.rollout.guards import say_changes
 from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import running_promotions
 from servingrepo.rollout.parallel import each, together

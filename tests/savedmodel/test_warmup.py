@@ -239,8 +239,8 @@ def test_promote_refuses_a_bad_warm_up_file_and_says_whose_it_is(tmp_path: Path)
     other = file_of(GOOD["another model's name"])
     run = run_with(tmp_path / "c", offset=1.0, extra_assets={FILE.split("/")[1]: other})
     done = repo.promote(run, model="m", smoke=False)
-    assert done.gate is not None
-    assert "written for the model other" in done.gate.notes[0]
+    assert done.guard is not None
+    assert "written for the model other" in done.guard.notes[0]
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])

@@ -68,10 +68,10 @@ def test_a_breaking_change_that_was_allowed_is_on_record_and_in_the_history(tmp_
     repo = repository_serving(tmp_path, *TWO)
     run = run_with(tmp_path / "second", offset=2.0, signatures=ONE)
     done = promote(repo, run, allow_breaking=True)
-    gate = repo.show_version("m@2").gate
+    gate = repo.show_version("m@2").guard
     assert gate is not None
     assert (gate.against, gate.verdict, gate.allowed_breaking) == ("m@1", "breaking", True)
-    assert done.gate == gate
+    assert done.guard == gate
     assert list(repo.history("m"))[-1].allowed == ("breaking changes against m@1",)
     assert promote(repo, run).same_as == 2, "the same promotion again needs nobody's leave"
 
@@ -79,20 +79,20 @@ def test_a_breaking_change_that_was_allowed_is_on_record_and_in_the_history(tmp_
 def test_promote_says_what_compatible_changes_there_are(tmp_path: Path) -> None:
     repo = repository_serving(tmp_path, *ONE)
     done = promote(repo, run_with(tmp_path / "second", offset=2.0, signatures=TWO))
-    assert done.gate.verdict == "compatible"
-    assert [one.kind for one in done.gate.changes] == ["signature-added"]
+    assert done.guard.verdict == "compatible"
+    assert [one.kind for one in done.guard.changes] == ["signature-added"]
     done = promote(repo, run_with(tmp_path / "third", offset=3.0, signatures=TWO))
-    assert (done.gate.verdict, done.gate.against, done.gate.changes) == ("same", "m@2", ())
+    assert (done.guard.verdict, done.guard.against, done.guard.changes) == ("same", "m@2", ())
 
 
 def test_without_anything_served_the_signatures_are_not_checked(tmp_path: Path) -> None:
     repo = repository_serving(tmp_path, *TWO)
-    first = repo.show_version("m@1").gate
+    first = repo.show_version("m@1").guard
     assert first is not None
     assert (first.verdict, first.against) == ("not checked", "")
     repo.unserve("m")
     done = promote(repo, run_with(tmp_path / "second", offset=2.0, signatures=ONE))
-    assert "nothing of m is served" in done.gate.why
+    assert "nothing of m is served" in done.guard.why
 
 
 def test_a_pinned_contract_decides_and_the_served_version_does_not(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_pinned_contract_decides_and_the_served_version_does_not(tmp_path: Pat
         promote(repo, run)
     file.write_text('model = "m"\n[signatures.serving_default]\ninputs.x = {}\n')
     done = promote(repo, run)
-    assert (done.gate.verdict, done.gate.against) == ("same", str(file))
+    assert (done.guard.verdict, done.guard.against) == ("same", str(file))
 
 
 def test_a_contract_elsewhere_may_be_named(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_promote_when_the_graph_touches_files_stops_before_anything_is_staged(
         promote(repo, run, allow_ops=["ReadFile"])
     assert len(caught.value.problems) == 1
     promote(repo, run, allow_ops=["ReadFile", "WriteFile", "PyFunc"])
-    gate = repo.show_version("m@1").gate
+    gate = repo.show_version("m@1").guard
     assert gate is not None
     assert gate.allowed_ops == ("ReadFile", "WriteFile")
     assert list(repo.history("m"))[-1].allowed == ("operation ReadFile", "operation WriteFile")
@@ -232,11 +232,11 @@ def test_an_operation_that_the_known_server_lacks_stops_a_promotion_in_a_moment(
     assert time.monotonic() - begun < 5
     mine = EngineChoice(name="docker", image="registry.local/serving:2.19.1")
     done = repo.promote(run, model="m", engine=mine, dry_run=True)
-    assert done.gate is not None
-    assert "does not have the operations" in done.gate.server_problems[0]
+    assert done.guard is not None
+    assert "does not have the operations" in done.guard.server_problems[0]
     done = promote(repo, run)
-    assert (done.gate.server, done.gate.server_problems) == ("", ())
-    assert done.gate.notes == ("no TensorFlow Serving has the operations MyOwnOp, RiscErf",)
+    assert (done.guard.server, done.guard.server_problems) == ("", ())
+    assert done.guard.notes == ("no TensorFlow Serving has the operations MyOwnOp, RiscErf",)
 
 
 @pytest.mark.tf

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from servingrepo.repository.records import Gate
+    from servingrepo.repository.records import Guard
     from servingrepo.savedmodel import Demands
     from servingrepo.savedmodel.compatibility import Change
 
@@ -15,32 +15,32 @@ MOST = 20
 """Changes that are shown; --json has all."""
 
 
-def gate_lines(gate: Gate, *, smoked: bool = False, width: int = 10) -> Iterator[str]:
+def guard_lines(guard: Guard, *, smoked: bool = False, width: int = 10) -> Iterator[str]:
     """Yield what clients notice and what was let through; what was not checked is called so.
 
     A server that was smoke-tested has said itself whether it has the operations.
     """
-    for title, text in _gate(gate, smoked=smoked):
+    for title, text in _guard(guard, smoked=smoked):
         yield f"  {title:<{width}}{text}"
 
 
-def _gate(gate: Gate, *, smoked: bool) -> Iterator[tuple[str, str]]:
-    if gate.verdict == "not checked":
-        yield "clients", f"not checked: {gate.why}"
-    elif gate.verdict == "same":
-        yield "clients", f"nothing changes for those of {gate.against}"
+def _guard(guard: Guard, *, smoked: bool) -> Iterator[tuple[str, str]]:
+    if guard.verdict == "not checked":
+        yield "clients", f"not checked: {guard.why}"
+    elif guard.verdict == "same":
+        yield "clients", f"nothing changes for those of {guard.against}"
     else:
-        word = "BREAKING, which was allowed," if gate.verdict == "breaking" else "compatible"
-        yield "clients", f"{word} for those of {gate.against}"
-        for line in change_lines(gate.changes):
+        word = "BREAKING, which was allowed," if guard.verdict == "breaking" else "compatible"
+        yield "clients", f"{word} for those of {guard.against}"
+        for line in change_lines(guard.changes):
             yield "", line
-    for op in gate.allowed_ops:
+    for op in guard.allowed_ops:
         yield "allowed", f"operation {op}"
-    for problem in gate.server_problems:
+    for problem in guard.server_problems:
         yield "server", problem
-    for note in gate.notes:
+    for note in guard.notes:
         yield "note", note
-    if not gate.server and not smoked:
+    if not guard.server and not smoked:
         yield "server", "not checked against a server's list of operations"
 
 

@@ -14,7 +14,7 @@ from servingrepo.errors import (
     UnsupportedExport,
 )
 from servingrepo.repository.contracts import current_baseline
-from servingrepo.repository.records import Gate
+from servingrepo.repository.records import Guard
 from servingrepo.savedmodel.server_fit import effect_line, fit_server
 from servingrepo.savedmodel.wording import some
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.compatibility import Comparison
     from servingrepo.serving.targets import Target
 
-__all__ = ["pass_gates", "say_changes"]
+__all__ = ["pass_guards", "say_changes"]
 
 MOST_PROBLEMS = 500
 """Lines that an error has: an export that others wrote may have 100,000 signatures."""
 
 
-def pass_gates(
+def pass_guards(
     inspection: Inspection,
     *,
     model: str,
@@ -41,7 +41,7 @@ def pass_gates(
     target: Target,
     allow_breaking: bool,
     allow_ops: Collection[str],
-) -> Gate:
+) -> Guard:
     """Hold an export against what clients rely on and what servers can and may do.
 
     Returns:
@@ -72,7 +72,7 @@ def pass_gates(
             against=baseline.name if breaking and not allow_breaking else "",
             unsafe=unsafe,
         )
-    return Gate(
+    return Guard(
         against=baseline.name,
         verdict=comparison.verdict if comparison is not None else "not checked",
         why=baseline.unknown,

@@ -1,0 +1,100 @@
+"""What the verbs of the Python API take: paths, endpoints, engines, and how live servers follow a change."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+import msgspec
+
+from servingrepo.storage.texts import as_path, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from servingrepo.rollout.hooks import Hooks
+    from servingrepo.rollout.rules import Rules
+    from servingrepo.rollout.serving import Switched
+    from servingrepo.serving.engines import Engine, EngineChoice
+    from servingrepo.serving.states import Endpoint
+
+DEFAULT_WAIT = 60.0
+"""Seconds for live servers to follow a change."""
+
+DEFAULT_TIMEOUT = 120.0
+"""Seconds for a smoke test, the server's start included."""
+
+
+class How(TypedDict, total=False):
+    """How live servers follow a change, and what goes with it: keywords of every verb that changes what is served.
+
+    Attributes:
+        endpoints: Live servers, as HOST:PORT; without any only models.config changes.
+        wait: Seconds that they may take; then everything is put back.
+        rules: What may be missing, and what must be answered.
+        hooks: Commands before and after the change.
+        message: Why: kept in the history.
+        dry_run: Say what would happen, and change nothing.
+    """
+
+    endpoints: Iterable[str | Endpoint]
+    wait: float
+    rules: Rules | None
+    hooks: Hooks | None
+    message: str
+    dry_run: bool
+
+
+def as_choice(engine: Engine | EngineChoice | str | None) -> Engine | EngineChoice | None:
+    """Return the engine, or what was asked for by name."""
+    if not isinstance(engine, str):
+        return engine
+    from servingrepo.serving.engines import EngineChoice
+
+    return EngineChoice(name=engine)
+
+
+def changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
+    """Make a change in the way that is asked for, between its hooks."""
+    from servingrepo.rollout.hooks import hooked
+    from servingrepo.rollout.rules import STRICT
+
+    make = partial(
+        change,
+        endpoints=as_endpoints(how.get("endpoints", ())),
+        wait=how.get("wait", DEFAULT_WAIT),
+        rules=how.get("rules") or STRICT,
+        message=as_text(how.get("message", ""), "message"),
+    )
+    done, told = hooked(how.get("hooks"), action, make, dry_run=how.get("dry_run", False))
+    return msgspec.structs.replace(done, hooks=told) if told else done
+
+
+def optional_path(path: str | Path | None) -> Path | None:
+    """Return a path that may be left out.
+
+    Raises:
+        UsageError: No file can have this name.
+    """
+    return as_path(path, "path") if path else None
+
+
+def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
+    """Read endpoints given as HOST:PORT; a name that has several addresses means each of them.
+
+    Raises:
+        UsageError: One is none.
+    """
+    given = tuple(endpoints)
+    if not given:
+        return ()
+    from servingrepo.serving.addresses import resolved
+    from servingrepo.serving.states import Endpoint
+
+    return resolved(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
+
+
+def is_path(subject: str | Path) -> bool:
+    """Tell whether a subject is a path: a Path, or a text with a slash, `.` or `..`."""
+    return isinstance(subject, Path) or "/" in subject or subject in {".", ".."}

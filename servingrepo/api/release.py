@@ -1,0 +1,315 @@
+"""From a run directory to a proven version: scan, promote, verify, compare, smoke-test."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.api.arguments import (
+    DEFAULT_TIMEOUT,
+    DEFAULT_WAIT,
+    as_choice,
+    as_endpoints,
+    is_path,
+    optional_path,
+)
+from servingrepo.api.opened import Opened
+from servingrepo.modelconfig import check_name
+from servingrepo.repository.references import parse_reference, resolve
+from servingrepo.repository.repository import (
+    find_version,
+)
+from servingrepo.storage.progress import silent, unheard
+from servingrepo.storage.texts import as_path, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from servingrepo.repository.contracts import Pinned
+    from servingrepo.repository.records import Proof
+    from servingrepo.repository.retention import Keep
+    from servingrepo.repository.rounds import Round
+    from servingrepo.repository.verification import Verification
+    from servingrepo.rollout.differences import Checked, Diff
+    from servingrepo.rollout.hooks import Hooks
+    from servingrepo.rollout.promotion import Promotion
+    from servingrepo.rollout.rules import Rules
+    from servingrepo.rollout.tracing import Context
+    from servingrepo.rundir import Measured, RunScan
+    from servingrepo.rundir.export import Exported
+    from servingrepo.rundir.gates import Gate
+    from servingrepo.serving.engines import Engine, EngineChoice
+    from servingrepo.serving.states import Endpoint
+    from servingrepo.storage.progress import Notice, Progress
+
+
+class Releasing(Opened):
+    """From a run directory to a proven version: scan, promote, verify, compare, smoke-test."""
+
+    def scan(self, run: str | Path, *, saved_model: str | Path | None = None) -> RunScan:
+        """Find the SavedModel of a run directory, or of an archive of one; see `servingrepo scan`.
+
+        Paths into an archive lead nowhere afterwards.
+        """
+        from servingrepo.rundir import scan_run
+        from servingrepo.rundir.archives import run_directory
+
+        with run_directory(as_path(run, "run")) as place:
+            return scan_run(place, saved_model=optional_path(saved_model))
+
+    def measure(self, run: str | Path, *, progress: Progress = silent) -> Measured:
+        """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`."""
+        from servingrepo.rundir import measure_run
+
+        return measure_run(as_path(run, "run"), progress=progress)
+
+    def export(
+        self,
+        model: str | Path,
+        *,
+        output: str | Path | None = None,
+        allow_lambda: bool = False,
+        code: Iterable[str | Path] = (),
+        timeout: float = 600.0,
+    ) -> Exported:
+        """Make a SavedModel from a Keras model file, or from a run that has one; see `servingrepo export`."""
+        from servingrepo.rundir.export import export_model
+
+        return export_model(
+            Path(model),
+            output=Path(output) if output else None,
+            allow_lambda=allow_lambda,
+            code=tuple(map(Path, code)),
+            timeout=timeout,
+        )
+
+    def promote(
+        self,
+        run: str | Path,
+        *,
+        model: str,
+        engine: Engine | EngineChoice | str | None = None,
+        version: int | None = None,
+        saved_model: str | Path | None = None,
+        serve: bool | None = None,
+        smoke: bool = True,
+        strict: bool = False,
+        cases: Iterable[str | Path] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = DEFAULT_WAIT,
+        rules: Rules | None = None,
+        hooks: Hooks | None = None,
+        message: str = "",
+        keep: Keep | None = None,
+        dry_run: bool = False,
+        require: Iterable[str | Gate] = (),
+        context: Context | None = None,
+        allow_breaking: bool = False,
+        allow_ops: Iterable[str] = (),
+        contract: str | Path | None = None,
+        progress: Progress = silent,
+        notice: Notice = unheard,
+    ) -> Promotion:
+        """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
+
+        `progress` is told bytes as they are copied, `notice` what should not wait for the result.
+
+        With `keep`, the model is pruned by that policy when the promotion is done: what comes of it is the
+        result's `pruned` and `prune_failed`, and no error.
+
+        Raises:
+            ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
+                lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
+        """
+        from servingrepo.rollout.hooks import hooked
+        from servingrepo.rollout.promotion import Options
+        from servingrepo.rollout.pruning import promote_and_prune
+        from servingrepo.rollout.rules import STRICT
+        from servingrepo.rollout.tracing import Context
+        from servingrepo.rundir.archives import run_directory
+        from servingrepo.rundir.gates import parse_gate
+        from servingrepo.serving.targets import target_of
+        from servingrepo.smoke import load_cases
+
+        chosen = self._engine(engine) if smoke and not dry_run else None
+        options = Options(
+            version=version,
+            saved_model=optional_path(saved_model),
+            serve=serve,
+            smoke=smoke,
+            strict=strict,
+            cases=tuple(case for file in cases for case in load_cases(as_path(file, "case file"))),
+            timeout=timeout,
+            endpoints=as_endpoints(endpoints),
+            wait=wait,
+            rules=rules or STRICT,
+            message=as_text(message, "message"),
+            dry_run=dry_run,
+            gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
+            context=context or Context(),
+            allow_breaking=allow_breaking,
+            allow_ops=tuple(allow_ops),
+            contract=optional_path(contract),
+            target=target_of(chosen or as_choice(engine)),
+        )
+
+        given = as_path(run, "run")
+        with run_directory(given) as place:
+            if place != given:
+                packed = msgspec.structs.replace(options.context, archive=os.path.realpath(given))
+                options = msgspec.structs.replace(options, context=packed)
+
+            def change(*, dry_run: bool) -> Promotion:
+                return promote_and_prune(
+                    self.value,
+                    place,
+                    model=model,
+                    engine=chosen if not dry_run else None,
+                    options=msgspec.structs.replace(options, dry_run=dry_run),
+                    keep=keep,
+                    progress=progress,
+                    notice=notice,
+                )
+
+            done, told = hooked(hooks, "promote", change, dry_run=dry_run)
+        return msgspec.structs.replace(done, hooks=told) if told else done
+
+    def verify(
+        self,
+        *references: str | Path,
+        quick: bool = False,
+        progress: Progress | None = None,
+    ) -> tuple[Verification, ...]:
+        """Compare versions with their records, byte by byte; paths too, which have none.
+
+        Without references everything is verified; a bare NAME means all versions of the model. `quick` reads
+        small files only, and the result says what was not checked.
+
+        Raises:
+            NoSuchVersion: A reference names none.
+            StorageFailed: Something cannot be read.
+        """
+        from servingrepo.repository.verification import verify_path, verify_version
+
+        found: list[Verification] = []
+        texts = references or self.models()
+        for text in texts:
+            if is_path(text):
+                found.append(verify_path(as_path(text, "path"), quick=quick, progress=progress))
+                continue
+            found.extend(
+                verify_version(self.value, model, version, quick=quick, progress=progress)
+                for model, version in self._versions(str(text))
+            )
+        return tuple(found)
+
+    def verify_round(
+        self,
+        *references: str,
+        seconds: float,
+        quick: bool = False,
+        progress: Progress | None = None,
+    ) -> Round:
+        """Verify for so many seconds, going on where the last call stopped; see `servingrepo verify`.
+
+        Raises:
+            NoSuchVersion: A reference names none.
+            StorageFailed: Something cannot be read, or the note of what was done not be written.
+        """
+        from servingrepo.repository.rounds import verify_round
+
+        versions = [one for text in references or self.models() for one in self._versions(text)]
+        return verify_round(
+            self.value,
+            versions,
+            seconds=seconds,
+            clock=time.monotonic,
+            quick=quick,
+            progress=progress,
+        )
+
+    def size(self, *references: str | Path) -> int:
+        """Return how many bytes `verify` would read of the versions that are meant: for its progress."""
+        versions = (
+            version
+            for text in references or self.models()
+            if not is_path(text)
+            for version in self._versions(str(text))
+        )
+        return sum(find_version(self.value, *version)[0].size for version in versions)
+
+    def diff(self, old: str | Path, new: str | Path) -> Diff:
+        """Compare two versions, or exports that lie anywhere, as their clients and servers see them.
+
+        Raises:
+            NoSuchVersion, NothingToRollBack, NoSavedModel, DamagedExport: There is nothing to compare.
+        """
+        from servingrepo.rollout.differences import diff
+
+        return diff(self.value, old, new)
+
+    def contract(self, reference: str) -> Pinned:
+        """Return a model's contract, or what a version promises; see `servingrepo contract`."""
+        from servingrepo.repository.contracts import show_contract
+
+        return show_contract(self.value, reference)
+
+    def write_contract(
+        self, reference: str, *, overwrite: bool = False, dry_run: bool = False
+    ) -> Pinned:
+        """Pin what a version promises as its model's contract."""
+        from servingrepo.repository.contracts import write_contract
+
+        return write_contract(self.value, reference, overwrite=overwrite, dry_run=dry_run)
+
+    def check_contract(self, model: str, subject: str | Path) -> Checked:
+        """Hold a version or an export against what the model's clients rely on; nothing is raised for a breach."""
+        from servingrepo.rollout.differences import check_subject
+
+        return check_subject(self.value, check_name(model), subject)
+
+    def smoke(
+        self,
+        subject: str | Path,
+        *,
+        engine: Engine | EngineChoice | str | None = None,
+        cases: Iterable[str | Path] = (),
+        timeout: float = DEFAULT_TIMEOUT,
+        notice: Notice = unheard,
+    ) -> Proof:
+        """Serve a version, or an export that lies anywhere, and send it requests; nothing is recorded.
+
+        The proof may be bad: `servingrepo.smoke.judge` decides.
+
+        Raises:
+            LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
+        """
+        from servingrepo.rollout.trial import smoke_path, smoke_version
+        from servingrepo.smoke import load_cases
+
+        loaded = tuple(case for file in cases for case in load_cases(as_path(file, "case file")))
+        chosen = self._engine(engine)
+        if is_path(subject):
+            return smoke_path(
+                as_path(subject, "path"),
+                engine=chosen,
+                cases=loaded,
+                timeout=timeout,
+                notice=notice,
+            )
+        reference = parse_reference(str(subject))
+        version = resolve(self.value, reference)
+        return smoke_version(
+            self.value,
+            reference.model,
+            version,
+            engine=chosen,
+            cases=loaded,
+            timeout=timeout,
+            notice=notice,
+        )
