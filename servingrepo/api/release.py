@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from servingrepo.repository.verification import Verification
     from servingrepo.rollout.differences import Checked, Diff
     from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.rules import Rules
     from servingrepo.rollout.tracing import Context
+    from servingrepo.rollout.values import Promotion
     from servingrepo.rundir import Measured, RunScan
     from servingrepo.rundir.export import Exported
     from servingrepo.rundir.gates import Gate
@@ -127,10 +127,10 @@ class Releasing(Opened):
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
         from servingrepo.rollout.hooks import hooked
-        from servingrepo.rollout.promotion import Options
         from servingrepo.rollout.pruning import promote_and_prune
         from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.tracing import Context
+        from servingrepo.rollout.values import Options
         from servingrepo.rundir.archives import run_directory
         from servingrepo.rundir.gates import parse_gate
         from servingrepo.serving.targets import target_of

@@ -8,15 +8,8 @@ import click
 
 from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import (
-    dry_run_option,
-    endpoint_option,
-    hook_options,
-    message_option,
-    rules_options,
-    stage_options,
-    wait_option,
-)
+from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
+from servingrepo.cli.roll_out import hook_options, rules_options, stage_options
 from servingrepo.cli.switches import switch_lines, tell_hooks
 
 if TYPE_CHECKING:

@@ -17,15 +17,13 @@ from servingrepo.cli.options import (
     endpoint_option,
     engine_options,
     firmest,
-    hook_options,
     message_option,
     require_option,
-    rules_options,
     settings_of_model,
-    stage_options,
     wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.roll_out import hook_options, rules_options, stage_options
 from servingrepo.cli.switches import tell_hooks
 from servingrepo.modelconfig.names import parse_version
 
@@ -34,9 +32,9 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.retention import Keep
     from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.promotion import Promotion
     from servingrepo.rollout.rules import Rules
     from servingrepo.rollout.tracing import Context
+    from servingrepo.rollout.values import Promotion
     from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import EngineChoice
     from servingrepo.serving.states import Endpoint

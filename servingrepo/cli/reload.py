@@ -8,7 +8,8 @@ import click
 
 from servingrepo.cli.app import App, pinned
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, reload_option, wait_option
+from servingrepo.cli.options import dry_run_option, endpoint_option, wait_option
+from servingrepo.cli.roll_out import reload_option
 from servingrepo.errors import UsageError
 
 if TYPE_CHECKING:

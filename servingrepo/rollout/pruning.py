@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.protection import Loaded
     from servingrepo.repository.repository import Repository
     from servingrepo.repository.retention import Keep
-    from servingrepo.rollout.promotion import Options, Promotion
+    from servingrepo.rollout.values import Options, Promotion
     from servingrepo.serving.engines import Engine
     from servingrepo.serving.states import Endpoint
     from servingrepo.storage.progress import Notice, Progress

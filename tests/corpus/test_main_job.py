@@ -18,7 +18,7 @@ from servingrepo.errors import (
     ServingRepoError,
     UnsupportedExport,
 )
-from servingrepo.rollout.promotion import Promotion
+from servingrepo.rollout.values import Promotion
 from servingrepo.serving.client import ServingClient
 from servingrepo.smoke import judge
 from tests.support import live_server, new_repository
