@@ -76,7 +76,8 @@ def test_a_command_ends_with_the_code_of_its_error(tmp_path: Path) -> None:
         (["list"], errors.NoRepository),
         (["nosuch"], errors.UsageError),
         (["scan", "nothing"], errors.NoSavedModel),
-        (["serve", "ranker", "--endpoint", "nonsense"], errors.NoRepository),
+        (["serve", "ranker", "--endpoint", "localhost:1"], errors.NoRepository),
+        (["serve", "ranker", "--endpoint", "nonsense"], errors.UsageError),
         (["smoke", "./nothing"], errors.NoSavedModel),
     ):
         assert command(*arguments, cwd=tmp_path).code == kind.exit_code, arguments
