@@ -14,7 +14,6 @@ from servingrepo.repository.pruning import ModelPruned, Pruned, prune
 from servingrepo.repository.repository import model_names, need_state
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.served import read_config
-from servingrepo.rollout.promotion import promote
 from servingrepo.rollout.switch import connect
 from servingrepo.storage.progress import silent, unheard
 
@@ -130,6 +129,8 @@ def promote_and_prune(
         UsageError: The policy is empty; nothing was begun.
         ServingRepoError: As `promote` says.
     """
+    from servingrepo.rollout.promotion import promote  # it talks to servers; a prune need not
+
     if keep is not None:
         need_policies({model: keep})
     done = promote(

@@ -59,7 +59,7 @@ def need_space(tree: SourceTree, target: Path) -> None:
     if needed > free:
         raise NoSpace(
             f"{tree.root} needs {needed:,} bytes, but {target} has {free:,} free",
-            hint="free some space on that file system (servingrepo show NAME tells what versions take)",
+            hint="free some space on that file system: servingrepo prune --keep-last 2 --empty-trash does",
         )
 
 

@@ -47,7 +47,7 @@ def translate(error: OSError, doing: str, path: Path) -> ServingRepoError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return NoSpace(
             text,
-            hint="free some space (servingrepo show NAME tells what versions take), try again",
+            hint="free some space (servingrepo prune --keep-last 2 --empty-trash does), try again",
         )
     if error.errno == errno.EROFS:
         return NoPermission(
