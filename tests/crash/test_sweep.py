@@ -101,7 +101,12 @@ def play(stage: Stage, step: str, fault: str) -> Iterator[str]:
     yield from traces(said)
     yield from served_is_whole(root)
     if fault != "kill":
-        yield from (one for one in leftovers(root) if one.startswith("temporary"))
+        known = {one.rpartition("/")[2] for one in leftovers(stage.start)}
+        yield from (
+            one
+            for one in leftovers(root)
+            if one.startswith("temporary") and one.rpartition("/")[2] not in known
+        )
     if served(state_of(root)) not in (served(before), served(stage.end)):
         yield "what is served is neither the old nor the new"
 
