@@ -77,6 +77,7 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
                     if found.complete
                     else ["note          the run is so large that only a part was looked at"]
                 ),
+                "not checked   the bytes of variables and assets (servingrepo verify and promote read them)",
                 f"next          servingrepo promote {run} --model NAME",
             ],
             bare=found.export,

@@ -11,7 +11,6 @@ import msgspec
 
 from servingrepo.repository.repository import Repository, find_version
 from servingrepo.repository.usage import using
-from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import (
     Inspection,
     TensorCheck,
@@ -20,6 +19,7 @@ from servingrepo.savedmodel import (
     layout_defect,
     read_variables,
 )
+from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
 from servingrepo.storage.manifest import Differences, Manifest, compare
@@ -166,6 +166,8 @@ def verify_path(
     """
     export, run = path, ""
     if _may_be_a_run(path):
+        from servingrepo.rundir import scan_run  # lazily: a published version is no run
+
         scan = scan_run(path)
         export, run = Path(scan.export), str(path)
     tree = read_tree(export, boundary=Path(run).resolve() if run else export)
@@ -288,7 +290,8 @@ def _unread(sizes: dict[str, int]) -> tuple[str, ...]:
     if not sizes:
         return ()
     count, size = len(sizes), sum(sizes.values())
-    return (f"the bytes of {count} large files ({size:,} bytes): they were not read",)
+    files = plural(count, "large file", "large files")
+    return (f"the bytes of {files} ({size:,} bytes): not read",)
 
 
 def _uncovered(path: Path, inspection: Inspection) -> tuple[str, ...]:
@@ -311,9 +314,10 @@ def _unchecked_variables(variables: Variables, checked: TensorCheck | None) -> t
         if variables.problem:
             lines.append("tensors: variables.index cannot be read")
         return tuple(lines)
-    missed = checked.tensors - checked.checked - checked.damaged_count
+    missed = checked.tensors - checked.checked
     if missed > 0:
-        lines.append(f"{missed} tensors, in files that are missing or in another byte order")
+        what = plural(missed, "tensor", "tensors")
+        lines.append(f"{what}, in files that are missing or in another byte order")
     lines += [
         f"{size} bytes of {file} that belong to no tensor"
         for file, size in checked.unreferenced.items()
@@ -330,5 +334,6 @@ def _unvouched(actual: Manifest, variables: Variables) -> tuple[str, ...]:
     if not others:
         return ()
     size = sum(one.size for one in others)
-    names = ", ".join(one.path for one in others[:3]) + (" …" if len(others) > 3 else "")  # noqa: PLR2004 - a few
-    return (f"{len(others)} files that have no checksum ({size:,} bytes): {names}",)
+    what = plural(len(others), "file that has", "files that have")
+    names = some([one.path for one in others])
+    return (f"{what} no checksum ({size:,} bytes): {names}",)

@@ -55,7 +55,7 @@ class Tensors:
         wrong = misfits(index)
         bad = {(one.tensor, one.file, one.offset) for one in wrong}
         self._damaged = list(wrong)
-        self._checked = 0
+        self._checked = len(wrong)
         self._size = 0
         self._unreferenced: dict[str, int] = {}
         by_shard: dict[int, list[TensorEntry]] = {}
@@ -143,6 +143,7 @@ class _Shard:
                 if data:
                     self._part(entry, data[max(entry.offset - start, 0) :])
                     break
+                self.checked += 1
                 self._say(entry, "its data file ends before it does")
             else:
                 self._whole(entry, data, start)

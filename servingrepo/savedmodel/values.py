@@ -133,8 +133,8 @@ class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         tensors: How many tensors and slices the index has.
-        checked: How many of them were compared with their checksums.
-        size: Bytes of those.
+        checked: How many of them were compared with their checksums, or found damaged without that.
+        size: Bytes that were compared.
         damaged: Those that differ, the first hundred.
         damaged_count: How many differ.
         unreferenced: Bytes that belong to no tensor, by data file: padding, or left by something else.

@@ -165,9 +165,7 @@ def test_a_quick_verification_says_what_it_did_not_check(
     repo.promote(run, model="big", smoke=False)
     (found,) = repo.verify("big", quick=True)
     assert (found.ok, found.quick, found.digest, found.tensors) == (True, True, "", None)
-    assert found.not_checked == (
-        "the bytes of 1 large files (3,145,728 bytes): they were not read",
-    )
+    assert found.not_checked == ("the bytes of 1 large file (3,145,728 bytes): not read",)
     published = repo.value.layout.version("big", 1)
     flip_last_bit(published / "assets.extra/payload.bin")
     assert repo.verify("big", quick=True)[0].ok
@@ -216,5 +214,17 @@ def test_a_path_says_what_nothing_vouches_for(repo: OpenRepository, tmp_path: Pa
     assert found.not_checked == (
         "saved_model.pb: its hash would be in fingerprint.pb, but there is none",
         f"4 bytes of {DATA} that belong to no tensor",
-        "1 files that have no checksum (2 bytes): assets/words.txt",
+        "1 file that has no checksum (2 bytes): assets/words.txt",
     )
+
+
+def test_tensors_whose_file_is_missing_are_said_not_to_be_checked_and_damaged_ones_are_not(
+    repo: OpenRepository, tmp_path: Path
+) -> None:
+    path = write_export(tmp_path / "1", variables=True)
+    flip_last_bit(path / DATA)
+    (found,) = repo.verify(path)
+    assert not any("tensor" in line for line in found.not_checked)
+    (path / DATA).unlink()
+    (found,) = repo.verify(path)
+    assert "2 tensors, in files that are missing or in another byte order" in found.not_checked
