@@ -63,12 +63,13 @@ signatures = st.lists(
 ).map(tuple)
 
 
+@settings(max_examples=40, deadline=None)
 @given(signatures)
 def test_signatures_are_the_same_as_themselves(some: tuple[Signature, ...]) -> None:
     assert compare_signatures(some, some).verdict == "same"
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(signatures, signatures)
 def test_only_equal_signatures_are_the_same(
     old: tuple[Signature, ...], new: tuple[Signature, ...]
@@ -89,7 +90,7 @@ def test_only_equal_signatures_are_the_same(
     assert not same or compare_signatures(old, new).verdict == "same"
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(signatures, signatures, signatures)
 def test_steps_that_break_nobody_do_not_add_up_to_one_that_does(
     first: tuple[Signature, ...], second: tuple[Signature, ...], third: tuple[Signature, ...]
@@ -100,7 +101,7 @@ def test_steps_that_break_nobody_do_not_add_up_to_one_that_does(
         assert not compare_signatures(first, third).breaking
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(signatures, signatures)
 def test_whatever_was_taken_away_breaks(
     old: tuple[Signature, ...], new: tuple[Signature, ...]
@@ -109,6 +110,7 @@ def test_whatever_was_taken_away_breaks(
         assert compare_signatures(old, new).verdict == "breaking"
 
 
+@settings(max_examples=40, deadline=None)
 @given(shapes, shapes)
 def test_a_shape_that_widens_one_way_narrows_the_other(one: Shape, other: Shape) -> None:
     opposite = {"same": "same", "widened": "narrowed", "narrowed": "widened", "changed": "changed"}

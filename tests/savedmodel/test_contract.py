@@ -41,7 +41,7 @@ contracts = st.builds(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(contracts)
 def test_a_contract_survives_its_text_whatever_its_names(contract: Contract) -> None:
     text = render_contract(contract)
@@ -49,11 +49,13 @@ def test_a_contract_survives_its_text_whatever_its_names(contract: Contract) -> 
     assert render_contract(parse_contract(text.encode(), source="x")) == text
 
 
+@settings(max_examples=40, deadline=None)
 @given(signatures)
 def test_signatures_keep_the_contract_that_was_made_of_them(some: tuple) -> None:  # type: ignore[type-arg]
     assert check_contract(contract_of("m", some), some).verdict == "same"
 
 
+@settings(max_examples=40, deadline=None)
 @given(signatures)
 def test_an_empty_contract_demands_nothing(some: tuple) -> None:  # type: ignore[type-arg]
     assert check_contract(Contract(model="m"), some).verdict == "same"

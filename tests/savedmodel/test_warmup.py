@@ -260,7 +260,9 @@ def test_a_warm_up_file_that_is_none_is_told_and_never_waited_for(
 
 
 @given(noise=st.binary(max_size=200), place=st.integers(0, 400), valid=st.booleans())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_no_bytes_make_the_check_fail(
     tmp_path: Path, noise: bytes, place: int, *, valid: bool
 ) -> None:
