@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from servingrepo.errors import AmbiguousExport, NoSavedModel
-from servingrepo.rundir import scan_run
+from servingrepo.rundir import measure_run, scan_run
+from servingrepo.rundir.doubts import doubts_of
+from servingrepo.rundir.look import look
 from servingrepo.testing.exports import write_export
 from tests.support import new_repository
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_keras_run_is_promoted_with_config_and_metrics(produced: Path, tmp_path: Path) -> None:
@@ -183,3 +182,30 @@ def test_a_meta_yaml_of_somebody_else_is_not_mlflow_s(tmp_path: Path) -> None:
     run = mlflow_run(tmp_path / "mlruns")
     other = run.rename(run.with_name("other"))
     assert not new_repository(tmp_path / "repo").measure(other).measurements
+
+
+def bytes_read() -> int:
+    """How many bytes this process has read from files so far (proc(5), rchar)."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_no_weights_are_read(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    export = write_export(run / "saved_model", variables=True)
+    for path in (
+        *(run / "ckpt-1.data-00000-of-00001", run / "best.weights.h5", run / "model.h5"),
+        *(
+            run / "model.keras",
+            run / "last.pth",
+            export / "variables/variables.data-00000-of-00001",
+        ),
+    ):
+        with path.open("ab") as file:
+            file.truncate(1 << 30)
+    shutil.copy(export / "variables/variables.index", run / "ckpt-1.index")
+    scan = scan_run(run)
+    doubts_of(scan, look(scan.run), measure_run(run))
+    before = bytes_read()
+    scan = scan_run(run)
+    doubts_of(scan, look(scan.run), measure_run(run))
+    assert bytes_read() - before < 4_000_000
