@@ -448,7 +448,11 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
     for path in left:
         repo.disk.remove_file(path)
         yield Recovered("", "write", path.name, None, "temporary file removed")
-    for place in (layout.root, layout.models, layout.own, layout.states):
+    folders = (layout.model(name) for name in model_names(repo))  # the trash is made in them
+    for place in (
+        *(layout.root, layout.models, layout.own, layout.states),
+        *(folder for folder in folders if not folder.is_symlink()),
+    ):
         for name in repo.disk.remove_unfinished(place):
             yield Recovered("", "write", name, None, "unfinished directory removed")
 

@@ -142,8 +142,7 @@ def set_aside_unreadable(disk: Disk, journal: Path) -> tuple[Path, ...]:
         aside = path.with_name(path.name + UNREADABLE)
         disk.step("set-aside.before", path)
         with storage_errors("set aside", path):
-            path.rename(aside)
-            disk.sync_directory(journal)
+            path.rename(aside)  # not synced: if a power loss undoes it, it is done again
         done.append(aside)
     return tuple(done)
 

@@ -19,7 +19,10 @@ State = str
 """UNKNOWN, START, LOADING, AVAILABLE, UNLOADING or END, as GetModelStatus names them."""
 
 MAX_PORT = 65_535
-_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9]{1,5})")
+# No name has control characters in it, or what Python makes of bytes that are no UTF-8 (PEP 383).
+_HOST_PORT = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s\x00-\x1f\x7f\ud800-\udfff]+):(?P<port>[0-9]{1,5})"
+)
 
 
 class Endpoint(msgspec.Struct, frozen=True):

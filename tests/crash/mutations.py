@@ -57,6 +57,10 @@ _DISK = ("tests/storage/test_disk.py",)
 _LOCK = ("tests/storage/test_lock.py",)
 _COPYING = ("tests/storage/test_copying.py",)
 _JOURNAL = ("tests/repository/test_journal.py",)
+_LOCK_PLACES = ("tests/storage/test_lock_places.py",)
+_TRUST = ("tests/repository/test_trust.py",)
+_PRUNING = ("tests/repository/test_pruning.py",)
+_ARCHIVES = ("tests/rundir/test_archives.py",)
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
 
 
@@ -117,7 +121,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "declare", "O_EXCL"): Mutation("0", _JOURNAL),
     _site("rundir/look", "_read", "O_NOFOLLOW"): Mutation("0", ("tests/rundir/test_look.py",)),
     # who is alone
-    _site("storage/lock", "hold_lock", "try_flock"): Mutation("True", _LOCK),
+    _site("storage/lock", "_try_to_hold", "try_flock"): Mutation("True", _LOCK),
     _site("storage/lock", "try_flock", "flock"): Mutation("None", _LOCK),
     _site("storage/lock", "try_flock", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _LOCK),
     _site("storage/lock", "try_flock", "LOCK_SH"): Mutation("fcntl.LOCK_EX", _LOCK),
@@ -138,7 +142,25 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("rollout/serving", "reload", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "a_reload")
     ),
-    _site("api", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),
+    _site("api/keep", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),
+    _site("repository/journal", "set_aside_unreadable", "is_held"): Mutation("False", _TRUST),
+    _site("repository/pruning", "_move", "sync_directory"): Mutation("None", _loss("prune")),
+    _site("repository/usage", "using", "try_flock"): Mutation("True", _PRUNING),
+    _site("repository/usage", "alone", "try_flock"): Mutation("True", _PRUNING),
+    _site("rundir/archives", "_scratch", "flock"): Mutation("None", _ARCHIVES),
+    _site("rundir/archives", "_scratch", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
+    _site("rundir/archives", "_sweep", "O_NOFOLLOW"): Mutation("0", _ARCHIVES),
+    _site("rundir/archives", "_sweep", "flock"): Mutation("None", _ARCHIVES),
+    _site("rundir/archives", "_sweep", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
+    _site("rundir/archives", "_sweep", "LOCK_NB"): Mutation("0", (*_ARCHIVES, "--timeout=20")),
+    _site("storage/disk", "append_line", "O_NOFOLLOW"): Mutation("0", (*_DISK, *_TRUST)),
+    _site("storage/hashing", "hash_file", "O_NOFOLLOW"): Mutation(
+        "0", ("tests/storage/test_hashing.py",)
+    ),
+    _site("storage/lock", "the module", "O_NOFOLLOW"): Mutation("0", (*_LOCK, *_LOCK_PLACES)),
+    _site("storage/tree", "_opened", "O_NOFOLLOW"): Mutation(
+        "0", ("tests/storage/test_tree.py", "tests/rollout/test_hostile_runs.py")
+    ),
 }
 
 HELD = Mutation(_NOBODY, ("tests/crash/test_locks.py", "-k", "holds_the_lock"))

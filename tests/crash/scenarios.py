@@ -92,6 +92,7 @@ SCENARIOS = (
         unserved=True,
         best_effort=True,
     ),
+    Scenario("hold beside an unreadable intent", "unreadable", ("hold", "m", "-m", "freeze")),
     Scenario("recover, died at trash", "died at trash", ("recover",)),
     Scenario("recover, died at restore", "died at restore", ("recover",)),
     Scenario("recover, died at condemning", "died at condemning", ("recover",)),
@@ -153,6 +154,8 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
             repo.label_set("m@2", "canary")
         case "bad":
             repo.mark_bad("m@1")
+        case "unreadable":
+            (repo.value.layout.journal / "20260510T120000Z-0badc0de.json").write_text("{")
         case "edited" | "re-pinned":
             config = repo.value.layout.config
             pinned = "versions: 1" if start == "re-pinned" else "versions: 2"

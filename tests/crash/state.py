@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from servingrepo.modelconfig import Stamp, models
 from servingrepo.repository import history
+from servingrepo.repository.journal import UNREADABLE
 from servingrepo.repository.listing import list_models
 from servingrepo.repository.records import Format, load
 from servingrepo.repository.repository import (
@@ -75,7 +76,12 @@ def leftovers(root: Path) -> list[str]:
     """Return intents, staging directories and temporary files that nobody will clean up."""
     own, shelf = root / ".servingrepo", root / "models"
     return [
-        *(f"intent {path.name}" for path in own.glob("journal/*")),
+        # One that nobody can read was set aside, and stays until somebody has looked at it.
+        *(
+            f"intent {path.name}"
+            for path in own.glob("journal/*")
+            if not path.name.endswith(UNREADABLE)
+        ),
         *(f"staging {path}" for path in shelf.glob("*/.staging/*")),
         *(f"half deleted {path}" for path in shelf.glob("*/.trash/.*")),
         *(f"temporary {path}" for path in root.rglob(".*.tmp")),

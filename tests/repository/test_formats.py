@@ -54,7 +54,7 @@ def test_a_repository_of_every_format_goes_on(kept: OpenRepository, tmp_path: Pa
     kept.release_hold("ranker")
     kept.mark_bad("ranker@1", clear=True)
     write_export(tmp_path / "run", offset=9.0, variables=True)
-    done = kept.promote(tmp_path / "run", model="ranker", smoke=False)
+    done = kept.promote(tmp_path / "run", model="ranker", smoke=False, allow_breaking=True)
     assert (done.version, done.before, done.after) == (3, (2,), (3,))
     assert kept.rollback("ranker").after == (2,)
 

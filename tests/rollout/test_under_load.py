@@ -231,7 +231,8 @@ def test_a_switch_with_a_long_request_in_flight_ends_in_new_or_old_and_the_reque
     """A request holds up loads and unloads (fast_read_dynamic_ptr.h): the new version stays in LOADING."""
     repo = new_repository(tmp_path / "serving")
     repo.promote(conformance / "corpus" / "slow", model="half", smoke=False)
-    repo.promote(run_with(tmp_path / "b", offset=3.0), model="half", smoke=False, serve=False)
+    other = run_with(tmp_path / "b", offset=3.0)
+    repo.promote(other, model="half", smoke=False, serve=False, allow_breaking=True)
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "half"
     request.inputs["seconds"].dtype = types_pb2.DT_DOUBLE
