@@ -1,4 +1,4 @@
-"""Thousands of promotions into one model with old versions removed: nothing grows that should not.
+"""Thousands of promotions into one model with old versions pruned: nothing grows that should not.
 
     python -m tests.crash.long_life --promotions 10000 [--keep 5]
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import servingrepo
 from servingrepo.repository.repository import published_versions
+from servingrepo.repository.retention import Keep
 from servingrepo.testing.exports import write_export
 from tests.crash.races import broken_chain
 from tests.crash.state import broken_promises
@@ -28,21 +29,14 @@ if TYPE_CHECKING:
     from servingrepo.api import OpenRepository
 
 ROLLBACK_EVERY = 25
+EMPTY_EVERY = 10
+PROTECTED = 3
+"""The served version, what a rollback goes to, and a bad one that was just left, stay beside those that are kept."""
 _WINDOWS = 20
 
 
-def retire(repo: OpenRepository, model: str, *, keep: int) -> None:
-    """Remove all but the newest versions and the served one, as somebody with `rm` does."""
-    layout = repo.value.layout
-    served = repo.show(model).served
-    for number in published_versions(repo.value, model)[:-keep]:
-        if number != served:
-            shutil.rmtree(layout.version(model, number))
-            layout.record(model, number).unlink()
-
-
 def live(folder: Path, *, promotions: int, keep: int) -> dict[str, Any]:
-    """Promote, go back now and then, remove old versions; return what was measured and what was wrong."""
+    """Promote, go back now and then, prune and empty the trash; return what was measured and what was wrong."""
     repo, _ = servingrepo.init(folder / "repository")
     run = folder / "run"
     seconds: list[float] = []
@@ -57,7 +51,7 @@ def live(folder: Path, *, promotions: int, keep: int) -> dict[str, Any]:
         processor.append(time.process_time() - busy)
         if done.version != number:
             wrong.append(f"promotion {number} got the number {done.version}")
-        retire(repo, "m", keep=keep)
+        repo.prune("m", keep=Keep(last=keep), empty_trash=number % EMPTY_EVERY == 0)
         if number % ROLLBACK_EVERY == 0:
             repo.rollback("m")
         if number % max(1, promotions // _WINDOWS) == 0:
@@ -69,8 +63,8 @@ def live(folder: Path, *, promotions: int, keep: int) -> dict[str, Any]:
     ]:
         wrong.append("history does not have every promotion once, in order")
     wrong += broken_promises(repo.root, history_before=b"")
-    if len(published_versions(repo.value, "m")) > keep + 1:
-        wrong.append(f"more than {keep} versions are left")
+    if len(published_versions(repo.value, "m")) > keep + PROTECTED:
+        wrong.append(f"more than {keep} versions and those that are needed are left")
     window = max(1, promotions // _WINDOWS)
     asked = {name: timed(ask) for name, ask in questions(repo).items()}
     return {

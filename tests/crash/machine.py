@@ -57,6 +57,7 @@ class Model(msgspec.Struct, frozen=True):
     """What a model is: the content of each version by name, marks, a hold, what is served and was."""
 
     versions: dict[int, str] = {}
+    trash: dict[int, str] = {}
     bad: frozenset[int] = frozenset()
     held: bool = False
     pinned: int | None = None
@@ -70,6 +71,12 @@ class Model(msgspec.Struct, frozen=True):
             if one is not None and (not served or served[-1] != one):
                 served = (*served, one)
         return msgspec.structs.replace(self, pinned=version, served=served)
+
+    def throw(self, version: int) -> Model:
+        """Move a version to the trash."""
+        versions = {one: content for one, content in self.versions.items() if one != version}
+        trash = {**self.trash, version: self.versions[version]}
+        return msgspec.structs.replace(self, versions=versions, trash=trash)
 
     def publish(self, content: str) -> Model:
         """Publish content as the next version."""
@@ -97,7 +104,8 @@ def changed(world: World, name: str, **changes: object) -> World:
 def promote(name: str, content: str, serve: bool | None) -> Operation:
     def step(world: World) -> Step:
         model = world.get(name, Model())
-        if any(model.versions.get(number) == content for number in model.bad):
+        known = {**model.trash, **model.versions}
+        if any(known.get(number) == content for number in model.bad):
             return BAD, world
         same = max((one for one, has in model.versions.items() if has == content), default=None)
         if same is not None:
@@ -184,13 +192,55 @@ def mark_bad(name: str, version: int, clear: bool) -> Operation:
     def step(world: World) -> Step:
         if name not in world:
             return NO_SUCH, world
-        bad, there = world[name].bad, world[name].bad if clear else world[name].versions.keys()
+        known = {**world[name].trash, **world[name].versions}
+        bad, there = world[name].bad, world[name].bad if clear else known.keys()
         if version not in there:
             return NO_SUCH, world
         return OK, changed(world, name, bad=bad - {version} if clear else bad | {version})
 
     options = ("--clear",) if clear else ()
     return Operation(("mark-bad", f"{name}@{version}", *options), step)
+
+
+def prune(name: str, last: int) -> Operation:
+    def going(world: World) -> list[int]:
+        model = world[name]
+        if model.held:
+            return []
+        good = sorted(model.versions.keys() - model.bad)
+        kept = {model.pinned, previous(model), *good[-last:]}
+        return sorted(model.versions.keys() - kept)
+
+    def step(world: World) -> Step:
+        if name not in world:
+            return NO_SUCH, world
+        model = world[name]
+        for version in going(world):
+            model = model.throw(version)
+        return OK, {**world, name: model}
+
+    def halves(world: World) -> list[World]:
+        """Versions go one after the other, the lowest first."""
+        found, model = [], world.get(name)
+        for version in going(world) if model is not None else ():
+            assert model is not None
+            model = model.throw(version)
+            found.append({**world, name: model})
+        return found
+
+    return Operation(("prune", name, "--keep-last", str(last)), step, halves)
+
+
+def restore(name: str, version: int) -> Operation:
+    def step(world: World) -> Step:
+        if name not in world or version not in world[name].trash:
+            return NO_SUCH, world
+        model = world[name]
+        trash = {one: content for one, content in model.trash.items() if one != version}
+        versions = {**model.versions, version: model.trash[version]}
+        return OK, changed(world, name, versions=versions, trash=trash)
+
+    return Operation(("restore", f"{name}@{version}"), step)
 
 
 def recover() -> Operation:
@@ -209,6 +259,8 @@ OPERATIONS: dict[str, SearchStrategy[Operation]] = {
     "unserve": st.builds(unserve, _names),
     "hold": st.builds(hold, _names, st.booleans()),
     "mark-bad": st.builds(mark_bad, _names, _versions, st.booleans()),
+    "prune": st.builds(prune, _names, st.sampled_from([1, 2])),
+    "restore": st.builds(restore, _names, _versions),
     "recover": st.builds(recover),
 }
 
@@ -244,6 +296,7 @@ def set_stage(folder: Path, forking: Forking) -> Stage:
         *(("promote", str(runs / name), "--model", "m", "--no-smoke") for name in CONTENTS),
         *(("rollback", "m"), ("rollback", "m", "--to", "1"), ("serve", "m@2"), ("unserve", "m")),
         *(("hold", "m"), ("release-hold", "m"), ("mark-bad", "m@1"), ("recover",)),
+        *(("prune", "m", "--keep-last", "1"), ("restore", "m@1")),
     ]
     steps: dict[str, tuple[str, ...]] = {}
     for arguments in rehearsed:
@@ -345,9 +398,13 @@ def world_of(root: Path, contents: dict[str, str]) -> World:
             for one in (event.served_before, event.served_after):
                 if one is not None and (not served or served[-1] != one):
                     served.append(one)
-        records = {one: load_record(repo.value, row.model, one) for one in row.versions}
+        records = {
+            one: load_record(repo.value, row.model, one) for one in (*row.versions, *row.trash)
+        }
+        known = {one: contents[record.digest] for one, record in records.items() if record}
         world[row.model] = Model(
-            versions={one: contents[record.digest] for one, record in records.items() if record},
+            versions={one: known[one] for one in row.versions},
+            trash={one: known[one] for one in row.trash},
             bad=frozenset(row.bad),
             held=row.held,
             pinned=row.served,

@@ -23,15 +23,17 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import servingrepo
-from servingrepo.errors import ServingRepoError
+from servingrepo.errors import ServingRepoError, StorageFailed, UsageError
 from servingrepo.modelconfig import models, parse
 from servingrepo.modelconfig.names import names_by_version
 from servingrepo.repository.repository import load_record, record_numbers
+from servingrepo.repository.retention import Keep
 from servingrepo.storage.hashing import content_digest, hash_tree
 from servingrepo.storage.lock import read_owner
 from servingrepo.testing.exports import write_export
@@ -142,6 +144,30 @@ def clear_bad(worker: Worker) -> None:
         repo.mark_bad(f"{model}@{worker.random.choice(bad)}", clear=True)
 
 
+def label_set(worker: Worker) -> None:
+    repo, model = worker.open(), worker.model()
+    label, serve = worker.random.choice(["stable", "canary"]), worker.random.random() < 0.5
+    with suppress(
+        UsageError
+    ):  # unlabelled clients would get another version, and that was not asked for
+        repo.label_set(f"{model}@{worker.version(repo, model)}", label, serve=serve)
+
+
+def label_remove(worker: Worker) -> None:
+    worker.open().label_remove(worker.model(), worker.random.choice(["stable", "canary"]))
+
+
+def prune(worker: Worker) -> None:
+    worker.open().prune(worker.model(), keep=Keep(last=worker.random.randint(3, 6)))
+
+
+def restore(worker: Worker) -> None:
+    repo, model = worker.open(), worker.model()
+    trash = repo.show(model).trash
+    if trash:
+        repo.restore(f"{model}@{worker.random.choice(trash).version}")
+
+
 def recover(worker: Worker) -> None:
     worker.open().recover()
 
@@ -207,6 +233,10 @@ OPERATIONS: Mapping[str, tuple[int, Callable[[Worker], Promise | None]]] = {
     "release-hold": (2, release_hold),
     "mark-bad": (1, mark_bad),
     "mark-bad --clear": (2, clear_bad),
+    "label set": (2, label_set),
+    "label remove": (1, label_remove),
+    "prune": (2, prune),
+    "restore": (1, restore),
     "recover": (1, recover),
     "list": (3, read_list),
     "show": (3, read_show),
@@ -278,7 +308,12 @@ def poll(root: Path, report: Path, stop: Path) -> None:
             for number in found.keys() - {version for name, version in seen if name == model}:
                 seen.add((model, number))
                 record = load_record(repo.value, model, number)
-                digest = content_digest(hash_tree(base / found[number][0]))
+                try:
+                    digest = content_digest(hash_tree(base / found[number][0]))
+                except StorageFailed:
+                    if (base / str(number)).exists():
+                        raise
+                    continue  # it was pruned while it was read
                 if record is None or record.digest != digest:
                     wrong.append(f"poller: {model}@{number} was not whole when it was seen first")
         text = (shelf / "models.config").read_bytes()
@@ -394,8 +429,10 @@ def judged(folder: Path, wrong: list[str], history_before: bytes) -> dict[str, A
     rows = repo.list()
     for row in rows:
         promoted = [e.version for e in events if e.action == "promote" and e.model == row.model]
-        if sorted(row.versions) != sorted(one for one in promoted if one is not None):
-            wrong.append(f"{row.model}: on disk {row.versions}, promoted {promoted}")
+        if sorted((*row.versions, *row.trash)) != sorted(
+            one for one in promoted if one is not None
+        ):
+            wrong.append(f"{row.model}: there {row.versions}, {row.trash}; promoted {promoted}")
     return {
         "runs": sum(sum(one.values()) for one in outcomes.values()),
         "violations": len(wrong),

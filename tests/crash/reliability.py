@@ -72,6 +72,19 @@ LANES = (
         tests=_IMAGES,
     ),
     Lane(
+        "races",
+        (("runs", "{} operations of 16 processes"), ("kills", "{} processes killed")),
+        module=("tests.crash.races",),
+    ),
+    Lane(
+        "sequences",
+        (("sequences", "{} random sequences"), ("runs", "{} commands")),
+        module=("tests.crash.machine", "--examples", "200"),
+    ),
+    Lane(
+        "long-life", (("runs", "{} promotions into one model"),), module=("tests.crash.long_life",)
+    ),
+    Lane(
         "mutations",
         (("removed", "{} fsyncs, locks and flags removed"), ("noticed", "{} noticed by a test")),
         module=("tests.crash.mutations",),
