@@ -32,6 +32,8 @@ def start(*arguments: str | Path, env: dict[str, str] | None = None) -> subproce
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(env or {})},
+        # Whoever starts the tests in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
 
 
