@@ -190,7 +190,10 @@ def _carry_out(repo: Repository, plan: ModelPruned, *, message: str) -> ModelPru
 
 
 def _move(repo: Repository, source: Path, target: Path, *, step: str) -> None:
-    """Rename a version, durably in both directories; the target must not exist."""
+    """Rename a version, durably; the target must not exist.
+
+    A rename is one change to a file system: it is durable in both directories when it is in one.
+    """
     with storage_errors("move", source):
         try:
             repo.disk.publish_directory(source, target, step=step)
@@ -207,7 +210,6 @@ def _move(repo: Repository, source: Path, target: Path, *, step: str) -> None:
                     "rename; unmount what is there",
                 ) from error
             raise
-        repo.disk.sync_directory(source.parent)
 
 
 def _already(done: Sequence[ModelPruned]) -> Iterator[str]:

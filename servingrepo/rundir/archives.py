@@ -35,6 +35,9 @@ __all__ = ["SUFFIXES", "Limits", "archive_kind", "run_directory", "unpacked"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
+_ALONE = fcntl.LOCK_EX
+"""How a process holds its scratch directory, and how another finds out whether it still does."""
+
 _PREFIX = "servingrepo-scratch-"
 _CHUNK = 1 << 20
 _LONGEST_HEADER = 1 << 20
@@ -127,7 +130,7 @@ def _scratch() -> tuple[Path, int]:
             lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, _ALONE)
         if os.fstat(lock).st_nlink:
             return place, lock
         os.close(lock)
@@ -297,10 +300,12 @@ def _sweep(parent: Path) -> None:
     """Remove what killed processes of this user left: directories that nobody has locked."""
     for left in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(
+                left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            )  # rmtree refuses links
             try:
                 if os.fstat(descriptor).st_uid == os.getuid():
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, _ALONE | fcntl.LOCK_NB)
                     shutil.rmtree(left, ignore_errors=True)
             finally:
                 os.close(descriptor)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import StorageFailed, UnsafeExport
-from servingrepo.storage.tree import read_tree
+from servingrepo.errors import SourceChanged, StorageFailed, UnsafeExport
+from servingrepo.storage.tree import _opened, read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,3 +175,12 @@ def test_a_directory_that_may_not_be_read_is_no_permission(
         "    print(error.message)\n"
     )
     assert "secret" in done.stdout, done.stderr
+
+
+def test_a_link_put_in_the_place_of_a_file_is_not_followed_even_to_see_where_it_leads(
+    tmp_path: Path,
+) -> None:
+    link = tmp_path / "file"
+    link.symlink_to(tmp_path / "nothing")
+    with pytest.raises(SourceChanged), _opened(link, os.O_RDONLY):
+        pass
