@@ -64,7 +64,7 @@ sequences: env ## Random sequences of commands with faults against a model (EXAM
 	$(BIN)/python -m tests.crash.machine --examples $(or $(EXAMPLES),1000)
 
 .PHONY: long-life
-long-life: env ## Ten thousand promotions with old versions removed (PROMOTIONS=10000), as JSON
+long-life: env ## Ten thousand promotions with old versions pruned (PROMOTIONS=10000), as JSON
 	$(BIN)/python -m tests.crash.long_life --promotions $(or $(PROMOTIONS),10000)
 
 .PHONY: flips
