@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from servingrepo.cli.options import firmest, settings_of_subject
+from servingrepo.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,12 @@ def stage_options(function: F) -> F:
             from servingrepo.rollout.rules import STRICT
             from servingrepo.rollout.staging import check_rules
 
+            if not options.get("endpoints"):
+                raise UsageError(
+                    "a roll-out in stages needs endpoints, and none were given",
+                    hint="give --endpoint HOST:PORT or --env NAME, or leave --first, --batch, --watch-for and the "
+                    "other options of stages out",
+                )
             rules = check_rules(msgspec.structs.replace(rules or STRICT, **given))
         return function(*args, rules=rules, **options)
 

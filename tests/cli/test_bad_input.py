@@ -323,3 +323,14 @@ def test_bad_case_file_is_refused_before_anything_happens(
     done = command("--root", root, "promote", run, "--model", "ranker", "--case", case)
     refused(done, 71, case)
     assert snapshot(root) == before
+
+
+@pytest.mark.parametrize(
+    "stage", [("--first", "localhost:8500"), ("--batch", "25%"), ("--watch-for", "5")]
+)
+def test_stages_without_endpoints_are_refused_and_nothing_is_served(
+    root: Path, stage: tuple[str, str]
+) -> None:
+    before = snapshot(root)
+    refused(command("--root", root, "serve", "ranker@1", *stage), 2, "endpoints", "--endpoint")
+    assert snapshot(root) == before
