@@ -18,7 +18,7 @@ import servingrepo
 from servingrepo.errors import NoRepository, NoSuchVersion
 from servingrepo.modelconfig import EMPTY, render
 from servingrepo.modelconfig.names import names_by_version
-from servingrepo.repository.layout import Layout
+from servingrepo.repository.layout import TRASH_NAME, Layout
 from servingrepo.repository.records import (
     Format,
     ModelState,
@@ -161,6 +161,7 @@ def make_durable(repo: Repository) -> None:
     for shelf in (layout.models, layout.states):
         with storage_errors("read", shelf):
             places += sorted(one for one in shelf.iterdir() if one.is_dir())
+    places += [trash for one in places if (trash := one / TRASH_NAME).is_dir()]
     repo.disk.step("make-durable.before", layout.root)
     for place in places:
         with storage_errors("sync", place):
