@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -58,15 +57,18 @@ def as_choice(engine: Engine | EngineChoice | str | None) -> Engine | EngineChoi
 def changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
     """Make a change in the way that is asked for, between its hooks."""
     from servingrepo.rollout.hooks import hooked
-    from servingrepo.rollout.rules import STRICT
+    from servingrepo.rollout.rules import STRICT, Manner
 
-    make = partial(
-        change,
+    manner = Manner(
         endpoints=as_endpoints(how.get("endpoints", ())),
         wait=how.get("wait", DEFAULT_WAIT),
         rules=how.get("rules") or STRICT,
         message=as_text(how.get("message", ""), "message"),
     )
+
+    def make(*, dry_run: bool) -> Switched:
+        return change(manner=msgspec.structs.replace(manner, dry_run=dry_run))
+
     done, told = hooked(how.get("hooks"), action, make, dry_run=how.get("dry_run", False))
     return msgspec.structs.replace(done, hooks=told) if told else done
 

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from servingrepo.errors import StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from servingrepo.api import OpenRepository
     from servingrepo.errors import ServingRepoError
@@ -220,10 +220,15 @@ def versions_shown(versions: Sequence[int]) -> str:
 
 
 class Bar:
-    """Progress on stderr, only where a person looks at it: a terminal, not -q, not --json."""
+    """Progress on stderr, only where a person looks at it: a terminal, not -q, not --json.
 
-    def __init__(self, app: App, label: str, total: int) -> None:
-        shown = not app.json and not app.quiet and sys.stderr.isatty() and total > 0
+    `measure` says how much there is to do. It is asked only where the bar is shown: it reads what is to be read.
+    """
+
+    def __init__(self, app: App, label: str, measure: Callable[[], int]) -> None:
+        watched = not app.json and not app.quiet and sys.stderr.isatty()
+        total = measure() if watched else 0
+        shown = total > 0
         self._bar = (
             click.progressbar(
                 length=total,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
-from servingrepo.cli.roll_out import hook_options, rules_options, stage_options
-from servingrepo.cli.switches import switch_lines, tell_hooks
+from servingrepo.cli.roll_out import switch_options
+from servingrepo.cli.switches import tell_switch
 
 if TYPE_CHECKING:
+    from servingrepo.api.arguments import How
     from servingrepo.cli.app import App
-    from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.rules import Rules
 
 
 @click.group(
@@ -45,25 +43,14 @@ def command() -> None:
     is_flag=True,
     help="The version may be above what is served now: unlabelled clients get it too.",
 )
-@endpoint_option
-@wait_option
-@rules_options
-@stage_options
-@hook_options
-@message_option
-@dry_run_option
+@switch_options(stages=True)
 @click.pass_obj
 def set_(
     app: App,
     reference: str,
     label: str,
     serve: bool,
-    endpoints: tuple[str, ...],
-    wait: float,
-    rules: Rules | None,
-    hooks: Hooks | None,
-    message: str,
-    dry_run: bool,
+    **how: Unpack[How],
 ) -> None:
     """Give the version REF a LABEL; the version that had it before loses it.
 
@@ -74,15 +61,9 @@ def set_(
         reference,
         label,
         serve=serve,
-        endpoints=endpoints,
-        wait=wait,
-        rules=rules,
-        hooks=hooks,
-        message=message,
-        dry_run=dry_run,
+        **how,
     )
-    tell_hooks(app, done.hooks)
-    app.result(done, switch_lines(done), bare=done.labels.get(label))
+    tell_switch(app, done, bare=done.labels.get(label))
 
 
 @make(
@@ -94,23 +75,13 @@ def set_(
 )
 @click.argument("model", metavar="NAME")
 @click.argument("label", metavar="LABEL")
-@endpoint_option
-@wait_option
-@rules_options
-@hook_options
-@message_option
-@dry_run_option
+@switch_options()
 @click.pass_obj
 def remove(
     app: App,
     model: str,
     label: str,
-    endpoints: tuple[str, ...],
-    wait: float,
-    rules: Rules | None,
-    hooks: Hooks | None,
-    message: str,
-    dry_run: bool,
+    **how: Unpack[How],
 ) -> None:
     """Take a LABEL away; requests for it are refused from then on.
 
@@ -119,15 +90,9 @@ def remove(
     done = app.open().label_remove(
         model,
         label,
-        endpoints=endpoints,
-        wait=wait,
-        rules=rules,
-        hooks=hooks,
-        message=message,
-        dry_run=dry_run,
+        **how,
     )
-    tell_hooks(app, done.hooks)
-    app.result(done, switch_lines(done), bare="")
+    tell_switch(app, done, bare="")
 
 
 for _one in (set_, remove):

@@ -13,17 +13,13 @@ from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import guard_lines
 from servingrepo.cli.options import (
-    dry_run_option,
-    endpoint_option,
     engine_options,
     firmest,
-    message_option,
     require_option,
     settings_of_model,
-    wait_option,
 )
 from servingrepo.cli.proofs import proof_lines
-from servingrepo.cli.roll_out import hook_options, rules_options, stage_options
+from servingrepo.cli.roll_out import switch_options
 from servingrepo.cli.switches import tell_hooks
 from servingrepo.modelconfig.names import parse_version
 
@@ -103,13 +99,7 @@ if TYPE_CHECKING:
     help="What clients rely on. [default: configs/NAME.contract.toml in the root, else what is served]",
 )
 @engine_options
-@endpoint_option
-@wait_option
-@rules_options
-@stage_options
-@hook_options
-@message_option
-@dry_run_option
+@switch_options(stages=True)
 @click.pass_obj
 def command(
     app: App,
@@ -147,7 +137,7 @@ def command(
     version = parse_version(number) if number is not None else None
     keep = _policy(app, model) if prunes(app, model, asked=prune) else None
     repo = app.open()
-    with Bar(app, f"copying {run}", _size(run, saved_model) if not dry_run else 0) as bar:
+    with Bar(app, f"copying {run}", lambda: 0 if dry_run else _size(run, saved_model)) as bar:
         done = repo.promote(
             run,
             model=model,

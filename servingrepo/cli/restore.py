@@ -32,7 +32,8 @@ def command(app: App, reference: str, message: str, dry_run: bool) -> None:
     Every byte is compared with the version's record first; what is damaged stays in the trash.
     """
     repo = app.open()
-    with Bar(app, f"verifying {reference}", repo.size(reference)) as bar:
+    size = repo.size(reference)  # and it is there at all
+    with Bar(app, f"verifying {reference}", lambda: size) as bar:
         done = repo.restore(reference, message=message, dry_run=dry_run, progress=bar.advance)
     app.result(done, _lines(done), bare=done.version)
 

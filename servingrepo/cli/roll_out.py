@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from servingrepo.cli.options import firmest, settings_of_subject
+from servingrepo.cli.options import (
+    dry_run_option,
+    endpoint_option,
+    firmest,
+    message_option,
+    settings_of_subject,
+    wait_option,
+)
 from servingrepo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -172,3 +179,26 @@ def hook_options(function: F) -> F:
         help="Run this first, with what is to happen as JSON on stdin; if it fails, nothing is changed; repeatable.",
     )(decorated)
     return result
+
+
+def switch_options(*, stages: bool = False) -> Callable[[F], F]:
+    """Add what every change of what is served takes, and the stages in which it may go.
+
+    The function gets the keywords of `servingrepo.api.arguments.How`.
+    """
+    top_down = (
+        endpoint_option,
+        wait_option,
+        rules_options,
+        *((stage_options,) if stages else ()),
+        hook_options,
+        message_option,
+        dry_run_option,
+    )
+
+    def add(function: F) -> F:
+        for option in reversed(top_down):
+            function = option(function)
+        return function
+
+    return add

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
-from servingrepo.cli.roll_out import hook_options, rules_options
-from servingrepo.cli.switches import switch_lines, tell_hooks
+from servingrepo.cli.roll_out import switch_options
+from servingrepo.cli.switches import tell_switch
 
 if TYPE_CHECKING:
+    from servingrepo.api.arguments import How
     from servingrepo.cli.app import App
-    from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.rules import Rules
-    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -36,24 +33,14 @@ if TYPE_CHECKING:
     default=True,
     help="Mark the version that is left bad, so that no pipeline brings it back. [default: mark-bad]",
 )
-@endpoint_option
-@wait_option
-@rules_options
-@hook_options
-@message_option
-@dry_run_option
+@switch_options()
 @click.pass_obj
 def command(
     app: App,
     model: str,
     to: str | None,
     mark_bad: bool,
-    endpoints: tuple[Endpoint, ...],
-    wait: float,
-    rules: Rules | None,
-    hooks: Hooks | None,
-    message: str,
-    dry_run: bool,
+    **how: Unpack[How],
 ) -> None:
     """Go back to the version that was served before, according to history. A pointer moves, no data does.
 
@@ -65,12 +52,6 @@ def command(
         model,
         to=to,
         mark_bad=mark_bad,
-        endpoints=endpoints,
-        wait=wait,
-        rules=rules,
-        hooks=hooks,
-        message=message,
-        dry_run=dry_run,
+        **how,
     )
-    tell_hooks(app, done.hooks)
-    app.result(done, switch_lines(done), bare=done.served_after)
+    tell_switch(app, done, bare=done.served_after)

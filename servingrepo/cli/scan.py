@@ -48,7 +48,7 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
         inspection = inspect_export(export)
         refuse_defects(inspection, export)
         tree = read_tree(export, boundary=Path(found.run))
-        with Bar(app, f"reading events in {run}", size_of_events(place)) as bar:
+        with Bar(app, f"reading events in {run}", lambda: size_of_events(place)) as bar:
             measured = measure_run(place, progress=bar.advance)
         doubts = doubts_of(found, look(found.run), measured)
         app.result(

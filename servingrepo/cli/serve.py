@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option, wait_option
-from servingrepo.cli.roll_out import hook_options, rules_options, stage_options
-from servingrepo.cli.switches import switch_lines, tell_hooks
+from servingrepo.cli.roll_out import switch_options
+from servingrepo.cli.switches import tell_switch
 
 if TYPE_CHECKING:
+    from servingrepo.api.arguments import How
     from servingrepo.cli.app import App
-    from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.rules import Rules
-    from servingrepo.serving.states import Endpoint
 
 
 @make(
@@ -25,23 +22,12 @@ if TYPE_CHECKING:
     servingrepo serve ranker@latest --endpoint localhost:8500 --wait 30""",
 )
 @click.argument("reference", metavar="REF")
-@endpoint_option
-@wait_option
-@rules_options
-@stage_options
-@hook_options
-@message_option
-@dry_run_option
+@switch_options(stages=True)
 @click.pass_obj
 def command(
     app: App,
     reference: str,
-    endpoints: tuple[Endpoint, ...],
-    wait: float,
-    rules: Rules | None,
-    hooks: Hooks | None,
-    message: str,
-    dry_run: bool,
+    **how: Unpack[How],
 ) -> None:
     """Serve a version: pin it in models.config.
 
@@ -51,12 +37,6 @@ def command(
     """
     done = app.open().serve(
         reference,
-        endpoints=endpoints,
-        wait=wait,
-        rules=rules,
-        hooks=hooks,
-        message=message,
-        dry_run=dry_run,
+        **how,
     )
-    tell_hooks(app, done.hooks)
-    app.result(done, switch_lines(done), bare=done.served_after)
+    tell_switch(app, done, bare=done.served_after)

@@ -149,7 +149,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             (one, str(place.parent / value) if one in PATH_SETTINGS else value)
             for one, value in values
         )
-    ctx.ensure_object(App).prune = result.get("prune", {})
+    app.prune = result.get("prune", {})
     if problems:
         raise SettingsError(
             f"{place} has settings that mean nothing",

@@ -1,4 +1,4 @@
-"""What serve, unserve and rollback print: from > to, what is live now, and what to type next."""
+"""What serve, unserve, rollback and label print: from > to, what is live now, and what to type next."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def switch_lines(done: Switched) -> Iterator[str]:
     if done.held:
         yield "  held         promotions do not re-point this model"
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
+
+
+def tell_switch(app: App, done: Switched, *, bare: object) -> None:
+    """Print what a change of what is served did; `bare` is what -q prints of it."""
+    tell_hooks(app, done.hooks)
+    app.result(done, switch_lines(done), bare=bare)
 
 
 def _endpoints(done: Switched) -> str:

@@ -63,7 +63,7 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
         found = tuple(verify_path(Path(one), quick=quick) for one in subjects)
     else:
         repo = app.open()
-        with Bar(app, "verifying", 0 if quick else repo.size(*subjects)) as bar:
+        with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
             found = repo.verify(*subjects, quick=quick, progress=bar.advance)
     _tell(app, found, found)
 
@@ -71,7 +71,7 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
 def _sitting(app: App, subjects: tuple[str, ...], *, quick: bool, seconds: float) -> None:
     """Verify for so many seconds, and say what is left."""
     repo = app.open()
-    with Bar(app, "verifying", 0 if quick else repo.size(*subjects)) as bar:
+    with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
         done = repo.verify_round(*subjects, seconds=seconds, quick=quick, progress=bar.advance)
     if done.before:
         app.note(f"{len(done.before)} versions were found whole by earlier calls")

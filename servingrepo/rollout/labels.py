@@ -15,14 +15,12 @@ from servingrepo.repository.references import Reference, resolve
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.served import read_own_config, served_version
 from servingrepo.rollout.plans import plan_label
-from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.serving import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.rollout.rules import Manner
 
 
 def set_label(
@@ -31,11 +29,7 @@ def set_label(
     label: str,
     *,
     serve: bool = False,
-    endpoints: Sequence[Endpoint] = (),
-    wait: float,
-    rules: Rules = STRICT,
-    message: str = "",
-    dry_run: bool = False,
+    manner: Manner,
 ) -> Switched:
     """Give a version a label; another version that had it loses it, and stays loaded only if it is still needed.
 
@@ -48,7 +42,7 @@ def set_label(
     """
     model = reference.model
     check_label(label)
-    with writing(repo, dry_run=dry_run):
+    with writing(repo, dry_run=manner.dry_run):
         version = resolve(repo, reference)
         need_servable(repo, model, version)
         config = read_own_config(repo)
@@ -63,7 +57,7 @@ def set_label(
         plan = plan_label(
             config,
             model=model,
-            labels={**_labels(repo, model), label: version},
+            labels={**_labels(config, model), label: version},
             target=version,
             served=max(version, served or version),
             base_path=repo.base_path(model),
@@ -72,11 +66,7 @@ def set_label(
             repo,
             plan,
             action="label",
-            endpoints=endpoints,
-            wait=wait,
-            rules=rules,
-            message=message,
-            dry_run=dry_run,
+            manner=manner,
         )
 
 
@@ -85,11 +75,7 @@ def remove_label(
     model: str,
     label: str,
     *,
-    endpoints: Sequence[Endpoint] = (),
-    wait: float,
-    rules: Rules = STRICT,
-    message: str = "",
-    dry_run: bool = False,
+    manner: Manner,
 ) -> Switched:
     """Take a label away; its version is unloaded unless it is served or has another label.
 
@@ -97,10 +83,10 @@ def remove_label(
         NoSuchVersion: The model has no such label.
         ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
     """
-    with writing(repo, dry_run=dry_run):
+    with writing(repo, dry_run=manner.dry_run):
         need_state(repo, model)
         config = read_own_config(repo)
-        labels = _labels(repo, model)
+        labels = _labels(config, model)
         if label not in labels:
             listed = ", ".join(sorted(labels)) or "none"
             raise NoSuchVersion(
@@ -119,14 +105,10 @@ def remove_label(
             repo,
             plan,
             action="label",
-            endpoints=endpoints,
-            wait=wait,
-            rules=rules,
-            message=message,
-            dry_run=dry_run,
+            manner=manner,
         )
 
 
-def _labels(repo: Repository, model: str) -> dict[str, int]:
-    found = entry(read_own_config(repo), model)
+def _labels(config: ModelConfig, model: str) -> dict[str, int]:
+    found = entry(config, model)
     return dict(found.labels) if found is not None else {}

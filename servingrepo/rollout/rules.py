@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from servingrepo.serving.states import Endpoint
 from servingrepo.smoke import SmokeCase
 
 
@@ -39,3 +40,21 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 STRICT = Rules()
 """Every endpoint answers; no requests of one's own."""
+
+
+class Manner(msgspec.Struct, frozen=True, kw_only=True):
+    """In which way one change of what is served is made, whichever change it is.
+
+    Attributes:
+        endpoints: The live servers that follow it; without any only models.config changes.
+        wait: Seconds that they may take; then everything is put back.
+        rules: How it goes through several of them.
+        message: Why: kept in the history.
+        dry_run: Say what would happen, and change nothing.
+    """
+
+    wait: float
+    endpoints: tuple[Endpoint, ...] = ()
+    rules: Rules = STRICT
+    message: str = ""
+    dry_run: bool = False

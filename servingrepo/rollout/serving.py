@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import entry, models
 from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
+from servingrepo.repository.records import RecordHead, load
 from servingrepo.repository.references import (
     Reference,
     previous_version,
@@ -43,7 +45,6 @@ from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import running_promotions
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
-from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.switch import EndpointResult, connect, switch
 from servingrepo.serving.deadline import Deadline
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
+    from servingrepo.rollout.rules import Manner
     from servingrepo.serving.client import ServingClient
     from servingrepo.serving.states import Endpoint
 
@@ -95,11 +97,7 @@ def serve(
     repo: Repository,
     reference: Reference,
     *,
-    endpoints: Sequence[Endpoint] = (),
-    wait: float,
-    rules: Rules = STRICT,
-    message: str = "",
-    dry_run: bool = False,
+    manner: Manner,
 ) -> Switched:
     """Serve a version: pin it in models.config, after every endpoint answers with it.
 
@@ -109,7 +107,7 @@ def serve(
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     model = reference.model
-    with writing(repo, dry_run=dry_run):
+    with writing(repo, dry_run=manner.dry_run):
         version = resolve(repo, reference, bare="latest")
         need_servable(repo, model, version)
         config = read_own_config(repo)
@@ -118,11 +116,7 @@ def serve(
             repo,
             plan,
             action="serve",
-            endpoints=endpoints,
-            wait=wait,
-            rules=rules,
-            message=message,
-            dry_run=dry_run,
+            manner=manner,
         )
 
 
@@ -130,25 +124,17 @@ def unserve(
     repo: Repository,
     model: str,
     *,
-    endpoints: Sequence[Endpoint] = (),
-    wait: float,
-    rules: Rules = STRICT,
-    message: str = "",
-    dry_run: bool = False,
+    manner: Manner,
 ) -> Switched:
     """Take a model out of models.config; its versions stay on disk."""
-    with writing(repo, dry_run=dry_run):
+    with writing(repo, dry_run=manner.dry_run):
         need_state(repo, model)
         plan = plan_unserve(read_own_config(repo), model=model)
         return carry_out(
             repo,
             plan,
             action="unserve",
-            endpoints=endpoints,
-            wait=wait,
-            rules=rules,
-            message=message,
-            dry_run=dry_run,
+            manner=manner,
         )
 
 
@@ -158,11 +144,7 @@ def rollback(
     *,
     to: Reference | None = None,
     mark_bad: bool = True,
-    endpoints: Sequence[Endpoint] = (),
-    wait: float,
-    rules: Rules = STRICT,
-    message: str = "",
-    dry_run: bool = False,
+    manner: Manner,
 ) -> Switched:
     """Go back to the version served before, or to `to`: a pointer moves, no data does.
 
@@ -174,7 +156,7 @@ def rollback(
         NoSuchVersion, VersionBad, VersionDamaged: The target cannot be served.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
-    with writing(repo, dry_run=dry_run):
+    with writing(repo, dry_run=manner.dry_run):
         state = need_state(repo, model)
         config = read_own_config(repo)
         current = served_version(config, model)
@@ -200,11 +182,7 @@ def rollback(
             repo,
             plan,
             action="rollback",
-            endpoints=endpoints,
-            wait=wait,
-            rules=rules,
-            message=message,
-            dry_run=dry_run,
+            manner=manner,
             marks_bad=leaves if leaves not in state.bad else None,
         )
         return msgspec.structs.replace(switched, marked_bad=leaves)
@@ -215,19 +193,23 @@ def carry_out(
     plan: Plan,
     *,
     action: str,
-    endpoints: Sequence[Endpoint],
-    wait: float,
-    rules: Rules,
-    message: str,
-    dry_run: bool,
+    manner: Manner,
     marks_bad: int | None = None,
 ) -> Switched:
     """Switch and record; the caller holds the lock. A plan that changes nothing still proves endpoints."""
-    refuse_unfit(repo, plan, of_model=True, of_others=bool(endpoints))
+    refuse_unfit(repo, plan, of_model=True, of_others=bool(manner.endpoints))
     notes = _warnings(repo, plan)
     state = load_state(repo, plan.model)
     results: tuple[EndpointResult, ...] = ()
-    if not dry_run:
+    follow = partial(
+        switch,
+        repo,
+        plan,
+        endpoints=manner.endpoints,
+        wait=manner.wait,
+        rules=manner.rules,
+    )
+    if not manner.dry_run:
         if plan.changes:
             event = new_event(
                 repo,
@@ -237,19 +219,19 @@ def carry_out(
                 version=plan.target,
                 before=plan.old_pins,
                 after=plan.new_pins,
-                why=message,
+                why=manner.message,
                 marked_bad=marks_bad,
                 labels_before=plan.old_labels,
                 labels_after=plan.new_labels,
-                endpoints=tuple(map(str, endpoints)),
+                endpoints=tuple(map(str, manner.endpoints)),
             )
             with recorded(repo, event):
-                results = switch(repo, plan, endpoints=endpoints, wait=wait, rules=rules)
+                results = follow()
                 if marks_bad is not None and state is not None:
                     repo.disk.step("rollback.before-bad-mark")
                     save_state(repo, with_bad_mark(repo, state, marks_bad, event))
         else:
-            results = switch(repo, plan, endpoints=endpoints, wait=wait, rules=rules)
+            results = follow()
     return Switched(
         action=action,
         model=plan.model,
@@ -258,7 +240,7 @@ def carry_out(
         labels_before=plan.old_labels,
         labels=plan.new_labels,
         changed=plan.changes,
-        dry_run=dry_run,
+        dry_run=manner.dry_run,
         marked_bad=marks_bad,
         held=state is not None and state.hold is not None,
         endpoints=results,
@@ -281,8 +263,8 @@ def _size(repo: Repository, plan: Plan) -> int:
     size = 0
     for version in {*plan.old_pins, *plan.new_pins}:
         with suppress(ServingRepoError):
-            record = load_record(repo, plan.model, version)
-            size += record.size if record is not None else 0
+            head = load(repo.layout.record(plan.model, version), RecordHead)
+            size += head.size if head is not None else 0
     return size
 
 

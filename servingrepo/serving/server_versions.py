@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Version", "of_image", "of_server", "of_text", "too_new"]
+__all__ = ["Version", "of_image", "of_server", "too_new"]
 
 _NUMBER = r"(?P<major>[0-9]+)\.(?P<minor>[0-9]+)"
 _IN_TAG = re.compile(rf":v?{_NUMBER}(?![^-.@]*/)")
@@ -29,11 +29,6 @@ def of_server(text: str) -> Version | None:
     return _found(_LIBRARY.search(text) or _SERVER.search(text) or _INSTALLED.match(text))
 
 
-def of_text(text: str) -> Version | None:
-    """Return the version that a text starts with: 2.19.1, 2.20.0rc1."""
-    return _found(_ANYWHERE.match(text))
-
-
 def too_new(tensorflow: str, server: Version | None) -> str:
     """Return a note if an export is newer than the server; empty if it is not, or nothing is known.
 
@@ -41,7 +36,7 @@ def too_new(tensorflow: str, server: Version | None) -> str:
         tensorflow: The TensorFlow that wrote the export, in its own words.
         server: The server's.
     """
-    export = of_text(tensorflow)
+    export = _found(_ANYWHERE.match(tensorflow))
     if export is None or server is None or export <= server:
         return ""
     return (

@@ -138,7 +138,7 @@ MUTATIONS: dict[Site, Mutation] = {
         _NOBODY, _held("promote, second version")
     ),
     _site("repository/publication", "reserve", "locked"): Mutation(_NOBODY, _OVERTAKEN),
-    _site("rollout/promotion", "_commit", "writing"): Mutation(_NOBODY, _OVERTAKEN),
+    _site("rollout/committing", "commit", "writing"): Mutation(_NOBODY, _OVERTAKEN),
     _site("rollout/serving", "reload", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "a_reload")
     ),

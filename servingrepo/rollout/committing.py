@@ -1,0 +1,247 @@
+"""The end of a promotion: C1, the version exists; C2, it is served; and the line of history.
+
+Also for content that is there already: nothing is published then, and little changes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import NothingToRollBack, ServingRepoError
+from servingrepo.repository import history
+from servingrepo.repository.changes import new_event, writing
+from servingrepo.repository.contracts import find_baseline
+from servingrepo.repository.publication import find_same, publish, same_in_trash
+from servingrepo.repository.references import Reference, previous_version
+from servingrepo.repository.repository import load_state
+from servingrepo.repository.served import pins, read_own_config
+from servingrepo.rollout.guards import pass_guards
+from servingrepo.rollout.overtaking import overtaken_by
+from servingrepo.rollout.plans import plan_serve
+from servingrepo.rollout.rules import Manner
+from servingrepo.rollout.serving import refuse_unfit, serve
+from servingrepo.rollout.switch import EndpointResult, switch
+from servingrepo.rollout.tracing import place_of
+from servingrepo.rollout.values import Options, Promotion
+
+if TYPE_CHECKING:
+    from servingrepo.modelconfig import ModelConfig
+    from servingrepo.repository.publication import Reservation
+    from servingrepo.repository.records import Guard, Proof, VersionRecord
+    from servingrepo.repository.repository import Repository
+    from servingrepo.rundir import RunScan
+    from servingrepo.savedmodel import Inspection
+
+
+def commit(
+    repo: Repository,
+    place: Reservation,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    inspection: Inspection,
+    known: frozenset[str],
+) -> Promotion:
+    """C1 and C2, under the lock, and the line of history."""
+    with writing(repo, publishing=True):
+        same = find_same(repo, place.model, digest=record.digest)
+        if same is None:
+            # Another version may be served by now, and the contract be another.
+            guard = pass_release_guards(
+                repo, place.model, inspection, read_own_config(repo), options
+            )
+            record = msgspec.structs.replace(record, guard=guard)
+            overtaken = overtaken_by(repo, place.model, place.version, since=known)
+            return _publish_and_serve(repo, place, record, scan, options, overtaken=overtaken)
+    # Another promotion of the same content was faster; this number stays unused.
+    return serve_again(repo, same, scan, options)
+
+
+def _publish_and_serve(
+    repo: Repository,
+    place: Reservation,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    overtaken: str,
+) -> Promotion:
+    """Do what `commit` holds the lock for."""
+    model, version = place.model, place.version
+    proof = record.proofs[0] if record.proofs else None
+    config = read_own_config(repo)
+    state = load_state(repo, model)
+    held = state is not None and state.hold is not None
+    before = pins(config, model)
+    serve_it = options.serve if options.serve is not None else not held
+    serve_it = serve_it and not held and not overtaken
+    plan = None
+    if serve_it:
+        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+    if plan is not None and options.endpoints:
+        refuse_unfit(repo, plan, of_model=False, of_others=True)
+    publish(repo, place, record)
+    endpoints: tuple[EndpointResult, ...] = ()
+    failure: ServingRepoError | None = None
+    if plan is not None:
+        try:
+            endpoints = switch(
+                repo, plan, endpoints=options.endpoints, wait=options.wait, rules=options.rules
+            )
+        except ServingRepoError as error:
+            failure = error
+    after = pins(read_own_config(repo), model)
+    event = new_event(
+        repo,
+        txid=place.txid,
+        action="promote",
+        model=model,
+        version=version,
+        before=before,
+        after=after,
+        why=options.message,
+        run=record.source.run,
+        proof=say_proof(proof),
+        endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
+        allowed=record.guard.allowed if record.guard is not None else (),
+    )
+    event = msgspec.structs.replace(event, code=str(record.origin.code or ""))
+    history.append(repo.disk, repo.layout.history, event)
+    if failure is not None:
+        state_now = "and served, but" if version in after else "but not served:"
+        failure.message = f"{model}@{version} is published {state_now} {failure.message}"
+        failure.args = (failure.message,)
+        raise failure
+    promotion = _result(repo, record, scan, options, same_as=None, proof=proof)
+    return msgspec.structs.replace(
+        promotion,
+        before=before,
+        after=after,
+        served=serve_it,
+        overtaken=overtaken,
+        endpoints=endpoints,
+    )
+
+
+def serve_again(
+    repo: Repository, same: VersionRecord, scan: RunScan, options: Options
+) -> Promotion:
+    """Return the version that has this content already; nothing changes but in two cases.
+
+    Unless somebody holds the model, it is served if told to, or if its own promotion did not get that far: it was
+    never served and is above what is. With endpoints, the version that is served is proven on them again.
+    """
+    promotion = _result(repo, same, scan, options, same_as=same.version, proof=None)
+    state = load_state(repo, same.model)
+    held = state is not None and state.hold is not None
+    unfinished = (
+        options.serve is None
+        and not held
+        and same.version > max(promotion.before, default=0)
+        and not _was_served(repo, same.model, same.version)
+    )
+    wanted = (options.serve and not held) or unfinished
+    if not (wanted or (promotion.served and options.endpoints)):
+        return promotion
+    switched = serve(
+        repo,
+        Reference(model=same.model, kind="number", number=same.version),
+        manner=Manner(
+            endpoints=options.endpoints,
+            wait=options.wait,
+            rules=options.rules,
+            message=options.message,
+            dry_run=options.dry_run,
+        ),
+    )
+    return msgspec.structs.replace(
+        promotion,
+        served=True,
+        before=switched.before,
+        after=switched.after,
+        endpoints=switched.endpoints,
+        notes=switched.notes,
+    )
+
+
+def _was_served(repo: Repository, model: str, version: int) -> bool:
+    moves = history.moves_backwards(repo.layout.history, model=model)
+    return any(move.served_after == version for move in moves)
+
+
+def _result(
+    repo: Repository,
+    record: VersionRecord,
+    scan: RunScan,
+    options: Options,
+    *,
+    same_as: int | None,
+    proof: Proof | None,
+) -> Promotion:
+    state = load_state(repo, record.model)
+    now = pins(read_own_config(repo), record.model)
+    return Promotion(
+        model=record.model,
+        version=record.version,
+        gates=record.gates,
+        doubts=record.doubts,
+        run=place_of(scan.run, scan, options.context),
+        export=place_of(scan.export, scan, options.context),
+        path=str(repo.layout.version(record.model, record.version)),
+        same_as=same_as,
+        published=same_as is None,
+        served=record.version == max(now, default=None),
+        before=now,
+        after=now,
+        held=state.hold.reason if state is not None and state.hold is not None else None,
+        proof=proof,
+        files=len(record.manifest.files),
+        size=record.manifest.size,
+        dry_run=options.dry_run,
+        can_go_back=_can_go_back(repo, record.model),
+        same_in_trash=same_in_trash(repo, record.model, digest=record.digest),
+        guard=record.guard,
+    )
+
+
+def _can_go_back(repo: Repository, model: str) -> bool:
+    """Tell whether `rollback` would find a version to go to."""
+    try:
+        previous_version(repo, model)
+    except NothingToRollBack:
+        return False
+    return True
+
+
+def say_proof(proof: Proof | None) -> str:
+    """Say in a few words which proof was given, for history."""
+    if proof is None:
+        return "not checked"
+    report = proof.report
+    parts = [f"{len(report.passed)} passed"]
+    if report.inconclusive:
+        parts.append(f"{len(report.inconclusive)} inconclusive")
+    if report.failed:
+        parts.append(f"{len(report.failed)} failed")
+    return f"{proof.engine} ({proof.server}): {', '.join(parts)}"
+
+
+def pass_release_guards(
+    repo: Repository,
+    model: str,
+    inspection: Inspection,
+    config: ModelConfig,
+    options: Options,
+) -> Guard:
+    """Compare with the contract, or what is served now, and with what the target server can run."""
+    return pass_guards(
+        inspection,
+        model=model,
+        baseline=find_baseline(repo, model, config=config, contract=options.contract),
+        target=options.target,
+        allow_breaking=options.allow_breaking,
+        allow_ops=options.allow_ops,
+    )
