@@ -10,7 +10,6 @@ import functools
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from google.protobuf import text_format
 
 from servingrepo.errors import ConfigInvalid
 from servingrepo.modelconfig.stamp import stamp
@@ -91,6 +90,8 @@ def render(config: ModelConfig) -> str:
     """
     if config.proto.WhichOneof("config") is None:
         return stamp("model_config_list {\n}\n")
+    from google.protobuf import text_format  # 7 ms that commands without a config need not pay
+
     return stamp(text_format.MessageToString(config.proto, as_utf8=True))
 
 
@@ -141,6 +142,8 @@ def _entry(model: Any) -> Entry:
 
 
 def _parse_into(message: Any, text: str, *, source: str) -> Any:
+    from google.protobuf import text_format
+
     try:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:

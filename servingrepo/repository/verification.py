@@ -14,7 +14,6 @@ from servingrepo.repository.usage import using
 from servingrepo.savedmodel import (
     Inspection,
     TensorCheck,
-    Tensors,
     inspect_export,
     layout_defect,
     read_variables,
@@ -255,7 +254,7 @@ def _whole(
     subject: str, path: Path, *, record: VersionRecord | None, progress: Progress | None
 ) -> Verification:
     variables = read_variables(path)
-    tensors = Tensors(variables.index) if variables.index is not None else None
+    tensors = variables.tensors()
     watch = tensors.watch if tensors is not None else None
     actual = hash_tree(path, progress=progress, watch=watch)
     inspection = inspect_export(path, variables=variables)

@@ -42,7 +42,6 @@ from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import (
     Inspection,
     TensorCheck,
-    Tensors,
     inspect_export,
     read_variables,
 )
@@ -114,7 +113,7 @@ def promote(
     running = smoking.name if smoking is not None else ""
     known = events_so_far(repo, model)
     with reserve(repo, model=model, version=options.version, engine=running) as place:
-        tensors = Tensors(variables.index) if variables.index is not None else None
+        tensors = variables.tensors()
         watch = tensors.watch if tensors is not None else None
         manifest = stage(repo, place, tree, progress=progress, watch=watch)
         _same_graph(export, inspection, inspect_export(place.export))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from blake3 import blake3
-from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 from servingrepo.protos import saved_model_pb2
@@ -183,18 +182,25 @@ def _parse(name: str, data: bytes) -> Any:
     if not data:
         raise ValueError("it is empty")
     message = saved_model_pb2.SavedModel()
-    try:
-        if name == "saved_model.pb":
+    if name == "saved_model.pb":
+        try:
             message.ParseFromString(data)
-        else:
-            text_format.Parse(data, message)
-    except DecodeError as error:
-        raise ValueError("it is no SavedModel message: truncated, or something else") from error
-    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"it is no SavedModel in text form: {str(error)[:200]}") from error
+        except DecodeError as error:
+            raise ValueError("it is no SavedModel message: truncated, or something else") from error
+    else:
+        _parse_text(data, message)
     if not message.meta_graphs:
         raise ValueError("it holds no MetaGraph: truncated, or something else")
     return message
+
+
+def _parse_text(data: bytes, message: Any) -> None:
+    from google.protobuf import text_format  # few graphs are text
+
+    try:
+        text_format.Parse(data, message)
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"it is no SavedModel in text form: {str(error)[:200]}") from error
 
 
 def _damaged(name: str, reason: str) -> Defect:

@@ -29,8 +29,8 @@ class BrokenLayout(ValueError):
 class TensorBytes(Protocol):
     """Takes the bytes of one tensor in order."""
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes.
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; their memory may hold others afterwards.
 
         Raises:
             BrokenLayout: They cannot be.
@@ -50,7 +50,7 @@ class Plain:
     def __init__(self) -> None:
         self._crc = 0
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
         self._crc = crc32c(data, start=self._crc)
 
@@ -97,8 +97,9 @@ class Strings:
         self._stored = b""
         self._length = _Varint()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
+        data = bytes(data)
         at = self._lengths(data) if self._left else 0
         if not self._left and len(self._stored) < _CRC_BYTES:
             more = data[at : at + _CRC_BYTES - len(self._stored)]
@@ -155,8 +156,9 @@ class Variants:
         self._inside = False
         self._length = _Varint()
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
+        data = bytes(data)
         at = 0
         while at < len(data):
             if not self._inside:

@@ -49,10 +49,11 @@ def misfits(index: BundleIndex) -> tuple[TensorDamage, ...]:
 class Tensors:
     """The check of one bundle: give `watch` to whoever reads the files, then ask for `result`."""
 
-    def __init__(self, index: BundleIndex) -> None:
+    def __init__(self, index: BundleIndex, *, wrong: Sequence[TensorDamage] | None = None) -> None:
+        """Prepare the check; `wrong` is what `misfits` says of the index, where that is known already."""
         self._index = index
         self._lock = threading.Lock()
-        wrong = misfits(index)
+        wrong = misfits(index) if wrong is None else wrong
         bad = {(one.tensor, one.file, one.offset) for one in wrong}
         self._damaged = list(wrong)
         self._checked = len(wrong)
@@ -62,8 +63,7 @@ class Tensors:
         covered: dict[int, int] = {}
         for entry in index.entries:
             covered[entry.shard] = covered.get(entry.shard, 0) + entry.size
-            file = _file(entry.shard, index.num_shards)
-            if bad and (entry.name, file, entry.offset) in bad:
+            if bad and (entry.name, _file(entry.shard, index.num_shards), entry.offset) in bad:
                 continue
             if index.big_endian and not _is_plain(entry):
                 continue  # its lengths are in the order of the machine that wrote it
@@ -73,15 +73,15 @@ class Tensors:
             for shard in range(index.num_shards)
         }
 
-    def watch(self, path: str) -> Callable[[bytes], None] | None:
-        """Return what wants the bytes of a file of the export, in order, and b"" at its end; None if nothing."""
+    def watch(self, path: str) -> Callable[[memoryview], None] | None:
+        """Return what wants the bytes of a file of the export, in order, and none at its end; None if nothing."""
         found = self._shards.pop(path, None)
         if found is None:
             return None
         entries, covered = found
         shard = _Shard(path, entries, num_shards=self._index.num_shards, covered=covered)
 
-        def feed(data: bytes) -> None:
+        def feed(data: memoryview) -> None:
             shard.feed(data)
             if not data:
                 self._done(shard)
@@ -131,7 +131,7 @@ class _Shard:
         """Bytes of the file in which no tensor lies."""
         return max(0, self._at - self._covered)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: memoryview) -> None:
         """Take the next bytes of the file; none mean its end."""
         start = self._at
         end = self._at = start + len(data)
@@ -149,14 +149,10 @@ class _Shard:
                 self._whole(entry, data, start)
             self._next += 1
 
-    def _whole(self, entry: TensorEntry, data: bytes, start: int) -> None:
+    def _whole(self, entry: TensorEntry, data: memoryview, start: int) -> None:
         """Take the last bytes of a tensor, and compare."""
         first = max(entry.offset - start, 0)
-        piece = (
-            data
-            if not first and entry.end - start == len(data)
-            else data[first : entry.end - start]
-        )
+        piece = data[first : entry.end - start]
         self.checked += 1
         self.size += entry.size
         if self._partial is None and _is_plain(entry):
@@ -174,7 +170,7 @@ class _Shard:
             self._say(entry, _WRONG)
         self._partial, self._broken = None, ""
 
-    def _part(self, entry: TensorEntry, piece: bytes) -> None:
+    def _part(self, entry: TensorEntry, piece: memoryview) -> None:
         if self._partial is None:
             self._partial = _layout(entry)
         if self._broken:

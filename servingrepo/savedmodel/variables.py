@@ -9,8 +9,8 @@ import msgspec
 
 from servingrepo.savedmodel.bundle import BadIndex, BundleIndex, read_index, shard_name
 from servingrepo.savedmodel.reading import Unreadable, file_size, read_bounded
-from servingrepo.savedmodel.tensors import misfits
-from servingrepo.savedmodel.values import Defect
+from servingrepo.savedmodel.tensors import Tensors, misfits
+from servingrepo.savedmodel.values import Defect, TensorDamage
 from servingrepo.savedmodel.wording import plural, some
 
 if TYPE_CHECKING:
@@ -32,12 +32,18 @@ _SHARD = re.compile(r"variables\.data-[0-9]{5}-of-([0-9]{5})")
 class Variables(msgspec.Struct, frozen=True, kw_only=True):
     """The bytes of `variables/variables.index`, None where there are none, and what they say.
 
-    `index` is None if it is missing or bad; `problem` then says why, and is empty where it is missing.
+    `index` is None if it is missing or bad; `problem` then says why, and is empty where it is missing. `misplaced`
+    are the tensors whose places cannot be right.
     """
 
     data: bytes | None = None
     index: BundleIndex | None = None
     problem: str = ""
+    misplaced: tuple[TensorDamage, ...] = ()
+
+    def tensors(self) -> Tensors | None:
+        """Return the check of every tensor, if there is an index to check them by."""
+        return Tensors(self.index, wrong=self.misplaced) if self.index is not None else None
 
 
 def read_variables(path: Path) -> Variables:
@@ -47,9 +53,10 @@ def read_variables(path: Path) -> Variables:
     except Unreadable as error:
         return Variables(problem="" if error.missing else str(error))
     try:
-        return Variables(data=data, index=read_index(data))
+        index = read_index(data)
     except BadIndex as error:
         return Variables(data=data, problem="it is empty" if not data else str(error))
+    return Variables(data=data, index=index, misplaced=misfits(index))
 
 
 def find_variable_defects(
@@ -66,7 +73,7 @@ def find_variable_defects(
         return _without_index(folder, needs), ()
     places = tuple(
         Defect(slug="tensor-misplaced", kind="damaged", message=str(one), hint=AGAIN)
-        for one in misfits(index)[:_MOST]
+        for one in variables.misplaced[:_MOST]
     )
     defects = (*_shards(folder, index), *_names(index, needs), *_slices(index), *places)
     return defects, _strangers(folder, index)

@@ -16,6 +16,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -29,17 +30,16 @@ from servingrepo.storage.disk import (
     storage_errors,
     translate,
 )
-from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all, hash_file
+from servingrepo.storage.hashing import CHUNK, HASHERS, LARGE, LARGE_CHUNK, hash_all, hash_file
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
-from servingrepo.storage.pipeline import beside
+from servingrepo.storage.pipeline import END, Here, beside
 from servingrepo.storage.progress import Progress, silent
 from servingrepo.storage.tree import SourceFile, SourceTree, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
-    from servingrepo.storage.pipeline import Watch
+    from servingrepo.storage.pipeline import Chunks, Watch
 
 _WRITEBACK_STEP = 32 << 20
 _SYNC_FILE_RANGE_WRITE = 2
@@ -74,7 +74,7 @@ def hash_source(
     sources = {file.path: file.source for file in tree.files}
 
     def one(path: str) -> FileEntry:
-        with storage_errors("read", sources[path]):
+        with storage_errors("read", Path(sources[path])):
             entry = hash_file(sources[path], path, watch=watch)
         progress(entry.size)
         return entry
@@ -197,16 +197,17 @@ def copy_file(
     watch: Watch | None = None,
 ) -> FileEntry:
     """Copy one file durably and return its entry."""
-    hasher = blake3()
+    large = file.size >= LARGE
+    hasher = blake3(max_threads=HASHERS) if large else blake3()
     shown = watch(file.path) if watch is not None else None
 
-    def take(data: bytes) -> None:
+    def take(data: memoryview) -> None:
         hasher.update(data)
         if shown is not None:
             shown(data)
 
     with (
-        storage_errors("read", file.source),
+        storage_errors("read", Path(file.source)),
         _open_source(file) as source,
     ):
         _same_or_changed(file, os.fstat(source.fileno()))
@@ -224,18 +225,19 @@ def copy_file(
                     origin, into = FileIO(descriptor, "rb", closefd=False), None
                 else:
                     origin, into = source, descriptor
-                if file.size >= LARGE:
-                    with beside(take) as update:
-                        size = _copy_bytes(origin, into, file, update, progress)
+                if large:
+                    with beside(take, chunk=LARGE_CHUNK) as chunks:
+                        size = _copy_bytes(origin, into, file, chunks, progress)
                 else:
-                    size = _copy_bytes(origin, into, file, take, progress)
+                    here = Here(take, chunk=min(CHUNK, file.size + 1))
+                    size = _copy_bytes(origin, into, file, here, progress)
                 disk.step("copy.before-sync", target)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         _same_or_changed(file, os.fstat(source.fileno()))
     if shown is not None:
-        shown(b"")
+        shown(END)
     return FileEntry(path=file.path, size=size, hash=hasher.hexdigest())
 
 
@@ -256,23 +258,22 @@ def _copy_bytes(
     source: FileIO,
     descriptor: int | None,
     file: SourceFile,
-    take: Callable[[bytes], None],
+    chunks: Chunks,
     progress: Progress,
 ) -> int:
-    """Copy the bytes, let `take` have each chunk of them, and return how many they were.
+    """Copy the bytes in chunks, and return how many they were.
 
     Without a descriptor they are only read.
     """
-    chunk = LARGE_CHUNK if file.size >= LARGE else CHUNK
     size = 0
-    while data := _read(source, chunk, file):
-        take(data)
+    while data := _read(source, chunks.room(), file):
+        chunks.give(data)
         size += len(data)
         if descriptor is not None:
-            _write_all(descriptor, memoryview(data))
+            _write_all(descriptor, data)
             _start_writeback(descriptor, size - len(data), size)
         if size > file.size:  # something writes faster than we read
-            raise _changed(file.source)
+            raise _changed(Path(file.source))
         progress(len(data))
     return size
 
@@ -282,7 +283,7 @@ def _open_source(file: SourceFile) -> FileIO:
         return FileIO(file.source, "rb", opener=_no_follow)
     except OSError as error:
         if _is_gone(error):
-            raise _changed(file.source) from error
+            raise _changed(Path(file.source)) from error
         raise
 
 
@@ -297,12 +298,12 @@ def _is_gone(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in gone
 
 
-def _read(source: FileIO, size: int, file: SourceFile) -> bytes:
+def _read(source: FileIO, room: memoryview, file: SourceFile) -> memoryview:
     """Read, blaming the source and not the target for what goes wrong."""
     try:
-        return source.read(size) or b""
+        return room[: source.readinto(room)]
     except OSError as error:
-        raise translate(error, "read", file.source) from error
+        raise translate(error, "read", Path(file.source)) from error
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:
@@ -328,7 +329,7 @@ def _start_writeback(descriptor: int, before: int, after: int) -> None:
 def _same_or_changed(file: SourceFile, facts: os.stat_result) -> None:
     seen = (file.device, file.inode, file.size, file.mtime_ns)
     if (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns) != seen:
-        raise _changed(file.source)
+        raise _changed(Path(file.source))
 
 
 def _changed(path: Path) -> SourceChanged:

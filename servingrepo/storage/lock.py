@@ -15,7 +15,6 @@ import errno
 import fcntl
 import os
 import pwd
-import socket
 import stat
 import sys
 import time
@@ -63,7 +62,7 @@ def this_process(command: str) -> Owner:
     """Describe this process as an owner."""
     return Owner(
         user=user_name(),
-        host=socket.gethostname(),
+        host=os.uname().nodename,
         pid=os.getpid(),
         command=command,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -169,7 +168,7 @@ def _holder(path: Path) -> str:
     owner = read_owner(path)
     if owner is None:
         return "a process that left no name"
-    if owner.host == socket.gethostname() and not Path(f"/proc/{owner.pid}").exists():
+    if owner.host == os.uname().nodename and not Path(f"/proc/{owner.pid}").exists():
         return (
             f"a process that left no name, or runs in another container: the name there is that of "
             f"{introduce(owner)}, and there is no such pid here"

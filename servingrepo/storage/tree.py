@@ -35,7 +35,7 @@ class SourceFile(msgspec.Struct, frozen=True):
     """One file to copy: where it goes, where it is, and what identifies its present state."""
 
     path: str
-    source: Path
+    source: str
     size: int
     mtime_ns: int
     device: int
@@ -112,16 +112,16 @@ class _Reader:
         if shown != path:
             self.problems.append(f"{shown}: the name is not UTF-8")
             return
-        source = directory / entry.name
+        source = f"{directory}/{entry.name}"
         if entry.is_symlink():
-            source = Path(os.path.realpath(source))
-            if not source.is_relative_to(self.boundary):
+            source = os.path.realpath(source)
+            if not Path(source).is_relative_to(self.boundary):
                 self.problems.append(f"{path}: a link out of the run, to {source}")
                 return
-            if not source.exists():
+            if not Path(source).exists():
                 self.problems.append(f"{path}: a link to {source}, which is not there")
                 return
-            with _opened(source, os.O_PATH) as descriptor:
+            with _opened(Path(source), os.O_PATH) as descriptor:
                 facts = os.fstat(descriptor)
         else:
             facts = entry.stat(follow_symlinks=False)
@@ -144,12 +144,13 @@ class _Reader:
             if entry.is_symlink() and self.linked:
                 self.problems.append(f"{path}: a link to a directory below another such link")
                 return
-            if source in above:
+            below = Path(source)
+            if below in above:
                 self.problems.append(f"{path}: a link to a directory above it, {source}")
                 return
             self.directories.append(path)
             self.linked += entry.is_symlink()
-            self.read(source, path + "/", above)
+            self.read(below, path + "/", above)
             self.linked -= entry.is_symlink()
         else:
             self.problems.append(f"{path}: {_KINDS.get(kind, 'no regular file')}")

@@ -20,6 +20,7 @@ from servingrepo.savedmodel.crc32c import crc32c, mask
 from servingrepo.savedmodel.layouts import BrokenLayout, Strings, Variants
 from servingrepo.savedmodel.tensors import misfits
 from servingrepo.storage.hashing import hash_tree
+from servingrepo.storage.pipeline import END
 from servingrepo.testing.bundles import write_bundle
 from servingrepo.testing.exports import write_export
 
@@ -172,8 +173,8 @@ def test_a_place_that_no_tensor_can_have_is_told_before_the_bytes_are_read(
     tensors = Tensors(index)
     shown = tensors.watch(DATA)
     assert shown is not None
-    shown(b"\0" * 20)
-    shown(b"")
+    shown(memoryview(b"\0" * 20))
+    shown(END)
     assert "b" in [one.tensor for one in tensors.result().damaged]
 
 
@@ -187,8 +188,8 @@ def test_strings_of_a_machine_with_the_other_byte_order_are_not_checked() -> Non
     tensors = Tensors(index_of(words, entry("f", 5, 4), big_endian=True))
     shown = tensors.watch(DATA)
     assert shown is not None
-    shown(b"\0" * 9)
-    shown(b"")
+    shown(memoryview(b"\0" * 9))
+    shown(END)
     found = tensors.result()
     assert (found.tensors, found.checked, found.unreferenced) == (2, 1, {})
 

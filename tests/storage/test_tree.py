@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,6 @@ from servingrepo.storage.tree import _opened, read_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from subprocess import CompletedProcess
 
 
@@ -50,7 +50,7 @@ def test_a_link_inside_the_run_is_taken_as_what_it_points_to(run: Path) -> None:
     (run / "export" / "assets" / "vocabulary").symlink_to("../../vocabulary")
     (run / "export" / "more").symlink_to(run / "shared")
     tree = read_tree(run / "export", boundary=run)
-    found = {one.path: one.source for one in tree.files}
+    found = {one.path: Path(one.source) for one in tree.files}
     assert found["assets/vocabulary"] == run / "vocabulary"
     assert found["more/a"] == run / "shared" / "a"
     assert tree.directories == ("assets", "more", "variables")
