@@ -95,7 +95,7 @@ def measure(export: Path, rounds: int, folder: Path) -> dict[str, Any]:
         "tensorflow": [sys.executable, "-c", READ_CHECKPOINT, export / "variables" / "variables"],
     }
     runs = timing.in_turns(commands, rounds=rounds, folder=folder)
-    reading, verifying = aside(in_process, export, rounds)
+    reading, plainly, verifying = aside(in_process, export, rounds)
     ratios = {
         f"{name}_over_verify": timing.middle(
             [
@@ -113,9 +113,13 @@ def measure(export: Path, rounds: int, folder: Path) -> dict[str, Any]:
         "verify_peak_mb": max(one.peak for one in runs["verify"]) / 1e6,
         **ratios,
         "read_on_two_cores_seconds": timing.middle(reading),
+        "read_plainly_seconds": timing.middle(plainly),
         "verify_in_process_seconds": timing.middle(verifying),
         "of_plain_read_speed": timing.middle(
             [read / verified for read, verified in zip(reading, verifying, strict=True)]
+        ),
+        "of_reading_in_one_thread": timing.middle(
+            [read / verified for read, verified in zip(plainly, verifying, strict=True)]
         ),
     }
 
@@ -136,19 +140,21 @@ def sign(export: Path, folder: Path) -> tuple[Path, Path]:
     return public, signature
 
 
-def in_process(export: Path, rounds: int) -> tuple[list[float], list[float]]:
-    """Time reading every byte with two threads, and verifying every byte, in turns."""
+def in_process(export: Path, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Time reading every byte with two threads, with one, and verifying every byte, in turns."""
     from servingrepo.repository.verification import verify_path
 
     files = sorted((one for one in export.rglob("*") if one.is_file()), key=lambda one: one.name)
-    reading, verifying = [], []
+    reading, plainly, verifying = [], [], []
     for number in range(rounds + 1):
         read = seconds(lambda: read_all(files))
+        plain = seconds(lambda: read_plainly(files))
         verified = seconds(lambda: verify_path(export))
         if number:
             reading.append(read)
+            plainly.append(plain)
             verifying.append(verified)
-    return reading, verifying
+    return reading, plainly, verifying
 
 
 def aside(work: Callable[..., T], *arguments: Any) -> T:
@@ -181,6 +187,14 @@ def read_all(files: Sequence[Path]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def read_plainly(files: Sequence[Path]) -> None:
+    """Read every byte as a script would: one file after the other, a MiB at a time."""
+    for file in files:
+        with file.open("rb", buffering=0) as stream:
+            while stream.read(timing.MIB):
+                pass
 
 
 def measure_show(rounds: int, folder: Path) -> dict[str, Any]:
