@@ -17,11 +17,12 @@ from servingrepo.repository.publication import find_same, publish, same_in_trash
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state
 from servingrepo.repository.served import pins, read_own_config
+from servingrepo.repository.spare import give_up_spare
 from servingrepo.rollout.guards import pass_guards
 from servingrepo.rollout.overtaking import overtaken_by
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.rules import Manner
-from servingrepo.rollout.serving import refuse_unfit, serve
+from servingrepo.rollout.serving import refuse_unfit, serve_now
 from servingrepo.rollout.switch import EndpointResult, switch
 from servingrepo.rollout.tracing import place_of
 from servingrepo.rollout.values import Options, Promotion
@@ -56,8 +57,9 @@ def commit(
             record = msgspec.structs.replace(record, guard=guard)
             overtaken = overtaken_by(repo, place.model, place.version, since=known)
             return _publish_and_serve(repo, place, record, scan, options, overtaken=overtaken)
-    # Another promotion of the same content was faster; this number stays unused.
-    return serve_again(repo, same, scan, options)
+        # Another promotion of the same content was faster; this number stays unused.
+        give_up_spare(repo)  # from here on only a pointer moves
+        return _take_again(repo, same, scan, options)
 
 
 def _publish_and_serve(
@@ -127,26 +129,35 @@ def _publish_and_serve(
 
 
 def serve_again(
+    repo: Repository, model: str, digest: str, scan: RunScan, options: Options
+) -> Promotion | None:
+    """Return the version that has this content already; None if none has, or a prune takes it in this moment.
+
+    Nothing changes but in two cases: unless somebody holds the model, it is served if told to, or if its own
+    promotion did not get that far. With endpoints, the version that is served is proven on them again.
+
+    Raises:
+        VersionBad: That content is marked bad.
+    """
+    same = find_same(repo, model, digest=digest)
+    if same is None:
+        return None
+    found = _result(repo, same, scan, options, same_as=same.version, proof=None)
+    if not _is_to_be_served(repo, found, options):
+        return found
+    with writing(repo, dry_run=options.dry_run):
+        same = find_same(repo, model, digest=digest)
+        return _take_again(repo, same, scan, options) if same is not None else None
+
+
+def _take_again(
     repo: Repository, same: VersionRecord, scan: RunScan, options: Options
 ) -> Promotion:
-    """Return the version that has this content already; nothing changes but in two cases.
-
-    Unless somebody holds the model, it is served if told to, or if its own promotion did not get that far: it was
-    never served and is above what is. With endpoints, the version that is served is proven on them again.
-    """
+    """Do what `serve_again` holds the lock for: the version is there, and no prune comes in between."""
     promotion = _result(repo, same, scan, options, same_as=same.version, proof=None)
-    state = load_state(repo, same.model)
-    held = state is not None and state.hold is not None
-    unfinished = (
-        options.serve is None
-        and not held
-        and same.version > max(promotion.before, default=0)
-        and not _was_served(repo, same.model, same.version)
-    )
-    wanted = (options.serve and not held) or unfinished
-    if not (wanted or (promotion.served and options.endpoints)):
+    if not _is_to_be_served(repo, promotion, options):
         return promotion
-    switched = serve(
+    switched = serve_now(
         repo,
         Reference(model=same.model, kind="number", number=same.version),
         manner=Manner(
@@ -165,6 +176,22 @@ def serve_again(
         endpoints=switched.endpoints,
         notes=switched.notes,
     )
+
+
+def _is_to_be_served(repo: Repository, found: Promotion, options: Options) -> bool:
+    """Tell whether a version that is there already is to be served, or proven again where it is.
+
+    Its own promotion did not get that far if it was never served and is above what is.
+    """
+    held = found.held is not None
+    unfinished = (
+        options.serve is None
+        and not held
+        and found.version > max(found.before, default=0)
+        and not _was_served(repo, found.model, found.version)
+    )
+    wanted = (options.serve and not held) or unfinished
+    return wanted or (found.served and bool(options.endpoints))
 
 
 def _was_served(repo: Repository, model: str, version: int) -> bool:

@@ -24,7 +24,6 @@ from servingrepo.repository.proving import prove
 from servingrepo.repository.publication import (
     alike,
     choose_number,
-    find_same,
     refuse_flat_model,
     reserve,
     stage,
@@ -97,9 +96,8 @@ def promote(
     candidates = alike(repo, model, tree)
     if candidates:
         digest = content_digest(hash_source(tree))
-        same = find_same(repo, model, digest=digest)
-        if same is not None:
-            again = serve_again(repo, same, scan, options)
+        again = serve_again(repo, model, digest, scan, options)
+        if again is not None:
             return msgspec.structs.replace(again, gates=gated.verdicts, doubts=gated.doubts)
     guard = pass_release_guards(repo, model, inspection, read_own_config(repo), options)
     if options.dry_run:

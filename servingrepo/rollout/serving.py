@@ -106,18 +106,21 @@ def serve(
         ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
-    model = reference.model
     with writing(repo, dry_run=manner.dry_run):
-        version = resolve(repo, reference, bare="latest")
-        need_servable(repo, model, version)
-        config = read_own_config(repo)
-        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
-        return carry_out(
-            repo,
-            plan,
-            action="serve",
-            manner=manner,
-        )
+        return serve_now(repo, reference, manner=manner)
+
+
+def serve_now(repo: Repository, reference: Reference, *, manner: Manner) -> Switched:
+    """Do what `serve` does, for a caller that holds the lock already."""
+    version = resolve(repo, reference, bare="latest")
+    need_servable(repo, reference.model, version)
+    plan = plan_serve(
+        read_own_config(repo),
+        model=reference.model,
+        version=version,
+        base_path=repo.base_path(reference.model),
+    )
+    return carry_out(repo, plan, action="serve", manner=manner)
 
 
 def unserve(

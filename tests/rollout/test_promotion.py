@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import filecmp
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+import servingrepo
 from servingrepo.api import OpenRepository
 from servingrepo.errors import (
     ConfigEdited,
@@ -17,8 +20,11 @@ from servingrepo.errors import (
     UnsafeExport,
     VersionBad,
 )
+from servingrepo.repository.retention import Keep
 from servingrepo.repository.served import pins, read_config
 from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.storage.disk import Disk
+from servingrepo.storage.faults import Faults
 from servingrepo.testing.exports import Served
 from tests.support import new_repository, run_with
 
@@ -110,6 +116,27 @@ def test_promote_when_the_content_was_published_returns_that_version(tmp_path: P
     assert after == before
     served = repo.promote(first, model="half", smoke=False, serve=True)
     assert (served.version, served.before, served.after) == (1, (2,), (1,))
+
+
+def test_promote_when_the_same_content_is_pruned_in_that_moment_publishes_it_anew(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "serving"
+    repo = new_repository(root)
+    first = run_with(tmp_path / "a", offset=1.0)
+    for run in (first, *(run_with(tmp_path / name, offset=ord(name)) for name in "bc")):
+        repo.promote(run, model="half", smoke=False)
+    steps = tmp_path / "steps"
+    slow = Disk(Faults.parse(f"record={steps},trash.before-rename=sleep:2"))
+    pruning = servingrepo.open(root, disk=slow)
+    with ThreadPoolExecutor() as pool:
+        pruned = pool.submit(pruning.prune, "half", keep=Keep(last=1))
+        while not (steps.exists() and "trash.before-rename" in steps.read_text()):
+            time.sleep(0.01)
+        done = repo.promote(first, model="half", smoke=False, serve=True)
+        assert pruned.result().models[0].gone == (1,)
+    assert (done.version, done.same_as, done.published, done.after) == (4, None, True, (4,))
+    assert done.same_in_trash == 1
 
 
 def test_promote_when_the_content_is_marked_bad_is_refused(tmp_path: Path) -> None:
