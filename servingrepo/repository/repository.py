@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import servingrepo
-from servingrepo.errors import NoRepository, NoSuchVersion
+from servingrepo.errors import NoRepository, NoSuchVersion, RepositoryDamaged
 from servingrepo.modelconfig import EMPTY, render
 from servingrepo.modelconfig.names import names_by_version
 from servingrepo.repository.layout import TRASH_NAME, Layout
@@ -145,9 +145,41 @@ def locked(repo: Repository) -> Iterator[None]:
     with hold_lock(
         repo.layout.lock, owner, wait=repo.lock_wait, what=f"the repository {repo.root}"
     ) as lock:
+        make_whole(repo)
         if lock.was_left:
             make_durable(repo)
         yield
+
+
+def make_whole(repo: Repository) -> None:
+    """Make our folders again that may be empty, for a writer: backups and copies often leave such ones out.
+
+    Those of models (staging, trash, records) are made where they are needed. `models` is never empty, so one that
+    is missing is a mount that is away, or a loss: it is not made.
+
+    Raises:
+        RepositoryDamaged: The folder of records is missing, and it was not empty.
+    """
+    layout = repo.layout
+    if not layout.states.is_dir():
+        _refuse_lost_records(repo)
+    for folder in (layout.journal, layout.states):
+        if not folder.is_dir():
+            repo.disk.make_directory(folder)
+
+
+def _refuse_lost_records(repo: Repository) -> None:
+    """Refuse a repository without a folder of records, unless it never had any: then history has no line."""
+    with storage_errors("read", repo.layout.history):
+        try:
+            known = repo.layout.history.stat().st_size > 0
+        except FileNotFoundError:
+            known = False
+    if known:
+        raise RepositoryDamaged(
+            f"{repo.layout.states}, with the records of all models, is missing, and history knows of some",
+            hint="restore it from a backup, or mount what is away; the models themselves are untouched",
+        )
 
 
 def make_durable(repo: Repository) -> None:
@@ -184,15 +216,24 @@ def me() -> Owner:
 
 
 def model_names(repo: Repository) -> tuple[str, ...]:
-    """Return the names of our models, sorted: those that have a state file."""
+    """Return the names of our models, sorted: those that have a state file.
+
+    Raises:
+        RepositoryDamaged: The folder of records is missing, and it was not empty.
+    """
     with storage_errors("read", repo.layout.states):
-        return tuple(
-            sorted(
-                path.name.removesuffix(".json")
-                for path in repo.layout.states.iterdir()
-                if path.name.endswith(".json") and not path.name.startswith(".")
-            )
+        try:
+            names = [path.name for path in repo.layout.states.iterdir()]
+        except FileNotFoundError:
+            names = []
+            _refuse_lost_records(repo)
+    return tuple(
+        sorted(
+            name.removesuffix(".json")
+            for name in names
+            if name.endswith(".json") and not name.startswith(".")
         )
+    )
 
 
 def load_state(repo: Repository, model: str) -> ModelState | None:

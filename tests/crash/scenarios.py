@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import servingrepo
+from servingrepo.repository.layout import STAGING_NAME
 from servingrepo.repository.retention import Keep
 from servingrepo.testing.exports import write_export
 
@@ -93,6 +94,7 @@ SCENARIOS = (
         best_effort=True,
     ),
     Scenario("hold beside an unreadable intent", "unreadable", ("hold", "m", "-m", "freeze")),
+    Scenario("hold, empty folders lost", "thinned", ("hold", "m", "-m", "freeze")),
     Scenario("recover, died at trash", "died at trash", ("recover",)),
     Scenario("recover, died at restore", "died at restore", ("recover",)),
     Scenario("recover, died at condemning", "died at condemning", ("recover",)),
@@ -154,19 +156,28 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
             repo.label_set("m@2", "canary")
         case "bad":
             repo.mark_bad("m@1")
-        case "unreadable":
-            (repo.value.layout.journal / "20260510T120000Z-0badc0de.json").write_text("{")
-        case "edited" | "re-pinned":
-            config = repo.value.layout.config
-            pinned = "versions: 1" if start == "re-pinned" else "versions: 2"
-            text = config.read_text().replace("versions: 2", pinned)
-            config.write_text(f"{text}# by hand\n")
+        case "unreadable" | "thinned" | "edited" | "re-pinned":
+            _spoil(repo, start)
         case _ if start in _DEATHS:
             step, arguments = _DEATHS[start]
             plan = {"SERVINGREPO_FAILPOINTS": f"{step}@1=kill"}
             code, said = forking.run("--root", str(root), *filled(arguments, runs), env=plan)
             assert code < 0, said
     return root
+
+
+def _spoil(repo: OpenRepository, start: str) -> None:
+    """Do to a repository what others do: a tool, a backup, a person with an editor."""
+    layout = repo.value.layout
+    if start == "unreadable":
+        (layout.journal / "20260510T120000Z-0badc0de.json").write_text("{")
+    elif start == "thinned":  # a backup that leaves empty folders out
+        layout.journal.rmdir()
+        (layout.model("m") / STAGING_NAME).rmdir()
+    else:
+        pinned = "versions: 1" if start == "re-pinned" else "versions: 2"
+        text = layout.config.read_text().replace("versions: 2", pinned)
+        layout.config.write_text(f"{text}# by hand\n")
 
 
 def _promoted(root: Path, start: str, runs: Path) -> OpenRepository:

@@ -27,6 +27,7 @@ from servingrepo.repository.repository import (
     published_versions,
     record_numbers,
 )
+from servingrepo.repository.retention import Keep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,3 +186,61 @@ def test_nothing_is_written_by_reading(repo: OpenRepository, release: Release) -
     repo.mark_bad("m@1", dry_run=True)
     repo.hold("m", dry_run=True)
     assert facts() == before
+
+
+def drop_empty_folders(root: Path) -> set[str]:
+    """Do to a repository what a backup does that leaves empty folders out."""
+    dropped = set()
+    while empty := [one for one in root.rglob("*") if one.is_dir() and not any(one.iterdir())]:
+        for folder in empty:
+            folder.rmdir()
+            dropped.add(str(folder.relative_to(root)))
+    return dropped
+
+
+def test_writers_make_empty_folders_again_that_a_backup_left_out(
+    five: OpenRepository, release: Release
+) -> None:
+    five.prune("m", keep=Keep(last=4))
+    five.prune("m", empty_trash=True)
+    lost = {".servingrepo/journal", "models/m/.staging", "models/m/.trash"}
+    assert drop_empty_folders(five.root) == lost
+    assert five.list()[0].versions == (2, 3, 4, 5)
+    assert [one.ok for one in five.verify("m")] == [True] * 4
+    assert five.history("m")
+    assert not five.value.layout.journal.exists(), "readers make nothing"
+    five.hold("m", dry_run=True)
+    assert not five.value.layout.journal.exists(), "nor does a dry run"
+    five.hold("m")
+    five.release_hold("m")
+    assert stat.S_IMODE(five.value.layout.journal.stat().st_mode) == 0o755
+    drop_empty_folders(five.root)
+    assert release(6.0) == 6
+    drop_empty_folders(five.root)
+    assert five.rollback("m").after == (5,)
+    drop_empty_folders(five.root)
+    assert five.prune("m", keep=Keep(last=1)).models[0].gone == (6, 3, 2)
+    drop_empty_folders(five.root)
+    assert five.restore("m@3").version == 3
+    drop_empty_folders(five.root)
+    assert five.recover() == ()
+
+
+def test_a_new_repository_without_its_empty_folders_can_be_read_and_written(
+    repo: OpenRepository, release: Release
+) -> None:
+    assert drop_empty_folders(repo.root) == {".servingrepo/journal", ".servingrepo/models"}
+    assert repo.list() == ()
+    assert not repo.value.layout.states.exists()
+    assert release(1.0) == 1
+
+
+def test_records_that_were_lost_are_not_taken_for_none(
+    repo: OpenRepository, release: Release
+) -> None:
+    release(1.0)
+    shutil.rmtree(repo.value.layout.states)
+    for use in (repo.list, lambda: release(2.0)):
+        with pytest.raises(RepositoryDamaged, match="is missing, and history knows of some"):
+            use()
+    assert not repo.value.layout.states.exists()
