@@ -166,7 +166,8 @@ def command(
         )
     tell_hooks(app, done.hooks)
     if done.prune_failed:
-        app.warn(f"{done.model} was not pruned afterwards: {done.prune_failed}")
+        verb = "would not be" if done.dry_run else "was not"
+        app.warn(f"{done.model} {verb} pruned afterwards: {done.prune_failed}")
     app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
 
 
@@ -251,11 +252,14 @@ def _proofs(done: Promotion) -> Iterator[str]:
 
 
 def _pruned(done: Promotion) -> Iterator[str]:
-    """Yield what pruning by policy did afterwards; why it failed is said on stderr."""
+    """Yield what pruning by policy did afterwards, or would do; why it failed is said on stderr."""
     if done.pruned is None:
         return
     gone = [version for row in done.pruned.models for version in sorted(row.gone)]
-    if gone:
+    if done.dry_run:
+        moved = f"{', '.join(map(str, gone))}, {sized(done.pruned.moved)}" if gone else "nothing"
+        yield f"  would prune {moved}, by the rules in servingrepo.toml ({done.pruned.models[0].policy})"
+    elif gone:
         trash = f"{', '.join(map(str, gone))}, {sized(done.pruned.moved)} to the trash"
         yield f"  pruned    {trash}; servingrepo prune --empty-trash frees {sized(done.pruned.trash_size)}"
     else:

@@ -10,9 +10,12 @@ from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from servingrepo.errors import ConfigInvalid, NothingToRollBack
+import msgspec
+
+from servingrepo.errors import ConfigInvalid, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import Entry, ModelConfig, models, parse
 from servingrepo.repository import history, journal
+from servingrepo.repository.history import Move
 from servingrepo.repository.references import previous_version
 from servingrepo.repository.repository import load_state, names_on_disk, published_versions
 from servingrepo.repository.served import last_text, read_config
@@ -27,21 +30,51 @@ Loaded = dict[str, dict[int, tuple[str, ...]]]
 """By model and version: what live servers say of it, a text each."""
 
 
+class Foreseen(msgspec.Struct, frozen=True, kw_only=True):
+    """What a promotion would leave, for a look at what a prune after it would take.
+
+    Attributes:
+        version: The version that it would publish, or find to be there already.
+        size: Of that version, in bytes.
+        config: What models.config would say.
+        move: From what to what unlabelled clients would come.
+    """
+
+    version: int
+    size: int
+    config: ModelConfig
+    move: Move
+
+
 def protections(
-    repo: Repository, model: str, versions: Collection[int], *, loaded: Loaded
+    repo: Repository,
+    model: str,
+    versions: Collection[int],
+    *,
+    loaded: Loaded,
+    foreseen: Foreseen | None = None,
 ) -> dict[int, tuple[str, ...]]:
     """Return for each version every reason why it must not go; none is an empty tuple.
+
+    With `foreseen`, as if that had happened; its version is among those returned.
 
     Raises:
         ConfigInvalid: models.config cannot be read, so nobody knows what is served.
     """
     found: dict[int, list[str]] = {version: [] for version in versions}
+    if foreseen is not None:
+        found.setdefault(foreseen.version, [])
+        by_configs = _by_config(
+            repo, foreseen.config, model, dict.fromkeys(found), said="models.config"
+        )
+    else:
+        by_configs = _by_configs(repo, model)
     for version, reason in chain(
-        _by_configs(repo, model),
-        _previous(repo, model),
+        by_configs,
+        _previous(repo, model, foreseen),
         _by_intents(repo, model),
         _loaded(loaded.get(model, {})),
-        _held(repo, model, versions),
+        _held(repo, model, found),
         _links(repo, model, versions),
         _in_use(repo, model, versions),
     ):
@@ -128,14 +161,24 @@ def _by_config(
             yield version, f"labelled {label}{named}{last}"
 
 
-def _previous(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
+def _previous(repo: Repository, model: str, foreseen: Foreseen | None) -> Iterator[tuple[int, str]]:
     """Yield what `rollback` goes to now, and what it would if what a policy of others serves were pinned."""
     reason = "what rollback goes to"
-    with suppress(NothingToRollBack):
-        yield previous_version(repo, model), reason
     state = load_state(repo, model)
-    on_disk = names_on_disk(repo, model) or {}
     ours = set(published_versions(repo, model)) - (state.bad.keys() if state is not None else set())
+    if foreseen is not None and foreseen.move.before != foreseen.move.after:
+        past = history.moves_backwards(repo.layout.history, model=model)
+        previous = history.served_before(
+            chain([foreseen.move], past),
+            current=foreseen.move.served_after,
+            usable=lambda version: version in ours,
+        )
+        if previous is not None:
+            yield previous, reason
+        return
+    with suppress(NothingToRollBack, NoSuchVersion):
+        yield previous_version(repo, model), reason
+    on_disk = names_on_disk(repo, model) or {}
     for one in entries_of(repo, read_config(repo).config, model):
         if one.policy != "specific":
             found = history.previous_served(

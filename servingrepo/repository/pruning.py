@@ -28,6 +28,7 @@ from servingrepo.repository.records import RecordHead, VersionRecord, load
 from servingrepo.repository.repository import (
     Repository,
     load_record,
+    load_state,
     names_on_disk,
     need_state,
     new_txid,
@@ -47,7 +48,7 @@ from servingrepo.storage.disk import storage_errors
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from servingrepo.repository.protection import Loaded
+    from servingrepo.repository.protection import Foreseen, Loaded
     from servingrepo.storage.progress import Progress
 
 _UNREADABLE = "its record cannot be read, so nothing is known of it"
@@ -132,10 +133,25 @@ def prune(
         return tuple(done)
 
 
-def _decided(repo: Repository, model: str, keep: Keep, *, loaded: Loaded) -> ModelPruned:
-    state = need_state(repo, model)
+def foresee(repo: Repository, model: str, keep: Keep, foreseen: Foreseen) -> ModelPruned:
+    """Say what a prune would decide if a promotion had happened; nothing is changed, nor looked for on servers.
+
+    Raises:
+        UsageError: The policy is empty.
+        ConfigInvalid: models.config cannot be read.
+    """
+    need_policies({model: keep})
+    return _decided(repo, model, keep, loaded={}, foreseen=foreseen)
+
+
+def _decided(
+    repo: Repository, model: str, keep: Keep, *, loaded: Loaded, foreseen: Foreseen | None = None
+) -> ModelPruned:
+    # Only what is foreseen may be the first of its model.
+    state = need_state(repo, model) if foreseen is None else load_state(repo, model)
+    bad = state.bad if state is not None else {}
     versions = published_versions(repo, model)
-    protected = protections(repo, model, versions, loaded=loaded)
+    protected = protections(repo, model, versions, loaded=loaded, foreseen=foreseen)
     labels = labels_ever(repo, model) if keep.labelled else {}
     candidates = []
     for version in versions:
@@ -149,9 +165,18 @@ def _decided(repo: Repository, model: str, keep: Keep, *, loaded: Loaded) -> Mod
                 version=version,
                 created=head.created if head is not None else "",
                 size=head.size if head is not None else 0,
-                bad=version in state.bad,
+                bad=version in bad,
                 labels=labels.get(version, ()),
                 protected=reasons,
+            )
+        )
+    if foreseen is not None and foreseen.version not in versions:
+        candidates.append(
+            Candidate(
+                version=foreseen.version,
+                created=repo.now(),
+                size=foreseen.size,
+                protected=protected[foreseen.version],
             )
         )
     decisions = decide(candidates, keep, now=repo.clock())

@@ -8,12 +8,15 @@ import msgspec
 
 from servingrepo.errors import EndpointUnreachable, ServingRepoError
 from servingrepo.repository.emptying import Emptied, empty_trash
+from servingrepo.repository.history import Move
 from servingrepo.repository.listing import summed_trash
-from servingrepo.repository.protection import entries_of
-from servingrepo.repository.pruning import ModelPruned, Pruned, prune
+from servingrepo.repository.protection import Foreseen, entries_of
+from servingrepo.repository.pruning import ModelPruned, Pruned, foresee, prune
+from servingrepo.repository.records import SCHEMA
 from servingrepo.repository.repository import model_names, need_state
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.served import read_config
+from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.switch import connect
 from servingrepo.storage.progress import silent, unheard
 
@@ -123,7 +126,7 @@ def promote_and_prune(
 ) -> Promotion:
     """Promote, then prune the model by a policy if there is one, as a change of its own.
 
-    If the pruning fails, the promotion is what it is: the result says both. A dry run says nothing of it.
+    If the pruning fails, the promotion is what it is: the result says both. A dry run says what would go.
 
     Raises:
         UsageError: The policy is empty; nothing was begun.
@@ -136,12 +139,16 @@ def promote_and_prune(
     done = promote(
         repo, run, model=model, engine=engine, options=options, progress=progress, notice=notice
     )
-    if keep is None or options.dry_run:
+    if keep is None:
         return done
     because = f"after the promotion of {model}@{done.version}"
     try:
-        pruned = prune_models(
-            repo, {model: keep}, endpoints=options.endpoints, message=f"{because}: keep {keep}"
+        pruned = (
+            _foreseen(repo, done, keep)
+            if options.dry_run
+            else prune_models(
+                repo, {model: keep}, endpoints=options.endpoints, message=f"{because}: keep {keep}"
+            )
         )
     except ServingRepoError as error:
         failed = "; ".join([error.message, *error.problems])
@@ -150,3 +157,26 @@ def promote_and_prune(
         interruption.add_note(f"this was {because}, which has happened all the same")
         raise
     return msgspec.structs.replace(done, pruned=pruned)
+
+
+def _foreseen(repo: Repository, promised: Promotion, keep: Keep) -> Pruned:
+    """Say what would be pruned after a promotion that was only promised."""
+    model = promised.model
+    config = read_config(repo).config
+    if promised.before != promised.after:
+        base = repo.base_path(model)
+        plan = plan_serve(config, model=model, version=promised.version, base_path=base)
+        config = plan.after
+    foreseen = Foreseen(
+        version=promised.version,
+        size=promised.size,
+        config=config,
+        move=Move(schema=SCHEMA, before=promised.before, after=promised.after),
+    )
+    row = foresee(repo, model, keep, foreseen)
+    return Pruned(
+        models=(row,),
+        moved=sum(one.size for one in row.decisions if not one.keep),
+        trash_size=sum(summed_trash(repo, name)[1] for name in model_names(repo)),
+        dry_run=True,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -220,6 +221,25 @@ def test_promote_prunes_by_the_settings_when_told_to(repo: OpenRepository, run: 
     again = command(*promote(repo, run, "--json")).json["result"]
     assert again["pruned"]["models"][0]["policy"] == "last 2"
     assert again["prune_failed"] == ""
+
+
+def test_a_dry_run_of_promote_says_which_versions_would_be_pruned(
+    repo: OpenRepository, run: Path
+) -> None:
+    (repo.root / "servingrepo.toml").write_text("[prune]\nkeep_last = 2\n")
+    done = inside.command(*promote(repo, run, "--prune", "--dry-run"))
+    found = re.search(
+        r"^  would prune (.*), \S+ kB, by the rules .*\(last 2\)$", done.out, re.MULTILINE
+    )
+    assert found is not None, done.out
+    assert (
+        inside.command(*promote(repo, run, "--prune")).out.count(f"  pruned    {found[1]}, ") == 1
+    )
+    for policy, said in (("keep_last = 9", "would prune nothing, by"), ("", "is empty")):
+        (repo.root / "servingrepo.toml").write_text(f"[prune]\n{policy}\n")
+        done = inside.command(*promote(repo, run, "--prune", "--dry-run"))
+        assert said in done.out + done.err
+    assert "would prune" not in inside.command(*promote(repo, run, "--dry-run")).out
 
 
 def test_a_models_table_decides_whether_promote_prunes(repo: OpenRepository, run: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from servingrepo.serving.processes import free_port
 from tests.support import live_server, new_repository, run_with
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
@@ -46,19 +48,58 @@ def test_an_endpoint_that_does_not_answer_stops_the_prune(four: OpenRepository) 
     assert len(four.show("m").versions) == 4
 
 
-def test_a_promotion_prunes_when_it_is_done_and_a_dry_run_does_not(
-    four: OpenRepository, tmp_path: Path
-) -> None:
+def test_a_promotion_prunes_when_it_is_done(four: OpenRepository, tmp_path: Path) -> None:
     run = run_with(tmp_path / "run5", offset=5.0)
     done = four.promote(run, model="m", smoke=False, keep=Keep(last=1))
     assert done.pruned is not None
     assert done.pruned.models[0].gone == (3, 2, 1)
     assert done.prune_failed == ""
-    dry = four.promote(
-        run_with(tmp_path / "run6", offset=6.0),
-        model="m",
-        smoke=False,
-        keep=Keep(last=1),
-        dry_run=True,
-    )
-    assert (dry.pruned, dry.prune_failed) == (None, "")
+
+
+def label_two(repo: OpenRepository) -> None:
+    repo.label_set("m@2", "stable")
+
+
+CASES: tuple[tuple[Any, int, dict[str, Any]], ...] = (
+    (lambda _repo: None, 5, {}),
+    (lambda _repo: None, 5, {"serve": False}),
+    (lambda _repo: None, 1, {}),
+    (lambda _repo: None, 1, {"serve": True}),
+    (lambda repo: repo.hold("m"), 5, {}),
+    (lambda repo: repo.rollback("m"), 5, {}),
+    (lambda repo: repo.unserve("m"), 5, {"serve": False}),
+    (label_two, 5, {}),
+    (label_two, 1, {"serve": True}),
+    (lambda _repo: None, 5, {"model": "new"}),
+)
+
+
+@pytest.mark.parametrize(("before", "offset", "options"), CASES)
+def test_a_dry_run_says_exactly_what_the_prune_after_the_promotion_would_take(
+    four: OpenRepository,
+    tmp_path: Path,
+    before: Callable[[OpenRepository], object],
+    offset: int,
+    options: dict[str, Any],
+) -> None:
+    before(four)
+    run = run_with(tmp_path / f"run{offset}", offset=float(offset))
+    promote = partial(four.promote, run, **{"model": "m", "smoke": False, **options})
+    files = {path: path.read_bytes() for path in four.root.rglob("*") if path.is_file()}
+    policies = (Keep(last=1), Keep(labelled=("gone",)), Keep(daily=1, last=2))
+    promised = [promote(keep=keep, dry_run=True).pruned for keep in policies]
+    assert files == {path: path.read_bytes() for path in four.root.rglob("*") if path.is_file()}
+    promote()
+    model = options.get("model", "m")
+    assert promised == [four.prune(model, keep=keep, dry_run=True) for keep in policies]
+
+
+def test_a_dry_run_says_why_the_prune_after_the_promotion_would_fail(
+    four: OpenRepository, tmp_path: Path
+) -> None:
+    with four.value.layout.history.open("a") as history:
+        history.write('{"model":"m"}\n')
+    run = run_with(tmp_path / "run5", offset=5.0)
+    dry = four.promote(run, model="m", smoke=False, keep=Keep(labelled=("x",)), dry_run=True)
+    assert dry.pruned is None
+    assert "history.jsonl" in dry.prune_failed
