@@ -380,6 +380,7 @@ def with_bad_mark(repo: Repository, state: ModelState, version: int, event: Even
     record = load_record(repo, state.name, version)
     mark = BadMark(
         digest=record.digest if record is not None else "",
+        size=record.size if record is not None else None,
         reason=event.why,
         user=event.user,
         host=event.host,

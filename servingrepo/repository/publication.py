@@ -45,7 +45,7 @@ from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from servingrepo.storage.manifest import Manifest
     from servingrepo.storage.pipeline import Watch
@@ -130,9 +130,7 @@ def refuse_flat_model(repo: Repository, model: str) -> None:
         )
 
 
-def find_same(
-    repo: Repository, model: str, *, digest: str, among: Iterable[VersionRecord] | None = None
-) -> VersionRecord | None:
+def find_same(repo: Repository, model: str, *, digest: str) -> VersionRecord | None:
     """Return the good version with the same content, the highest one; None if there is none.
 
     Raises:
@@ -146,8 +144,7 @@ def find_same(
                 f"{mark.time}: {mark.reason or 'no reason given'}",
                 hint=f"promote another export, or servingrepo mark-bad {model}@{number} --clear",
             )
-    records = among if among is not None else published_records(repo, model)
-    same = [record for record in records if record.digest == digest]
+    same = [record for record in published_records(repo, model) if record.digest == digest]
     return max(same, key=lambda record: record.version, default=None)
 
 
@@ -167,24 +164,27 @@ def published_records(repo: Repository, model: str) -> Iterator[VersionRecord]:
             yield record
 
 
-def alike(repo: Repository, model: str, tree: SourceTree) -> tuple[VersionRecord, ...]:
-    """Return the versions, and bad marks' versions, whose files have the same names and sizes as a tree.
+def may_be_known(repo: Repository, model: str, tree: SourceTree) -> bool:
+    """Tell whether a version, or one that is marked bad, may have the content of a tree, by names and sizes.
 
-    Only for them is it worth hashing the source before copying it.
+    Only then is it worth hashing the source before copying it.
     """
-    shape = {(file.path, file.size) for file in tree.files}
     state = load_state(repo, model)
-    bad = set(state.bad) if state is not None else set()
-    # A bad version that was removed leaves its mark, which has no names and sizes; `find_same` knows its content.
-    numbers = sorted(
-        {*published_versions(repo, model), *bad.intersection(record_numbers(repo, model))}
-    )
+    bad = state.bad if state is not None else {}
+    recorded = set(record_numbers(repo, model))
+    # A bad version that was deleted leaves its mark, which has no names, and of old ones no size either.
+    if any(
+        mark.digest and number not in recorded and mark.size in {None, tree.size}
+        for number, mark in bad.items()
+    ):
+        return True
+    shape = {(file.path, file.size) for file in tree.files}
+    numbers = sorted({*published_versions(repo, model), *recorded.intersection(bad)})
     records = (load_record(repo, model, number) for number in numbers)
-    return tuple(
-        record
+    return any(
+        {(file.path, file.size) for file in record.manifest.files} == shape
         for record in records
         if record is not None
-        and {(file.path, file.size) for file in record.manifest.files} == shape
     )
 
 

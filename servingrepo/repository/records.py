@@ -151,10 +151,12 @@ class ProofHead(msgspec.Struct, frozen=True, kw_only=True):
 class BadMark(msgspec.Struct, frozen=True, kw_only=True):
     """Why a version must not be served again, who said so and when.
 
-    `digest` names its content, so that the same bytes are refused under another number too.
+    `digest` names its content, so that the same bytes are refused under another number too. `size` is that of its
+    files in bytes: what has another need not be hashed. None where an older servingrepo made the mark.
     """
 
     digest: str = ""
+    size: int | None = None
     reason: str
     user: str
     host: str

@@ -22,8 +22,8 @@ from servingrepo.errors import (
 from servingrepo.modelconfig import check_name
 from servingrepo.repository.proving import prove
 from servingrepo.repository.publication import (
-    alike,
     choose_number,
+    may_be_known,
     refuse_flat_model,
     reserve,
     stage,
@@ -93,8 +93,7 @@ def promote(
     refuse_defects(inspection, export)
     check_cases(options.cases, inspection)  # before a long copy
     gated = pass_gates(repo, model, scan, options.gates, strict=options.strict)
-    candidates = alike(repo, model, tree)
-    if candidates:
+    if may_be_known(repo, model, tree):
         digest = content_digest(hash_source(tree))
         again = serve_again(repo, model, digest, scan, options)
         if again is not None:

@@ -28,7 +28,15 @@ from servingrepo.repository.publication import (
     reserve,
     stage,
 )
-from servingrepo.repository.repository import Repository, load_record, load_state, me
+from servingrepo.repository.repository import (
+    Repository,
+    load_record,
+    load_state,
+    me,
+    record_numbers,
+    save_state,
+)
+from servingrepo.repository.retention import Keep
 from servingrepo.repository.served import read_own_config, write_config
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
@@ -280,6 +288,34 @@ def test_bad_content_is_refused_even_when_its_version_is_deleted(
         release(1.0)
     assert repo.show("m").versions[0].version == 2
     assert not (repo.value.layout.model("m") / "3").exists()
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_bad_content_that_was_deleted_for_good_is_refused_before_it_is_copied(
+    repo: OpenRepository, release: Release, tmp_path: Path, *, sized: bool
+) -> None:
+    run = write_export(tmp_path / "run", assets={"words": b"a"})
+    repo.promote(run, model="m", smoke=False)
+    size = repo.show_version("m@1").size
+    release(2.0)
+    release(3.0)
+    repo.mark_bad("m@1", message="broken labels")
+    repo.prune("m", keep=Keep(last=1))
+    repo.prune("m", empty_trash=True)
+    state = load_state(repo.value, "m")
+    assert state is not None
+    mark = state.bad[1]
+    assert mark.size == size
+    assert record_numbers(repo.value, "m") == (2, 3)
+    if not sized:  # as an older servingrepo left it
+        bad = {1: msgspec.structs.replace(mark, size=None)}
+        save_state(repo.value, msgspec.structs.replace(state, bad=bad))
+    with pytest.raises(VersionBad, match="broken labels"):
+        repo.promote(run, model="m", smoke=False)
+    after = load_state(repo.value, "m")
+    assert after is not None
+    assert after.highest == 3, "no number was burnt, so nothing was staged"
+    assert release(4.0) == 4
 
 
 def test_a_held_model_is_published_and_not_served(repo: OpenRepository, release: Release) -> None:
