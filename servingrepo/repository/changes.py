@@ -24,7 +24,7 @@ from servingrepo.repository import history, journal
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
-from servingrepo.repository.records import SCHEMA, BadMark, Format, ModelState, load
+from servingrepo.repository.records import SCHEMA, BadMark, Format, ModelState, load, say_proofs
 from servingrepo.repository.repository import (
     Repository,
     load_record,
@@ -301,7 +301,8 @@ def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
         host=record.host,
         why=record.message,
         run=record.source.run,
-        proof="; ".join(f"{one.engine} ({one.server})" for one in record.proofs) or "not checked",
+        proof=say_proofs(record.proofs),
+        code=str(record.origin.code or ""),
         allowed=record.guard.allowed if record.guard is not None else (),
     )
 

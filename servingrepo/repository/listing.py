@@ -15,6 +15,7 @@ from servingrepo.repository.records import (
     RecordHead,
     VersionRecord,
     load,
+    say_proofs,
 )
 from servingrepo.repository.repository import (
     Repository,
@@ -145,8 +146,7 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
                 run=head.source.run,
                 size=head.size,
                 message=head.message,
-                proof="; ".join(f"{one.engine} ({one.server})" for one in head.proofs)
-                or "not checked",
+                proof=say_proofs(head.proofs),
                 served=number == _served(found),
                 pinned=found is not None and number in found.versions,
                 labels=tuple(sorted(label for label, at in labels.items() if at == number)),

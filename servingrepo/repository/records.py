@@ -21,6 +21,7 @@ from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.manifest import Manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 SCHEMA = 1
@@ -59,6 +60,16 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     staged: bool
     report: SmokeReport
     notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Say in a few words what ran and what came of it."""
+        report = self.report
+        parts = [f"{len(report.passed)} passed"]
+        if report.inconclusive:
+            parts.append(f"{len(report.inconclusive)} inconclusive")
+        if report.failed:
+            parts.append(f"{len(report.failed)} failed")
+        return f"{self.engine} ({self.server}): {', '.join(parts)}"
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +157,15 @@ class ProofHead(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     server: str
     time: str
+
+    def __str__(self) -> str:
+        """Say what ran."""
+        return f"{self.engine} ({self.server})"
+
+
+def say_proofs(proofs: Iterable[Proof | ProofHead]) -> str:
+    """Say which proofs were given; none is "not checked", never ok."""
+    return "; ".join(map(str, proofs)) or "not checked"
 
 
 class BadMark(msgspec.Struct, frozen=True, kw_only=True):

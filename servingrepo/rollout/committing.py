@@ -14,6 +14,7 @@ from servingrepo.repository import history
 from servingrepo.repository.changes import new_event, writing
 from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.publication import find_same, publish, same_in_trash
+from servingrepo.repository.records import say_proofs
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state
 from servingrepo.repository.served import pins, read_own_config
@@ -106,7 +107,7 @@ def _publish_and_serve(
         after=after,
         why=options.message,
         run=record.source.run,
-        proof=say_proof(proof),
+        proof=say_proofs(record.proofs),
         endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
         allowed=record.guard.allowed if record.guard is not None else (),
     )
@@ -241,19 +242,6 @@ def _can_go_back(repo: Repository, model: str) -> bool:
     except NothingToRollBack:
         return False
     return True
-
-
-def say_proof(proof: Proof | None) -> str:
-    """Say in a few words which proof was given, for history."""
-    if proof is None:
-        return "not checked"
-    report = proof.report
-    parts = [f"{len(report.passed)} passed"]
-    if report.inconclusive:
-        parts.append(f"{len(report.inconclusive)} inconclusive")
-    if report.failed:
-        parts.append(f"{len(report.failed)} failed")
-    return f"{proof.engine} ({proof.server}): {', '.join(parts)}"
 
 
 def pass_release_guards(

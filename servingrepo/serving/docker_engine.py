@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from servingrepo.errors import EngineUnavailable, ServingRepoError, UsageError
+from servingrepo.serving.container_options import ContainerOptions
 from servingrepo.serving.docker_container import Container
 from servingrepo.serving.docker_daemon import connect, daemon_errors, own_networks
 from servingrepo.serving.docker_files import write_config
@@ -37,28 +36,10 @@ _MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?([bkmg]b?)?", re.IGNORECASE)
 _GPUS = re.compile(r"all|[1-9][0-9]*")
 
 
-class DockerEngine(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run a container.
-
-    Attributes:
-        image: By tag or digest.
-        pull: Whether an image that is not there may be pulled.
-        platform: `linux/arm64` and the like; None is the daemon's own.
-        gpus: "all", a number, or nothing.
-        memory: As docker takes it: "2g".
-        network: The Docker network that the container joins; `none` talks through a socket in a mount.
-        user: Who the server runs as in the container: "1000:1000".
-        arguments: More flags for the server.
-    """
+class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
+    """A container for one version, run as its options say."""
 
     image: str = DEFAULT_IMAGE
-    pull: bool = False
-    platform: str | None = None
-    gpus: str | None = None
-    memory: str | None = None
-    network: str | None = None
-    user: str | None = None
-    arguments: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -7,10 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
-
 from servingrepo.errors import ServingRepoError, UsageError
 from servingrepo.serving.binary_engine import BINARY, BinaryEngine
+from servingrepo.serving.container_options import ContainerOptions
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.remote_engine import RemoteEngine
@@ -44,18 +43,10 @@ class Engine(Protocol):
         """Serve the directory `export` as that version of the model, for the block."""
 
 
-class EngineChoice(Struct, frozen=True, kw_only=True):
+class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
     """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
 
     name: str = "auto"
-    image: str | None = None
-    pull: bool = False
-    platform: str | None = None
-    gpus: str | None = None
-    memory: str | None = None
-    network: str | None = None
-    user: str | None = None
-    arguments: tuple[str, ...] = ()
     security: Security = PLAIN
 
 
@@ -104,16 +95,8 @@ def _best(choice: EngineChoice) -> Engine:
 def _docker(choice: EngineChoice) -> DockerEngine:
     from servingrepo.serving.docker_engine import DEFAULT_IMAGE, DockerEngine
 
-    return DockerEngine(
-        image=choice.image or DEFAULT_IMAGE,
-        pull=choice.pull,
-        platform=choice.platform,
-        gpus=choice.gpus,
-        memory=choice.memory,
-        network=choice.network,
-        user=choice.user,
-        arguments=choice.arguments,
-    )
+    given = {one: getattr(choice, one) for one in ContainerOptions.__struct_fields__}
+    return DockerEngine(**{**given, "image": choice.image or DEFAULT_IMAGE})
 
 
 def _docker_is_ready(choice: EngineChoice) -> bool:

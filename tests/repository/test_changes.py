@@ -97,6 +97,25 @@ def test_a_promotion_that_died_after_c1_exists_and_is_not_served(
     assert repo.verify("m@2")[0].ok
 
 
+@pytest.mark.tf
+def test_history_says_the_same_of_a_promotion_that_died_as_of_one_that_ended(
+    repo: OpenRepository, tmp_path: Path
+) -> None:
+    runs = [tmp_path / "code" / name for name in ("ends", "dies")]
+    for slope, run in enumerate(runs):
+        write_export(run, slope=float(slope))
+    for arguments in (["init"], ["add", "."], ["commit", "-m", "one"]):
+        who = ("-c", "user.name=Eva", "-c", "user.email=eva@example.org")
+        subprocess.run(["git", *who, "-C", runs[0].parent, *arguments], check=True)
+    repo.promote(runs[0], model="m", engine="embedded")
+    die(repo, "c1.done", "promote", str(runs[1]), model="m", engine="embedded")
+    repo.recover()
+    ended, died = repo.history("m")
+    assert (died.recovered, died.proof, died.code) == (True, ended.proof, ended.code)
+    assert ended.proof.endswith(": 1 passed")
+    assert ended.code
+
+
 def test_a_promotion_that_died_after_c2_is_served_and_can_be_rolled_back(
     repo: OpenRepository, release: Release, tmp_path: Path
 ) -> None:
