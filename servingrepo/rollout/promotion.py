@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from blake3 import blake3
 
 from servingrepo.errors import (
     DamagedExport,
@@ -41,6 +42,7 @@ from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import (
     Inspection,
     TensorCheck,
+    Variables,
     inspect_export,
     read_variables,
 )
@@ -50,6 +52,8 @@ from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Notice, Progress, silent, unheard
 from servingrepo.storage.tree import SourceTree, read_tree
+
+INDEX = "variables/variables.index"
 
 if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
@@ -113,7 +117,7 @@ def promote(
         tensors = variables.tensors()
         watch = tensors.watch if tensors is not None else None
         manifest = stage(repo, place, tree, progress=progress, watch=watch)
-        _same_graph(export, inspection, inspect_export(place.export))
+        _same_graph(inspection, variables, manifest)
         checked = tensors.result() if tensors is not None else None
         if checked is not None:
             refuse_defects(msgspec.structs.replace(inspection, defects=checked.defects()), export)
@@ -177,12 +181,23 @@ def refuse_defects(inspection: Inspection, export: Path) -> None:
     )
 
 
-def _same_graph(export: Path, source: Inspection, staged: Inspection) -> None:
-    """The copy is what was looked at, or somebody changed the source in between."""
-    if staged.digest != source.digest or staged.defects:
+def _same_graph(looked_at: Inspection, variables: Variables, copied: Manifest) -> None:
+    """See that the graph and the index that were judged are the ones that were copied, by their hashes.
+
+    That no file changed between the look and the copy, the copy sees by sizes and times; these two decide what a
+    server does, so that nobody is trusted with their times.
+
+    Raises:
+        SourceChanged: One is not.
+    """
+    judged = {looked_at.file: looked_at.digest}
+    if variables.data is not None:
+        judged[INDEX] = blake3(variables.data).hexdigest()
+    hashes = {file.path: file.hash for file in copied.files}
+    changed = [path for path, digest in judged.items() if hashes.get(path) != digest]
+    if changed:
         raise SourceChanged(
-            f"{export} changed between the look at it and the copy",
-            problems=[defect.message for defect in staged.defects],
+            f"{Path(looked_at.path, changed[0])} changed between the look at it and the copy",
             hint="promote again when whatever writes there has finished",
         )
 

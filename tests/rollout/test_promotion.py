@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from servingrepo.errors import (
     NumberUsed,
     RepositoryDamaged,
     SmokeFailed,
+    SourceChanged,
     UnsafeExport,
     VersionBad,
 )
@@ -137,6 +139,29 @@ def test_promote_when_the_same_content_is_pruned_in_that_moment_publishes_it_ane
         assert pruned.result().models[0].gone == (1,)
     assert (done.version, done.same_as, done.published, done.after) == (4, None, True, (4,))
     assert done.same_in_trash == 1
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+def test_promote_when_what_was_judged_changed_with_its_times_kept_is_refused(
+    name: str, tmp_path: Path
+) -> None:
+    root, steps = tmp_path / "serving", tmp_path / "steps"
+    new_repository(root)
+    slow = Disk(Faults.parse(f"record={steps},intent.before-write=sleep:1"))
+    file = run_with(tmp_path / "run", offset=2.0, variables=True) / "saved_model" / name
+    with ThreadPoolExecutor() as pool:
+        promoted = pool.submit(
+            servingrepo.open(root, disk=slow).promote, tmp_path / "run", model="half", smoke=False
+        )
+        while not (steps.exists() and "intent.before-write" in steps.read_text()):
+            time.sleep(0.01)
+        facts, data = file.stat(), bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        with pytest.raises(SourceChanged, match=f"{name} changed between the look at it and"):
+            promoted.result()
+    assert not list((root / "models" / "half").glob("[0-9]*"))
 
 
 def test_promote_when_the_content_is_marked_bad_is_refused(tmp_path: Path) -> None:
