@@ -315,6 +315,15 @@ class NoPermission(StorageFailed):
     summary = "this user may not read or write there"
 
 
+class StorageHung(StorageFailed):
+    """A network file system does not answer."""
+
+    slug = "storage-hung"
+    exit_code = 53
+    retryable = True
+    summary = "a network file system does not answer"
+
+
 # 60s: engines and servers -------------------------------------------------------------------------
 
 

@@ -23,7 +23,8 @@ from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import (
     find_version,
 )
-from servingrepo.storage.progress import silent, unheard
+from servingrepo.rundir.mounts import RUN_WAIT
+from servingrepo.storage.progress import silent, unheard, untold
 from servingrepo.storage.texts import as_path, as_text
 
 if TYPE_CHECKING:
@@ -44,27 +45,48 @@ if TYPE_CHECKING:
     from servingrepo.rundir.gates import Gate
     from servingrepo.serving.engines import Engine, EngineChoice
     from servingrepo.serving.states import Endpoint
-    from servingrepo.storage.progress import Notice, Progress
+    from servingrepo.storage.progress import Notice, Progress, Told
 
 
 class Releasing(Opened):
     """From a run directory to a proven version: scan, promote, verify, compare, smoke-test."""
 
-    def scan(self, run: str | Path, *, saved_model: str | Path | None = None) -> RunScan:
+    def scan(
+        self,
+        run: str | Path,
+        *,
+        saved_model: str | Path | None = None,
+        run_wait: float = RUN_WAIT,
+    ) -> RunScan:
         """Find the SavedModel of a run directory, or of an archive of one; see `servingrepo scan`.
 
-        Paths into an archive lead nowhere afterwards.
+        Paths into an archive lead nowhere afterwards. `run_wait` is how many seconds a network file system with
+        the run may take to say that it is there, before anything is read; one that hangs later hangs this call,
+        too: only the commands leave it behind then.
+
+        Raises:
+            StorageHung: It did not answer.
         """
         from servingrepo.rundir import scan_run
         from servingrepo.rundir.archives import run_directory
+        from servingrepo.rundir.mounts import refuse_hung
 
+        refuse_hung(as_path(run, "run"), seconds=run_wait)
         with run_directory(as_path(run, "run")) as place:
             return scan_run(place, saved_model=optional_path(saved_model))
 
-    def measure(self, run: str | Path, *, progress: Progress = silent) -> Measured:
-        """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`."""
-        from servingrepo.rundir import measure_run
+    def measure(
+        self, run: str | Path, *, progress: Progress = silent, run_wait: float = RUN_WAIT
+    ) -> Measured:
+        """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`.
 
+        Raises:
+            StorageHung: The run lies on a network file system that does not answer; see `scan`.
+        """
+        from servingrepo.rundir import measure_run
+        from servingrepo.rundir.mounts import refuse_hung
+
+        refuse_hung(as_path(run, "run"), seconds=run_wait)
         return measure_run(as_path(run, "run"), progress=progress)
 
     def export(
@@ -75,10 +97,13 @@ class Releasing(Opened):
         allow_lambda: bool = False,
         code: Iterable[str | Path] = (),
         timeout: float = 600.0,
+        run_wait: float = RUN_WAIT,
     ) -> Exported:
         """Make a SavedModel from a Keras model file, or from a run that has one; see `servingrepo export`."""
         from servingrepo.rundir.export import export_model
+        from servingrepo.rundir.mounts import refuse_hung
 
+        refuse_hung(as_path(model, "model"), seconds=run_wait)
         return export_model(
             Path(model),
             output=Path(output) if output else None,
@@ -114,10 +139,13 @@ class Releasing(Opened):
         contract: str | Path | None = None,
         progress: Progress = silent,
         notice: Notice = unheard,
+        run_wait: float = RUN_WAIT,
+        run_read: Told = untold,
     ) -> Promotion:
         """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
 
-        `progress` is told bytes as they are copied, `notice` what should not wait for the result.
+        `progress` is told bytes as they are copied, `notice` what should not wait for the result, and `run_read`
+        that nothing more is read from the run.
 
         With `keep`, the model is pruned by that policy when the promotion is done: what comes of it is the
         result's `pruned` and `prune_failed`, and no error.
@@ -133,6 +161,7 @@ class Releasing(Opened):
         from servingrepo.rollout.values import Options
         from servingrepo.rundir.archives import run_directory
         from servingrepo.rundir.gates import parse_gate
+        from servingrepo.rundir.mounts import refuse_hung
         from servingrepo.serving.targets import target_of
         from servingrepo.smoke import load_cases
 
@@ -159,6 +188,7 @@ class Releasing(Opened):
         )
 
         given = as_path(run, "run")
+        refuse_hung(given, seconds=run_wait)
         with run_directory(given) as place:
             if place != given:
                 packed = msgspec.structs.replace(options.context, archive=os.path.realpath(given))
@@ -174,6 +204,7 @@ class Releasing(Opened):
                     keep=keep,
                     progress=progress,
                     notice=notice,
+                    run_read=untold if dry_run else run_read,
                 )
 
             done, told = hooked(hooks, "promote", change, dry_run=dry_run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
+from servingrepo.cli.mounted import RunPath, read_in_a_child, run_wait_option
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     servingrepo export runs/job/models/best.h5 --output runs/job/saved_model
     servingrepo export model.keras --code layers.py""",
 )
-@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path, readable=False))
+@click.argument("model", metavar="MODEL", type=RunPath(path_type=Path))
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=RunPath(path_type=Path),
     metavar="DIR",
     help="Where to. [default: saved_model in the run, or beside the file]",
 )
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long it may take.",
 )
+@run_wait_option
 @click.pass_obj
 def command(
     app: App,
@@ -55,6 +57,7 @@ def command(
     allow_lambda: bool,
     code: tuple[Path, ...],
     timeout: float,
+    run_wait: float,
 ) -> None:
     """Make a SavedModel from a Keras MODEL: a .keras or whole-model .h5 file, or a run that has one.
 
@@ -62,6 +65,7 @@ def command(
     """
     from servingrepo.rundir.export import export_model
 
+    read_in_a_child(model, seconds=run_wait)
     done = export_model(model, output=output, allow_lambda=allow_lambda, code=code, timeout=timeout)
     app.result(
         done,

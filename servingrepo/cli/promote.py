@@ -12,6 +12,7 @@ import click
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import guard_lines
+from servingrepo.cli.mounted import RunPath, read_in_a_child, run_wait_option
 from servingrepo.cli.options import (
     engine_options,
     firmest,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     servingrepo promote runs/latest --model ranker --require 'validation/accuracy >= served - 0.005'
     version=$(servingrepo promote -q runs/latest --model ranker)""",
 )
-@click.argument("run", type=click.Path(path_type=Path, readable=False))
+@click.argument("run", type=RunPath(path_type=Path))
 @click.option("--model", required=True, show_envvar=True, metavar="NAME", help="The model.")
 @click.option(
     "--version",
@@ -55,9 +56,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--saved-model",
-    type=click.Path(path_type=Path),
+    type=RunPath(path_type=Path),
     help="Which SavedModel of the run is meant, as a path in it.",
 )
+@run_wait_option
 @click.option(
     "--serve/--no-serve",
     "serve",
@@ -107,6 +109,7 @@ def command(
     model: str,
     number: str | None,
     saved_model: Path | None,
+    run_wait: float,
     serve: bool | None,
     smoke: bool,
     strict: bool,
@@ -135,6 +138,7 @@ def command(
     the contract that is pinned), or if its graph has operations that touch files, network or processes.
     """
     version = parse_version(number) if number is not None else None
+    run_read = read_in_a_child(run, seconds=run_wait)
     keep = _policy(app, model) if prunes(app, model, asked=prune) else None
     repo = app.open()
     with Bar(app, f"copying {run}", lambda: 0 if dry_run else _size(run, saved_model)) as bar:
@@ -163,6 +167,8 @@ def command(
             context=_context(),
             progress=bar.advance,
             notice=app.note,
+            run_wait=run_wait,
+            run_read=run_read,
         )
     tell_hooks(app, done.hooks)
     if done.prune_failed:

@@ -11,6 +11,7 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.measured import event_lines, measured_lines
+from servingrepo.cli.mounted import RunPath, read_in_a_child, run_wait_option
 from servingrepo.cli.signatures import signature_lines
 
 
@@ -20,14 +21,15 @@ from servingrepo.cli.signatures import signature_lines
     servingrepo scan runs/2026_05_10_baseline
     servingrepo scan runs/estimator --saved-model export/best/1646034756""",
 )
-@click.argument("run", type=click.Path(path_type=Path, readable=False))
+@click.argument("run", type=RunPath(path_type=Path))
 @click.option(
     "--saved-model",
-    type=click.Path(path_type=Path),
+    type=RunPath(path_type=Path),
     help="Which SavedModel of the run is meant, as a path in it.",
 )
+@run_wait_option
 @click.pass_obj
-def command(app: App, run: Path, saved_model: Path | None) -> None:
+def command(app: App, run: Path, saved_model: Path | None, run_wait: float) -> None:
     """Say which SavedModel a run directory holds, what it promises, what is wrong with it, and what else lies there.
 
     Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
@@ -42,6 +44,7 @@ def command(app: App, run: Path, saved_model: Path | None) -> None:
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
 
+    read_in_a_child(run, seconds=run_wait)
     with run_directory(run) as place:
         found = scan_run(place, saved_model=saved_model)
         export = Path(found.export)

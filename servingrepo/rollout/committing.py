@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
     from servingrepo.savedmodel import Inspection
+    from servingrepo.storage.progress import Told
 
 
 def commit(
@@ -130,12 +131,19 @@ def _publish_and_serve(
 
 
 def serve_again(
-    repo: Repository, model: str, digest: str, scan: RunScan, options: Options
+    repo: Repository,
+    model: str,
+    digest: str,
+    scan: RunScan,
+    options: Options,
+    *,
+    run_read: Told,
 ) -> Promotion | None:
     """Return the version that has this content already; None if none has, or a prune takes it in this moment.
 
     Nothing changes but in two cases: unless somebody holds the model, it is served if told to, or if its own
-    promotion did not get that far. With endpoints, the version that is served is proven on them again.
+    promotion did not get that far. With endpoints, the version that is served is proven on them again. `run_read`
+    is told before anything changes.
 
     Raises:
         VersionBad: That content is marked bad.
@@ -146,6 +154,7 @@ def serve_again(
     found = _result(repo, same, scan, options, same_as=same.version, proof=None)
     if not _is_to_be_served(repo, found, options):
         return found
+    run_read()
     with writing(repo, dry_run=options.dry_run):
         same = find_same(repo, model, digest=digest)
         return _take_again(repo, same, scan, options) if same is not None else None

@@ -50,10 +50,8 @@ from servingrepo.smoke import check_cases, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
-from servingrepo.storage.progress import Notice, Progress, silent, unheard
+from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
 from servingrepo.storage.tree import SourceTree, read_tree
-
-INDEX = "variables/variables.index"
 
 if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
@@ -72,8 +70,11 @@ def promote(
     options: Options,
     progress: Progress = silent,
     notice: Notice = unheard,
+    run_read: Told = untold,
 ) -> Promotion:
     """Publish the SavedModel of a run as the next version of a model, proven, and serve it.
+
+    `run_read` is told when nothing more is read from the run.
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
@@ -99,7 +100,7 @@ def promote(
     gated = pass_gates(repo, model, scan, options.gates, strict=options.strict)
     if may_be_known(repo, model, tree):
         digest = content_digest(hash_source(tree))
-        again = serve_again(repo, model, digest, scan, options)
+        again = serve_again(repo, model, digest, scan, options, run_read=run_read)
         if again is not None:
             return msgspec.structs.replace(again, gates=gated.verdicts, doubts=gated.doubts)
     guard = pass_release_guards(repo, model, inspection, read_own_config(repo), options)
@@ -150,6 +151,7 @@ def promote(
             options=options,
             guard=guard,
         )
+        run_read()
         return commit(repo, place, record, scan, options, inspection=inspection, known=known)
 
 
@@ -192,7 +194,7 @@ def _same_graph(looked_at: Inspection, variables: Variables, copied: Manifest) -
     """
     judged = {looked_at.file: looked_at.digest}
     if variables.data is not None:
-        judged[INDEX] = blake3(variables.data).hexdigest()
+        judged["variables/variables.index"] = blake3(variables.data).hexdigest()
     hashes = {file.path: file.hash for file in copied.files}
     changed = [path for path, digest in judged.items() if hashes.get(path) != digest]
     if changed:

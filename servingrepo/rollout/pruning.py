@@ -18,7 +18,7 @@ from servingrepo.repository.retention import need_policies
 from servingrepo.repository.served import read_config
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.switch import connect
-from servingrepo.storage.progress import silent, unheard
+from servingrepo.storage.progress import silent, unheard, untold
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from servingrepo.rollout.values import Options, Promotion
     from servingrepo.serving.engines import Engine
     from servingrepo.serving.states import Endpoint
-    from servingrepo.storage.progress import Notice, Progress
+    from servingrepo.storage.progress import Notice, Progress, Told
 
 _CALL_SECONDS = 5.0
 
@@ -123,6 +123,7 @@ def promote_and_prune(
     keep: Keep | None,
     progress: Progress = silent,
     notice: Notice = unheard,
+    run_read: Told = untold,
 ) -> Promotion:
     """Promote, then prune the model by a policy if there is one, as a change of its own.
 
@@ -137,7 +138,14 @@ def promote_and_prune(
     if keep is not None:
         need_policies({model: keep})
     done = promote(
-        repo, run, model=model, engine=engine, options=options, progress=progress, notice=notice
+        repo,
+        run,
+        model=model,
+        engine=engine,
+        options=options,
+        progress=progress,
+        notice=notice,
+        run_read=run_read,
     )
     if keep is None:
         return done

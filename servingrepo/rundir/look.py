@@ -7,7 +7,6 @@ look ends after a number of levels, entries and seconds, whichever comes first: 
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections import deque
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from servingrepo.rundir.mounts import mount_table, network_mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,6 @@ __all__ = [
     "Look",
     "holds",
     "look",
-    "network_mounts",
     "read_end",
     "read_start",
 ]
@@ -39,23 +39,6 @@ MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
 _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
-_NETWORK = (
-    "nfs",
-    "cifs",
-    "smb",
-    "ceph",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "afs",
-    "9p",
-    "fuse",
-    "glusterfs",
-    "davfs",
-)
-"""Types of file systems whose server may be gone."""
-_MOUNT_POINT = 4
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _NO_RUNS = {"__pycache__", "node_modules", "site-packages"}
 
 
@@ -116,7 +99,7 @@ def look(
     """
     ends = time.monotonic() + max_seconds
     if mounts is None:
-        mounts = network_mounts(_mountinfo())
+        mounts = network_mounts(mount_table())
     folders: list[Folder] = []
     links_out: list[tuple[str, str]] = []
     unreadable: list[str] = []
@@ -156,26 +139,6 @@ def look(
         entries=entries,
         complete=complete,
     )
-
-
-def network_mounts(mountinfo: str) -> frozenset[str]:
-    """Return where network file systems are mounted, from the text of /proc/self/mountinfo (proc(5))."""
-    found = set()
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        kind = after.partition(" ")[0]
-        fields = before.split(" ")
-        if kind.startswith(_NETWORK) and len(fields) > _MOUNT_POINT:
-            # Spaces and the like are written as octal escapes.
-            found.add(_OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[_MOUNT_POINT]))
-    return frozenset(found)
-
-
-def _mountinfo() -> str:
-    try:
-        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return ""
 
 
 def holds(run: str, path: str) -> bool:

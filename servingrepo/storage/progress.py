@@ -12,9 +12,17 @@ Notice = Callable[[str], None]
 """Told a line for people that should not wait for the result. It is in the result too."""
 
 
+Told = Callable[[], None]
+"""Told that something has happened, once."""
+
+
 def silent(_bytes: int) -> None:
     """Progress that nobody looks at."""
 
 
 def unheard(_line: str) -> None:
     """Notices that nobody listens to."""
+
+
+def untold() -> None:
+    """Something that nobody waits for."""

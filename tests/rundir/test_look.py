@@ -7,7 +7,8 @@ import pytest
 from servingrepo.errors import AmbiguousExport
 from servingrepo.rundir import checkpoints
 from servingrepo.rundir import look as looking
-from servingrepo.rundir.look import look, network_mounts, read_end, read_start
+from servingrepo.rundir.look import look, read_end, read_start
+from servingrepo.rundir.mounts import network_mounts
 from servingrepo.rundir.savedmodels import candidates
 from servingrepo.rundir.scan import _picked
 

@@ -1,0 +1,179 @@
+"""Commands that read a run on a network file system go on in a child, so that one that hangs can be left behind.
+
+A process that waits for a dead file server cannot end, and whoever reads its output waits with it. So the command
+runs in a child, and this process, which never touches the run, asks the file system all the time whether it is
+there. A run on local disks is read without any of this.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from servingrepo.rundir.mounts import RUN_WAIT, ask, hung, network_mount
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any, TypeVar
+
+    F = TypeVar("F", bound="Callable[..., Any] | click.Command")
+
+__all__ = ["RunPath", "read_in_a_child", "run_wait_option"]
+
+_FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_BY_THE_KERNEL = 128
+"""The si_code of a signal from the terminal (sigaction(2)), which the child gets as well."""
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
+_OFTEN = 0.5
+_LAST_WORDS = 5.0
+
+
+class RunPath(click.Path):
+    """A path that is not looked at while the command line is read: its file system may hang."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002 - click's signature
+        """Return the path as it is."""
+        return self.coerce_path_result(value)
+
+
+def run_wait_option(function: F) -> F:
+    """Add --run-wait: how long a network file system with the run may take to answer."""
+    return click.option(
+        "--run-wait",
+        type=click.FloatRange(min=0.1),
+        default=RUN_WAIT,
+        envvar="SERVINGREPO_RUN_WAIT",
+        show_envvar=True,
+        metavar="SECONDS",
+        help="How long a network file system that the run lies on may take to answer. [default: 30]",
+    )(function)
+
+
+def read_in_a_child(run: Path, *, seconds: float) -> Callable[[], None]:
+    """Return at once for a run on local disks; otherwise go on in a child, while this process waits and watches.
+
+    What is returned is to be called when nothing more is read from the run: from then on the file system may hang.
+
+    Raises:
+        click.exceptions.Exit: In this process: the child has ended, with this exit code.
+        StorageHung: In this process: the file system did not answer; the child was killed.
+    """
+    mount = network_mount(run)
+    if mount is None:
+        return lambda: None
+    still_reads, reads = os.pipe()
+    relays = [_Relay(stream.fileno()) for stream in (sys.stdout, sys.stderr) if _is_relayed(stream)]
+    here = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
+    child = os.fork()
+    if child == 0:
+        _die_with(here)
+        os.close(still_reads)
+        for relay in relays:
+            relay.take()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_FORWARDED, signal.SIGCHLD})
+        return lambda: os.close(reads)
+    os.close(reads)
+    for relay in relays:
+        relay.start()
+    code = _watch(child, still_reads, run, mount, seconds)
+    for relay in relays:
+        relay.finish()
+    raise click.exceptions.Exit(code)
+
+
+def _is_relayed(stream: Any) -> bool:
+    """Whoever reads a pipe waits for all who hold it, also for a child that cannot end; nobody does at a terminal."""
+    return not stream.isatty()
+
+
+class _Relay:
+    """What the child writes to one of our outputs goes through a pipe of its own."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._out, self._into = os.pipe()
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+
+    def take(self) -> None:
+        """In the child: write there instead of the output."""
+        os.dup2(self._into, self._number)
+        os.close(self._into)
+        os.close(self._out)
+
+    def start(self) -> None:
+        """In the parent: copy, until all writers are gone or nobody reads."""
+        os.close(self._into)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for what the child wrote last."""
+        self._thread.join(_LAST_WORDS)
+
+    def _copy(self) -> None:
+        try:
+            while data := os.read(self._out, 1 << 16):
+                while data:
+                    data = data[os.write(self._number, data) :]
+        except OSError:
+            pass  # the reader went away, and so the child's next write fails, as it would have without us
+        os.close(self._out)
+
+
+def _watch(child: int, still_reads: int, run: Path, mount: str, seconds: float) -> int:
+    """Return the child's exit code; ask the file system whether it is there as long as the child reads from it.
+
+    Raises:
+        StorageHung: It is not.
+    """
+    asking: int | None = None
+    asked = time.monotonic()
+    while True:
+        _forward(child, timeout=min(_OFTEN, seconds / 4))
+        status = _status(child)
+        if status is not None:
+            break
+        now = time.monotonic()
+        if asking is not None and _status(asking) is not None:
+            asking = None
+        if select.select([still_reads], [], [], 0)[0]:
+            continue
+        if asking is None and now - asked > _OFTEN:
+            asking, asked = ask(run), now
+        elif asking is not None and now - asked > seconds:
+            for one in (child, asking):
+                os.kill(one, signal.SIGKILL)
+            raise hung(run, mount, seconds)
+    if asking is not None:
+        os.kill(asking, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _forward(child: int, *, timeout: float) -> None:
+    """Wait until there is something to look at; hand a signal on, unless the terminal sent it to both."""
+    got = signal.sigtimedwait({*_FORWARDED, signal.SIGCHLD}, timeout)
+    if got is not None and got.si_signo != signal.SIGCHLD and got.si_code != _BY_THE_KERNEL:
+        os.kill(child, got.si_signo)
+
+
+def _status(process: int) -> int | None:
+    """Return how a child ended, None while it has not."""
+    ended, status = os.waitpid(process, os.WNOHANG)
+    return status if ended else None
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies: nobody else would."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
