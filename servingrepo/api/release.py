@@ -144,8 +144,8 @@ class Releasing(Opened):
     ) -> Promotion:
         """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
 
-        `progress` is told bytes as they are copied, `notice` what should not wait for the result, and `run_read`
-        that nothing more is read from the run.
+        `progress` is told bytes as event files are read and as the export is copied, `notice` what should not
+        wait for the result, and `run_read` that nothing more is read from the run.
 
         With `keep`, the model is pruned by that policy when the promotion is done: what comes of it is the
         result's `pruned` and `prune_failed`, and no error.
@@ -195,6 +195,7 @@ class Releasing(Opened):
                 options = msgspec.structs.replace(options, context=packed)
 
             def change(*, dry_run: bool) -> Promotion:
+                rehearsed = dry_run and not options.dry_run  # for a command before it
                 return promote_and_prune(
                     self.value,
                     place,
@@ -202,9 +203,9 @@ class Releasing(Opened):
                     engine=chosen if not dry_run else None,
                     options=msgspec.structs.replace(options, dry_run=dry_run),
                     keep=keep,
-                    progress=progress,
+                    progress=silent if rehearsed else progress,
                     notice=notice,
-                    run_read=untold if dry_run else run_read,
+                    run_read=untold if rehearsed else run_read,
                 )
 
             done, told = hooked(hooks, "promote", change, dry_run=dry_run)

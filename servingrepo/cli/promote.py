@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,8 @@ def command(
     run_read = read_in_a_child(run, seconds=run_wait)
     keep = _policy(app, model) if prunes(app, model, asked=prune) else None
     repo = app.open()
-    with Bar(app, f"copying {run}", lambda: 0 if dry_run else _size(run, saved_model)) as bar:
+    size = partial(_size, run, saved_model, dry_run=dry_run)
+    with Bar(app, f"{'reading' if dry_run else 'copying'} {run}", size) as bar:
         done = repo.promote(
             run,
             model=model,
@@ -199,17 +201,21 @@ def _context() -> Context:
     )
 
 
-def _size(run: Path, saved_model: Path | None) -> int:
-    """Return how much there is to copy, for the progress bar; errors are promote's to raise."""
+def _size(run: Path, saved_model: Path | None, *, dry_run: bool) -> int:
+    """Return how much there is to read and copy, for the progress bar; errors are promote's to raise."""
     from servingrepo.errors import ServingRepoError
     from servingrepo.rundir import scan_run
+    from servingrepo.rundir.measure import size_of_events
     from servingrepo.storage.tree import read_tree
 
+    events = size_of_events(run)
+    if dry_run:
+        return events
     try:
         found = scan_run(run, saved_model=saved_model)
-        return read_tree(Path(found.export), boundary=Path(found.run)).size
+        return events + read_tree(Path(found.export), boundary=Path(found.run)).size
     except ServingRepoError:
-        return 0
+        return events
 
 
 def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) -> Iterator[str]:

@@ -15,6 +15,7 @@ from servingrepo.rundir.gates import Served, judge_gate, numbers_of
 from servingrepo.rundir.look import look
 from servingrepo.rundir.measure import measure_run
 from servingrepo.rundir.measurements import GateVerdict, Number
+from servingrepo.storage.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
     from servingrepo.rundir.gates import Gate
+    from servingrepo.storage.progress import Progress
 
 
 class Gated(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,13 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pass_gates(
-    repo: Repository, model: str, scan: RunScan, gates: Sequence[Gate], *, strict: bool = False
+    repo: Repository,
+    model: str,
+    scan: RunScan,
+    gates: Sequence[Gate],
+    *,
+    strict: bool = False,
+    progress: Progress = silent,
 ) -> Gated:
     """Read a run's numbers and hold them against gates; say what is stale or mixed in it.
 
@@ -41,7 +49,7 @@ def pass_gates(
         StaleRun: Something is, and `strict` is set.
         GateFailed: One does not pass, or the run does not say; all of them are listed.
     """
-    measured = measure_run(Path(scan.run))
+    measured = measure_run(Path(scan.run), progress=progress)
     served = _served(repo, model) if any(gate.relative for gate in gates) else None
     verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
     bad = [one for one in verdicts if one.verdict in {"failed", "missing"}]

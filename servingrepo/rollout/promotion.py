@@ -97,7 +97,7 @@ def promote(
     inspection = inspect_export(export, variables=variables)
     refuse_defects(inspection, export)
     check_cases(options.cases, inspection)  # before a long copy
-    gated = pass_gates(repo, model, scan, options.gates, strict=options.strict)
+    gated = pass_gates(repo, model, scan, options.gates, strict=options.strict, progress=progress)
     if may_be_known(repo, model, tree):
         digest = content_digest(hash_source(tree))
         again = serve_again(repo, model, digest, scan, options, run_read=run_read)

@@ -17,6 +17,7 @@ from servingrepo.protos import event_pb2, summary_pb2
 from servingrepo.rundir.event_framing import FOOT, HEAD, frame
 from servingrepo.rundir.event_rows import Rows, take_rows
 from servingrepo.savedmodel.crc32c import crc32c, unmask
+from servingrepo.storage.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,13 +57,13 @@ class EventFile(msgspec.Struct, frozen=True, kw_only=True):
     """What could not be read, in words; everything else was."""
 
 
-def read_events(path: str) -> EventFile:
+def read_events(path: str, *, progress: Progress = silent) -> EventFile:
     """Read the scalars of an event file, `simple_value` and tensors of one number.
 
     What is readable of a broken file is read. After a record whose payload is damaged reading goes on; after a
-    damaged length nothing can be found any more.
+    damaged length nothing can be found any more. `progress` is told the bytes that are done.
     """
-    reader = _Reader()
+    reader = _Reader(progress)
     try:
         # A FIFO would block without O_NONBLOCK (POSIX open).
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -82,7 +83,8 @@ def read_events(path: str) -> EventFile:
 class _Reader:
     """Goes through a file a piece at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._rows: list[Rows] = []
         self._scalars: list[Scalar] = []
         self._records = 0
@@ -104,8 +106,10 @@ class _Reader:
 
     def read(self, descriptor: int, size: int) -> EventFile:
         """Read a file of a size; what is appended meanwhile is left for the next time."""
-        at = 0
+        at = told = 0
         while at < size:
+            self._progress(at - told)
+            told = at
             piece = os.pread(descriptor, min(_PIECE, size - at), at)
             framed = frame(piece, heads=self._heads, large=_LARGE)
             self._decode(piece, at, framed.places)

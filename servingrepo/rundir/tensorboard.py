@@ -36,8 +36,14 @@ def read_event_run(
     total = 0
     for name in names:
         size = _size(folder.files[name])
-        read = read_events(folder.files[name])
-        progress(size)
+        told = [0]
+
+        def tell(done: int, told: list[int] = told) -> None:
+            told.append(done)
+            progress(done)
+
+        read = read_events(folder.files[name], progress=tell)
+        progress(max(0, size - sum(told)))
         total += size
         problems += [f"{folder.below(name)}: {problem}" for problem in read.problems]
         for tag, piece in _pieces(read, folder.below(name)):

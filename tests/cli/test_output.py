@@ -183,6 +183,22 @@ def test_a_long_copy_shows_progress_only_on_a_terminal(root: Path, tmp_path: Pat
     assert "copying" not in quiet.out + quiet.err
 
 
+def test_a_promotion_shows_progress_while_it_reads_events(root: Path, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", offset=5.0)
+    (run / "logs").mkdir()
+    with (run / "logs/events.out.tfevents.1000000000.h.1.0.v2").open("wb") as file:
+        file.truncate(20_000_000)
+    arguments = ["--root", str(root), "promote", "--model", "ranker", "--no-smoke", str(run)]
+    shown = on_a_terminal(*arguments, "--dry-run")
+    assert "reading" in shown
+    assert "100%" in shown
+    shown = on_a_terminal(*arguments)
+    assert "copying" in shown
+    assert "100%" in shown
+    quiet = command(*arguments)
+    assert "copying" not in quiet.out + quiet.err
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
 )

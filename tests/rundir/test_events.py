@@ -281,3 +281,17 @@ def test_scan_says_what_was_measured(produced: Path) -> None:
     assert "measured      logs/validation/epoch_mae: last " in done.out
     found = command("scan", produced / "keras_run", "--json").json["result"]["measured"]
     assert [one["path"] for one in found["event_runs"]] == ["logs/train", "logs/validation"]
+
+
+def test_progress_is_told_every_byte_once_whatever_is_wrong_with_the_files(tmp_path: Path) -> None:
+    long = [scalar("loss", step, 1 / (step + 1)) for step in range(200_000)]
+    paths = [
+        file_of(tmp_path / "whole", *long),
+        file_of(tmp_path / "cut", scalar("loss", 1, 0.5), b"half"),
+        file_of(tmp_path / "damaged", scalar("loss", 1, 0.5), b"x" * 100),
+        file_of(tmp_path / "empty"),
+    ]
+    told: list[int] = []
+    measure_run(tmp_path, progress=told.append)
+    assert sum(told) == sum(path.stat().st_size for path in paths)
+    assert max(told) < paths[0].stat().st_size, "not only when the file is done"
