@@ -110,6 +110,7 @@ class Releasing(Opened):
             allow_lambda=allow_lambda,
             code=tuple(map(Path, code)),
             timeout=timeout,
+            disk=self.value.disk,
         )
 
     def promote(

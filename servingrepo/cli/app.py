@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from servingrepo.api import OpenRepository
     from servingrepo.errors import ServingRepoError
+    from servingrepo.storage.disk import Disk
 
 SCHEMA = 1
 
@@ -66,11 +67,15 @@ class App:
     def open(self) -> OpenRepository:
         """Open the repository that `--root` names."""
         import servingrepo
+
+        return servingrepo.open(self.root, disk=self.disk(), lock_wait=self.lock_wait)
+
+    def disk(self) -> Disk:
+        """Return how files are written: with faults, if the tests ask for some."""
         from servingrepo.storage.disk import Disk
         from servingrepo.storage.faults import Faults
 
-        disk = Disk(faults=Faults.parse(self.faults)) if self.faults else Disk()
-        return servingrepo.open(self.root, disk=disk, lock_wait=self.lock_wait)
+        return Disk(faults=Faults.parse(self.faults)) if self.faults else Disk()
 
     def result(self, value: Any, lines: Iterable[str] = (), *, bare: object = None) -> None:
         """Print a command's result on stdout: one JSON object, the bare value, or lines for people."""

@@ -66,7 +66,14 @@ def command(
     from servingrepo.rundir.export import export_model
 
     read_in_a_child(model, seconds=run_wait)
-    done = export_model(model, output=output, allow_lambda=allow_lambda, code=code, timeout=timeout)
+    done = export_model(
+        model,
+        output=output,
+        allow_lambda=allow_lambda,
+        code=code,
+        timeout=timeout,
+        disk=app.disk(),
+    )
     app.result(
         done,
         [

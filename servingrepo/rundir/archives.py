@@ -7,17 +7,15 @@ directories and links that stay inside is made, and what would not fit is found 
 from __future__ import annotations
 
 import bz2
-import fcntl
 import gzip
 import lzma
-import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ import msgspec
 
 from servingrepo.errors import NoSpace, ServingRepoError, StorageFailed, UnsafeExport
 from servingrepo.rundir.look import read_start
+from servingrepo.rundir.scratch import scratch
 from servingrepo.rundir.values import shown
 
 if TYPE_CHECKING:
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "Limits", "archive_kind", "run_directory", "unpacked"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
-
-_ALONE = fcntl.LOCK_EX
-"""How a process holds its scratch directory, and how another finds out whether it still does."""
 
 _PREFIX = "servingrepo-scratch-"
 _CHUNK = 1 << 20
@@ -108,32 +104,14 @@ def unpacked(archive: Path, *, limits: Limits | None = None) -> Iterator[Path]:
         NoSpace: It does not fit into the directory for temporary files.
         StorageFailed: It is damaged, or the disk refuses.
     """
-    _sweep(Path(tempfile.gettempdir()))
     limits = limits or Limits()
-    try:
-        place, lock = _scratch()
-    except OSError as error:
-        raise StorageFailed(f"no scratch directory can be made: {error}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(scratch(Path(tempfile.gettempdir()), _PREFIX))
+        except OSError as error:
+            raise StorageFailed(f"no scratch directory can be made: {error}") from error
         _unpack(archive, place / "run", limits)
         yield place / "run"
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(lock)
-
-
-def _scratch() -> tuple[Path, int]:
-    """Make a directory and lock it; one that another process swept before it was locked is made again."""
-    while True:
-        place = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        try:
-            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(lock, _ALONE)
-        if os.fstat(lock).st_nlink:
-            return place, lock
-        os.close(lock)
 
 
 def _unpack(archive: Path, into: Path, limits: Limits) -> None:
@@ -294,18 +272,3 @@ def _unpack_zip(archive: Path, into: Path, budget: _Budget) -> list[str]:
                     budget.take(len(chunk))
                     copy.write(chunk)
     return []
-
-
-def _sweep(parent: Path) -> None:
-    """Remove what killed processes of this user left: directories that nobody has locked."""
-    for left in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            descriptor = os.open(
-                left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            )  # rmtree refuses links
-            try:
-                if os.fstat(descriptor).st_uid == os.getuid():
-                    fcntl.flock(descriptor, _ALONE | fcntl.LOCK_NB)
-                    shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(descriptor)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,13 +29,14 @@ from servingrepo.errors import (
 )
 from servingrepo.rundir.look import look
 from servingrepo.rundir.others import others
+from servingrepo.rundir.scratch import scratch
 from servingrepo.rundir.values import shown
+from servingrepo.storage.disk import Disk, translate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-__all__ = ["Exported", "export_model"]
+__all__ = ["Exported", "export_model", "keep"]
 
 _MODELS = ("keras-model", "hdf5-model")
 _LOG_LINES = 20
@@ -56,6 +57,7 @@ def export_model(
     allow_lambda: bool = False,
     code: Sequence[Path] = (),
     timeout: float = 600.0,
+    disk: Disk | None = None,
 ) -> Exported:
     """Export a `.keras` or whole-model `.h5` file, or the only one in a run, as a SavedModel.
 
@@ -65,6 +67,7 @@ def export_model(
         allow_lambda: Load Lambda layers: their Python code is in the file and is run.
         code: Python files to run first; they define and register the classes that the model needs.
         timeout: Seconds.
+        disk: How it is written.
 
     Raises:
         NoSavedModel: There is no whole model: weights only, for example.
@@ -79,17 +82,44 @@ def export_model(
     target = output or (source if source.is_dir() else source.parent) / "saved_model"
     if target.exists() or target.is_symlink():
         raise UsageError(f"{target} exists already", hint="name another place with --output")
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    disk = disk or Disk()
     try:
-        said = _run_child(model, partial, allow_lambda=allow_lambda, code=code, timeout=timeout)
-        if not said["ok"]:
-            raise _refusal(model, said)
-        partial.rename(target)
+        with scratch(target.parent, f".{target.name}.partial-") as place:
+            made = place / "saved_model"
+            said = _run_child(model, made, allow_lambda=allow_lambda, code=code, timeout=timeout)
+            if not said["ok"]:
+                raise _refusal(model, said)
+            keep(made, target, disk=disk)
+    except FileExistsError:
+        raise UsageError(
+            f"{target} was made by somebody else meanwhile", hint="look at that one"
+        ) from None
     except OSError as error:
-        raise StorageFailed(f"{target} cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise translate(error, "write", target) from error
     return Exported(model=str(model), saved_model=str(target), keras=said["keras"])
+
+
+def keep(made: Path, target: Path, *, disk: Disk) -> None:
+    """Give a finished SavedModel its name, once all of it is durable: what has the name is whole.
+
+    Raises:
+        FileExistsError: The name is taken.
+        StorageFailed, NoSpace, NoPermission: The disk says no; the message says if the name is there all the same.
+    """
+    disk.step("export.made", made)
+    for folder, _, files in os.walk(made, topdown=False):
+        for file in files:
+            disk.sync_file(Path(folder, file))
+        disk.sync_directory(Path(folder))
+    try:
+        disk.publish_directory(made, target, step="export")
+    except (ServingRepoError, OSError) as error:
+        if made.exists() or isinstance(error, FileExistsError):
+            raise
+        ours = error if isinstance(error, ServingRepoError) else translate(error, "write", target)
+        ours.message = f"{ours.message}; {target} was made all the same"
+        ours.args = (ours.message,)
+        raise ours from error
 
 
 def _model_of(source: Path) -> Path:
@@ -131,6 +161,8 @@ def _run_child(
         "servingrepo.rundir.keras_child",
         model,
         output,
+        "--parent",
+        str(os.getpid()),
     ]
     command += ["--allow-lambda"] if allow_lambda else []
     command += [part for file in code for part in ("--code", file)]

@@ -1,19 +1,22 @@
 """The child process that loads a Keras model and exports it; the only part of this room that runs TensorFlow.
 
-Called as `python -m servingrepo.rundir.keras_child MODEL OUTPUT [--allow-lambda] [--code FILE]…`. The last line on
-stdout is JSON: {"ok": true, "keras": version} or {"ok": false, "kind": …, "message": …}.
+Called as `python -m servingrepo.rundir.keras_child MODEL OUTPUT --parent PID [--allow-lambda] [--code FILE]…`. The
+last line on stdout is JSON: {"ok": true, "keras": version} or {"ok": false, "kind": …, "message": …}.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import runpy
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
 
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
 _SUSPICIOUS = 1 << 30
 _RATIO = 200
 _LONGEST_CONFIG = 256 << 20
@@ -29,9 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--allow-lambda", action="store_true")
     parser.add_argument("--code", type=Path, action="append", default=[])
     given = parser.parse_args()
+    die_with(given.parent)
     # What TensorFlow and Keras print must not be taken for the answer.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -44,6 +49,13 @@ def main() -> None:
         said = {"ok": False, "kind": "failed", "message": f"{type(error).__name__}: {lines[0]}"}
     answer.write(json.dumps(said) + "\n")
     answer.flush()
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent is killed: what it makes would be nobody's."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def export(model: Path, output: Path, *, allow_lambda: bool, code: list[Path]) -> dict[str, Any]:

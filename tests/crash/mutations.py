@@ -61,6 +61,7 @@ _LOCK_PLACES = ("tests/storage/test_lock_places.py",)
 _TRUST = ("tests/repository/test_trust.py",)
 _PRUNING = ("tests/repository/test_pruning.py",)
 _ARCHIVES = ("tests/rundir/test_archives.py",)
+_EXPORT = ("tests/crash/test_export.py", "-k", "durable")
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
 
 
@@ -146,10 +147,12 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "set_aside_unreadable", "is_held"): Mutation("False", _TRUST),
     _site("repository/usage", "using", "try_flock"): Mutation("True", _PRUNING),
     _site("repository/usage", "alone", "try_flock"): Mutation("True", _PRUNING),
-    _site("rundir/archives", "_scratch", "flock"): Mutation("None", _ARCHIVES),
-    _site("rundir/archives", "the module", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
-    _site("rundir/archives", "_sweep", "flock"): Mutation("None", _ARCHIVES),
-    _site("rundir/archives", "_sweep", "LOCK_NB"): Mutation("0", (*_ARCHIVES, "--timeout=20")),
+    _site("rundir/scratch", "_make", "flock"): Mutation("None", _ARCHIVES),
+    _site("rundir/scratch", "the module", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
+    _site("rundir/scratch", "_sweep", "flock"): Mutation("None", _ARCHIVES),
+    _site("rundir/scratch", "_sweep", "LOCK_NB"): Mutation("0", (*_ARCHIVES, "--timeout=20")),
+    _site("rundir/export", "keep", "sync_file"): Mutation("None", _EXPORT),
+    _site("rundir/export", "keep", "sync_directory"): Mutation("None", _EXPORT),
     _site("storage/disk", "append_line", "O_NOFOLLOW"): Mutation("0", (*_DISK, *_TRUST)),
     _site("storage/hashing", "hash_file", "O_NOFOLLOW"): Mutation(
         "0", ("tests/storage/test_hashing.py",)
