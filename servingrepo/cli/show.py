@@ -156,6 +156,8 @@ def _origin(origin: Origin) -> Iterator[str]:
         yield f"  pipeline      {name}={value}"
     for path, digest in sorted(origin.config_files.items()):
         yield f"  config        {path} (sha256 {digest[:12]})"
+    for path, why in sorted(origin.config_unread.items()):
+        yield f"  config        {path} was not read whole: {why}"
     for number, (key, value) in enumerate(origin.config.items()):
         if number >= _MOST_NUMBERS:
             yield f"    and {len(origin.config) - number} more: --json shows them"

@@ -44,7 +44,8 @@ def place_of(path: str, scan: RunScan, context: Context) -> str:
 
 def trace(scan: RunScan, context: Context) -> Origin:
     """Return what is known of where a run's SavedModel comes from, secrets masked."""
-    config, files = read_configuration(look(scan.run))
+    found = read_configuration(look(scan.run))
+    config = found.values
     tracked = read_mlflow(scan.run)
     if tracked is not None:
         config |= {f"params/{name}": mask(name, one)[:200] for name, one in tracked.params.items()}
@@ -54,7 +55,8 @@ def trace(scan: RunScan, context: Context) -> Origin:
     command = shlex.join(mask_command(context.command)).encode("utf-8", "backslashreplace").decode()
     return Origin(
         config=config,
-        config_files=files,
+        config_files=found.files,
+        config_unread=found.unread,
         code=code,
         command=command[:_LONGEST_COMMAND],
         mlflow={name: mask(name, one) for name, one in tracked.facts.items()} if tracked else {},

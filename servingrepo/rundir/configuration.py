@@ -1,4 +1,7 @@
-"""A run's files of configuration: which there are, what they hash to, and the values of those in JSON or TOML."""
+"""A run's files of configuration: which there are, what they hash to, and the values of those in JSON, TOML or YAML.
+
+Files of gin are programs of its own language, with imports and references: they are hashed and not read.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from servingrepo.rundir.look import read_start
 from servingrepo.rundir.masking import mask
 
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
 
     from servingrepo.rundir.look import Look
 
-__all__ = ["CONFIGS", "read_configuration"]
+__all__ = ["CONFIGS", "Configuration", "read_configuration"]
 
 CONFIGS = re.compile(
     r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
@@ -30,36 +35,61 @@ _LONGEST_VALUE = 200
 _DEEPEST = 6
 
 
-def read_configuration(seen: Look) -> tuple[dict[str, str], dict[str, str]]:
-    """Return values by key, secrets masked, and SHA-256 by file; a file that is too long or broken has no values."""
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Values by key, secrets masked; SHA-256 by file; and why files have no values, or none of their own here."""
+
+    values: dict[str, str]
+    files: dict[str, str]
+    unread: dict[str, str]
+
+
+def read_configuration(seen: Look) -> Configuration:
+    """Read a run's files of configuration; a broken one, or one that is too long, is hashed and said."""
     values: dict[str, str] = {}
     files: dict[str, str] = {}
+    unread: dict[str, str] = {}
     for folder in seen.folders:
         if folder.is_saved_model:
             continue
         for name in sorted(folder.files):
-            if not CONFIGS.fullmatch(name) or len(files) >= _MOST_FILES:
+            if not CONFIGS.fullmatch(name):
+                continue
+            path = _text(folder.below(name))
+            if len(files) + len(unread) >= _MOST_FILES:
+                unread.setdefault("…", f"more than {_MOST_FILES} files are not looked at")
                 continue
             data = read_start(folder.files[name], _LONGEST + 1)
             if len(data) > _LONGEST:
+                unread[path] = f"it has more than {_LONGEST:,} bytes"
                 continue
-            files[_text(folder.below(name))] = hashlib.sha256(data).hexdigest()
+            files[path] = hashlib.sha256(data).hexdigest()
             prefix = () if folder.path == "." else tuple(_text(folder.path).split("/"))
-            for keys, value in _values(name, data):
-                if len(values) < _MOST_VALUES:
-                    key = "/".join((*prefix, *keys))
+            try:
+                for keys, value in _values(name, data):
+                    if len(values) >= _MOST_VALUES:
+                        unread[path] = f"the run has more than {_MOST_VALUES} values"
+                        break
+                    key = _text("/".join((*prefix, *keys)))
                     values[key] = _text(mask("/".join(keys), value))[:_LONGEST_VALUE]
-    return values, files
+            except (ValueError, RecursionError) as error:
+                unread[path] = _text(str(error))[:_LONGEST_VALUE]
+    return Configuration(values=values, files=files, unread=unread)
 
 
 def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
-    try:
-        if name.endswith(".json"):
-            yield from _flat(json.loads(data), ())
-        elif name.endswith(".toml"):
-            yield from _flat(tomllib.loads(data.decode()), ())
-    except (ValueError, RecursionError):
-        return
+    """Yield the values of a file by their keys.
+
+    Raises:
+        ValueError, RecursionError: It is not what its name says.
+    """
+    if name.endswith(".json"):
+        yield from _flat(json.loads(data), ())
+    elif name.endswith(".toml"):
+        yield from _flat(tomllib.loads(data.decode()), ())
+    elif name.endswith((".yaml", ".yml")):
+        from servingrepo.rundir.yaml_values import load_yaml
+
+        yield from _flat(load_yaml(data), ())
 
 
 def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

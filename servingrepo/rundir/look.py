@@ -39,6 +39,8 @@ MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
 _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
+_HIDDEN_BUT_LOOKED_AT = {".hydra"}
+"""Where Hydra writes a run's config.yaml."""
 _NO_RUNS = {"__pycache__", "node_modules", "site-packages"}
 
 
@@ -235,7 +237,8 @@ def _folders_to_list(folder: Folder) -> Iterator[_Next]:
     """Yield the directories below one that may hold exports."""
     for name in folder.folders:
         part = folder.is_saved_model and (folder.depth > 0 or name in _PARTS_OF_A_SAVED_MODEL)
-        if not part and not name.startswith(".") and name not in _NO_RUNS:
+        hidden = name.startswith(".") and name not in _HIDDEN_BUT_LOOKED_AT
+        if not part and not hidden and name not in _NO_RUNS:
             yield _Next(
                 path=folder.below(name),
                 real_path=f"{folder.real_path.rstrip('/')}/{name}",

@@ -34,6 +34,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Values of the run's configuration, by their keys joined with slashes."""
     config_files: dict[str, str] = {}
     """SHA-256 of the files of configuration, by their paths below the run."""
+    config_unread: dict[str, str] = {}
+    """Why a file of configuration has no values here, or not all of them, by its path."""
     code: Code | None = None
     command: str = ""
     mlflow: dict[str, str] = {}
