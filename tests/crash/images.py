@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,19 @@ def mounted(image: Path, place: Path, kind: str) -> Iterator[Path]:
     try:
         yield place
     finally:
-        _run("umount", place)
+        _unmount(place)
+
+
+def _unmount(place: Path) -> None:
+    """Unmount; whoever only looks at it (an indexer, a disk monitor) may keep it busy for a moment."""
+    for _ in range(50):
+        try:
+            _run("umount", place)
+        except subprocess.CalledProcessError:
+            time.sleep(0.1)
+        else:
+            return
+    _run("umount", "--lazy", place)
 
 
 def copy_image(image: Path, target: Path) -> Path:

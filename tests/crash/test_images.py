@@ -27,12 +27,8 @@ if TYPE_CHECKING:
 
 reason = cache(why_not)
 
-TRIED = {
-    *("init", "promote, new model", "promote --serve", "serve", "rollback", "mark-bad"),
-    *("config write --server-root", "recover, died at staging", "recover, died at C1"),
-    "recover, died at C2",
-}
-"""Commands that between them write everything there is; the model of a file system tries all."""
+TOGETHER = ("copy.before-write@", "copy.before-sync@")
+"""Steps of several threads: two that come to one at the same time are stopped once."""
 
 
 def named(scenario: Scenario) -> str:
@@ -74,7 +70,7 @@ def stops(arguments: list[str], steps: list[str], output: Path) -> Iterator[int 
 @pytest.mark.crash
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scenario", [one for one in SCENARIOS if one.name in TRIED], ids=named)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=named)
 def test_a_power_loss_at_any_step_on_a_real_file_system_leaves_the_state_before_or_after(
     kind: str,
     scenario: Scenario,
@@ -86,7 +82,6 @@ def test_a_power_loss_at_any_step_on_a_real_file_system_leaves_the_state_before_
     if reason(kind):
         pytest.skip(reason(kind))
     start = prepare(shelf / "start", scenario.start, runs=runs, forking=forking)
-    steps = steps_of(scenario, start, shelf / "steps", runs=runs, forking=forking)
     end = shelf / "end"
     shutil.copytree(start, end)
     code, said = forking.run("--root", str(end), *filled(scenario.arguments, runs))
@@ -96,6 +91,8 @@ def test_a_power_loss_at_any_step_on_a_real_file_system_leaves_the_state_before_
     copies = 0
     wrong: list[str] = []
     with mounted(image, shelf / "here", kind) as here:
+        # Learnt here: a command leaves out what a file system has no room for (spare.py).
+        steps = steps_of(scenario, start, here / "steps", runs=runs, forking=forking)
         root = here / "repo"
         shutil.copytree(start, root)
         sync(here)
@@ -108,5 +105,5 @@ def test_a_power_loss_at_any_step_on_a_real_file_system_leaves_the_state_before_
             wrong += [f"copy {copies}: {one}" for one in found]
             copies += 1
     count(request, "images", {kind: copies})
-    assert copies > len(steps)
+    assert copies > len([one for one in steps if not one.startswith(TOGETHER)])
     assert not wrong, "\n".join(wrong)
