@@ -7,6 +7,7 @@ status. A SIGKILL ends the child exactly as it ends a fresh interpreter.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -20,16 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LAZY = (
-    "servingrepo.cli.config",
-    "servingrepo.cli.promote",
-    "servingrepo.cli.prune",
-    "servingrepo.cli.restore",
-    "servingrepo.repository.marks",
-    "servingrepo.repository.taking",
-    "servingrepo.rollout.promotion",
-    "servingrepo.rollout.pruning",
-    "servingrepo.rollout.serving",
-    "servingrepo.smoke",
+    *("tarfile", "servingrepo.api", "servingrepo.cli.config", "servingrepo.cli.hold"),
+    *("servingrepo.cli.label", "servingrepo.cli.mark_bad", "servingrepo.cli.promote"),
+    *("servingrepo.cli.prune", "servingrepo.cli.recover", "servingrepo.cli.release_hold"),
+    *("servingrepo.cli.restore", "servingrepo.cli.rollback", "servingrepo.cli.serve"),
+    *("servingrepo.cli.unserve", "servingrepo.repository.marks", "servingrepo.repository.rounds"),
+    *("servingrepo.repository.taking", "servingrepo.repository.verification"),
+    *("servingrepo.rollout.labels", "servingrepo.rollout.promotion", "servingrepo.rollout.pruning"),
+    *("servingrepo.rollout.serving", "servingrepo.rundir.archives", "servingrepo.serving.engines"),
+    *("servingrepo.serving.docker_reaping", "servingrepo.smoke"),
 )
 """Modules that commands import when they are called."""
 
@@ -69,6 +69,8 @@ def serve() -> None:
 
     for name in LAZY:
         import_module(name)
+    gc.collect()
+    gc.freeze()  # a child that collects garbage would copy every page
     for line in sys.stdin:
         arguments, environment, log = json.loads(line)
         child = os.fork()

@@ -207,6 +207,7 @@ def called_again(played: Played, root: Path, *, forking: Forking) -> Iterator[st
         runs=played.runs,
         work=root,
         forking=forking,
+        before=played.before,
         end=played.end,
         steps=(),
     )

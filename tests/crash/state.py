@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from servingrepo.modelconfig import Stamp, models
 from servingrepo.repository import history
@@ -20,11 +21,8 @@ from servingrepo.repository.repository import (
     record_numbers,
 )
 from servingrepo.repository.served import last_text, read_config
-from servingrepo.repository.trash import trashed_versions
-from servingrepo.repository.verification import verify_version
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from servingrepo.repository.trash import find_trashed, trashed_versions
+from servingrepo.repository.verification import compare_with_record
 
 
 def state_of(root: Path) -> dict[str, Any] | None:
@@ -106,7 +104,8 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
         for number in sorted(numbers & on_disk.keys()):
             problems += _damage(repo, model, number)
         for number in trash:  # compared where it lies: it must be whole to be called restorable
-            problems += [f"{model}@{number}: {one}" for one in _bytes_of(repo, model, number)]
+            found = _bytes_in_trash(repo, model, number)
+            problems += [f"{model}@{number} in the trash: {one}" for one in found]
         highest = max([0, *known])
         if need_state(repo, model).highest < highest:
             problems.append(f"{model}: {highest} could be given away again")
@@ -126,15 +125,21 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
 def _damage(repo: Repository, model: str, version: int) -> list[str]:
     if load_record(repo, model, version) is None:
         return [f"{model}@{version} is served but has no record"]
-    if not repo.layout.version(model, version).is_dir():
+    path = repo.layout.version(model, version)
+    if not path.is_dir():
         return [f"{model}@{version} is served but is not there"]
-    return [f"{model}@{version}: {one}" for one in verify_version(repo, model, version).problems]
+    return [f"{model}@{version}: {one}" for one in _differences(repo, model, version, path)]
 
 
-def _bytes_of(repo: Repository, model: str, version: int) -> tuple[str, ...]:
-    if load_record(repo, model, version) is None:
-        return ()
-    return verify_version(repo, model, version).problems
+def _bytes_in_trash(repo: Repository, model: str, version: int) -> list[str]:
+    found = find_trashed(repo.layout, model, version)
+    return _differences(repo, model, version, Path(found.path)) if found is not None else []
+
+
+def _differences(repo: Repository, model: str, version: int, path: Path) -> list[str]:
+    """Compare every byte; what the bytes mean was proven when the record was written."""
+    record = load_record(repo, model, version)
+    return compare_with_record(path, record).lines() if record is not None else []
 
 
 def _about_entry(

@@ -47,6 +47,7 @@ class Stage:
     runs: Path
     work: Path
     forking: Forking
+    before: dict[str, Any] | None
     end: dict[str, Any] | None
     steps: tuple[str, ...]
 
@@ -76,6 +77,7 @@ def set_stage(scenario: Scenario, folder: Path, *, runs: Path, forking: Forking)
         runs=runs,
         work=folder / "work",
         forking=forking,
+        before=state_of(start),
         end=state_of(end),
         steps=tuple(dict.fromkeys(steps.read_text().split())),
     )
@@ -92,7 +94,7 @@ def play(stage: Stage, step: str, fault: str) -> Iterator[str]:
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(stage.start, root)
     call = ["--root", str(root)]
-    before = state_of(root)
+    before = stage.before
     code, said = stage.forking.run(
         *call, *stage.arguments, env={"SERVINGREPO_FAILPOINTS": f"{step}={fault}"}
     )
