@@ -1,13 +1,10 @@
-"""Random sequences of commands with faults, on the real disk, against a model in memory.
+"""Random sequences of commands with faults, on the real disk, against a model in memory (model.py).
 
     python -m tests.crash.machine --examples 1000 [--steps 30] [--seed N]
 
 prints one JSON object with counts. Commands run in a process forked for each (forking.py), so a SIGKILL kills for
-real. After a fault nobody knows at once whether the command has happened, so the model keeps every world that is
-possible; what is on disk after the next recovery has to be one of them.
-
-A new command joins with a strategy in OPERATIONS: the arguments, and a function from the world before to the exit
-code and the world after. What a fault can leave besides before and after goes into `halves`.
+real. After a fault nobody knows at once whether the command has happened, so every world that is possible is kept;
+what is on disk after the next recovery has to be one of them.
 """
 
 from __future__ import annotations
@@ -19,9 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
@@ -35,237 +31,12 @@ from servingrepo.storage.copying import hash_source
 from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.tree import read_tree
 from tests.crash.forking import Forking
+from tests.crash.model import CONTENTS, OK, OPERATIONS, Model, Operation, World, command_of
 from tests.crash.scenarios import write_runs
 from tests.crash.state import broken_promises, served_is_whole
 
-if TYPE_CHECKING:
-    from hypothesis.strategies import SearchStrategy
-
-CONTENTS = ("first", "second", "third", "new")
-MODELS = ("m", "m", "m", "n")
-"""`n` is there to begin with nothing; what begins with something gets farther."""
-
 FAULTS = ("kill", "term", "int", "ENOSPC", "EIO", "EACCES")
 FAULT_CODES = {"kill": -9, "term": 143, "int": 130, "ENOSPC": 51, "EIO": 50, "EACCES": 52}
-OK, NO_SUCH, BAD, NOTHING = 0, 32, 34, 38
-
-
-# the model ------------------------------------------------------------------------------------------
-
-
-class Model(msgspec.Struct, frozen=True):
-    """What a model is: the content of each version by name, marks, a hold, what is served and was."""
-
-    versions: dict[int, str] = {}
-    trash: dict[int, str] = {}
-    bad: frozenset[int] = frozenset()
-    held: bool = False
-    pinned: int | None = None
-    served: tuple[int, ...] = ()
-    highest: int = 0
-
-    def pin(self, version: int | None) -> Model:
-        """Serve a version, or none."""
-        served = self.served
-        for one in (self.pinned, version):
-            if one is not None and (not served or served[-1] != one):
-                served = (*served, one)
-        return msgspec.structs.replace(self, pinned=version, served=served)
-
-    def throw(self, version: int) -> Model:
-        """Move a version to the trash."""
-        versions = {one: content for one, content in self.versions.items() if one != version}
-        trash = {**self.trash, version: self.versions[version]}
-        return msgspec.structs.replace(self, versions=versions, trash=trash)
-
-    def publish(self, content: str) -> Model:
-        """Publish content as the next version."""
-        number = self.highest + 1
-        versions = {**self.versions, number: content}
-        return msgspec.structs.replace(self, versions=versions, highest=number)
-
-
-World = dict[str, Model]
-Step = tuple[int, World]
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """One command: its arguments, what it does to a world, and what a fault can leave half done."""
-
-    arguments: tuple[str, ...]
-    step: Callable[[World], Step]
-    halves: Callable[[World], list[World]] = lambda _: []
-
-
-def changed(world: World, name: str, **changes: object) -> World:
-    return {**world, name: msgspec.structs.replace(world[name], **changes)}
-
-
-def promote(name: str, content: str, serve: bool | None) -> Operation:
-    def step(world: World) -> Step:
-        model = world.get(name, Model())
-        known = {**model.trash, **model.versions}
-        if any(known.get(number) == content for number in model.bad):
-            return BAD, world
-        same = max((one for one, has in model.versions.items() if has == content), default=None)
-        if same is not None:
-            unfinished = serve is None and same > (model.pinned or 0) and same not in model.served
-            wanted = not model.held and (serve or unfinished)
-            return OK, {**world, name: model.pin(same)} if wanted else world
-        after = model.publish(content)
-        serve_it = serve is not False and not model.held
-        return OK, {**world, name: after.pin(after.highest) if serve_it else after}
-
-    def halves(world: World) -> list[World]:
-        """The number is burnt, or the version is published and not served."""
-        model = world.get(name, Model())
-        burnt = msgspec.structs.replace(model, highest=model.highest + 1)
-        code, after = step(world)
-        if code != OK or len(after.get(name, Model()).versions) == len(model.versions):
-            return []
-        return [{**world, name: burnt}, {**world, name: model.publish(content)}]
-
-    options = {None: (), True: ("--serve",), False: ("--no-serve",)}[serve]
-    arguments = ("promote", f"{{runs}}/{content}", "--model", name, "--no-smoke", *options)
-    return Operation(arguments, step, halves)
-
-
-def rollback(name: str, to: int | None, mark: bool) -> Operation:
-    def step(world: World) -> Step:
-        if name not in world:
-            return NO_SUCH, world
-        model = world[name]
-        target = previous(model) if to is None else to
-        if target is None or target == model.pinned:
-            return NOTHING, world
-        if target in model.bad:
-            return BAD, world
-        if target not in model.versions:
-            return NO_SUCH, world
-        bad = model.bad | {model.pinned} if mark and model.pinned is not None else model.bad
-        return OK, {**world, name: msgspec.structs.replace(model.pin(target), bad=bad)}
-
-    where = () if to is None else ("--to", str(to))
-    options = () if mark else ("--no-mark-bad",)
-    return Operation(("rollback", name, *where, *options), step)
-
-
-def previous(model: Model) -> int | None:
-    """Say where a rollback goes: the version served before this one that is there and good."""
-    served = list(model.served)
-    if model.pinned in served:
-        while served[-1] != model.pinned:
-            served.pop()
-    good = model.versions.keys() - model.bad - {model.pinned}
-    return next((one for one in reversed(served) if one in good), None)
-
-
-def serve(name: str, version: int) -> Operation:
-    def step(world: World) -> Step:
-        if name not in world:
-            return NO_SUCH, world
-        model = world[name]
-        if version in model.bad:
-            return BAD, world
-        if version not in model.versions:
-            return NO_SUCH, world
-        return OK, {**world, name: model.pin(version)}
-
-    return Operation(("serve", f"{name}@{version}"), step)
-
-
-def unserve(name: str) -> Operation:
-    def step(world: World) -> Step:
-        return (OK, {**world, name: world[name].pin(None)}) if name in world else (NO_SUCH, world)
-
-    return Operation(("unserve", name), step)
-
-
-def hold(name: str, held: bool) -> Operation:
-    def step(world: World) -> Step:
-        return (OK, changed(world, name, held=held)) if name in world else (NO_SUCH, world)
-
-    return Operation(("hold" if held else "release-hold", name), step)
-
-
-def mark_bad(name: str, version: int, clear: bool) -> Operation:
-    def step(world: World) -> Step:
-        if name not in world:
-            return NO_SUCH, world
-        known = {**world[name].trash, **world[name].versions}
-        bad, there = world[name].bad, world[name].bad if clear else known.keys()
-        if version not in there:
-            return NO_SUCH, world
-        return OK, changed(world, name, bad=bad - {version} if clear else bad | {version})
-
-    options = ("--clear",) if clear else ()
-    return Operation(("mark-bad", f"{name}@{version}", *options), step)
-
-
-def prune(name: str, last: int) -> Operation:
-    def going(world: World) -> list[int]:
-        model = world[name]
-        if model.held:
-            return []
-        good = sorted(model.versions.keys() - model.bad)
-        kept = {model.pinned, previous(model), *good[-last:]}
-        return sorted(model.versions.keys() - kept)
-
-    def step(world: World) -> Step:
-        if name not in world:
-            return NO_SUCH, world
-        model = world[name]
-        for version in going(world):
-            model = model.throw(version)
-        return OK, {**world, name: model}
-
-    def halves(world: World) -> list[World]:
-        """Versions go one after the other, the lowest first."""
-        found, model = [], world.get(name)
-        for version in going(world) if model is not None else ():
-            assert model is not None
-            model = model.throw(version)
-            found.append({**world, name: model})
-        return found
-
-    return Operation(("prune", name, "--keep-last", str(last)), step, halves)
-
-
-def restore(name: str, version: int) -> Operation:
-    def step(world: World) -> Step:
-        if name not in world or version not in world[name].trash:
-            return NO_SUCH, world
-        model = world[name]
-        trash = {one: content for one, content in model.trash.items() if one != version}
-        versions = {**model.versions, version: model.trash[version]}
-        return OK, changed(world, name, versions=versions, trash=trash)
-
-    return Operation(("restore", f"{name}@{version}"), step)
-
-
-def recover() -> Operation:
-    return Operation(("recover",), lambda world: (OK, world))
-
-
-_names = st.sampled_from(MODELS)
-_versions = st.sampled_from([1, 2, 3, 4])
-OPERATIONS: dict[str, SearchStrategy[Operation]] = {
-    "promote": st.builds(
-        promote, _names, st.sampled_from(CONTENTS), st.sampled_from([None, True, False])
-    ),
-    "rollback": st.builds(rollback, _names, st.none(), st.booleans()),
-    "rollback --to": st.builds(rollback, _names, _versions, st.booleans()),
-    "serve": st.builds(serve, _names, _versions),
-    "unserve": st.builds(unserve, _names),
-    "hold": st.builds(hold, _names, st.booleans()),
-    "mark-bad": st.builds(mark_bad, _names, _versions, st.booleans()),
-    "prune": st.builds(prune, _names, st.sampled_from([1, 2])),
-    "restore": st.builds(restore, _names, _versions),
-    "recover": st.builds(recover),
-}
-
-
-# the machine ----------------------------------------------------------------------------------------
 
 
 class Stage(msgspec.Struct):
@@ -288,23 +59,39 @@ def set_stage(folder: Path, forking: Forking) -> Stage:
         for name, tree in trees.items()
     }
     start, _ = servingrepo.init(folder / "start")
-    for name in ("first", "second", "third"):
+    for name in CONTENTS[:4]:
         start.promote(runs / name, model="m", smoke=False)
+    # So that nothing but its label protects one version, another is above most that can be served, one is free.
+    start.label_set("m@1", "stable")
+    start.label_set("m@4", "canary")
     root, record = folder / "rehearsal", folder / "steps"
     servingrepo.init(root)
+    promotions = [("promote", str(runs / name), "--model", "m", "--no-smoke") for name in CONTENTS]
     rehearsed = [
-        *(("promote", str(runs / name), "--model", "m", "--no-smoke") for name in CONTENTS),
-        *(("rollback", "m"), ("rollback", "m", "--to", "1"), ("serve", "m@2"), ("unserve", "m")),
-        *(("hold", "m"), ("release-hold", "m"), ("mark-bad", "m@1"), ("recover",)),
-        *(("prune", "m", "--keep-last", "1"), ("restore", "m@1")),
+        *((one, "") for one in promotions[:3]),
+        *((("rollback", "m"), ""), (("rollback", "m", "--to", "1"), ""), (("unserve", "m"), "")),
+        *((("mark-bad", "m@2", "--clear"), ""), (("serve", "m@2"), "")),
+        *((("label", "set", "m@1", "stable"), ""), (("label", "remove", "m", "stable"), "")),
+        *((("hold", "m"), ""), (("release-hold", "m"), ""), (("mark-bad", "m@1"), "")),
+        *((("prune", "m", "--keep-last", "1"), ""), (("restore", "m@1"), "")),
+        (("prune", "m", "--keep-last", "1", "--empty-trash"), ""),
+        # What recovery does depends on what is left for it.
+        *((promotions[3], "record.done"), (("recover",), "")),
+        *((promotions[3], "c1.done"), (("recover",), "")),
+        *((("rollback", "m", "--to", "latest"), "c2.done"), (("recover",), "")),
+        *((("prune", "m", "--keep-last", "1"), "trash.done"), (("recover",), "")),
+        *((("prune", "m", "--empty-trash"), "condemn.done"), (("recover",), "")),
     ]
     steps: dict[str, tuple[str, ...]] = {}
-    for arguments in rehearsed:
+    for arguments, killed_at in rehearsed:
         record.write_bytes(b"")
-        plan = {"SERVINGREPO_FAILPOINTS": f"record={record}"}
-        code, said = forking.run("--root", str(root), *arguments, env=plan)
-        assert code == 0, said
-        steps[arguments[0]] = tuple(dict.fromkeys(record.read_text().split())) or ("none",)
+        plan = f"{killed_at}=kill" if killed_at else f"record={record}"
+        code, said = forking.run(
+            "--root", str(root), *arguments, env={"SERVINGREPO_FAILPOINTS": plan}
+        )
+        assert code == (FAULT_CODES["kill"] if killed_at else 0), (arguments, said)
+        name, reached = command_of(arguments), record.read_text().split()
+        steps[name] = tuple(dict.fromkeys([*steps.get(name, ()), *reached]))
     return Stage(folder, runs, forking, contents, steps)
 
 
@@ -345,7 +132,8 @@ class Machine(RuleBasedStateMachine):
     )
     def disturbed(self, operation: Operation, fault: str, at: int, then_recover: bool) -> None:
         """Run a command with a fault at one of its steps, and look at once or when others have written."""
-        steps = self.stage.steps[operation.arguments[0]]
+        # Every command that writes settles first what the one before it left, and may die of that.
+        steps = self.stage.steps[operation.command] + self.stage.steps["recover"]
         plan = f"{steps[at % len(steps)]}={fault}"
         code, said = self._call(operation, plan)
         outcomes = [operation.step(world) for world in self.worlds]
@@ -370,7 +158,7 @@ class Machine(RuleBasedStateMachine):
         )
         assert "Traceback" not in said, said
         self.stage.counts["runs"] += 1
-        self.stage.counts[operation.arguments[0]] += 1
+        self.stage.counts[operation.command] += 1
         return code, said
 
     def _look(self) -> None:
@@ -394,10 +182,13 @@ def world_of(root: Path, contents: dict[str, str]) -> World:
     world: World = {}
     for row in list_models(repo.value):
         served: list[int] = []
+        labelled: set[tuple[str, int]] = set()
         for event in repo.history(row.model):
+            labelled |= {*event.labels_before.items(), *event.labels_after.items()}
             for one in (event.served_before, event.served_after):
                 if one is not None and (not served or served[-1] != one):
                     served.append(one)
+        state = need_state(repo.value, row.model)
         records = {
             one: load_record(repo.value, row.model, one) for one in (*row.versions, *row.trash)
         }
@@ -405,11 +196,13 @@ def world_of(root: Path, contents: dict[str, str]) -> World:
         world[row.model] = Model(
             versions={one: known[one] for one in row.versions},
             trash={one: known[one] for one in row.trash},
-            bad=frozenset(row.bad),
+            bad={one: contents[mark.digest] for one, mark in state.bad.items()},
+            labels=dict(row.labels),
+            labelled=frozenset(labelled),
             held=row.held,
             pinned=row.served,
             served=tuple(served),
-            highest=need_state(repo.value, row.model).highest,
+            highest=state.highest,
         )
     return world
 
