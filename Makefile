@@ -57,6 +57,7 @@ load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clien
 
 .PHONY: reliability
 reliability: env ## The table of docs/reliability.md: faults, power losses, races, mutations; root for all of it
+	tests/crash/prepare
 	$(BIN)/python -m tests.crash.reliability --workers $(WORKERS)
 
 .PHONY: sequences

@@ -1,7 +1,11 @@
 """Runs every lane and prints the table that docs/reliability.md holds.
 
+    python -m tests.crash.reliability [--only LANE] [--workers 2] [--json reliability.json]
+
 A lane is a program that prints one JSON object, or a run of pytest whose tests say what they tried
-(tests/crash/counting.py). Each object has `lane`, `violations`, and numbers: in `counts`, or beside them.
+(tests/crash/counting.py). Each object has `lane`, `violations`, and numbers: in `counts`, or beside them. A row is
+said on stderr as soon as its lane ends, and a lane that fails keeps none of the others from running. Two programs
+that mostly wait for the disk run beside the lanes that need processors.
 """
 
 from __future__ import annotations
@@ -9,17 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.crash.counting import JSON_TO
 
 PROJECT = Path(__file__).resolve().parents[2]
+LONGEST = 3600.0
+"""Seconds after which a lane is taken to hang."""
+
 HEADER = ("lane", "tried", "violations", "run by")
 
 
@@ -28,13 +39,16 @@ class Lane:
     """One row: what is run for it, and which of its numbers are shown, in which words.
 
     `tests` are arguments of pytest; `module` is a program with its own. Rows that come out of one run of pytest
-    name the same tests, and it is run once.
+    name the same tests, and it is run once. A lane that `mounts` gets a mount namespace of its own, so that however
+    it ends nothing stays mounted. One that waits for the disk runs `beside` the others.
     """
 
     name: str
     shown: tuple[tuple[str, str], ...]
     tests: tuple[str, ...] = ()
     module: tuple[str, ...] = ()
+    mounts: bool = False
+    beside: bool = False
 
     @property
     def command(self) -> str:
@@ -70,6 +84,7 @@ LANES = (
         "images",
         (("ext4", "{} copies of a mounted ext4"), ("xfs", "{} of a mounted xfs")),
         tests=_IMAGES,
+        mounts=True,
     ),
     Lane(
         "races",
@@ -80,9 +95,13 @@ LANES = (
         "sequences",
         (("sequences", "{} random sequences"), ("runs", "{} commands")),
         module=("tests.crash.machine", "--examples", "200"),
+        beside=True,
     ),
     Lane(
-        "long-life", (("runs", "{} promotions into one model"),), module=("tests.crash.long_life",)
+        "long-life",
+        (("runs", "{} promotions into one model"),),
+        module=("tests.crash.long_life",),
+        beside=True,
     ),
     Lane(
         "mutations",
@@ -93,45 +112,99 @@ LANES = (
 """Every row of the table. A new lane is one more."""
 
 
-def run(lane: Lane, *, workers: int, done: dict[tuple[str, ...], list[dict[str, Any]]]) -> Any:
+@dataclass
+class Session:
+    """One call of the command: where its lanes may work, and which processes are theirs."""
+
+    folder: Path
+    workers: int
+    done: dict[tuple[str, ...], list[dict[str, Any]]] = field(default_factory=dict)
+    alive: set[int] = field(default_factory=set)
+    given_up: bool = False
+
+    def call(
+        self, arguments: list[str], *, shown: bool = False, **environment: str
+    ) -> tuple[int, str]:
+        """Run a program to its end; return its exit code and what it said, unless that is `shown` to people.
+
+        Nothing that it started outlives it.
+        """
+        process = subprocess.Popen(
+            arguments,
+            cwd=PROJECT,
+            env={**os.environ, "TMPDIR": str(self.folder), **environment},
+            stdout=sys.stderr if shown else subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.alive.add(process.pid)
+        try:
+            said, _ = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            print(f"{' '.join(arguments)} hangs: it is ended", file=sys.stderr)
+            end_group(process.pid)
+            said, _ = process.communicate()
+        finally:
+            end_group(process.pid)
+            self.alive.discard(process.pid)
+        return process.returncode, said or ""
+
+
+def end_group(leader: int) -> None:
+    """Kill what is left of a process group of ours."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def run(lane: Lane, session: Session) -> dict[str, Any]:
     """Run a lane, or take what the same run of pytest has told already; return its JSON object."""
     key = lane.tests or lane.module
-    if key not in done:
-        done[key] = _by_pytest(lane, workers) if lane.tests else _by_program(lane)
-    for found in done[key]:
-        if found.get("lane") == lane.name:
-            return found
-    return {"lane": lane.name, "counts": {}, "violations": 0}
+    begun = time.monotonic()
+    if key not in session.done:
+        found = _by_pytest(lane, session) if lane.tests else _by_program(lane, session)
+        session.done[key] = found
+    seconds = {"seconds_of_the_run": round(time.monotonic() - begun)}
+    for one in session.done[key]:
+        if one.get("lane") == lane.name:
+            return {**one, **seconds}
+    return {"lane": lane.name, "counts": {}, **seconds}
 
 
-def _by_pytest(lane: Lane, workers: int) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="servingrepo-reliability-") as folder:
-        target = Path(folder) / "counts.json"
-        arguments = [one.strip("'") for one in lane.tests]
-        subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", str(workers), *arguments],
-            cwd=PROJECT,
-            env={**os.environ, JSON_TO: str(target)},
-            stdout=sys.stderr,
-            check=False,
-        )
-        found: list[dict[str, Any]] = json.loads(target.read_text()) if target.exists() else []
-        return found
-
-
-def _by_program(lane: Lane) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", *lane.module],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
+def _by_pytest(lane: Lane, session: Session) -> list[dict[str, Any]]:
+    target = Path(tempfile.mkdtemp(dir=session.folder)) / "counts.json"
+    arguments = [one.strip("'") for one in lane.tests]
+    unshare = shutil.which("unshare") if lane.mounts and os.geteuid() == 0 else None
+    code, _ = session.call(
+        [
+            *([unshare, "--mount", "--propagation", "private"] if unshare else []),
+            *(sys.executable, "-m", "pytest", "-q", "-n", str(session.workers), *arguments),
+        ],
+        shown=True,
+        **{JSON_TO: str(target)},
     )
+    found: list[dict[str, Any]] = json.loads(target.read_text()) if target.exists() else []
+    return charged(lane, found, code)
+
+
+def charged(lane: Lane, found: list[dict[str, Any]], code: int) -> list[dict[str, Any]]:
+    """Charge a run of pytest with what failed in it without saying for which of its rows."""
+    rows = [one.name for one in LANES if one.tests == lane.tests]
+    ours = [one for one in found if one["lane"] in rows]
+    failed = sum(one["violations"] for one in found)
+    strays = failed - sum(one["violations"] for one in ours) or int(code != 0 and not failed)
+    return [
+        {**one, "violations": one["violations"] + (strays if number == 0 else 0)}
+        for number, one in enumerate(ours)
+    ]
+
+
+def _by_program(lane: Lane, session: Session) -> list[dict[str, Any]]:
+    code, said = session.call([sys.executable, "-m", *lane.module])
     try:
-        found: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(said)
     except json.JSONDecodeError:
         return []
-    return [found]
+    return [{**found, "violations": found.get("violations") or int(code != 0)}]
 
 
 def tried(lane: Lane, found: dict[str, Any]) -> str:
@@ -146,7 +219,7 @@ def tried(lane: Lane, found: dict[str, Any]) -> str:
 def complete(lane: Lane, found: dict[str, Any]) -> bool:
     """Tell whether everything of a lane was tried, and nothing was wrong."""
     numbers = {**found, **found.get("counts", {})}
-    return not found.get("violations") and all(numbers.get(key) for key, _ in lane.shown)
+    return found.get("violations") == 0 and all(numbers.get(key) for key, _ in lane.shown)
 
 
 def row(lane: Lane, found: dict[str, Any]) -> str:
@@ -160,25 +233,59 @@ def table(rows: list[str]) -> str:
     return "\n".join([f"| {' | '.join(HEADER)} |", "| --- | --- | --- | --- |", *rows])
 
 
+def report(lane: Lane, found: dict[str, Any]) -> None:
+    """Say a lane's row, and what was wrong."""
+    said = [
+        f"{row(lane, found)} {found['seconds_of_the_run']} s",
+        *map(str, found.get("found", ())),
+    ]
+    print("\n".join(said), file=sys.stderr, flush=True)
+
+
+def run_all(chosen: list[Lane], session: Session, target: Path) -> dict[str, dict[str, Any]]:
+    """Run lanes, some beside the others; write down all that was found whenever one ends."""
+    results: dict[str, dict[str, Any]] = {}
+    one_at_a_time = threading.Lock()
+
+    def go(lanes: list[Lane]) -> None:
+        for lane in lanes:
+            if session.given_up:
+                return
+            found = run(lane, session)
+            with one_at_a_time:
+                results[lane.name] = found
+                report(lane, found)
+                ended = [results[one.name] for one in chosen if one.name in results]
+                target.write_text(json.dumps(ended, indent=1) + "\n", encoding="utf-8")
+
+    beside = threading.Thread(target=go, args=([one for one in chosen if one.beside],), daemon=True)
+    try:
+        beside.start()
+        go([one for one in chosen if not one.beside])
+        beside.join()
+    except BaseException:
+        session.given_up = True
+        for leader in tuple(session.alive):
+            end_group(leader)
+        raise
+    return {one.name: results.get(one.name, {"lane": one.name}) for one in chosen}
+
+
 def main() -> int:
     """Run the lanes, print the table, and leave the JSON where `--json` says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", help="a lane's name; may be given again")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="where to leave all that the lanes said")
+    parser.add_argument("--json", type=Path, default=Path("reliability.json"))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; tests send it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [lane for lane in LANES if not given.only or lane.name in given.only]
-    done: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    results = []
-    for lane in chosen:
-        begun = time.monotonic()
-        found = run(lane, workers=given.workers, done=done)
-        results.append((lane, found))
-        print(f"{lane.name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    print(table([row(lane, found) for lane, found in results]))
-    if given.json:
-        given.json.write_text(json.dumps([found for _, found in results], indent=1) + "\n")
-    return 0 if all(complete(lane, found) for lane, found in results) else 1
+    with tempfile.TemporaryDirectory(prefix="reliability-", ignore_cleanup_errors=True) as name:
+        results = run_all(chosen, Session(Path(name), given.workers), given.json)
+    print(table([row(lane, results[lane.name]) for lane in chosen]))
+    return 0 if all(complete(lane, results[lane.name]) for lane in chosen) else 1
 
 
 if __name__ == "__main__":

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.crash.reliability import LANES, Lane, complete, row, table, tried
+from tests.crash.reliability import (
+    LANES,
+    Lane,
+    Session,
+    charged,
+    complete,
+    row,
+    run_all,
+    table,
+    tried,
+)
+
+if TYPE_CHECKING:
+    import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -41,3 +56,32 @@ def test_a_number_that_is_missing_is_said_to_be_not_tried() -> None:
     assert complete(lane, {"violations": 0, "states": 1, "kills": 2})
     assert not complete(lane, {"violations": 1, "states": 1, "kills": 2})
     assert row(lane, found) == "| x | 1,200 states, kills: **not tried** | 0 | `-m x` |"
+
+
+def test_what_fails_without_saying_for_which_row_is_charged_to_the_first_one_of_its_run() -> None:
+    lane = next(one for one in LANES if one.name == "power loss")
+    found = [
+        {"lane": "power loss", "counts": {"states": 3}, "violations": 0},
+        {"lane": "power loss after a kill", "counts": {"states": 3}, "violations": 2},
+    ]
+    stray = {"lane": "fault points", "counts": {}, "violations": 1}
+    assert [one["violations"] for one in charged(lane, found, 0)] == [0, 2]
+    assert [one["violations"] for one in charged(lane, [*found, stray], 1)] == [1, 2]
+    assert [one["violations"] for one in charged(lane, found[:1], 2)] == [1]
+
+
+def test_a_lane_that_breaks_off_keeps_no_other_from_running_and_all_is_written_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Lane("broken", (("runs", "{} runs"),), module=("this",))
+    races = ("tests.crash.races", "--seconds", "1", "--processes", "2")
+    whole = Lane("races", (("runs", "{} operations"),), module=races, beside=True)
+    target = tmp_path / "all.json"
+    results = run_all([broken, whole], Session(tmp_path, 1), target)
+    assert not complete(broken, results["broken"])
+    assert row(broken, results["broken"]).startswith("| broken | runs: **not tried** | ? |")
+    assert complete(whole, results["races"])
+    assert {one["lane"] for one in json.loads(target.read_text())} == {"broken", "races"}
+    said = capsys.readouterr().err
+    assert row(broken, results["broken"]) in said
+    assert row(whole, results["races"]) in said
