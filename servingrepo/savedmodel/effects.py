@@ -11,12 +11,15 @@ What every export does is no effect: the restore op reads the checkpoint that th
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from servingrepo.savedmodel.graph import MAX_DEPTH, Scope, origin, origins
+from servingrepo.savedmodel.graph import MAX_DEPTH, Scope, origins
 from servingrepo.savedmodel.restoring import asset_definitions
+from servingrepo.savedmodel.signatures import INIT_OP_KEY
 from servingrepo.savedmodel.values import Effect
 
 if TYPE_CHECKING:
@@ -90,9 +93,13 @@ _CACHES = {"CacheDataset": 1, "CacheDatasetV2": 1}
 """tensorflow/core/kernels/data/cache_dataset_ops.cc: with an empty file name they cache in memory."""
 
 
-class _Use(msgspec.Struct, frozen=True):
-    """Who runs a node: requests and initialisation, the restore op, or neither."""
+_LOOKS_AT_VARIABLE = frozenset({"ReadVariableOp", "VarIsInitializedOp"})
 
+
+class _Use(msgspec.Struct, frozen=True):
+    """Who runs a node: requests, these or initialisation, the restore op, or none of them."""
+
+    asked: bool
     served: bool
     restoring: bool
 
@@ -134,13 +141,18 @@ class _Finder:
         saver = meta_graph.saver_def
         self.checkpoint = _node(saver.filename_tensor_name)
         self.assets = {_node(one.tensor_info.name) for one in asset_definitions(meta_graph)}
-        fetched = [
-            info.name
-            for key in meta_graph.signature_def
-            for info in meta_graph.signature_def[key].outputs.values()
-        ]
-        fetched += _main_ops(meta_graph)
-        self.served = self._behind(fetched)
+        definitions = meta_graph.signature_def
+        self.fed = {
+            _node(info.name) for key in definitions for info in definitions[key].inputs.values()
+        }
+        fetched = {
+            (key, alias): info.name
+            for key in definitions
+            for alias, info in definitions[key].outputs.items()
+        }
+        initial = fetched.pop((INIT_OP_KEY, INIT_OP_KEY), "")
+        self.asked = self._behind([*fetched.values()])
+        self.served = self.asked | self._behind([initial, *_main_ops(meta_graph)])
         self.restoring = self._behind([saver.restore_op_name] if saver.restore_op_name else [])
         self.suspects: dict[str, list[Any]] = {}
         self.telling = self._functions_with_effects()
@@ -165,7 +177,8 @@ class _Finder:
                 pending += self._enter(body, node, names)
 
     def _use(self, node: Any) -> _Use:
-        return _Use(node.name in self.served, node.name in self.restoring)
+        name = node.name
+        return _Use(name in self.asked, name in self.served, name in self.restoring)
 
     def _suspects(self, function: str) -> list[Any]:
         """Return the nodes of a function, or of the main graph, that have an effect unless they are harmless."""
@@ -207,24 +220,72 @@ class _Finder:
                 True  # nothing runs it: a server calls neither the save op nor what nobody fetches
             )
         if node.op in _FILE_NAME_AT:
-            return self._comes_from(scope, node, _FILE_NAME_AT[node.op], self.assets)
+            return self._names_asset(scope, node, _FILE_NAME_AT[node.op], use)
         if node.op in _CACHES:
             return self._is_empty_text(scope, node, _CACHES[node.op])
         return False
 
     def _comes_from(self, scope: Scope, node: Any, place: int, names: set[str]) -> bool:
         """Tell whether an input is one of these tensors of the main graph, unchanged."""
-        if place >= len(node.input):
+        return any(one.name in names for one in self._sources(scope, node, place))
+
+    def _sources(self, scope: Scope, node: Any, place: int) -> Iterator[Any]:
+        """Yield the nodes of the main graph that an input comes from unchanged, up to what a client can feed."""
+        for at, one in origins(scope, node.input[place]) if place < len(node.input) else ():
+            if at is self.reader.main:
+                if one.name in self.fed:
+                    return
+                yield one
+
+    def _names_asset(self, scope: Scope, node: Any, place: int, use: _Use) -> bool:
+        """Tell whether an input is the path of one of the export's assets.
+
+        A server feeds the paths while it loads (loader.cc, RunInitOp) and to no request: there the tensor has
+        the value that the graph gives it, and a placeholder none. tf.saved_model.save keeps the path in a
+        variable (saved_model/save.py, _process_asset), which has it in requests, too.
+        """
+        for one in self._sources(scope, node, place):
+            if one.name in self.assets:
+                return not use.asked or one.op == "Placeholder"
+            if one.op == "ReadVariableOp" and one.input:
+                return self._keeps_asset(one.input[0])
+        return False
+
+    def _keeps_asset(self, variable: str) -> bool:
+        """Tell whether nothing ever puts anything but an asset's path into a variable of the main graph."""
+        main = self.reader.main
+        handle = main.nodes.get(_node(variable))
+        if handle is None or handle.op != "VarHandleOp" or self.handles[_shared_name(handle)] > 1:
             return False
-        return any(
-            at is self.reader.main and one.name in names
-            for at, one in origins(scope, node.input[place])
+        return all(
+            user.op in _LOOKS_AT_VARIABLE
+            or (
+                user.op == "AssignVariableOp"
+                and user.name not in self.asked
+                and self._comes_from(main, user, 1, self.assets)
+            )
+            for user, _ in main.consumers.get(handle.name, ())
+        )
+
+    @cached_property
+    def handles(self) -> Counter[bytes]:
+        """How many operations of the graph and its functions name a variable, by its name."""
+        bodies = [self.reader.body(), *map(self.reader.body, self.reader.functions)]
+        return Counter(
+            name
+            for body in bodies
+            for node in body
+            if node.op in {"VarHandleOp", "_VarHandlesOp"}
+            for name in (_shared_name(node), *_list_of(node, "shared_names"))
         )
 
     def _is_empty_text(self, scope: Scope, node: Any, place: int) -> bool:
         if place >= len(node.input):
             return False
-        source = origin(scope, node.input[place])
+        source = None
+        for at, source in origins(scope, node.input[place]):
+            if at is self.reader.main and source.name in self.fed:
+                return False
         if source is None or source.op != "Const":
             return False
         tensor = source.attr["value"].tensor
@@ -270,6 +331,15 @@ def _main_ops(meta_graph: Any) -> list[str]:
         if key in meta_graph.collection_def
         for name in meta_graph.collection_def[key].node_list.value
     ]
+
+
+def _shared_name(handle: Any) -> bytes:
+    name: bytes = handle.attr["shared_name"].s if "shared_name" in handle.attr else b""
+    return name or handle.name.encode()
+
+
+def _list_of(node: Any, attribute: str) -> list[bytes]:
+    return list(node.attr[attribute].list.s) if attribute in node.attr else []
 
 
 def _node(name: str) -> str:

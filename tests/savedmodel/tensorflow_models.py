@@ -19,10 +19,13 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 
 
 class Model(tf.Module):  # type: ignore[misc]
-    """Variables of many dtypes, a table, functions whose arguments have names that begin alike."""
+    """Variables of many dtypes, tables, functions whose arguments have names that begin alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, vocabulary: Path) -> None:
         super().__init__()
+        whole, line = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        words = tf.lookup.TextFileInitializer(str(vocabulary), tf.string, whole, tf.int64, line)
+        self.words = tf.lookup.StaticHashTable(words, -1)
         self.weights = tf.Variable(tf.random.normal([7, 3]))
         self.many = [
             tf.Variable(tf.constant([1, 0], dtype))
@@ -43,7 +46,8 @@ class Model(tf.Module):  # type: ignore[misc]
     @tf.function(input_signature=[tf.TensorSpec([None, 7]), tf.TensorSpec([None], tf.string)])  # type: ignore[untyped-decorator]
     def answer(self, x: tf.Tensor, x_1: tf.Tensor) -> dict[str, tf.Tensor]:
         y = tf.matmul(x, self.weights) + tf.cast(self.many[0][0], tf.float32)
-        return {"y": tf.reshape(y, [-1]), "y_1": self.table.lookup(x_1), "y_10": tf.reduce_sum(y)}
+        looked_up = self.table.lookup(x_1) + self.words.lookup(x_1)
+        return {"y": tf.reshape(y, [-1]), "y_1": looked_up, "y_10": tf.reduce_sum(y)}
 
     @tf.function(input_signature=[tf.TensorSpec([])])  # type: ignore[untyped-decorator]
     def choose(self, x: tf.Tensor) -> tf.Tensor:
@@ -51,7 +55,9 @@ class Model(tf.Module):  # type: ignore[misc]
 
 
 def main(folder: Path) -> None:
-    model = Model()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "words.txt").write_text("a\nb\n")
+    model = Model(folder / "words.txt")
     signatures = {"serving_default": model.answer, "serving": model.choose}
     tf.saved_model.save(model, folder / "m", signatures=signatures)
     tf.saved_model.save(tf.Module(), folder / "plain")

@@ -7,10 +7,12 @@ import pytest
 from servingrepo.protos import types_pb2
 from servingrepo.savedmodel import Effect, inspect_export
 from servingrepo.savedmodel.effects import GUARDED, effect_kind
+from servingrepo.savedmodel.signatures import INIT_OP_KEY
 from servingrepo.testing.exports import write_export
 from tests.savedmodel.graphs import call, changed, const, export_with, function, node
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -136,6 +138,110 @@ def test_a_table_may_read_an_asset_through_a_function_and_no_other_file(
 
     found = effects(changed(write_export(tmp_path, assets={"words": b"a\n"}), change))
     assert found == ({} if harmless else {"InitializeTableFromTextFileV2": ("fill/load",)})
+
+
+def as_tf2_names_an_asset(meta_graph: Any) -> None:
+    """Keep an asset's path in a variable, and fill a table from there, as tf.saved_model.save does."""
+    nodes = meta_graph.graph_def.node
+    handle = node(nodes, "kept", "VarHandleOp", [])
+    handle.attr["shared_name"].s = b"kept"
+    node(nodes, "kept/Assign", "AssignVariableOp", ["kept", "asset_0"])
+    node(nodes, "kept/Read/ReadVariableOp", "ReadVariableOp", ["kept"])
+    node(nodes, "read", "ReadVariableOp", ["kept", "^kept/Assign"])
+    inner = function(meta_graph, "fill", "name")
+    node(inner.node_def, "load", "InitializeTableFromTextFileV2", ["table", "name"])
+    call(nodes, "filled", "fill", ["read"])
+    node(nodes, "all", "NoOp", ["^filled", "^kept/Assign"])
+    meta_graph.signature_def[INIT_OP_KEY].outputs[INIT_OP_KEY].name = "all"
+
+
+def test_a_table_may_read_an_asset_whose_path_is_kept_in_a_variable(tmp_path: Path) -> None:
+    path = write_export(tmp_path, assets={"words": b"a\n"})
+    assert effects(changed(path, as_tf2_names_an_asset)) == {}
+
+
+@pytest.mark.tf
+def test_a_table_that_tensorflow_2_saved_with_its_vocabulary_reaches_for_nothing(
+    tensorflow_models: Path,
+) -> None:
+    assert inspect_export(tensorflow_models / "m").assets == ("words.txt",)
+    assert effects(tensorflow_models / "m") == {}
+
+
+def another_value(meta_graph: Any) -> None:
+    node(meta_graph.graph_def.node, "sly", "AssignVariableOp", ["kept", "secret"])
+
+
+def in_a_function(meta_graph: Any) -> None:
+    inner = function(meta_graph, "assign", "variable")
+    node(inner.node_def, "sly", "AssignVariableOp", ["variable", "secret"])
+    call(meta_graph.graph_def.node, "sly", "assign", ["kept"])
+
+
+def by_its_name(meta_graph: Any) -> None:
+    handle = node(meta_graph.graph_def.node, "other", "VarHandleOp", [])
+    handle.attr["shared_name"].s = b"kept"
+    node(meta_graph.graph_def.node, "sly", "AssignVariableOp", ["other", "secret"])
+
+
+def by_its_name_in_a_function(meta_graph: Any) -> None:
+    node(function(meta_graph, "unseen").node_def, "kept", "VarHandleOp", [])
+
+
+def fed_by_a_client(meta_graph: Any) -> None:
+    meta_graph.signature_def["serving_default"].inputs["file"].name = "read:0"
+
+
+def assigned_by_a_request(meta_graph: Any) -> None:
+    meta_graph.signature_def["serving_default"].outputs["file"].name = "kept/Assign:0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        another_value,
+        in_a_function,
+        by_its_name,
+        by_its_name_in_a_function,
+        fed_by_a_client,
+        assigned_by_a_request,
+    ],
+)
+def test_a_variable_that_may_hold_another_path_excuses_nothing(
+    change: Callable[[Any], None], tmp_path: Path
+) -> None:
+    def both(meta_graph: Any) -> None:
+        const(meta_graph.graph_def.node, "secret", b"/etc/passwd")
+        as_tf2_names_an_asset(meta_graph)
+        change(meta_graph)
+
+    path = write_export(tmp_path, assets={"words": b"a\n"})
+    assert effects(changed(path, both)) == {"InitializeTableFromTextFileV2": ("fill/load",)}
+
+
+@pytest.mark.parametrize(("op", "harmless"), [("Const", False), ("Placeholder", True)])
+def test_requests_are_not_fed_the_paths_of_assets(
+    op: str, tmp_path: Path, *, harmless: bool
+) -> None:
+    """What stands in the graph counts for them, which is any path at all."""
+
+    def change(meta_graph: Any) -> None:
+        nodes = meta_graph.graph_def.node
+        next(one for one in nodes if one.name == "asset_0").op = op
+        node(nodes, "lines", "TextLineDataset", ["asset_0", "none", "none"])
+        meta_graph.signature_def["serving_default"].outputs["lines"].name = "lines:0"
+
+    found = effects(changed(write_export(tmp_path, assets={"words": b"a\n"}), change))
+    assert found == ({} if harmless else {"TextLineDataset": ("lines",)})
+
+
+def test_a_cache_whose_name_a_client_can_feed_is_an_effect(tmp_path: Path) -> None:
+    def change(meta_graph: Any) -> None:
+        const(meta_graph.graph_def.node, "cache_name", b"")
+        node(meta_graph.graph_def.node, "cached", "CacheDatasetV2", ["data", "cache_name"])
+        meta_graph.signature_def["serving_default"].inputs["name"].name = "cache_name:0"
+
+    assert effects(changed(write_export(tmp_path), change)) == {"CacheDatasetV2": ("cached",)}
 
 
 @pytest.mark.parametrize(("name", "harmless"), [(b"", True), (b"/tmp/cache", False)])
