@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servingrepo.repository.lost import lost_versions
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import (
     Repository,
@@ -53,5 +54,7 @@ class Opened:
         parsed = parse_reference(text)
         if parsed.kind == "default":
             need_state(self.value, parsed.model)
-            return [(parsed.model, one) for one in published_versions(self.value, parsed.model)]
+            there = published_versions(self.value, parsed.model)
+            numbers = sorted({*there, *lost_versions(self.value, parsed.model)})
+            return [(parsed.model, one) for one in numbers]
         return [(parsed.model, resolve(self.value, parsed))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from servingrepo.api.arguments import (
     optional_path,
 )
 from servingrepo.api.opened import Opened
+from servingrepo.errors import NoSuchVersion, RepositoryDamaged, StorageFailed
 from servingrepo.modelconfig import check_name
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import (
@@ -223,11 +225,18 @@ class Releasing(Opened):
         Without references everything is verified; a bare NAME means all versions of the model. `quick` reads
         small files only, and the result says what was not checked.
 
+        A version that cannot be read is damaged if others are verified with it. So is one that is gone although
+        no command of servingrepo took it.
+
         Raises:
             NoSuchVersion: A reference names none.
-            StorageFailed: Something cannot be read.
+            StorageFailed: The only version that is meant, or a path, cannot be read.
         """
-        from servingrepo.repository.verification import verify_path, verify_version
+        from servingrepo.repository.verification import (
+            verify_one_of_many,
+            verify_path,
+            verify_version,
+        )
 
         found: list[Verification] = []
         texts = references or self.models()
@@ -235,9 +244,12 @@ class Releasing(Opened):
             if is_path(text):
                 found.append(verify_path(as_path(text, "path"), quick=quick, progress=progress))
                 continue
+            versions = self._versions(str(text))
+            alone = len(texts) == len(versions) == 1
+            verify_it = verify_version if alone else verify_one_of_many
             found.extend(
-                verify_version(self.value, model, version, quick=quick, progress=progress)
-                for model, version in self._versions(str(text))
+                verify_it(self.value, model, version, quick=quick, progress=progress)
+                for model, version in versions
             )
         return tuple(found)
 
@@ -268,13 +280,12 @@ class Releasing(Opened):
 
     def size(self, *references: str | Path) -> int:
         """Return how many bytes `verify` would read of the versions that are meant: for its progress."""
-        versions = (
-            version
-            for text in references or self.models()
-            if not is_path(text)
-            for version in self._versions(str(text))
-        )
-        return sum(find_version(self.value, *version)[0].size for version in versions)
+        total = 0
+        for text in references or self.models():
+            for version in () if is_path(text) else self._versions(str(text)):
+                with suppress(NoSuchVersion, RepositoryDamaged, StorageFailed):
+                    total += find_version(self.value, *version)[0].size
+        return total
 
     def diff(self, old: str | Path, new: str | Path) -> Diff:
         """Compare two versions, or exports that lie anywhere, as their clients and servers see them.

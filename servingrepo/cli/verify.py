@@ -12,6 +12,7 @@ from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
+from servingrepo.savedmodel.wording import plural, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,21 +78,33 @@ def _sitting(app: App, subjects: tuple[str, ...], *, quick: bool, seconds: float
         app.note(f"{len(done.before)} versions were found whole by earlier calls")
     if done.left:
         app.note(f"{len(done.left)} versions are left: {', '.join(done.left[:10])}")
-    _tell(app, done, done.verified)
+    _tell(app, done, done.verified, known=done.damaged)
 
 
-def _tell(app: App, result: object, found: tuple[Verification, ...]) -> None:
-    """Print what was found, and fail if something is not whole."""
+def _tell(
+    app: App, result: object, found: tuple[Verification, ...], *, known: tuple[str, ...] = ()
+) -> None:
+    """Print what was found, and fail if something is not whole, or was not when an earlier call looked."""
     bad = [one for one in found if not one.ok]
-    if not bad or not app.json:
+    if not (bad or known) or not app.json:
         app.result(result, (line for one in found for line in _lines(one, app)), bare=_bare(found))
     if bad:
         kind = VersionDamaged if any(one.against for one in bad) else DamagedExport
         raise kind(
             f"{len(bad)} of {len(found)} verified are not whole: "
             + ", ".join(one.subject for one in bad),
-            problems=[f"{one.subject}: {line}" for one in bad for line in one.problems],
+            problems=[
+                *(f"{one.subject}: {line}" for one in bad for line in one.problems),
+                *(f"{one}: not whole when an earlier call looked" for one in known),
+            ],
             hint="versions are never repaired in place: serve another one, and promote the run again",
+            details={"verified": result},
+        )
+    if known:
+        raise VersionDamaged(
+            f"earlier calls found {plural(len(known), 'version', 'versions')} not whole: {some(known)}",
+            problems=known,
+            hint="servingrepo verify NAME@N says what is wrong with one; there was no time to look again",
             details={"verified": result},
         )
     if not found:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.repository.repository import Repository, find_version
+from servingrepo.errors import RepositoryDamaged, StorageFailed
+from servingrepo.repository.lost import is_lost
+from servingrepo.repository.repository import Repository, find_version, load_record
 from servingrepo.repository.usage import using
 from servingrepo.savedmodel import (
+    Defect,
     Inspection,
     TensorCheck,
     inspect_export,
@@ -98,7 +101,7 @@ def verify_version(
 ) -> Verification:
     """Compare every byte of a version with its record, and every tensor with its checksum.
 
-    One in the trash is compared where it lies.
+    One in the trash is compared where it lies; one that is lost is damaged.
 
     Args:
         repo: The repository.
@@ -112,11 +115,66 @@ def verify_version(
         StorageFailed: It cannot be read.
     """
     subject = f"{model}@{version}"
+    if is_lost(repo, model, version):
+        record = load_record(repo, model, version)
+        if record is not None:
+            path = repo.layout.version(model, version)
+            return _unread_version(subject, record.model, version, path, quick=quick, why=_LOST)
     with using(repo, model, version):
         record, path = find_version(repo, model, version)
         compare_it = _quickly if quick else partial(_whole, progress=progress)
         found = compare_it(subject, path, record=record)
     return msgspec.structs.replace(found, in_trash=path != repo.layout.version(model, version))
+
+
+def verify_one_of_many(
+    repo: Repository,
+    model: str,
+    version: int,
+    *,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """Do as verify_version does, but call a version damaged that cannot be read: it must not hide the others.
+
+    Raises:
+        NoSuchVersion: There is no such version of ours.
+    """
+    try:
+        return verify_version(repo, model, version, quick=quick, progress=progress)
+    except (StorageFailed, RepositoryDamaged) as error:
+        why = Defect(
+            slug="unreadable", kind="damaged", message=error.message, hint=error.hint or ""
+        )
+        path = repo.layout.version(model, version)
+        return _unread_version(f"{model}@{version}", model, version, path, quick=quick, why=why)
+
+
+_LOST = Defect(
+    slug="lost",
+    kind="missing",
+    message="its directory is gone, and no command of servingrepo took it",
+    hint="copy it back from a backup, or serve another version",
+)
+
+
+def _unread_version(
+    subject: str, model: str, version: int, path: Path, *, quick: bool, why: Defect
+) -> Verification:
+    return Verification(
+        subject=subject,
+        path=str(path),
+        model=model,
+        version=version,
+        against="its record",
+        quick=quick,
+        files=0,
+        size=0,
+        digest="",
+        differences=NO_DIFFERENCES,
+        inspection=Inspection(path=str(path), defects=(why,)),
+        not_checked=("its files: they were not read",),
+    )
 
 
 def compare_with_record(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from servingrepo.repository.rounds import Round, verify_round
+from tests.support import command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +61,38 @@ def test_a_damaged_version_is_told_by_every_sitting(
     data.write_bytes(bytes(8))
     assert not sitting(2).verified[0].ok
     again = sitting(2)
-    assert (subjects(again), again.before) == (["m@1", "m@3"], ("m@2",))
-    assert not again.verified[0].ok
+    assert (subjects(again), again.before) == (["m@3", "m@1"], ("m@2",))
+    assert not again.verified[1].ok
+
+
+@pytest.mark.parametrize("how", ["bytes", "no record", "no directory"])
+def test_a_damaged_version_keeps_no_round_from_its_end(
+    how: str, sitting: Callable[..., Round], repo: OpenRepository
+) -> None:
+    version = repo.value.layout.version("m", 1)
+    if how == "bytes":
+        (version / DATA).write_bytes(bytes(8))
+    elif how == "no record":
+        repo.value.layout.record("m", 1).write_bytes(b"{")
+    else:
+        shutil.rmtree(version)
+    sittings = [sitting(0) for _ in range(4)]
+    assert [subjects(one) for one in sittings] == [["m@1"], ["m@2"], ["m@3"], ["m@1"]]
+    assert [one.damaged for one in sittings] == [(), ("m@1",), ("m@1",), ()]
+    assert [one.left for one in sittings[:3]] == [("m@2", "m@3"), ("m@3",), ()]
+    assert not sittings[3].verified[0].ok
+
+
+def test_a_call_without_time_for_a_damaged_version_fails_and_names_it(
+    sitting: Callable[..., Round], repo: OpenRepository
+) -> None:
+    sitting(0)
+    (repo.value.layout.version("m", 1) / DATA).write_bytes(bytes(8))
+    for _ in range(3):
+        sitting(0)
+    done = command("--root", repo.root, "verify", "--max-seconds", "0", "--json")
+    assert (done.code, done.json["error"]["problems"]) == (35, ["m@1"])
+    assert done.json["error"]["details"]["verified"]["verified"][0]["subject"] == "m@2"
 
 
 def test_a_quick_round_and_a_full_one_are_not_mixed(sitting: Callable[..., Round]) -> None:
