@@ -52,8 +52,12 @@ races: env ## Sixteen processes at one repository for minutes, killed at random 
 	$(BIN)/python -m tests.crash.races --seconds $(or $(SECONDS),120)
 
 .PHONY: load
-load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients; servers that die or hang
+load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients
 	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/rollout/test_under_load.py
+
+.PHONY: phases
+phases: env ## A server killed, hung, stuttering, slow or busy for a minute in every phase of a switch
+	SERVINGREPO_PHASES=all $(BIN)/pytest -n $(WORKERS) tests/rollout/test_phases.py
 
 .PHONY: reliability
 reliability: env ## The table of docs/reliability.md: faults, power losses, races, mutations; root for all of it

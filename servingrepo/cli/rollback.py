@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     default=True,
     help="Mark the version that is left bad, so that no pipeline brings it back. [default: mark-bad]",
 )
-@switch_options()
+@switch_options(stages=True)
 @click.pass_obj
 def command(
     app: App,

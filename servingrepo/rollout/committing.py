@@ -24,7 +24,7 @@ from servingrepo.rollout.overtaking import overtaken_by
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.rules import Manner
 from servingrepo.rollout.serving import refuse_unfit, serve_now
-from servingrepo.rollout.switch import EndpointResult, switch
+from servingrepo.rollout.switch import switch
 from servingrepo.rollout.tracing import place_of
 from servingrepo.rollout.values import Options, Promotion
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.records import Guard, Proof, VersionRecord
     from servingrepo.repository.repository import Repository
+    from servingrepo.rollout.steps import EndpointResult
     from servingrepo.rundir import RunScan
     from servingrepo.savedmodel import Inspection
     from servingrepo.storage.progress import Told

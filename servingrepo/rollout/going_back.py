@@ -17,7 +17,7 @@ from servingrepo.rollout.parallel import each
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from servingrepo.repository.repository import Repository
     from servingrepo.rollout.plans import Plan
@@ -31,30 +31,33 @@ def put_back(
     repo: Repository,
     plan: Plan,
     clients: Sequence[ServingClient],
-    error: ServingRepoError,
     *,
+    error: ServingRepoError,
     committed: bool,
+    dropped: Collection[str] = (),
     poll: bool = False,
 ) -> SwitchFailed:
     """Bring file and servers back to where they were; return the error that says how that went.
 
-    The file first, which needs no server; then all servers at once, with a time limit of their own.
+    The file first, which needs no server; then all servers at once, with a time limit of their own. `dropped` are
+    the endpoints that may have dropped the old versions before models.config changed.
     """
     trouble: list[str] = []
-    if committed or poll:
-        try:
-            if poll and committed:
-                _bring_back_by_file(repo, plan, clients)
+    try:
+        repo.disk.step("switch.going-back")
+        if poll and committed:
+            _bring_back_by_file(repo, plan, clients)
+        if committed or poll:
             write_config(repo, plan.before)
-        except ServingRepoError as failed:
-            trouble.append(f"models.config could not be put back: {failed.message}")
+    except ServingRepoError as failed:
+        trouble.append(f"models.config could not be put back: {failed.message}")
     uncertain = set(error.details.get("uncertain", ()))
     answers = each(
         clients,
         lambda client: _put_server_back(
             client,
             plan,
-            committed=committed,
+            dropped=committed or str(client.endpoint) in dropped,
             watched=str(client.endpoint) in uncertain,
             poll=poll,
         ),
@@ -131,13 +134,13 @@ def _bring_back_by_file(repo: Repository, plan: Plan, clients: Sequence[ServingC
 
 
 def _put_server_back(
-    client: ServingClient, plan: Plan, *, committed: bool, watched: bool, poll: bool
+    client: ServingClient, plan: Plan, *, dropped: bool, watched: bool, poll: bool
 ) -> None:
     """Bring one server back to the config before the switch.
 
-    After C2 the old versions may be unloaded: they are loaded beside the new one first, under the labels that
-    hold now (a label cannot be sent for a version that is not loaded). A model that was taken out comes back
-    only when its versions are END, or the reload is answered by their unload (tfserving: re-adding at once).
+    The old versions may have been `dropped`, as after C2: they are loaded beside the new one first, under the
+    labels that hold now (a label cannot be sent for a version that is not loaded). A model that was taken out
+    comes back only when its versions are END, or the reload is answered by their unload (re-adding at once).
     """
     deadline = Deadline.after(RESTORE_SECONDS)
     if watched:
@@ -148,9 +151,9 @@ def _put_server_back(
         live.wait_unserved(client, plan.model, new, deadline=deadline)
         live.wait_available(client, plan.model, old, before=before, deadline=deadline)
         return
-    if committed and plan.target is None:
+    if dropped and plan.target is None:
         live.wait_gone(client, plan.model, old, deadline=deadline)
-    elif committed and old:
+    elif dropped and old:
         live.send(client, plan.labelled, deadline=deadline)
         live.wait_available(client, plan.model, old, before=before, deadline=deadline)
     live.send(client, plan.before, deadline=deadline)

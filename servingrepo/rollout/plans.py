@@ -37,6 +37,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.old_labels != self.new_labels
 
     @property
+    def goes_down(self) -> bool:
+        """Whether unlabelled clients get a lower version afterwards: only once the higher one is dropped."""
+        return max(self.new_pins, default=0) < max(self.old_pins, default=0)
+
+    @property
     def changes(self) -> bool:
         """Whether anything changes at all."""
         return self.old_pins != self.new_pins or self.moves_labels

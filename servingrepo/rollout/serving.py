@@ -45,7 +45,8 @@ from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import running_promotions
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
-from servingrepo.rollout.switch import EndpointResult, connect, switch
+from servingrepo.rollout.steps import EndpointResult
+from servingrepo.rollout.switch import connect, switch
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:

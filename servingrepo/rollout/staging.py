@@ -1,8 +1,9 @@
 """A roll-out in stages: a few endpoints first, watched, then more; or back by itself.
 
-In a stage the new version is loaded beside the old one, so it already answers unlabelled clients there. While it is
-watched it must stay loaded, answer the probe cases, not fail more often than the servers that do not have it yet,
-and pass a command of the user's own.
+In a stage the new version is loaded beside the old one, so a higher one already answers unlabelled clients there;
+beside a higher one a lower one answers nobody, so a stage that goes down drops the old version as well. While the
+new one is watched it must stay loaded, answer the probe cases, not fail more often than the servers that do not
+have it yet, and pass a command of the user's own.
 """
 
 from __future__ import annotations
@@ -83,17 +84,16 @@ def batch_size(text: str, count: int) -> int:
     return max(1, count * int(number) // 100) if percent else int(number)
 
 
-def refuse_stages_down(plan: Plan) -> None:
-    """Refuse stages for a change in which the new version would not answer until the old one goes.
+def refuse_stages(plan: Plan) -> None:
+    """Refuse stages for a change that leaves no version to watch.
 
     Raises:
-        UsageError: It is one.
+        UsageError: The model is taken out.
     """
-    served = max(plan.old_pins, default=0)
-    if plan.target is None or plan.target < served:
+    if plan.target is None:
         raise UsageError(
-            f"only a change to a higher version can go in stages, and {plan.model} serves {served}",
-            hint="beside a higher version a lower one answers nobody; leave --first, --batch and --watch-for out",
+            f"taking {plan.model} out cannot go in stages: nothing is left that could be watched",
+            hint="leave --first, --batch, --watch-for and --gate out",
         )
 
 
@@ -117,6 +117,8 @@ def observe(
 
         def look(client: ServingClient, deadline: Deadline = deadline) -> None:
             live.prove_pinned(client, plan.model, [target], deadline=deadline)
+            if plan.goes_down:
+                live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
             if export is not None:
                 probe(
                     client,

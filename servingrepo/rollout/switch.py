@@ -24,13 +24,12 @@ from servingrepo.repository.stragglers import (
     note_stragglers,
     read_stragglers,
 )
-from servingrepo.rollout import live
+from servingrepo.rollout import live, steps
 from servingrepo.rollout.going_back import put_back
 from servingrepo.rollout.parallel import each, together
-from servingrepo.rollout.plans import without_labels
-from servingrepo.rollout.probes import probe
 from servingrepo.rollout.rules import STRICT, Rules
-from servingrepo.rollout.staging import observe, refuse_stages_down, split
+from servingrepo.rollout.staging import observe, refuse_stages, split
+from servingrepo.rollout.steps import EndpointResult
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -50,14 +49,6 @@ _SETTLE_SECONDS = 20.0
 """What a server that was left behind may take to come to models.config before anything newer is sent."""
 
 
-class EndpointResult(msgspec.Struct, frozen=True):
-    """What one endpoint was proven to do after a switch; or that it was left out, and does not follow yet."""
-
-    endpoint: str
-    outcome: str
-    follows: bool = True
-
-
 @dataclass
 class _Party:
     """The endpoints of one switch: those that take part, and those that are missing and may be."""
@@ -66,6 +57,8 @@ class _Party:
     rules: Rules
     missing: dict[str, ServingRepoError] = field(default_factory=dict)
     loaded: list[ServingClient] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)
+    """Endpoints that may have dropped the old version before C2: they went down a version in a stage."""
 
     def may_miss(self, error: ServingRepoError) -> bool:
         """Tell whether the switch goes on without the endpoint that gave this error."""
@@ -93,6 +86,7 @@ def switch(
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
         party = _Party(list(clients), rules)
+        back = partial(put_back, repo, plan, clients, dropped=party.dropped, poll=rules.poll)
         export = _export(repo, plan) if clients and rules.probes else None
         _gather(repo, party, plan, deadline=deadline)
         stages = _stages(party, plan)
@@ -104,9 +98,7 @@ def switch(
                 stages = []
             for number, stage in enumerate(stages, start=1):
                 deadline = _fresh(deadline, rules)
-                load = partial(_load_new, plan=plan, rules=rules, export=export, deadline=deadline)
-                _together(party, load, deadline, among=stage)
-                repo.disk.step("switch.stage-loaded")
+                _take_stage(repo, party, stage, plan, export, deadline=deadline)
                 watched |= _watch(party, stage, plan, export, last=number == len(stages) > 1)
             deadline = _fresh(deadline, rules)
             repo.disk.step("switch.before-c2")
@@ -114,19 +106,16 @@ def switch(
             committed = True
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            drop = partial(_drop_old, plan=plan, deadline=deadline, poll=rules.poll)
-            done = _together(party, drop, deadline)
+            done = _drop_old(repo, party, plan, deadline=deadline)
         except ServingRepoError as error:
             if not clients:
                 raise
-            raise put_back(
-                repo, plan, clients, error, committed=committed, poll=rules.poll
-            ) from error
+            raise back(error=error, committed=committed) from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if clients:
                 why = SwitchFailed("interrupted", details={"uncertain": list(map(str, endpoints))})
-                failed = put_back(repo, plan, clients, why, committed=committed, poll=rules.poll)
+                failed = back(error=why, committed=committed)
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise
@@ -163,6 +152,8 @@ def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) 
     settled = [str(one.endpoint) for one in party.clients if str(one.endpoint) in known]
     if settled:
         forget_stragglers(repo, settled)
+    if party.clients:
+        repo.disk.step("switch.gathered")
 
 
 def _settle(
@@ -187,7 +178,7 @@ def _stages(party: _Party, plan: Plan) -> list[list[ServingClient]]:
             "servers that poll models.config cannot go in stages: they all read the same file",
             hint="reload by RPC, or leave --first, --batch, --watch-for and --gate out",
         )
-    refuse_stages_down(plan)
+    refuse_stages(plan)
     return split(party.clients, party.rules)
 
 
@@ -257,28 +248,48 @@ def _export(repo: Repository, plan: Plan) -> Inspection | None:
     return inspect_export(repo.layout.version(plan.model, plan.target))
 
 
-def _load_new(
-    client: ServingClient,
+def _take_stage(
+    repo: Repository,
+    party: _Party,
+    stage: Sequence[ServingClient],
     plan: Plan,
-    rules: Rules,
     export: Inspection | None,
     *,
     deadline: Deadline,
 ) -> None:
-    """Have a server load the new version beside the old one, prove it, then move the labels."""
-    if plan.target is None:
-        return
-    before = live.remembered(client, plan.model, deadline=deadline)
-    if not plan.old_pins:
-        live.wait_dropped(client, plan.model, deadline=deadline)
-    loaded = {one.version for one in before.values() if one.state == "AVAILABLE"}
-    # A label whose version is gone makes the server refuse the whole config (UpdateModelVersionLabelMap).
-    dead = {label for label, version in plan.old_labels.items() if version not in loaded}
-    live.send(client, without_labels(plan.between, plan.model, dead), deadline=deadline)
-    live.wait_available(client, plan.model, plan.new_pins, before=before, deadline=deadline)
-    _prove(client, plan, rules, export, deadline=deadline)
-    if plan.moves_labels or dead:
-        live.send(client, plan.labelled, deadline=deadline)
+    """Have servers load the new version beside the old one, prove it, then move the labels.
+
+    A lower version answers nobody beside a higher one, so a stage that goes down also drops the old version: what
+    is watched then is what clients get.
+    """
+    if plan.target is not None and party.clients:
+        told: dict[str, steps.Told] = {}
+
+        def tell(client: ServingClient) -> None:
+            told[str(client.endpoint)] = steps.tell(client, plan, deadline=deadline)
+
+        def load(client: ServingClient) -> None:
+            known = told[str(client.endpoint)]
+            steps.wait_loaded(client, plan, party.rules, export, told=known, deadline=deadline)
+
+        def label(client: ServingClient) -> None:
+            if plan.moves_labels or told[str(client.endpoint)].dead:
+                live.send(client, plan.labelled, deadline=deadline)
+
+        _together(party, tell, deadline, among=stage)
+        repo.disk.step("switch.stage-told")
+        _together(party, load, deadline, among=stage)
+        repo.disk.step("switch.stage-proven")
+        _together(party, label, deadline, among=stage)
+    repo.disk.step("switch.stage-loaded")
+    if party.rules.staged and plan.goes_down:
+        party.dropped |= {str(client.endpoint) for client in stage}
+        _together(
+            party, partial(live.send, config=plan.after, deadline=deadline), deadline, among=stage
+        )
+        repo.disk.step("switch.stage-dropped")
+        final = partial(steps.wait_final, plan=plan, deadline=deadline)
+        _together(party, final, deadline, among=stage)
 
 
 def _load_by_file(
@@ -296,21 +307,14 @@ def _load_by_file(
     """
     if plan.target is None:
         return
-    known: dict[str, live.Remembered] = {}
+    known: dict[str, steps.Told] = {}
 
     def remember(client: ServingClient) -> None:
-        known[str(client.endpoint)] = live.remembered(client, plan.model, deadline=deadline)
-        if not plan.old_pins:
-            live.wait_dropped(client, plan.model, deadline=deadline)
+        known[str(client.endpoint)] = steps.look(client, plan, deadline=deadline)
 
     def load(client: ServingClient) -> None:
-        before = known[str(client.endpoint)]
-        live.wait_available(client, plan.model, plan.new_pins, before=before, deadline=deadline)
-        _prove(client, plan, party.rules, export, deadline=deadline)
-
-    def move(client: ServingClient) -> None:
-        for label, version in sorted(plan.new_labels.items()):
-            live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
+        told = known[str(client.endpoint)]
+        steps.wait_loaded(client, plan, party.rules, export, told=told, deadline=deadline)
 
     _together(party, remember, deadline)
     write_config(repo, plan.between)
@@ -319,49 +323,21 @@ def _load_by_file(
     if plan.moves_labels:
         write_config(repo, plan.labelled)
         repo.disk.step("switch.file-labelled")
-        _together(party, move, deadline)
-
-
-def _prove(
-    client: ServingClient,
-    plan: Plan,
-    rules: Rules,
-    export: Inspection | None,
-    *,
-    deadline: Deadline,
-) -> None:
-    """See that the new versions answer, and answer as the user's own cases expect."""
-    live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
-    if export is not None and plan.target is not None:
-        probe(
-            client,
-            plan.model,
-            plan.target,
-            cases=rules.probes,
-            inspection=export,
-            deadline=deadline,
-        )
+        _together(party, partial(steps.wait_labelled, plan=plan, deadline=deadline), deadline)
 
 
 def _drop_old(
-    client: ServingClient, plan: Plan, *, deadline: Deadline, poll: bool
-) -> EndpointResult:
-    """Have a server unload what is no longer wanted, and see who answers then: unlabelled, pinned, labelled."""
-    if not poll:
-        live.send(client, plan.after, deadline=deadline)
-    gone = set(plan.old_pins) - set(plan.new_pins)
-    left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
-    if plan.target is not None:
-        live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
-        live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
-    for label, version in sorted(plan.new_labels.items()):
-        live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
-    said = f"{plan.model}@{max(plan.new_pins)} answers" if plan.new_pins else "unloaded"
-    if plan.new_labels:
-        listed = sorted(plan.new_labels.items())
-        said += "; " + ", ".join(f"{label} is {version}" for label, version in listed)
-    later = f"; {', '.join(left)}, and dropped by the server in its own time" if left else ""
-    return EndpointResult(str(client.endpoint), said + later)
+    repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline
+) -> tuple[EndpointResult, ...]:
+    """Have servers unload what is no longer wanted, and see who answers then."""
+    if not party.clients:
+        return ()
+    if not party.rules.poll:
+        _together(party, partial(live.send, config=plan.after, deadline=deadline), deadline)
+    repo.disk.step("switch.drop-told")
+    done = _together(party, partial(steps.wait_final, plan=plan, deadline=deadline), deadline)
+    repo.disk.step("switch.dropped")
+    return done
 
 
 def _write_down(repo: Repository, party: _Party) -> None:

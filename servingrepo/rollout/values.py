@@ -10,7 +10,7 @@ from servingrepo.repository.pruning import Pruned
 from servingrepo.repository.records import Guard, Proof
 from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.rules import STRICT, Rules
-from servingrepo.rollout.switch import EndpointResult
+from servingrepo.rollout.steps import EndpointResult
 from servingrepo.rollout.tracing import Context
 from servingrepo.rundir.gates import Gate
 from servingrepo.rundir.measurements import GateVerdict

@@ -36,6 +36,15 @@ NOT_SWEPT = {
 NEED_SERVERS = {
     "switch.file-between": "tests/rollout/test_polling.py kills there",
     "switch.file-labelled": "tests/rollout/test_polling.py switches labels by file",
+    "switch.going-back": "tests/rollout/test_phases.py goes back there",
+    "switch.stage-dropped": "tests/rollout/test_phases.py rolls back in stages",
+    **dict.fromkeys(
+        (
+            f"switch.{step}"
+            for step in ("gathered", "stage-told", "stage-proven", "drop-told", "dropped")
+        ),
+        "tests/rollout/test_phases.py stops there",
+    ),
     **dict.fromkeys(
         (f"stragglers.{end}" for end in ("before-write", "before-sync", "before-rename")),
         "a note for the next command: tests/rollout/test_fleet.py",

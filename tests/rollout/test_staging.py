@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from servingrepo.serving.client import ServingClient
 from servingrepo.serving.metrics import count_requests
 from tests.rollout.test_fleet import answering, at, fleet_of
 from tests.rollout.test_switch import ask, two_versions
-from tests.support import command, running_server
+from tests.support import command, live_server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +84,37 @@ def test_a_version_that_goes_while_it_is_watched_is_put_back(
     assert [answering(one) for one in at(found)] == [1, 1]
 
 
+@pytest.mark.tf
+def test_a_rollback_in_stages_lets_the_lower_version_answer_where_it_is_watched(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    repo.serve("half@2")
+    repo.label_set("half@2", "stable")
+    servers = [
+        fleet.enter_context(live_server(repo, log=tmp_path / f"{name}.log")) for name in "ab"
+    ]
+    first, rest = servers
+    seen = tmp_path / "seen"
+    asks = f"servingrepo --root {repo.root} --json status half --endpoint {first} --endpoint {rest}"
+    stages = ("--first", str(first), "--gate", f"{sys.executable} -m {asks} >> {seen}; {{}}")
+    arguments = ["--root", str(repo.root), "rollback", "half", "--no-mark-bad"]
+    arguments += ["--endpoint", str(first), "--endpoint", str(rest)]
+    refused = command(*arguments, *stages[:-1], stages[-1].format("exit 3"))
+    assert refused.code == SwitchFailed.exit_code, refused.err
+    assert "back where it was: half serves 2" in refused.err
+    (row,) = json.loads(seen.read_text())["error"]["details"]["status"]["models"]
+    assert [one["available"] for one in row["endpoints"]] == [[1], [2]]
+    assert [ask(one) for one in servers] == [(2, 3.0), (2, 3.0)]
+    assert [ask(one, label="stable")[0] for one in servers] == [2, 2]
+    assert repo.status(endpoints=servers, wait=5).ok
+    done = command(*arguments, *stages[:-1], "exit 0")
+    assert done.code == 0, done.err
+    assert [ask(one) for one in servers] == [(1, 2.0), (1, 2.0)]
+    assert [ask(one, label="stable")[0] for one in servers] == [1, 1]
+    assert repo.status(endpoints=servers, wait=5).ok
+
+
 def test_stages_that_cannot_be_are_refused_before_anything_changes(
     tmp_path: Path, fleet: ExitStack
 ) -> None:
@@ -90,9 +122,9 @@ def test_stages_that_cannot_be_are_refused_before_anything_changes(
     found = fleet_of(repo, fleet, 2)
     with pytest.raises(UsageError, match="take no part"):
         repo.serve("half@2", endpoints=at(found), rules=Rules(first=("other:1",)))
-    repo.serve("half@2", endpoints=at(found))
-    with pytest.raises(UsageError, match="higher version"):
-        repo.serve("half@1", endpoints=at(found), rules=Rules(batch="1"))
+    with pytest.raises(UsageError, match="nothing is left that could be watched"):
+        repo.unserve("half", endpoints=at(found), rules=Rules(batch="1"))
+    assert [answering(one) for one in at(found)] == [1, 1]
     refused = command("--root", repo.root, "serve", "half@1", "--batch", "some")
     assert refused.code == 2
     with pytest.raises(EndpointUnreachable, match="no metrics at http"):

@@ -1,27 +1,23 @@
-"""Constant load while servers are switched, and servers that die or hang in each phase of a switch."""
+"""Constant load while servers are switched, and requests in flight."""
 
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 import servingrepo
 from servingrepo.errors import ServingRepoError, SwitchFailed
 from servingrepo.protos import predict_pb2, types_pb2
-from servingrepo.repository.served import pins, read_config
 from servingrepo.serving.client import ServingClient
-from servingrepo.storage.disk import Disk
-from tests.rollout.test_switch import ask, loaded, two_versions
-from tests.support import live_server, new_repository, run_with, running_server
+from tests.rollout.test_switch import loaded
+from tests.support import live_server, new_repository, run_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
@@ -31,7 +27,6 @@ pytestmark = pytest.mark.tf
 
 CHANGES = int(os.environ.get("SERVINGREPO_LOAD_CHANGES", "6"))
 SHORT = CHANGES <= 6
-PHASES = ["intent.done", "switch.before-c2", "switch.after-c2"]
 
 
 class Load:
@@ -150,78 +145,6 @@ def _change(
             "unlabelled": {target},
             "stable": {target if stable == served or stable > target else stable},
         }
-
-
-class Telling(Disk, frozen=True):
-    """A disk that tells which step is reached."""
-
-    told: Any = None
-
-    def step(self, name: str, path: Path | None = None) -> None:
-        if self.told is not None:
-            self.told(name)
-        super().step(name, path)
-
-
-def at_step(repo: OpenRepository, step: str, act: Callable[[], None]) -> OpenRepository:
-    """Open the repository so that something happens when its next command reaches a step."""
-
-    def told(name: str) -> None:
-        if name == step:
-            act()
-
-    return servingrepo.open(repo.root, disk=Telling(told=told))
-
-
-@pytest.mark.parametrize("step", PHASES[1:] if SHORT else PHASES)
-def test_a_server_that_dies_in_a_phase_leaves_the_fleet_in_the_old_state_and_says_so(
-    tmp_path: Path, step: str
-) -> None:
-    repo = two_versions(tmp_path)
-    with (
-        live_server(repo, log=tmp_path / "a.log") as one,
-        running_server(repo, log=tmp_path / "b.log") as (other, process),
-    ):
-        dying = at_step(repo, step, process.kill)
-        with pytest.raises(ServingRepoError) as failed:
-            dying.serve("half@2", endpoints=[one, other], wait=20)
-        assert str(other) in failed.value.message
-        if isinstance(failed.value, SwitchFailed):
-            assert any(str(other) in line for line in failed.value.problems)
-        assert ask(one) == (1, 2.0)
-        assert loaded(one) == {1}
-        assert pins(read_config(repo.value).config, "half") == (1,)
-        with running_server(repo, log=tmp_path / "c.log", port=other.port):
-            repo.reload(endpoints=[one, other], wait=30)
-            assert ask(other) == (1, 2.0)
-            assert repo.status(endpoints=[one, other], wait=5).ok
-
-
-@pytest.mark.parametrize("step", PHASES[2:] if SHORT else PHASES[1:])
-def test_a_server_that_hangs_in_a_phase_is_put_back_when_it_wakes_up(
-    tmp_path: Path, step: str
-) -> None:
-    repo = two_versions(tmp_path)
-    with (
-        live_server(repo, log=tmp_path / "a.log") as one,
-        running_server(repo, log=tmp_path / "b.log") as (other, process),
-    ):
-        waking = threading.Timer(8.0, process.send_signal, [signal.SIGCONT])
-
-        def hang() -> None:
-            process.send_signal(signal.SIGSTOP)
-            waking.start()
-
-        with pytest.raises(SwitchFailed, match="may still carry it out later") as failed:
-            at_step(repo, step, hang).serve("half@2", endpoints=[one, other], wait=5)
-        waking.join()
-        assert failed.value.details["put_back"] is True, failed.value.problems
-        end = time.monotonic() + 10
-        while time.monotonic() < end and loaded(other) != {1}:
-            time.sleep(0.2)
-        assert [loaded(one), loaded(other)] == [{1}, {1}]
-        assert [ask(one), ask(other)] == [(1, 2.0), (1, 2.0)]
-        assert repo.status(endpoints=[one, other], wait=5).ok
 
 
 @pytest.mark.parametrize(("wait", "ends_with"), [(30, 2), (2, 1)])
