@@ -147,18 +147,18 @@ def _put_server_back(
         _watch(client, plan.model, deadline=deadline)
     old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
     before = live.remembered(client, plan.model, deadline=deadline)
-    if poll:
-        live.wait_unserved(client, plan.model, new, deadline=deadline)
-        live.wait_available(client, plan.model, old, before=before, deadline=deadline)
-        return
-    if dropped and plan.target is None:
-        live.wait_gone(client, plan.model, old, deadline=deadline)
-    elif dropped and old:
-        live.send(client, plan.labelled, deadline=deadline)
-        live.wait_available(client, plan.model, old, before=before, deadline=deadline)
-    live.send(client, plan.before, deadline=deadline)
+    if not poll:
+        if dropped and plan.target is None:
+            live.wait_gone(client, plan.model, old, deadline=deadline)
+        elif dropped and old:
+            live.send(client, plan.labelled, deadline=deadline)
+            live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+        live.send(client, plan.before, deadline=deadline)
     live.wait_unserved(client, plan.model, new, deadline=deadline)
     live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+    if old:
+        # A version that answers already is LOADING for as long as a request runs on the old one (tfserving: C.7).
+        live.wait_answering(client, plan.model, max(old), deadline=deadline)
 
 
 def _watch(client: ServingClient, model: str, *, deadline: Deadline) -> None:

@@ -276,7 +276,7 @@ def test_a_server_in_trouble_in_a_phase_leaves_the_fleet_old_or_new_and_that_is_
         assert "Traceback" not in err, err
         said = msgspec.json.decode(out)
         _judge(two, one, said, code=process.returncode, last=step == STEPS[-1])
-    if trouble == "hung for a while" and process.returncode:
+    if trouble == "hung for a while" and process.returncode == SwitchFailed.exit_code:
         assert said["error"]["details"]["put_back"], "it woke up in time to be put back"
     two.heal()
     _converges(two)
