@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+_NAMED_ENDPOINTS = re.compile(
+    r"--endpoint (?!HOST:PORT)[^\s;,]+:[^\s;,]+(?: --endpoint [^\s;,]+:[^\s;,]+)*"
+)
+"""All --endpoint options of one command in a text; not the words HOST:PORT of a hint."""
+
 
 class StdoutFailed(StorageFailed):
     """stdout is a file on a full disk or the like, so the result cannot be told there."""
@@ -45,6 +51,8 @@ class App:
     prune: dict[str, Any] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, ParameterSource] = field(default_factory=dict)
+    connection: dict[str, str] = field(default_factory=dict)
+    """Options of this call that say how servers are spoken to, as a command to type next has to repeat them."""
 
     def take(self, name: str, value: Any, source: ParameterSource) -> None:
         """Set a value, unless a firmer source has: command line, then environment, then settings file."""
@@ -58,6 +66,16 @@ class App:
             if firm.index(source) >= firm.index(before):
                 self.sources[name] = source
                 setattr(self, name, value)
+
+    def repeat(self, text: str) -> str:
+        """Return a text whose commands speak to endpoints as this call was told to on its command line."""
+        options = "".join(f" {one}" for one in self.connection.values())
+
+        def with_options(found: re.Match[str]) -> str:
+            said = text.startswith(options, found.end())
+            return found[0] if said else found[0] + options
+
+        return _NAMED_ENDPOINTS.sub(with_options, text) if options else text
 
     @property
     def quiet(self) -> bool:
@@ -86,7 +104,7 @@ class App:
                 _print("\n".join(map(printable, str(bare).split("\n"))))
         else:
             for line in lines:
-                _print(printable(line))
+                _print(printable(self.repeat(line)))
 
     def document(self, body: dict[str, Any]) -> None:
         """Print the one JSON object of a call."""
@@ -114,6 +132,7 @@ class App:
 
     def failure(self, error: ServingRepoError) -> None:
         """Print an error: JSON on stdout for scripts, else lines on stderr for people."""
+        error.hint = self.repeat(error.hint) if error.hint else error.hint
         if self.json and not isinstance(error, StdoutFailed):
             try:
                 self.document({"ok": False, "error": error_document(error)})

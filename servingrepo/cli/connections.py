@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
+
+from servingrepo.cli.app import App
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +27,7 @@ PATH_SETTINGS = ("tls_ca", "tls_cert", "tls_key")
 """Settings that are paths: a relative one in a settings file is meant as seen from that file."""
 
 _KEPT = "servingrepo.connections"
+COMMANDLINE = ParameterSource.COMMANDLINE
 
 
 class _Header(HeaderType):
@@ -45,6 +50,17 @@ class _Header(HeaderType):
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     ctx.meta.setdefault(_KEPT, {})[param.name] = value
+    if param.name is not None and ctx.get_parameter_source(param.name) is COMMANDLINE:
+        ctx.ensure_object(App).connection[param.name] = _said_again(param.opts[0], value)
+
+
+def _said_again(option: str, value: Any) -> str:
+    """Return an option as it was given; of a header only the name, since its value may be a secret."""
+    if isinstance(value, bool):
+        return option
+    if isinstance(value, Path):
+        return f"{option} {shlex.quote(str(value))}"
+    return " ".join(f"{option} {shlex.quote(name)}=…" for name, _ in value)
 
 
 def connection_options(function: F) -> F:

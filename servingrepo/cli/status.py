@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from servingrepo.api import OpenRepository
     from servingrepo.rollout.drift import OnEndpoint
-    from servingrepo.rollout.status import Status
+    from servingrepo.rollout.status import ModelStatus, Status
     from servingrepo.serving.states import Endpoint
 
 MOST_COLUMNS = 4
@@ -66,7 +66,7 @@ def command(
         if app.json:
             click.get_current_context().exit(0 if status.ok else NotConverged.exit_code)
     else:
-        status = repo.status(model, endpoints=endpoints, wait=patience)
+        status = _repeating(app, repo.status(model, endpoints=endpoints, wait=patience))
     if (status.ok or not app.json) and not watch:
         app.result(status, _lines(status), bare="ok" if status.ok else "drift")
     if status.unknown:
@@ -91,7 +91,8 @@ def _watched(
     """Print every look that differs from the one before; return the last."""
     last: Status | None = None
     try:
-        for status in repo.watch(model, endpoints=endpoints, wait=patience or None):
+        for seen in repo.watch(model, endpoints=endpoints, wait=patience or None):
+            status = _repeating(app, seen)
             if last is None or _without_clock(status) != _without_clock(last):
                 if app.json:
                     body = msgspec.to_builtins(status, str_keys=True)
@@ -105,6 +106,11 @@ def _watched(
         click.get_current_context().exit(0 if last.ok else NotConverged.exit_code)
     assert last is not None  # noqa: S101 - the first look is always given
     return last
+
+
+def _repeating(app: App, status: Status) -> Status:
+    """Return a look whose next command speaks to servers as this one was told to."""
+    return msgspec.structs.replace(status, next=app.repeat(status.next))
 
 
 def _without_clock(status: Status) -> Status:
@@ -142,7 +148,7 @@ def _lines(status: Status) -> Iterator[str]:
             [
                 row.model,
                 versions_shown(row.on_disk),
-                pinned(row.pinned) if row.policy in {"specific", "none"} else row.policy,
+                _config(row),
                 ", ".join(f"{label}={at}" for label, at in sorted(row.labels.items())) or "-",
                 *([_counted(row.endpoints)] if many else map(_endpoint, row.endpoints)),
                 "; ".join(
@@ -171,6 +177,12 @@ def _lines(status: Status) -> Iterator[str]:
         yield "servers: not asked (no --endpoint)"
     if status.ok:
         yield f"next: {status.next}"
+
+
+def _config(row: ModelStatus) -> str:
+    """Say what the config serves; a policy that lets the disk decide is named."""
+    shown = pinned(row.pinned)
+    return shown if row.policy in {"specific", "none", "unknown"} else f"{shown} ({row.policy})"
 
 
 def _counted(endpoints: Sequence[OnEndpoint]) -> str:

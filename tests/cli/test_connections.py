@@ -66,6 +66,20 @@ def test_every_command_speaks_mutual_tls_from_options_environment_or_file(
     how = options(authority)
     root = f"--root={repo.root}"
     assert command("status", root, at, *how).code == 0
+    # What to type next repeats these options, or it would fail; never a header's value.
+    drifted = command("serve", "half@1", root)
+    assert drifted.code == 0
+    status = command("status", root, at, *how, "--header=x-token=s3cret", "--json")
+    said = status.json["error"]
+    assert said["hint"].count("--tls-cert ") == 1
+    assert said["details"]["status"]["next"] in said["hint"]
+    following = said["details"]["status"]["next"].split()
+    assert following[0] == "servingrepo"
+    assert following[-2:] == ["--header", "x-token=…"]
+    assert "s3cret" not in status.out
+    assert command(*following[1:-1], "x-token=s3cret", root).code == 0
+    shown = command("serve", "half@2", root, at, *how)
+    assert shown.out.rstrip().endswith("--tls-key " + how[2].partition("=")[2]), shown.out
     back = command("rollback", "half", "-q", root, at, *how)
     assert (back.code, back.out) == (0, "1\n"), back.err
 
