@@ -39,8 +39,8 @@ from servingrepo.repository.repository import (
 from servingrepo.repository.served import (
     below_server_root,
     last_text,
-    pins,
     read_config,
+    served_versions,
     write_config,
 )
 from servingrepo.repository.spare import give_up_spare, keep_spare
@@ -283,7 +283,7 @@ def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
         return None
     now_pinned: tuple[int, ...] = ()
     with suppress(ConfigInvalid):  # a file that cannot be read says nothing
-        now_pinned = pins(read_config(repo).config, intent.model)
+        now_pinned = served_versions(repo, read_config(repo).config, intent.model)
     before = now_pinned
     if intent.version in now_pinned:
         moves = history.moves_backwards(repo.layout.history, model=intent.model)

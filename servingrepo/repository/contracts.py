@@ -80,7 +80,7 @@ def find_baseline(
     found = load_contract(contract or repo.layout.contract(model), model, must=contract is not None)
     if found is not None:
         return Baseline(name=str(contract or repo.layout.contract(model)), contract=found)
-    served = served_version(config, model)
+    served = served_version(repo, config, model)
     if served is None:
         return Baseline(
             unknown=f"nothing of {model} is served, so there is nothing to compare with"

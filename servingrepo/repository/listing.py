@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.modelconfig import Entry, entry
+from servingrepo.modelconfig import entry
 from servingrepo.repository.records import (
     BadMark,
     Hold,
@@ -24,7 +24,7 @@ from servingrepo.repository.repository import (
     need_state,
     versions_on_disk,
 )
-from servingrepo.repository.served import read_steadily
+from servingrepo.repository.served import read_steadily, served_versions
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
 
 if TYPE_CHECKING:
@@ -99,13 +99,14 @@ def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
     for name in model_names(repo):
         state = need_state(repo, name)
         found = entry(file.config, name)
+        serves = served_versions(repo, file.config, name)
         on_disk = versions_on_disk(repo, name)
         trash, trash_size = summed_trash(repo, name)
         rows.append(
             ModelRow(
                 model=name,
-                served=_served(found),
-                pinned=found.versions if found is not None else (),
+                served=max(serves, default=None),
+                pinned=serves,
                 labels=found.labels if found is not None else {},
                 versions=on_disk.published,
                 foreign=tuple(on_disk.foreign),
@@ -132,6 +133,7 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
     state = need_state(repo, model)
     found = entry(file.config, model)
     labels = found.labels if found is not None else {}
+    serves = served_versions(repo, file.config, model)
     rows: list[VersionRow] = []
     on_disk = versions_on_disk(repo, model)
     for number in reversed(on_disk.published):
@@ -147,15 +149,15 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
                 size=head.size,
                 message=head.message,
                 proof=say_proofs(head.proofs),
-                served=number == _served(found),
-                pinned=found is not None and number in found.versions,
+                served=number == max(serves, default=None),
+                pinned=number in serves,
                 labels=tuple(sorted(label for label, at in labels.items() if at == number)),
                 bad=state.bad.get(number),
             )
         )
     return ModelDetails(
         model=model,
-        served=_served(found),
+        served=max(serves, default=None),
         highest=state.highest,
         hold=state.hold,
         labels=labels,
@@ -193,7 +195,3 @@ def show_version(repo: Repository, model: str, version: int) -> VersionRecord:
         NoSuchVersion: There is no such version of ours.
     """
     return find_version(repo, model, version)[0]
-
-
-def _served(found: Entry | None) -> int | None:
-    return max(found.versions, default=None) if found is not None else None

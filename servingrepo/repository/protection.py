@@ -18,7 +18,7 @@ from servingrepo.repository import history, journal
 from servingrepo.repository.history import Move
 from servingrepo.repository.references import previous_version
 from servingrepo.repository.repository import load_state, names_on_disk, published_versions
-from servingrepo.repository.served import last_text, read_config
+from servingrepo.repository.served import last_text, read_config, served_by_policy
 from servingrepo.repository.usage import is_used
 
 if TYPE_CHECKING:
@@ -99,17 +99,6 @@ def entries_of(repo: Repository, config: ModelConfig, model: str) -> tuple[Entry
         return other.is_symlink() and base.exists() and other.exists() and other.samefile(base)
 
     return tuple(one for one in models(config) if serves_from(one))
-
-
-def served_by_policy(one: Entry, on_disk: Collection[int]) -> frozenset[int]:
-    """Return the versions that an entry serves of those on disk (file_system_storage_path_source.cc)."""
-    match one.policy:
-        case "specific":
-            return frozenset(one.versions)
-        case "all":
-            return frozenset(on_disk)
-        case _:
-            return frozenset(sorted(on_disk)[-max(one.latest_count, 1) :])
 
 
 def refuse_deployment(repo: Repository, model: str, version: int) -> None:

@@ -10,7 +10,7 @@ from servingrepo.errors import BadReference, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import check_name, entry, parse_version
 from servingrepo.repository import history
 from servingrepo.repository.repository import Repository, need_state, published_versions
-from servingrepo.repository.served import read_config, served_version
+from servingrepo.repository.served import pins, read_config, served_version
 from servingrepo.repository.trash import trashed_versions
 
 Kind = Literal["default", "number", "latest", "served", "previous", "label"]
@@ -71,7 +71,7 @@ def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") ->
     need_state(repo, model)
     kind = reference.kind
     if kind == "default":
-        served = served_version(read_config(repo).config, model) if bare == "served" else None
+        served = served_version(repo, read_config(repo).config, model) if bare == "served" else None
         return served if served is not None else latest_version(repo, model)
     if kind == "number":
         return reference.number
@@ -81,7 +81,7 @@ def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") ->
         return previous_version(repo, model)
     config = read_config(repo).config
     if kind == "served":
-        served = served_version(config, model)
+        served = served_version(repo, config, model)
         if served is None:
             raise NoSuchVersion(
                 f"no version of {model} is served", hint=f"servingrepo serve {model}@latest"
@@ -116,18 +116,24 @@ def latest_version(repo: Repository, model: str) -> int:
 def previous_version(repo: Repository, model: str) -> int:
     """Return the version served before the one served now, according to history, that is usable.
 
+    What a policy such as `latest` serves may be unknown to history: then it is the next lower one on disk.
+
     Raises:
         NothingToRollBack: There is none.
     """
     state = need_state(repo, model)
     config = read_config(repo).config
     on_disk = set(published_versions(repo, model))
-    current = served_version(config, model)
+    current = served_version(repo, config, model)
     found = history.served_before(
         history.moves_backwards(repo.layout.history, model=model),
         current=current,
         usable=lambda version: version in on_disk and version not in state.bad,
     )
+    pinned = current is None or current in pins(config, model)
+    if not pinned and (found is None or not _was_served(repo, model, current)):
+        lower = (version for version in on_disk - state.bad.keys() if version < (current or 0))
+        found = max(lower, default=found)
     if found is None:
         trashed = {one.version for one in trashed_versions(repo.layout, model)}
         restorable = history.previous_served(
@@ -147,3 +153,8 @@ def previous_version(repo: Repository, model: str) -> int:
             f"{', '.join(map(str, good)) or 'none'}",
         )
     return found
+
+
+def _was_served(repo: Repository, model: str, version: int | None) -> bool:
+    moves = history.moves_backwards(repo.layout.history, model=model)
+    return any(version in {move.served_after, move.served_before} for move in moves)

@@ -24,7 +24,7 @@ from servingrepo.repository.repository import Repository, model_names, names_on_
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from servingrepo.modelconfig import DiskFacts, EntryKind, Finding
@@ -204,9 +204,33 @@ def pins(config: ModelConfig, model: str) -> tuple[int, ...]:
     return found.versions if found is not None else ()
 
 
-def served_version(config: ModelConfig, model: str) -> int | None:
-    """Return what unlabelled clients get: the highest pinned version (basic_manager.cc)."""
-    return max(pins(config, model), default=None)
+def served_by_policy(one: Entry, on_disk: Collection[int]) -> frozenset[int]:
+    """Return the versions that an entry serves of those on disk (file_system_storage_path_source.cc)."""
+    match one.policy:
+        case "specific":
+            return frozenset(one.versions)
+        case "all":
+            return frozenset(on_disk)
+        case _:
+            return frozenset(sorted(on_disk)[-max(one.latest_count, 1) :])
+
+
+def served_versions(repo: Repository, config: ModelConfig, model: str) -> tuple[int, ...]:
+    """Return the versions that the config serves of a model, ascending.
+
+    They are pinned; but an entry that was taken over from hand may have the policy `latest` or `all`, or none: then
+    what is on disk decides, foreign versions included.
+    """
+    found = entry(config, model)
+    if found is None:
+        return ()
+    on_disk = names_on_disk(repo, model) or () if found.policy != "specific" else ()
+    return tuple(sorted(served_by_policy(found, on_disk)))
+
+
+def served_version(repo: Repository, config: ModelConfig, model: str) -> int | None:
+    """Return what unlabelled clients get: the highest served version (basic_manager.cc)."""
+    return max(served_versions(repo, config, model), default=None)
 
 
 def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:

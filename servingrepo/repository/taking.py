@@ -28,6 +28,7 @@ from servingrepo.repository.served import (
     edited,
     last_text,
     read_config,
+    served_versions,
     write_config,
 )
 from servingrepo.storage.disk import storage_errors
@@ -160,7 +161,7 @@ def _events(repo: Repository, edit: Edit, config: ModelConfig) -> list[Event]:
     known = {} if edit == "discard" else _pins_in_history(repo)
     events = []
     for name in dict.fromkeys([*old, *known, *new]):
-        pins = [each[name].versions if name in each else () for each in (old, new)]
+        pins = [served_versions(repo, each, name) for each in (before, config)]
         labels = [dict(each[name].labels) if name in each else {} for each in (old, new)]
         # The copy of the config is ahead of history where an earlier attempt died.
         pins[0] = known.get(name, pins[0])

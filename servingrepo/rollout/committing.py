@@ -17,7 +17,7 @@ from servingrepo.repository.publication import find_same, publish, same_in_trash
 from servingrepo.repository.records import say_proofs
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state
-from servingrepo.repository.served import pins, read_own_config
+from servingrepo.repository.served import read_own_config, served_versions
 from servingrepo.repository.spare import give_up_spare
 from servingrepo.rollout.guards import pass_guards
 from servingrepo.rollout.overtaking import overtaken_by
@@ -80,12 +80,18 @@ def _publish_and_serve(
     config = read_own_config(repo)
     state = load_state(repo, model)
     held = state is not None and state.hold is not None
-    before = pins(config, model)
+    before = served_versions(repo, config, model)
     serve_it = options.serve if options.serve is not None else not held
     serve_it = serve_it and not held and not overtaken
     plan = None
     if serve_it:
-        plan = plan_serve(config, model=model, version=version, base_path=repo.base_path(model))
+        plan = plan_serve(
+            config,
+            model=model,
+            version=version,
+            base_path=repo.base_path(model),
+            serving=before,
+        )
     if plan is not None and options.endpoints:
         refuse_unfit(repo, plan, of_model=False, of_others=True)
     publish(repo, place, record)
@@ -98,7 +104,7 @@ def _publish_and_serve(
             )
         except ServingRepoError as error:
             failure = error
-    after = pins(read_own_config(repo), model)
+    after = served_versions(repo, read_own_config(repo), model)
     event = new_event(
         repo,
         txid=place.txid,
@@ -220,7 +226,7 @@ def _result(
     proof: Proof | None,
 ) -> Promotion:
     state = load_state(repo, record.model)
-    now = pins(read_own_config(repo), record.model)
+    now = served_versions(repo, read_own_config(repo), record.model)
     return Promotion(
         model=record.model,
         version=record.version,

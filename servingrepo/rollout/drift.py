@@ -12,6 +12,7 @@ import msgspec
 
 from servingrepo.errors import ServingRepoError
 from servingrepo.repository.repository import load_record
+from servingrepo.repository.served import served_by_policy
 from servingrepo.repository.verification import quick_differences
 from servingrepo.serving.states import VersionStatus
 
@@ -83,7 +84,7 @@ def drift(
     trash: Sequence[int] = (),
 ) -> Iterator[Drift]:
     """Yield every difference of one model: disk against config, then each endpoint against it."""
-    pinned = set(entry.versions) if entry is not None else set()
+    pinned = set(served_by_policy(entry, on_disk)) if entry is not None else set()
     for version in sorted(pinned - on_disk):
         yield Drift(
             reason="missing-on-disk",
@@ -107,8 +108,6 @@ def drift(
             continue
         if one.uncertain:
             yield Drift(reason="uncertain", endpoint=one.endpoint, message=one.uncertain)
-        if entry is not None and entry.policy != "specific":
-            continue  # the disk decides then, and the check of the config says so
         yield from _versions(name, pinned, one)
         yield from _labels(name, entry, one)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from servingrepo.errors import GateFailed, StaleRun
 from servingrepo.repository.repository import load_record
-from servingrepo.repository.served import pins, read_own_config
+from servingrepo.repository.served import read_own_config, served_version
 from servingrepo.rundir.doubts import doubts_of
 from servingrepo.rundir.gates import Served, judge_gate, numbers_of
 from servingrepo.rundir.look import look
@@ -78,7 +78,7 @@ def pass_gates(
 
 
 def _served(repo: Repository, model: str) -> Served | None:
-    version = max(pins(read_own_config(repo), model), default=None)
+    version = served_version(repo, read_own_config(repo), model)
     if version is None:
         return None
     record = load_record(repo, model, version)

@@ -13,7 +13,7 @@ from servingrepo.modelconfig import check_label, entry
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, resolve
 from servingrepo.repository.repository import need_state
-from servingrepo.repository.served import read_own_config, served_version
+from servingrepo.repository.served import read_own_config, served_versions
 from servingrepo.rollout.plans import plan_label
 from servingrepo.rollout.serving import Switched, carry_out, need_servable
 
@@ -46,7 +46,8 @@ def set_label(
         version = resolve(repo, reference)
         need_servable(repo, model, version)
         config = read_own_config(repo)
-        served = served_version(config, model)
+        serving = served_versions(repo, config, model)
+        served = max(serving, default=None)
         if (served is None or version > served) and not serve:
             now = f"version {served} is" if served is not None else "nothing is"
             raise UsageError(
@@ -61,6 +62,7 @@ def set_label(
             target=version,
             served=max(version, served or version),
             base_path=repo.base_path(model),
+            serving=serving,
         )
         return carry_out(
             repo,
@@ -92,7 +94,8 @@ def remove_label(
             raise NoSuchVersion(
                 f"{model} has no label {label}", hint=f"labels of {model}: {listed}"
             )
-        served = served_version(config, model) or labels[label]
+        serving = served_versions(repo, config, model)
+        served = max(serving, default=labels[label])
         plan = plan_label(
             config,
             model=model,
@@ -100,6 +103,7 @@ def remove_label(
             target=served,
             served=served,
             base_path=repo.base_path(model),
+            serving=serving,
         )
         return carry_out(
             repo,

@@ -44,14 +44,29 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def changes(self) -> bool:
         """Whether anything changes at all."""
-        return self.old_pins != self.new_pins or self.moves_labels
+        return self.old_pins != self.new_pins or self.moves_labels or self.settles_policy
+
+    @property
+    def settles_policy(self) -> bool:
+        """Whether an entry whose policy lets the disk decide what is served is pinned."""
+        found = [entry(config, self.model) for config in (self.before, self.after)]
+        policies = [one.policy for one in found if one is not None]
+        return len(set(policies)) > 1
 
 
-def plan_serve(config: ModelConfig, *, model: str, version: int, base_path: str) -> Plan:
+def plan_serve(
+    config: ModelConfig,
+    *,
+    model: str,
+    version: int,
+    base_path: str,
+    serving: Collection[int] | None = None,
+) -> Plan:
     """Plan to serve one version to unlabelled clients.
 
     They get the highest loaded version, so a label must not keep a higher one loaded: labels above the version
-    come down to it. Labels on lower versions stay, and keep those loaded.
+    come down to it. Labels on lower versions stay, and keep those loaded. `serving` are the versions that are
+    served now, where the config alone does not say that: under a policy such as `latest`.
     """
     labels = _labels(config, model)
     return _plan(
@@ -60,6 +75,7 @@ def plan_serve(config: ModelConfig, *, model: str, version: int, base_path: str)
         version=version,
         labels={name: min(at, version) for name, at in labels.items()},
         base_path=base_path,
+        serving=serving,
     )
 
 
@@ -70,19 +86,21 @@ def plan_rollback(
     version: int,
     base_path: str,
     gone: Collection[int] = (),
+    serving: Collection[int] | None = None,
 ) -> Plan:
     """Plan to go back to a version: labels that pointed at the version that is left move along.
 
     So do labels on versions that are `gone` from disk: they answer nothing, and would keep the config invalid.
     """
     labels = _labels(config, model)
-    left = {max(_pins(config, model), default=None), *gone}
+    left = {max(_serving(config, model, serving), default=None), *gone}
     return _plan(
         config,
         model=model,
         version=version,
         labels={name: version if at in left or at > version else at for name, at in labels.items()},
         base_path=base_path,
+        serving=serving,
     )
 
 
@@ -94,14 +112,23 @@ def plan_label(
     target: int,
     served: int,
     base_path: str,
+    serving: Collection[int] | None = None,
 ) -> Plan:
     """Plan to give a model these labels: what is `served` to unlabelled clients stays loaded beside them."""
     return _plan(
-        config, model=model, version=target, labels=labels, base_path=base_path, served=served
+        config,
+        model=model,
+        version=target,
+        labels=labels,
+        base_path=base_path,
+        served=served,
+        serving=serving,
     )
 
 
-def plan_unserve(config: ModelConfig, *, model: str) -> Plan:
+def plan_unserve(
+    config: ModelConfig, *, model: str, serving: Collection[int] | None = None
+) -> Plan:
     """Plan to take a model out of the config."""
     after = drop(config, model)
     return Plan(
@@ -110,7 +137,7 @@ def plan_unserve(config: ModelConfig, *, model: str) -> Plan:
         between=config,
         labelled=config,
         after=after,
-        old_pins=_pins(config, model),
+        old_pins=_serving(config, model, serving),
         new_pins=(),
         old_labels=_labels(config, model),
         new_labels={},
@@ -135,8 +162,9 @@ def _plan(
     labels: Mapping[str, int],
     base_path: str,
     served: int | None = None,
+    serving: Collection[int] | None = None,
 ) -> Plan:
-    old_pins, old_labels = _pins(config, model), _labels(config, model)
+    old_pins, old_labels = _serving(config, model, serving), _labels(config, model)
     new_pins = tuple(sorted({served if served is not None else version, *labels.values()}))
     both = sorted({*old_pins, *new_pins})
 
@@ -157,7 +185,9 @@ def _plan(
     )
 
 
-def _pins(config: ModelConfig, model: str) -> tuple[int, ...]:
+def _serving(config: ModelConfig, model: str, serving: Collection[int] | None) -> tuple[int, ...]:
+    if serving is not None:
+        return tuple(sorted(serving))
     found = entry(config, model)
     return found.versions if found is not None else ()
 

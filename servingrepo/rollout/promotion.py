@@ -31,7 +31,7 @@ from servingrepo.repository.publication import (
 )
 from servingrepo.repository.records import Guard, Proof, Source, VersionRecord
 from servingrepo.repository.repository import load_state, me
-from servingrepo.repository.served import pins, read_own_config
+from servingrepo.repository.served import read_own_config, served_versions
 from servingrepo.rollout.committing import commit, pass_release_guards, serve_again
 from servingrepo.rollout.gating import Gated, pass_gates
 from servingrepo.rollout.overtaking import events_so_far
@@ -272,8 +272,14 @@ def _promised(
     config = read_own_config(repo)
     held = state.hold if state is not None else None
     serve_it = options.serve is not False and held is None
-    before = pins(config, model)
-    plan = plan_serve(config, model=model, version=number, base_path=repo.base_path(model))
+    before = served_versions(repo, config, model)
+    plan = plan_serve(
+        config,
+        model=model,
+        version=number,
+        base_path=repo.base_path(model),
+        serving=before,
+    )
     return Promotion(
         model=model,
         version=number,

@@ -32,7 +32,7 @@ from servingrepo.repository.repository import (
     published_versions,
     save_state,
 )
-from servingrepo.repository.served import check_config, read_own_config, served_version
+from servingrepo.repository.served import check_config, read_own_config, served_versions
 from servingrepo.repository.stragglers import (
     Straggler,
     forget_stragglers,
@@ -113,13 +113,16 @@ def serve(
 
 def serve_now(repo: Repository, reference: Reference, *, manner: Manner) -> Switched:
     """Do what `serve` does, for a caller that holds the lock already."""
+    model = reference.model
     version = resolve(repo, reference, bare="latest")
-    need_servable(repo, reference.model, version)
+    need_servable(repo, model, version)
+    config = read_own_config(repo)
     plan = plan_serve(
-        read_own_config(repo),
-        model=reference.model,
+        config,
+        model=model,
         version=version,
-        base_path=repo.base_path(reference.model),
+        base_path=repo.base_path(model),
+        serving=served_versions(repo, config, model),
     )
     return carry_out(repo, plan, action="serve", manner=manner)
 
@@ -133,7 +136,8 @@ def unserve(
     """Take a model out of models.config; its versions stay on disk."""
     with writing(repo, dry_run=manner.dry_run):
         need_state(repo, model)
-        plan = plan_unserve(read_own_config(repo), model=model)
+        config = read_own_config(repo)
+        plan = plan_unserve(config, model=model, serving=served_versions(repo, config, model))
         return carry_out(
             repo,
             plan,
@@ -163,7 +167,8 @@ def rollback(
     with writing(repo, dry_run=manner.dry_run):
         state = need_state(repo, model)
         config = read_own_config(repo)
-        current = served_version(config, model)
+        serving = served_versions(repo, config, model)
+        current = max(serving, default=None)
         version = previous_version(repo, model) if to is None else resolve(repo, to)
         if version == current:
             raise NothingToRollBack(
@@ -180,6 +185,7 @@ def rollback(
             version=version,
             base_path=repo.base_path(model),
             gone=labelled - set(published_versions(repo, model)),
+            serving=serving,
         )
         leaves = current if mark_bad and current is not None else None
         switched = carry_out(

@@ -22,6 +22,7 @@ from servingrepo.repository.served import (
     last_text,
     read_config_or_why,
     read_steadily,
+    served_by_policy,
 )
 from servingrepo.repository.stragglers import Straggler, read_stragglers
 from servingrepo.repository.trust import notes
@@ -290,7 +291,7 @@ def _model_status(
     found = versions_on_disk(repo, name)
     on_disk = found.published if state is not None else ()
     numbers = {*found.published, *found.foreign}
-    pinned = entry.versions if entry is not None else ()
+    serves = tuple(sorted(served_by_policy(entry, numbers))) if entry is not None else ()
     bad = tuple(sorted(state.bad)) if state is not None else ()
     trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
     return ModelStatus(
@@ -300,14 +301,14 @@ def _model_status(
         foreign=tuple(sorted(numbers - set(on_disk))),
         bad=bad,
         policy="unknown" if unknown else entry.policy if entry is not None else "none",
-        pinned=pinned,
+        pinned=serves,
         labels=entry.labels if entry is not None else {},
         held=state.hold.reason or "no reason given" if state is not None and state.hold else None,
         endpoints=asked,
         drift=()
         if unknown
         else (
-            *damage(repo, name, sorted(set(pinned) & set(on_disk))),
+            *damage(repo, name, sorted(set(serves) & set(on_disk))),
             *drift(name, entry, numbers, bad, asked, trash=trash),
         ),
         trash=trash,

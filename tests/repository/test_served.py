@@ -53,8 +53,8 @@ def writers(repo: OpenRepository) -> dict[str, Callable[[], object]]:
 def test_what_is_served_is_the_highest_pin(repo2: OpenRepository) -> None:
     config = read_own_config(repo2.value)
     assert pins(config, "m") == (2,)
-    assert served_version(config, "m") == 2
-    assert served_version(config, "other") is None
+    assert served_version(repo2.value, config, "m") == 2
+    assert served_version(repo2.value, config, "other") is None
     found = entry(config, "m")
     assert found is not None
     assert found.base_path == "/models/m"
@@ -200,7 +200,7 @@ def test_a_look_during_which_the_file_changed_is_taken_again(
     looks: list[int | None] = []
 
     def look(file: ConfigFile) -> tuple[int | None, bool]:
-        version = served_version(file.config, "m")
+        version = served_version(repo.value, file.config, "m")
         looks.append(version)
         if len(looks) == 1:
             repo.rollback("m")  # re-points and marks 2 bad, between our two reads
