@@ -12,6 +12,7 @@ from servingrepo.modelconfig import (
     entry,
     models,
     parse,
+    pin,
     render,
     to_proto,
 )
@@ -41,6 +42,15 @@ def test_parse_when_written_in_every_style_of_text_format_then_the_entries() -> 
         ),
         Entry(name="eins", base_path="/models/eins", platform="", policy="default", latest_count=1),
     )
+
+
+def test_parse_when_the_text_was_read_before_then_the_same_value_which_edits_leave_alone() -> None:
+    text = "model_config_list { config { name: 'm' base_path: '/models/m' model_platform: 'tensorflow' } }"
+    config = parse(text)
+    pin(config, name="m", base_path="/models/m", versions=[7])
+    to_proto(config).model_config_list.config[0].name = "changed"
+    assert parse(text) is config
+    assert [(one.name, one.policy) for one in models(parse(text))] == [("m", "default")]
 
 
 def test_render_when_fields_are_not_ours_then_kept_and_order_kept() -> None:
