@@ -295,6 +295,24 @@ def settings_of_model(app: App, model: str) -> dict[str, Any]:
     return app.models.get(model, {})
 
 
+def bystanders(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return servers that only other models' lists have, if this command took its model's list.
+
+    Every server has the whole of models.config, whichever models' lists it is in.
+    """
+    app = click.get_current_context().ensure_object(App)
+    own = settings_of_subject(options).get("endpoints", ())
+    given = click.get_current_context().get_parameter_source("endpoints") in _GIVEN_BY_HAND
+    if not own or given or click.get_current_context().params.get("environment") is not None:
+        return ()
+    from servingrepo.api.arguments import as_endpoints
+
+    part = set(map(str, as_endpoints(options["endpoints"])))
+    lists = [table.get("endpoints", ()) for table in app.models.values()]
+    listed = [one for each in lists for one in ((each,) if isinstance(each, str) else each)]
+    return tuple(str(one) for one in as_endpoints(listed) if str(one) not in part)
+
+
 def firmest(option: str, value: Any, of_model: dict[str, Any]) -> Any:
     """Return a model's setting, unless the command line or the environment says otherwise."""
     source = click.get_current_context().get_parameter_source(option)

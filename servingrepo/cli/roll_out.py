@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from servingrepo.cli.options import (
+    bystanders,
     dry_run_option,
     endpoint_option,
     firmest,
@@ -52,13 +53,15 @@ def rules_options(function: F) -> F:
         rules = None
         chosen = firmest("probes", probes, settings_of_subject(options))
         probes = tuple(map(Path, [chosen] if isinstance(chosen, str) else chosen))
-        if allow_down or probes or reload_by == "poll":
+        others = bystanders(options)
+        if allow_down or probes or others or reload_by == "poll":
             from servingrepo.rollout.rules import Rules
             from servingrepo.smoke import load_cases
 
             rules = Rules(
                 allow_down=allow_down,
                 poll=reload_by == "poll",
+                bystanders=others,
                 probes=tuple(case for file in probes for case in load_cases(file)),
             )
         return function(*args, rules=rules, **options)
@@ -86,12 +89,12 @@ def rules_options(function: F) -> F:
 
 
 def stage_options(function: F) -> F:
-    """Add --first, --batch, --watch-for, --gate and --metrics-port. They go into `rules`, below rules_options."""
+    """Add what stages take, --first to --metrics-url. They go into `rules`, below rules_options."""
 
     @wraps(function)
     def gathered(*args: Any, rules: Rules | None, **options: Any) -> Any:
         given = {name: options.pop(name) for name in ("first", "batch", "watch", "gate")}
-        given["metrics_port"] = options.pop("metrics_port")
+        given |= {name: options.pop(name) for name in ("metrics_port", "metrics_url")}
         if any(given.values()):
             import msgspec
 
@@ -141,6 +144,13 @@ def stage_options(function: F) -> F:
                 default="",
                 metavar="PORT|+N",
                 help="Compare errors in the servers' Prometheus metrics: their REST port, or gRPC port + N.",
+            ),
+            click.option(
+                "--metrics-url",
+                default="",
+                metavar="URL",
+                help="The same where a proxy has that page, such as https://{host}:8443: {host} and {port} are each "
+                "endpoint's, and --tls-…, --header hold there too.",
             ),
         ]
     ):

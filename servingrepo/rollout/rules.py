@@ -20,7 +20,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         gate: A shell command that must end well after each stage was watched.
         poll: Whether the servers follow models.config by reading it again and again
             (--model_config_file_poll_wait_seconds) instead of being told by RPC: then every step is a file.
+        bystanders: Servers of the same models.config that take no part: another model's list has them. They are
+            written down as left behind, and follow when a command talks to them.
         metrics_port: Where servers have their Prometheus page: the REST port, or relative to the gRPC port (+1).
+        metrics_url: Or its URL, with {host} and {port} for those of each endpoint: behind a proxy, over https.
     """
 
     allow_down: int = 0
@@ -30,12 +33,20 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     watch: float = 0.0
     gate: str = ""
     metrics_port: str = ""
+    metrics_url: str = ""
+    bystanders: tuple[str, ...] = ()
     poll: bool = False
 
     @property
     def staged(self) -> bool:
         """Whether a change goes in stages, or its one stage is watched."""
-        return bool(self.first or self.batch or self.watch or self.gate or self.metrics_port)
+        asked = (self.first, self.batch, self.watch, self.gate, self.counts_errors)
+        return any(map(bool, asked))
+
+    @property
+    def counts_errors(self) -> bool:
+        """Whether errors are read from the servers' metrics."""
+        return bool(self.metrics_port or self.metrics_url)
 
 
 STRICT = Rules()

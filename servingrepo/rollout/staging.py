@@ -18,7 +18,8 @@ from servingrepo.rollout.hooks import run_command
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.probes import probe
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.metrics import Requests, count_requests
+from servingrepo.serving.metrics import Requests, count_requests, page_of
+from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ def check_rules(rules: Rules) -> Rules:
     """Refuse rules that cannot be kept, before anything begins; return them as they are.
 
     Raises:
-        UsageError: A batch or a port that is none.
+        UsageError: A batch, a port or a URL that is none.
     """
     if rules.batch:
         batch_size(rules.batch, 1)
@@ -69,6 +70,12 @@ def check_rules(rules: Rules) -> Rules:
             f"not a port: {rules.metrics_port!r}",
             hint="give a port such as 8501, or +1 for gRPC port + 1",
         )
+    if rules.metrics_port and rules.metrics_url:
+        raise UsageError(
+            "--metrics-port and --metrics-url say the same in two ways", hint="give one of them"
+        )
+    if rules.metrics_url:
+        page_of(rules.metrics_url, Endpoint("localhost", 8500))
     return rules
 
 
@@ -110,7 +117,7 @@ def observe(
         SwitchFailed, SmokeFailed, LoadFailed, EndpointUnreachable: They are not to keep it.
     """
     target = plan.target or 0
-    counted = _count([*stage, *rest], plan.model, rules) if rules.metrics_port else {}
+    counted = _count([*stage, *rest], plan.model, rules) if rules.counts_errors else {}
     end = Deadline.after(rules.watch)
     while True:
         deadline = Deadline.after(_CALL_SECONDS)
@@ -135,7 +142,7 @@ def observe(
         if end.passed:
             break
         end.pause(_EVERY_SECONDS)
-    told = _compare(stage, rest, plan, rules, counted) if rules.metrics_port else {}
+    told = _compare(stage, rest, plan, rules, counted) if rules.counts_errors else {}
     if rules.gate:
         _pass_gate(stage, rest, plan, rules)
     watched = f"watched for {rules.watch:.3g} s"
@@ -149,7 +156,11 @@ def _count(clients: Sequence[ServingClient], model: str, rules: Rules) -> dict[s
     answers = each(
         clients,
         lambda client: count_requests(
-            client.endpoint, model, port=rules.metrics_port, timeout=_CALL_SECONDS
+            client.endpoint,
+            model,
+            port=rules.metrics_port,
+            url=rules.metrics_url,
+            timeout=_CALL_SECONDS,
         ),
     )
     errors = [answer.error for answer in answers if answer.error is not None]

@@ -119,7 +119,7 @@ def switch(
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise
-        _write_down(repo, party)
+        _write_down(repo, party, plan)
     done = tuple(_with_note(one, watched) for one in done)
     return (*done, *(_left_out(endpoint, error) for endpoint, error in party.missing.items()))
 
@@ -340,17 +340,16 @@ def _drop_old(
     return done
 
 
-def _write_down(repo: Repository, party: _Party) -> None:
+def _write_down(repo: Repository, party: _Party, plan: Plan) -> None:
     """Remember who was left out."""
-    if party.missing:
+    left_out = {endpoint: error.message for endpoint, error in party.missing.items()}
+    if plan.changes and not party.rules.poll:
+        not_told = f"not told of {plan.model}, whose list of endpoints does not have it"
+        left_out = {**dict.fromkeys(party.rules.bystanders, not_told), **left_out}
+    if left_out:
         now = repo.now()
-        note_stragglers(
-            repo,
-            (
-                Straggler(endpoint=endpoint, since=now, why=error.message)
-                for endpoint, error in party.missing.items()
-            ),
-        )
+        ones = (Straggler(endpoint=one, since=now, why=why) for one, why in left_out.items())
+        note_stragglers(repo, ones)
 
 
 def _left_out(endpoint: str, error: ServingRepoError) -> EndpointResult:

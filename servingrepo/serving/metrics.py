@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from servingrepo.errors import EndpointUnreachable
+from servingrepo.errors import EndpointUnreachable, UsageError
 
 if TYPE_CHECKING:
     from servingrepo.serving.states import Endpoint
 
-__all__ = ["Requests", "count_requests"]
+__all__ = ["Requests", "count_requests", "page_of"]
 
 PAGE = "/monitoring/prometheus/metrics"
 _POINT = re.compile(
@@ -51,41 +53,91 @@ class Requests(msgspec.Struct, frozen=True):
         return self.errors / self.all if self.all else 0.0
 
 
-def count_requests(endpoint: Endpoint, model: str, *, port: str, timeout: float) -> Requests:
+def count_requests(
+    endpoint: Endpoint, model: str, *, port: str = "", url: str = "", timeout: float
+) -> Requests:
     """Read a server's counters of one model.
 
     Args:
-        endpoint: Where it listens for gRPC.
+        endpoint: Where it listens for gRPC; over https its authority, client certificate and headers hold here too.
         model: The model.
-        port: Its REST port, or one relative to the gRPC port, such as +1.
+        port: Its REST port, or one relative to the gRPC port, such as +1: plain HTTP, as the server itself speaks it.
+        url: Or where the page is, as `page_of` reads it.
         timeout: In seconds.
 
     Raises:
         EndpointUnreachable: The page is not there.
     """
-    number = endpoint.port + int(port) if port[:1] in {"+", "-"} else int(port)
-    where = f"http://{endpoint.host}:{number}{PAGE}"
-    connection = http.client.HTTPConnection(endpoint.host.strip("[]"), number, timeout=timeout)
+    if url:
+        page = page_of(url, endpoint)
+    else:
+        number = endpoint.port + int(port) if port[:1] in {"+", "-"} else int(port)
+        page = SplitResult("http", f"{endpoint.host}:{number}", PAGE, "", "")
     try:
-        connection.request("GET", PAGE)
-        reply = connection.getresponse()
-        page = reply.read().decode(errors="replace")
+        status, text = _get(page, endpoint, headers=bool(url), timeout=timeout)
     except (OSError, http.client.HTTPException) as error:
-        raise _no_page(where, str(error)) from error
-    finally:
-        connection.close()
-    if reply.status != _OK:
-        raise _no_page(where, f"HTTP {reply.status}")
+        raise _no_page(page.geturl(), str(error)) from error
+    if status != _OK:
+        raise _no_page(page.geturl(), f"HTTP {status}")
     found = Requests()
-    for point in _POINT.finditer(page):
+    for point in _POINT.finditer(text):
         if point["model"] == model:
             count = int(point["count"])
             found = found.plus(Requests(count, 0 if point["status"] == "OK" else count))
     return found
 
 
+def page_of(url: str, endpoint: Endpoint) -> SplitResult:
+    """Return where an endpoint's page is: {host} and {port} in the URL stand for those of the endpoint.
+
+    Without a path it is where TensorFlow Serving has its page.
+
+    Raises:
+        UsageError: It is no such URL.
+    """
+    filled = url.replace("{host}", endpoint.host).replace("{port}", str(endpoint.port))
+    try:
+        page = urlsplit(filled)
+        whole = page.scheme in {"http", "https"} and page.hostname and page.port != 0
+    except ValueError:
+        whole = False
+    if not whole or "{" in filled or page.username or not filled.isascii():
+        raise UsageError(
+            f"not a URL of a metrics page: {url!r}",
+            hint="give http:// or https://, with {host} and {port} for those of each endpoint: "
+            "https://{host}:8443",
+        )
+    return page if page.path.strip("/") else page._replace(path=PAGE)
+
+
+def _get(
+    page: SplitResult, endpoint: Endpoint, *, headers: bool, timeout: float
+) -> tuple[int, str]:
+    """Ask for a page; return its status and text."""
+    host = page.hostname or ""
+    # One of several addresses of a name: the certificate and the proxies in between know the name only.
+    named = endpoint.name if endpoint.name and host == endpoint.host.strip("[]") else host
+    port = page.port or (443 if page.scheme == "https" else 80)
+    connection = http.client.HTTPConnection(named, port, timeout=timeout)
+    try:
+        plain = socket.create_connection((host, port), timeout=timeout)
+        connection.sock = plain
+        if page.scheme == "https":
+            context = endpoint.security.context()
+            connection.sock = context.wrap_socket(plain, server_hostname=named)
+        wanted = page._replace(scheme="", netloc="", fragment="").geturl()
+        connection.request(
+            "GET", wanted, headers=dict(endpoint.security.headers if headers else ())
+        )
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
 def _no_page(where: str, why: str) -> EndpointUnreachable:
     return EndpointUnreachable(
         f"no metrics at {where}: {why}",
-        hint="the server needs --rest_api_port and --monitoring_config_file with prometheus_config { enable: true }",
+        hint="the server needs --rest_api_port and --monitoring_config_file with prometheus_config { enable: true }; "
+        "over https the proxy's certificate must be trusted: --tls-ca",
     )

@@ -7,6 +7,7 @@ before they are used, and a failed connection is explained in words.
 from __future__ import annotations
 
 import re
+import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import msgspec
 from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -100,6 +102,22 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     def uses_tls(self) -> bool:
         """Whether the channel is encrypted."""
         return self.tls or self.ca is not None or self.certificate is not None
+
+    def context(self) -> ssl.SSLContext:
+        """Return the same trust and certificate for TLS without gRPC: a page beside the server.
+
+        Python's ssl reads a client's certificate from files only, so it lies in one for a moment, readable by its
+        owner alone.
+        """
+        import ssl
+
+        found = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
+        if self.certificate is not None and self.key is not None:
+            with tempfile.NamedTemporaryFile() as pair:
+                pair.write(self.certificate + b"\n" + self.key)
+                pair.flush()
+                found.load_cert_chain(pair.name)
+        return found
 
 
 PLAIN = Security()

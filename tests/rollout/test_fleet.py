@@ -23,7 +23,7 @@ from servingrepo.smoke import load_cases
 from servingrepo.testing.fake_models import FakeModels
 from servingrepo.testing.fake_server import serve_fake
 from tests.rollout.test_switch import ask, loaded, two_versions
-from tests.support import command, live_server, running_server
+from tests.support import command, live_server, run_with, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,4 +237,43 @@ def test_a_switch_that_is_interrupted_puts_all_back_and_says_so(
     assert "interrupted; back where it was: half serves 1" in said
     assert [one.reloads[-1] for one in found] == [to_proto(read_config(repo.value).config)] * 3
     assert pins(read_config(repo.value).config, "half") == (1,)
+    assert read_stragglers(repo.value) == ()
+
+
+def test_a_server_of_another_models_list_is_written_down_and_settled_before_its_next_change(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    """Every server has the whole of models.config: a list says whom a model's changes wait for."""
+    repo = two_versions(tmp_path)
+    for number in (1, 2):
+        run = run_with(tmp_path / f"o{number}", offset=float(number))
+        repo.promote(run, model="other", smoke=False, serve=number == 1)
+    found = fleet_of(repo, fleet, 2)
+    ours, others = map(str, at(found))
+    (repo.root / "servingrepo.toml").write_text(
+        f'[models.half]\nendpoints = ["{ours}"]\n[models.other]\nendpoints = ["{others}"]\n'
+    )
+    done = command("--root", repo.root, "serve", "half@2")
+    assert done.code == 0, done.err
+    assert [answering(one) for one in at(found)] == [2, 1]
+    (behind,) = read_stragglers(repo.value)
+    assert (behind.endpoint, behind.uncertain) == (others, False)
+    assert "not told of half" in behind.why
+    status = command("--root", repo.root, "status")
+    assert f"{others}: half@2 is pinned but not loaded" in status.err
+    sent = len(found[1].reloads)
+    changed = command("--root", repo.root, "serve", "other@2")
+    assert changed.code == 0, changed.err
+    pinned = [
+        {
+            entry.name: tuple(entry.model_version_policy.specific.versions)
+            for entry in config.model_config_list.config
+        }
+        for config in found[1].reloads[sent:]
+    ]
+    assert pinned[:2] == [{"half": (1, 2), "other": (1,)}, {"half": (2,), "other": (1,)}]
+    assert pinned[2]["other"] == (1, 2)
+    assert [one.endpoint for one in read_stragglers(repo.value)] == [ours]
+    assert command("--root", repo.root, "reload").code == 0
+    assert command("--root", repo.root, "status", "--wait", "5").code == 0
     assert read_stragglers(repo.value) == ()

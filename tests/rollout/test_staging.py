@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,19 +17,20 @@ import pytest
 from servingrepo.errors import EndpointUnreachable, RequestRefused, SwitchFailed, UsageError
 from servingrepo.protos import predict_pb2
 from servingrepo.rollout.rules import Rules
-from servingrepo.rollout.staging import batch_size
+from servingrepo.rollout.staging import batch_size, check_rules
 from servingrepo.serving.client import ServingClient
-from servingrepo.serving.metrics import count_requests
+from servingrepo.serving.metrics import PAGE, Requests, count_requests
+from servingrepo.serving.security import Security
+from servingrepo.serving.states import Endpoint
 from tests.rollout.test_fleet import answering, at, fleet_of
 from tests.rollout.test_switch import ask, two_versions
+from tests.serving.authority import Authority
 from tests.support import command, live_server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import ExitStack
     from pathlib import Path
-
-    from servingrepo.serving.states import Endpoint
 
 
 def test_stages_get_the_new_version_one_after_the_other(tmp_path: Path, fleet: ExitStack) -> None:
@@ -201,3 +205,67 @@ def test_errors_in_the_metrics_of_a_stage_put_it_back_and_none_let_it_go_on(
     assert "requests failed" in done.endpoints[0].outcome
     assert "0 of " in done.endpoints[0].outcome
     assert [ask(one) for one in servers] == [(2, 3.0), (2, 3.0)]
+
+
+@contextmanager
+def https_page(folder: Path, lines: dict[str, str]) -> Iterator[int]:
+    """Serve a metrics page as a TLS proxy does that wants a client certificate and a token; give its port."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            told = self.headers.get("authorization") == "Bearer t" and self.path == PAGE
+            body = lines["page"].encode()
+            self.send_response(200 if told else 401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.crt", folder / "server.key")
+    context.load_verify_locations(folder / "ca.crt")
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_metrics_behind_a_tls_proxy_are_read_with_the_endpoints_own_certificates_and_headers(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    point = ':tensorflow:serving:request_count{model_name="half",status="%s"} %d\n'
+    lines = {"page": point % ("OK", 7) + point % ("INTERNAL", 2)}
+    port = fleet.enter_context(https_page(authority.folder, lines))
+    url = f"https://{{host}}:{port}"
+    at_it = partial(Endpoint, "127.0.0.1", 8500)
+    right = authority.security(certificate=True, headers=[("Authorization", "Bearer t")])
+    assert count_requests(at_it(right), "half", url=url, timeout=5) == Requests(9, 2)
+    for wrong, said in (
+        (authority.security(certificate=True), "HTTP 401"),
+        (authority.security(headers=[("authorization", "Bearer t")]), ""),
+        (Security(tls=True), "certificate verify failed"),
+    ):
+        with pytest.raises(EndpointUnreachable, match=f"no metrics at https://127.*{said}"):
+            count_requests(at_it(wrong), "half", url=url, timeout=5)
+    repo = two_versions(tmp_path)
+    found = fleet_of(repo, fleet, 2)
+    # The gRPC side of these servers speaks no TLS; each endpoint has the security that its page wants.
+    for url_or_port in ("ftp://{host}", "https://{where}", "https://", "https://a:x"):
+        with pytest.raises(UsageError, match="not a URL"):
+            check_rules(Rules(metrics_url=url_or_port))
+    refused = command(
+        *("--root", repo.root, "serve", "half@2", "--endpoint", str(at(found)[0])),
+        *("--metrics-url", f"https://{{host}}:{port}", "--watch-for", "0"),
+    )
+    assert refused.code == SwitchFailed.exit_code
+    assert f"no metrics at https://127.0.0.1:{port}{PAGE}" in refused.err
+    assert [answering(one) for one in at(found)] == [1, 1]
