@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 import servingrepo
 from servingrepo.cli.app import App, discard_stdout
 from servingrepo.cli.command import Group
-from servingrepo.cli.options import shared_options
+from servingrepo.cli.options import shared_options, variable_behind
 from servingrepo.cli.settings import read_settings
 from servingrepo.errors import ServingRepoError, SettingsError, Stopped, UsageError
 
@@ -210,14 +209,7 @@ def variable_of(error: click.ClickException) -> str | None:
     """Return the environment variable that a bad value came from, None if it did not."""
     if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
         return None
-    name, names = error.param.name, error.param.envvar
-    if name is None or names is None:
-        return None
-    if error.ctx.get_parameter_source(name) is not ParameterSource.ENVIRONMENT:
-        return None
-    return next(
-        (one for one in ([names] if isinstance(names, str) else names) if os.environ.get(one)), None
-    )
+    return variable_behind(error.param, error.ctx)
 
 
 @contextlib.contextmanager

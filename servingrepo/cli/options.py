@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import partial, wraps
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 from servingrepo.cli.app import App
 from servingrepo.cli.connections import connection_options, secured, security
 from servingrepo.cli.settings import ENGINE_FIELDS, ENVIRONMENT, read_settings_of_root
-from servingrepo.errors import SettingsError
+from servingrepo.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -272,6 +273,7 @@ def engine_options(function: F) -> F:
             field: firmest(option, options.pop(option), of_model)
             for field, option in ENGINE_FIELDS.items()
         }
+        _refuse_ignored(chosen["name"])
         if chosen["name"].startswith("remote"):
             chosen["security"] = security()
         return function(*args, engine=EngineChoice(**chosen), **options)
@@ -281,6 +283,51 @@ def engine_options(function: F) -> F:
         decorated = option(decorated)
     result: F = decorated
     return result
+
+
+def _refuse_ignored(engine: str) -> None:
+    """Refuse an option of the engine that the chosen one would ignore, if it was typed, or the engine was.
+
+    What the settings file says of engines in general holds for the one that is chosen as far as it goes, and so
+    does the environment.
+
+    Raises:
+        UsageError: There is one; all of them are named.
+    """
+    from servingrepo.serving.engines import ignored_by
+
+    ctx = click.get_current_context()
+    typed = ParameterSource.COMMANDLINE
+    weighty = _GIVEN_BY_HAND if ctx.get_parameter_source("engine") is typed else (typed,)
+    params = {one.name: one for one in ctx.command.params}
+    ignored = [
+        variable_behind(params[option], ctx) or params[option].opts[0]
+        for field, option in ENGINE_FIELDS.items()
+        if field in ignored_by(engine) and ctx.get_parameter_source(option) in weighty
+    ]
+    if ignored:
+        means = "means" if len(ignored) == 1 else "mean"
+        came_from = ""
+        if ctx.get_parameter_source("engine") is not typed:
+            came_from = (
+                f", which {variable_behind(params['engine'], ctx) or 'the settings file'} says"
+            )
+        raise UsageError(
+            f"{', '.join(ignored)} {means} nothing to --engine {engine}{came_from}",
+            hint="leave one of the two out; --engine docker runs a container",
+        )
+
+
+def variable_behind(param: click.Parameter, ctx: click.Context) -> str | None:
+    """Return the environment variable that an option's value came from, None if it did not."""
+    names = param.envvar
+    if param.name is None or names is None:
+        return None
+    if ctx.get_parameter_source(param.name) is not ParameterSource.ENVIRONMENT:
+        return None
+    return next(
+        (one for one in ([names] if isinstance(names, str) else names) if os.environ.get(one)), None
+    )
 
 
 def settings_of_subject(options: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,7 @@ from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard
 from servingrepo.storage.tree import SourceTree, read_tree
 
 if TYPE_CHECKING:
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
@@ -103,11 +104,14 @@ def promote(
         again = serve_again(repo, model, digest, scan, options, run_read=run_read)
         if again is not None:
             return msgspec.structs.replace(again, gates=gated.verdicts, doubts=gated.doubts)
-    guard = pass_release_guards(repo, model, inspection, read_own_config(repo), options)
+    config = read_own_config(repo)
+    guard = pass_release_guards(repo, model, inspection, config, options)
     if options.dry_run:
         number = choose_number(repo, model, options.version)
         need_space(tree, repo.layout.models)
-        promised = _promised(repo, scan, tree, model=model, number=number, options=options)
+        promised = _promised(
+            repo, scan, tree, model=model, number=number, config=config, options=options
+        )
         return msgspec.structs.replace(
             promised, gates=gated.verdicts, doubts=gated.doubts, guard=guard
         )
@@ -265,11 +269,11 @@ def _promised(
     *,
     model: str,
     number: int,
+    config: ModelConfig,
     options: Options,
 ) -> Promotion:
     """Say what a promotion would do."""
     state = load_state(repo, model)
-    config = read_own_config(repo)
     held = state.hold if state is not None else None
     serve_it = options.serve is not False and held is None
     before = served_versions(repo, config, model)

@@ -43,6 +43,18 @@ class Engine(Protocol):
         """Serve the directory `export` as that version of the model, for the block."""
 
 
+_TAKES = {"binary": {"arguments"}, "embedded": set[str](), "remote": set[str]()}
+"""What of ContainerOptions an engine makes use of; one that is not here, of all."""
+
+
+def ignored_by(engine: str) -> frozenset[str]:
+    """Return the fields of ContainerOptions that mean nothing to the engine of this name."""
+    kind = engine.partition(":")[0]
+    if kind not in _TAKES:
+        return frozenset()
+    return frozenset(ContainerOptions.__struct_fields__) - _TAKES[kind]
+
+
 class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
     """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
+from tests.cli.inside import refused
 from tests.support import command, new_repository, run_with
 
 if TYPE_CHECKING:
@@ -220,3 +221,64 @@ def test_a_models_table_with_unknown_settings_is_refused_with_all_of_them(tmp_pa
     assert done.code == 10
     for name in ("models.other", "models.ranker.imge", "models.ranker.wait"):
         assert name in done.err
+
+
+EMBEDDED = ("--engine", "embedded")
+
+
+@pytest.mark.parametrize(
+    ("given", "env", "said"),
+    [
+        ((*EMBEDDED, "--image", "x"), {}, "--image means nothing to --engine embedded"),
+        (
+            (*EMBEDDED, "--pull", "--server-arg", "--a=1"),
+            {},
+            "--pull, --server-arg mean nothing to --engine embedded",
+        ),
+        (
+            ("--engine", "binary:/bin/true", "--memory", "2g"),
+            {},
+            "--memory means nothing to --engine binary:/bin/true",
+        ),
+        (
+            ("--engine", "remote:127.0.0.1:1", "--gpus", "all"),
+            {},
+            "--gpus means nothing to --engine remote:127.0.0.1:1",
+        ),
+        (
+            EMBEDDED,
+            {"SERVINGREPO_ENGINE_IMAGE": "x"},
+            "SERVINGREPO_ENGINE_IMAGE means nothing to --engine embedded",
+        ),
+        (
+            ("--image", "x"),
+            {"SERVINGREPO_ENGINE": "embedded"},
+            "--image means nothing to --engine embedded, which SERVINGREPO_ENGINE says",
+        ),
+        (
+            ("--image", "x"),
+            {"SERVINGREPO_SETTINGS": "embedded.toml"},
+            "--image means nothing to --engine embedded, which the settings file says",
+        ),
+    ],
+)
+def test_an_option_that_the_chosen_engine_would_ignore_is_refused(
+    given: tuple[str, ...], env: dict[str, str], said: str, root: Path, run: Path
+) -> None:
+    (root / "embedded.toml").write_text('engine = "embedded"\n')
+    done = command("--root", root, "smoke", run, *given, env=env, cwd=root)
+    refused(done, 2, f"error: {said}\n", "leave one of the two out")
+
+
+def test_settings_of_engines_in_general_hold_for_the_chosen_one_as_far_as_they_go(
+    root: Path, run: Path
+) -> None:
+    (root / "servingrepo.toml").write_text(
+        'engine = "docker"\n[models.ranker]\nimage = "x"\nmemory = "2g"\n[smoke]\nimage = "y"\n'
+    )
+    promote: list[str | Path] = ["--root", root, "promote", run, "--model", "ranker", "--dry-run"]
+    assert command(*promote, *EMBEDDED).code == 0
+    refused(command(*promote, *EMBEDDED, "--gpus", "1"), 2, "--gpus means nothing")
+    standing = {"SERVINGREPO_ENGINE": "embedded", "SERVINGREPO_ENGINE_IMAGE": "z"}
+    assert command(*promote, env=standing).code == 0
+    assert command(*promote, "--engine", "binary:/bin/true", "--server-arg", "--a").code == 0
