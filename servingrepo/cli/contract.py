@@ -9,6 +9,7 @@ import click
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import change_lines
 from servingrepo.cli.options import dry_run_option
+from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import BreakingChange, UsageError
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ def command(
     """
     if write and subject is not None:
         raise UsageError("--write and --check do not go together", hint="give one of them")
-    repo = app.open()
     if subject is not None:
-        checked = repo.check_contract(reference.partition("@")[0], subject)
+        with taken_for_names(subject):
+            checked = app.open().check_contract(reference.partition("@")[0], subject)
         _say(app, checked)
         return
+    repo = app.open()
     if not write:
         found = repo.contract(reference)
         if not found.pinned:

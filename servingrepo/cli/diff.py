@@ -8,6 +8,7 @@ import click
 
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import change_lines
+from servingrepo.cli.subjects import taken_for_names
 from servingrepo.savedmodel.wording import some
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def command(app: App, old: str, new: str) -> None:
     from servingrepo.api.arguments import is_path
     from servingrepo.rollout.differences import diff
 
-    found = diff(None, old, new) if is_path(old) and is_path(new) else app.open().diff(old, new)
+    with taken_for_names(old, new):
+        only_paths = is_path(old) and is_path(new)
+        found = diff(None, old, new) if only_paths else app.open().diff(old, new)
     app.result(found, _lines(found), bare=found.verdict)
 
 

@@ -10,13 +10,12 @@ import click
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import engine_options
 from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import SmokeFailed
 
 if TYPE_CHECKING:
-    from servingrepo.serving.engines import EngineChoice
-
-if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.serving.engines import EngineChoice
 
 
 @make(
@@ -61,9 +60,10 @@ def command(
             notice=app.note,
         )
     else:
-        proof = app.open().smoke(
-            subject, engine=engine, cases=cases, timeout=timeout, notice=app.note
-        )
+        with taken_for_names(subject):
+            proof = app.open().smoke(
+                subject, engine=engine, cases=cases, timeout=timeout, notice=app.note
+            )
     try:
         judge(proof.report, strict=strict)
     except SmokeFailed as failed:

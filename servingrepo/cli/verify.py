@@ -11,6 +11,7 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.signatures import signature_lines
+from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
 from servingrepo.savedmodel.wording import plural, some
 
@@ -57,15 +58,19 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
     paths = [one for one in subjects if is_path(one)]
     if max_seconds is not None:
         if paths:
-            raise UsageError("--max-seconds is for versions, not for paths")
+            raise UsageError(
+                "--max-seconds is for versions, not for paths",
+                hint=f"servingrepo verify {paths[0]} reads all of it",
+            )
         _sitting(app, subjects, quick=quick, seconds=max_seconds)
         return
     if subjects and len(paths) == len(subjects):
         found = tuple(verify_path(Path(one), quick=quick) for one in subjects)
     else:
-        repo = app.open()
-        with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
-            found = repo.verify(*subjects, quick=quick, progress=bar.advance)
+        with taken_for_names(*subjects):
+            repo = app.open()
+            with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
+                found = repo.verify(*subjects, quick=quick, progress=bar.advance)
     _tell(app, found, found)
 
 

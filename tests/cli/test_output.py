@@ -13,6 +13,8 @@ import pytest
 
 import servingrepo
 from servingrepo.testing.exports import Served
+from tests.cli import inside
+from tests.cli.inside import refused
 from tests.cli.processes import server_of, started, wait_until_gone
 from tests.cli.trees import snapshot
 from tests.support import command, live_server, new_repository, run_with
@@ -318,3 +320,34 @@ def test_rollback_with_an_endpoint_says_what_answers_there(tmp_path: Path) -> No
         assert next_line == f"servingrepo status ranker --endpoint {endpoint}"
         status = command("--root", repo.root, *next_line.split()[1:])
         assert status.code == 0
+
+
+@pytest.mark.parametrize("repository", ["here", "none"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify", "run9"),
+        ("verify", "ranker", "run9"),
+        ("verify", "my run"),
+        ("verify", "run9.tar.gz"),
+        ("smoke", "run9"),
+        ("diff", "ranker", "run9"),
+        ("contract", "ranker", "--check", "run9"),
+    ],
+)
+def test_a_path_that_was_taken_for_a_name_is_said_with_how_to_write_it(
+    arguments: tuple[str, ...],
+    repository: str,
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("run9", "my run", "run9.tar.gz"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    at = root if repository == "here" else tmp_path
+    done = inside.command("--root", at, *arguments)
+    refused(done, done.code, f"hint: a path needs a slash: ./{arguments[-1]} is here; ")
+    assert done.code in {11, 30, 32}
+    (tmp_path / arguments[-1]).rmdir()
+    assert "slash" not in inside.command("--root", at, *arguments).err
