@@ -1,7 +1,8 @@
 """tf.estimator's layout: `export/<exporter>/<timestamp>/` in the model_dir, next to checkpoints and events.
 
 An exporter writes to `temp-<timestamp>` and renames it when done (tensorflow_estimator's export_lib), so a
-temporary directory is an export that was never finished.
+temporary directory is an export that was never finished. TFX's Trainer for estimators leaves the same in
+`Format-Serving/`, earlier `serving_model_dir/` (tfx/utils/path_utils.py).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["exporters", "is_export", "is_temporary", "newest"]
 
-_EXPORT = re.compile(r"export/(?:[^/]+/)?[0-9]+")
+_EXPORT = re.compile(r"(?:(?:Format-Serving|serving_model_dir)/)?export/(?:[^/]+/)?[0-9]+")
 _TEMPORARY = re.compile(r"(?:.*/)?temp-(?:[0-9]+|b.[0-9]+.)")  # b'123': TensorFlow 1.0 to 1.3
 
 

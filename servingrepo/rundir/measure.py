@@ -62,6 +62,7 @@ def measure_run(run: Path, *, progress: Progress = silent, most: int = MOST_BYTE
     of_mlflow = read_mlflow(seen.run)
     if of_mlflow is not None:
         measurements += of_mlflow.measurements
+        problems += of_mlflow.problems
     if not seen.complete:
         problems.append(f"only a part of the run was looked at: {seen.entries:,} entries")
     return Measured(

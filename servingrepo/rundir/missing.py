@@ -22,6 +22,7 @@ REMEDIES: dict[OtherKind, str] = {
     " does",
     "hdf5-model": "servingrepo export {path} makes one, as keras.models.load_model({path!r}).export({saved_model!r})"
     " does (tf_keras for a model of Keras 2)",
+    "mlflow-output": "give the model as the run: servingrepo scan {path}",
     "session-bundle": "export the model again with TensorFlow 1 or 2: tf.saved_model.save",
     "chunked-saved-model": "save it with tf.saved_model.save and no experimental image format",
     "incomplete-export": "export it again: the export was interrupted, or copied without saved_model.pb",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from servingrepo.rundir import checkpoints, keras, savedmodels
+from servingrepo.rundir import checkpoints, keras, mlflow, savedmodels
 from servingrepo.rundir.configuration import CONFIGS
 from servingrepo.rundir.keras import ZIP_MAGIC
 from servingrepo.rundir.look import read_end, read_start
@@ -39,6 +39,7 @@ def others(seen: Look) -> tuple[Other, ...]:
         found += keras.recognise(folder)
         found += by_suffix(folder)
         found += by_name(folder)
+        found += mlflow.logged_models(folder)
     for path, target in seen.links_out:
         note = f"a link out of the run or to nothing ({target}), which is not followed"
         found.append(Other(kind="link-out", path=path, note=note))
@@ -75,7 +76,8 @@ def by_suffix(folder: Folder) -> Iterator[Other]:
 def by_name(folder: Folder) -> Iterator[Other]:
     """Yield event files, configs, metrics and MLflow's description of a model."""
     if "MLmodel" in folder.files:
-        flavors = read_start(folder.files["MLmodel"], _SOME).partition(b"\nflavors:")[2]
+        text = read_start(folder.files["MLmodel"], _SOME)
+        flavors = (b"\n" + text).partition(b"\nflavors:")[2]
         names = [match["name"].decode() for match in _FLAVOR.finditer(_indented(flavors))]
         note = f"an MLflow model ({', '.join(names) or 'no flavors'})"
         yield Other(kind="mlflow", path=folder.below("MLmodel"), note=note)

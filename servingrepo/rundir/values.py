@@ -31,6 +31,7 @@ OtherKind = Literal[
     "pickle",
     "archive",
     "mlflow",
+    "mlflow-output",
     "not-what-its-name-says",
     "events",
     "config",
