@@ -32,12 +32,17 @@ lint: env ## ruff and mypy --strict
 
 .PHONY: test
 test: lint ## Lint and every test that needs no Docker
-	$(BIN)/pytest -n $(WORKERS) -m "not docker"
+	$(BIN)/pytest -n $(WORKERS) -m "not docker and not producers"
 
 .PHONY: test-docker
 test-docker: env ## The tests that need Docker; as root it installs and starts what is missing
 	tests/docker/prepare
 	$(BIN)/pytest -n $(WORKERS) -m docker
+
+.PHONY: producers
+producers: env ## Real MLflow, TensorFlow 2.15 Estimators, TFX, TF Hub and SageMaker leave runs, which are promoted
+	$(BIN)/python -m tests.producers.environments
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m producers tests/producers
 
 .PHONY: crash
 crash: env ## Every failpoint of every writing command with every fault
@@ -102,4 +107,4 @@ bench: env ## The benchmarks, as JSON
 
 .PHONY: clean
 clean: ## Remove what make made
-	rm -rf $(VENV) demo/work .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .producers demo/work .mypy_cache .pytest_cache .ruff_cache .hypothesis

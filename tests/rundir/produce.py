@@ -18,6 +18,7 @@ def main(root: Path) -> None:
     checkpoints(root)
     keras_run(root / "keras_run")
     awkward_models(root / "awkward")
+    sharded(root / "sharded")
     expected(root)
 
 
@@ -91,6 +92,15 @@ def keras_run(run: Path) -> None:
     metrics = {"validation": model.evaluate(x, y, verbose=0, return_dict=True), "examples": 32}
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "config.json").write_text(json.dumps({"layers": [2], "lr": 0.01, "api_token": "s3cr3t"}))
+
+
+def sharded(folder: Path) -> None:
+    """Weights in files of 50 bytes, two of them."""
+    import keras
+
+    folder.mkdir()
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2), keras.layers.Dense(2)])
+    model.save_weights(folder / "model.weights.json", max_shard_size=5e-8)
 
 
 CUSTOM = """

@@ -55,6 +55,15 @@ def test_a_damaged_checkpoint_is_said_to_be(produced: Path, tmp_path: Path) -> N
         scan_run(run)
 
 
+def test_weights_in_shards_are_one_finding_and_need_the_model_s_code(produced: Path) -> None:
+    assert len(list((produced / "sharded").iterdir())) == 3
+    with pytest.raises(NoSavedModel) as caught:
+        scan_run(produced / "sharded")
+    (problem,) = caught.value.problems
+    assert "weights of a Keras model, without the model" in problem
+    assert "build the model with the code that trained it" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(("run", "name"), [("prefix", "ckpts-6"), ("accident", "checkpoints-7")])
 def test_checkpoints_beside_their_directory_are_noticed(
     produced: Path, run: str, name: str
