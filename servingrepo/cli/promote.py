@@ -224,6 +224,7 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     yield f"  from      {done.export}"
     yield f"  size      {sized(done.size)} in {done.files} files"
     yield from (f"  note      {doubt}" for doubt in done.doubts)
+    yield from (f"  not read  {problem}" for problem in done.unread)
     yield from _proofs(done)
     if done.before != done.after:
         yield f"  {'would serve' if done.dry_run else 'served'}    {pinned(done.before)} > {pinned(done.after)}"

@@ -131,8 +131,8 @@ def _version(record: VersionRecord) -> Iterator[str]:
         yield f"  measured      {number.name}: {_number(number.last)} (step {number.step})"
     if len(record.measured) > _MOST_NUMBERS:
         yield f"  measured      and {len(record.measured) - _MOST_NUMBERS} more: --json shows them"
-    for doubt in record.doubts:
-        yield f"  note          {doubt}"
+    yield from (f"  note          {doubt}" for doubt in record.doubts)
+    yield from (f"  not read      {problem}" for problem in record.unread)
     for gate in record.gates:
         yield f"  gate          {gate.gate}: {gate.verdict}: {gate.why}"
     yield from (f"  {line}" for line in demand_lines(record.demands))

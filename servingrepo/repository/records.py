@@ -134,6 +134,8 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guard | None = None
     demands: Demands | None = None
     doubts: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    """What of its event files and metrics could not be read; what could be was used."""
 
 
 class RecordHead(msgspec.Struct, frozen=True, kw_only=True):

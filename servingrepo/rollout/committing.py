@@ -232,6 +232,7 @@ def _result(
         version=record.version,
         gates=record.gates,
         doubts=record.doubts,
+        unread=record.unread,
         run=place_of(scan.run, scan, options.context),
         export=place_of(scan.export, scan, options.context),
         path=str(repo.layout.version(record.model, record.version)),

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from servingrepo.storage.progress import Progress
 
 
+_MOST_UNREAD = 100
+
+
 class Gated(msgspec.Struct, frozen=True, kw_only=True):
     """What the run measured, and how it passed its gates."""
 
     numbers: tuple[Number, ...]
     verdicts: tuple[GateVerdict, ...]
     doubts: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def pass_gates(
@@ -52,12 +56,12 @@ def pass_gates(
     measured = measure_run(Path(scan.run), progress=progress)
     served = _served(repo, model) if any(gate.relative for gate in gates) else None
     verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
+    unread = (
+        *measured.problems,
+        *(problem for run in measured.event_runs for problem in run.problems),
+    )
     bad = [one for one in verdicts if one.verdict in {"failed", "missing"}]
     if bad:
-        unread = [
-            *measured.problems,
-            *(problem for run in measured.event_runs for problem in run.problems),
-        ]
         raise GateFailed(
             f"{scan.run} does not pass {len(bad)} of {len(gates)} gates: {bad[0].gate}: {bad[0].why}",
             problems=[
@@ -74,7 +78,12 @@ def pass_gates(
             problems=doubts if len(doubts) > 1 else (),
             hint="export the model again, choose with --saved-model, or leave --strict out",
         )
-    return Gated(numbers=numbers_of(measured.measurements), verdicts=verdicts, doubts=doubts)
+    return Gated(
+        numbers=numbers_of(measured.measurements),
+        verdicts=verdicts,
+        doubts=doubts,
+        unread=unread[:_MOST_UNREAD],
+    )
 
 
 def _served(repo: Repository, model: str) -> Served | None:

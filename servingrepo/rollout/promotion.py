@@ -103,7 +103,9 @@ def promote(
         digest = content_digest(hash_source(tree))
         again = serve_again(repo, model, digest, scan, options, run_read=run_read)
         if again is not None:
-            return msgspec.structs.replace(again, gates=gated.verdicts, doubts=gated.doubts)
+            return msgspec.structs.replace(
+                again, gates=gated.verdicts, doubts=gated.doubts, unread=gated.unread
+            )
     config = read_own_config(repo)
     guard = pass_release_guards(repo, model, inspection, config, options)
     if options.dry_run:
@@ -113,7 +115,11 @@ def promote(
             repo, scan, tree, model=model, number=number, config=config, options=options
         )
         return msgspec.structs.replace(
-            promised, gates=gated.verdicts, doubts=gated.doubts, guard=guard
+            promised,
+            gates=gated.verdicts,
+            doubts=gated.doubts,
+            unread=gated.unread,
+            guard=guard,
         )
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
@@ -242,6 +248,7 @@ def _record(
         measured=gated.numbers,
         gates=gated.verdicts,
         doubts=gated.doubts,
+        unread=gated.unread,
         origin=trace(scan, options.context),
         guard=guard,
         demands=inspection.demands,

@@ -54,6 +54,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     hooks: tuple[HookResult, ...] = ()
     doubts: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    """What of its event files and metrics could not be read; what could be was used."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

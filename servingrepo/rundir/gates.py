@@ -117,7 +117,7 @@ def judge_gate(
     if gate.take == "best":
         best = one.highest if gate.op.startswith(">") else one.lowest
         point = best if best is not None else point
-    where = f"{one.name} is {point.value:.6g} ({gate.take}, step {point.step}, {point.file})"
+    where = f"{one.name} is {_digits(point.value, gate.bound)} ({gate.take}, step {point.step}, {point.file})"
     verdict = GateVerdict(
         gate=gate.text,
         verdict="failed",
@@ -200,6 +200,12 @@ def _of_served(gate: Gate, name: str, served: Served) -> float | None:
     if gate.take == "last":
         return named[0].last
     return named[0].highest if gate.op.startswith(">") else named[0].lowest
+
+
+def _digits(value: float, bound: float) -> str:
+    """Return six digits, or all of them where six would look like the bound: 0.9 as float32 is less than 0.9."""
+    short = f"{value:.6g}"
+    return repr(value) if value != bound and short == f"{bound:.6g}" else short
 
 
 def _finite(value: float) -> float | None:

@@ -19,7 +19,7 @@ import msgspec
 from servingrepo.rundir.mounts import mount_table, network_mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 __all__ = [
     "SAVED_MODEL_FILES",
@@ -37,6 +37,8 @@ SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 MAX_DEPTH = 4
 MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
+_FIRST_ENTRIES = 1_000
+"""Of each directory at first: a million files in some must not keep the look from the export beside them."""
 _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
 _HIDDEN_BUT_LOOKED_AT = {".hydra"}
@@ -102,45 +104,60 @@ def look(
     ends = time.monotonic() + max_seconds
     if mounts is None:
         mounts = network_mounts(mount_table())
-    folders: list[Folder] = []
-    links_out: list[tuple[str, str]] = []
+    seen: dict[str, _Listed] = {}
     unreadable: list[str] = []
-    entries = 0
-    complete = True
+    spent = 0
+    passed_by = False
     queue = deque([_Next(path=".", real_path=run, depth=0)])
-    while queue:
-        if entries >= max_entries or time.monotonic() > ends:
-            complete = False
+    queued = {"."}
+    large: deque[_Next] = deque()
+    while queue or large:
+        if spent >= max_entries or time.monotonic() > ends:
             break
-        at = queue.popleft()
+        at = queue.popleft() if queue else large.popleft()
         if at.depth and at.real_path in mounts:
             unreadable.append(at.path)
-            complete = False
+            passed_by = True
             continue
         try:
-            listed = _list_folder(run, at, limit=max_entries - entries)
+            listed = _list_folder(run, at, limit=_limit(at, max_entries - spent, seen=seen))
         except OSError:
             if at.depth == 0:
                 raise
             unreadable.append(at.path)
             continue
-        entries += listed.entries
-        complete = complete and listed.whole
-        folders.append(listed.folder)
-        links_out += listed.links_out
+        spent += listed.entries
+        if not listed.whole and at.path not in seen:
+            large.append(at)
+        seen[at.path] = listed
+        found = list(_folders_to_list(listed.folder)) if _goes_deeper(at, max_depth) else []
         # `latest -> exports/3`: what a link names may be the export, but not what lies below that.
-        if at.depth == 0:
-            queue.extend(listed.linked)
-        if at.deeper and at.depth < max_depth:
-            queue.extend(_folders_to_list(listed.folder))
+        linked = listed.linked if at.depth == 0 else []
+        for one in (*linked, *found):
+            if one.path not in queued:
+                queued.add(one.path)
+                queue.append(one)
+    # Many entries in one directory may have been put off: those near the top come first all the same.
+    ordered = sorted(seen.values(), key=lambda one: one.folder.depth)
     return Look(
         run=run,
-        folders=tuple(folders),
-        links_out=tuple(links_out),
+        folders=tuple(one.folder for one in ordered),
+        links_out=tuple(link for one in ordered for link in one.links_out),
         unreadable=tuple(unreadable),
-        entries=entries,
-        complete=complete,
+        entries=sum(one.entries for one in ordered),
+        complete=not queue and not passed_by and all(one.whole for one in ordered),
     )
+
+
+def _limit(at: _Next, left: int, *, seen: Collection[str]) -> int:
+    """Return how many entries of a directory to list: at first few, but of the run itself half of all."""
+    if at.path in seen:
+        return left
+    return min(left, max(_FIRST_ENTRIES, 0 if at.depth else left // 2))
+
+
+def _goes_deeper(at: _Next, max_depth: int) -> bool:
+    return at.deeper and at.depth < max_depth
 
 
 def holds(run: str, path: str) -> bool:

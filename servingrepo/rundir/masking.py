@@ -33,7 +33,7 @@ _VALUES = tuple(
         r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
         r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*",
         r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]{8,}",
-        r"(?i)\b(?:password|passwd|secret|token|api_?key)\s*[=:]\s*\S+",
+        r"(?i)\b(?:password|passwd|secret|token|api[_-]?key)\s*[=:]\s*\S+",
     )
 )
 

@@ -58,13 +58,17 @@ def nothing_found(given: str, seen: Look, others: Sequence[Other]) -> ServingRep
     problems = [str(other) for other in telling[:_WORTH_A_PROBLEM]]
     if len(telling) > _WORTH_A_PROBLEM:
         problems.append(f"and {len(telling) - _WORTH_A_PROBLEM} more")
-    if not seen.complete:
-        problems.append(f"only a part of the run was looked at: {seen.entries:,} entries")
     linked = next((other for other in telling if _links_to_export(other)), None)
     if linked is not None:
         return UnsafeExport(
             f"{given}: {linked}",
             hint=REMEDIES["link-out"],
+            problems=problems,
+        )
+    if not seen.complete:
+        return NoSavedModel(
+            f"no SavedModel in the part of {given} that was looked at, {seen.entries:,} entries",
+            hint=f"name it: --saved-model DIR, or give the directory that it lies in instead of {given}",
             problems=problems,
         )
     if not telling:

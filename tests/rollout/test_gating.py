@@ -108,3 +108,14 @@ def test_promote_and_show_say_how_gates_stood(repo: OpenRepository, tmp_path: Pa
     assert "measured      validation/auc: 0.8 (step 0)" in shown
     assert "gate          best(auc) >= 0.8: passed" in shown
     assert command("--root", repo.root, "promote", run, "--model", "m", "--require", "x").code == 2
+
+
+def test_promote_records_and_says_what_it_could_not_read_of_the_numbers(
+    repo: OpenRepository, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path / "run", auc=0.9)
+    (run / "results.json").write_text('{"f1": ')
+    done = command("--root", repo.root, "promote", run, "--model", "m", "--no-smoke")
+    assert "not read  results.json: it is no JSON" in done.out
+    assert repo.show_version("m").unread[0].startswith("results.json: it is no JSON")
+    assert "not read      results.json" in command("--root", repo.root, "show", "m@1").out

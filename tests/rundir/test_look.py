@@ -8,6 +8,7 @@ from servingrepo.errors import AmbiguousExport
 from servingrepo.rundir import checkpoints
 from servingrepo.rundir import look as looking
 from servingrepo.rundir.look import look, read_end, read_start
+from servingrepo.rundir.missing import nothing_found
 from servingrepo.rundir.mounts import network_mounts
 from servingrepo.rundir.savedmodels import candidates
 from servingrepo.rundir.scan import _picked
@@ -125,3 +126,30 @@ def test_look_when_a_network_mount_is_below_the_run_then_named_and_never_entered
     assert (seen.unreadable, seen.complete) == (("mnt",), False)
     # A run that is given on such a mount is looked at all the same.
     assert look(str(tmp_path / "mnt"), mounts=frozenset({str(tmp_path / "mnt")})).folders[0].files
+
+
+def test_look_when_folders_are_full_then_the_export_beside_them_is_seen_all_the_same(
+    tmp_path: Path,
+) -> None:
+    tree(tmp_path, *(f"data{folder}/{file}" for folder in range(5) for file in range(1500)))
+    tree(tmp_path, "logs/train/events", "saved_model/saved_model.pb", "runs/1/model/saved_model.pb")
+    for number in range(1100):
+        (tmp_path / f"file{number}").touch()
+    seen = look(str(tmp_path), max_entries=7_000)
+    assert not seen.complete
+    assert [each.path for each in candidates(seen)] == ["runs/1/model", "saved_model"]
+    assert "logs/train" in [each.path for each in seen.folders]
+    whole = look(str(tmp_path))
+    assert whole.complete
+    assert whole.entries == 5 * 1500 + 1100 + 8 + 6
+    assert whole.folders[0].path == "."
+    assert len({each.path for each in whole.folders}) == len(whole.folders) == 12
+    assert len(next(each for each in whole.folders if each.path == "data3").files) == 1500
+
+
+def test_nothing_is_said_of_what_was_not_looked_at(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"data/{file}" for file in range(20)))
+    seen = look(str(tmp_path), max_entries=10)
+    error = nothing_found("run", seen, ())
+    assert str(error) == "no SavedModel in the part of run that was looked at, 10 entries"
+    assert "--saved-model" in str(error.hint)
