@@ -174,7 +174,7 @@ def refuse_defects(inspection: Inspection, export: Path) -> None:
     if not inspection.defects:
         return
     with storage_errors("read", export):
-        for name in ("saved_model.pb", "saved_model.pbtxt"):
+        for name in ("saved_model.pb", "saved_model.pbtxt", "variables/variables.index"):
             if (export / name).is_file():
                 (export / name).open("rb").close()
     kinds: dict[str, type[ServingRepoError]] = {

@@ -47,6 +47,10 @@ def mask(name: str, value: str) -> str:
     return value
 
 
+_CARRIERS = ("--header",)
+"""Options whose values are NAME=VALUE with a secret more often than not, whatever its name."""
+
+
 def mask_command(arguments: Sequence[str]) -> list[str]:
     """Return a command's arguments without secrets: `--token X`, `--token=X`, and values that look like one."""
     masked: list[str] = []
@@ -54,9 +58,16 @@ def mask_command(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         if argument.startswith("-"):
             name, equals, value = argument.partition("=")
-            masked.append(f"{name}={mask(name, value)}" if equals else name)
+            masked.append(f"{name}={_mask_value(name, value)}" if equals else name)
             name = "" if equals else name
         else:
-            masked.append(mask(name, argument))
+            masked.append(_mask_value(name, argument))
             name = ""
     return masked
+
+
+def _mask_value(option: str, value: str) -> str:
+    name, equals, _ = value.partition("=")
+    if option in _CARRIERS and equals:
+        return f"{name}={MASK}"
+    return mask(option, value)

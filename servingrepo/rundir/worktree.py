@@ -6,6 +6,8 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Literal
 
+from servingrepo.errors import StorageHung
+from servingrepo.rundir.mounts import refuse_hung
 from servingrepo.rundir.origin import Code
 from servingrepo.rundir.provenance import git_head
 
@@ -22,13 +24,21 @@ _GIT = (
 )
 
 
-def code_of(folder: Path, *, of: Literal["run", "working directory"]) -> Code | None:
+def code_of(
+    folder: Path, *, of: Literal["run", "working directory"], seconds: float = _SECONDS
+) -> Code | None:
     """Describe the work tree that a directory lies in; None if it lies in none.
 
-    Without git, or where it refuses or takes longer than 10 s, the commit is read from plain files, and whether
-    files differ stays unknown. Files that git does not track do not count: runs often lie there.
+    Without git, or where it refuses or takes longer than that, the commit is read from plain files, and whether
+    files differ stays unknown. Files that git does not track do not count: runs often lie there. Nothing is said
+    of a working directory on a network file system that hangs.
     """
-    said = _git(folder, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    try:
+        refuse_hung(folder, seconds=seconds)
+    except StorageHung:
+        return None
+    question = ("status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    said = _git(folder, *question, seconds=seconds)
     if said is None:
         head = git_head(str(folder))
         return Code(commit=head, of=of) if head is not None else None
@@ -46,7 +56,7 @@ def code_of(folder: Path, *, of: Literal["run", "working directory"]) -> Code | 
     return Code(commit=commit, of=of, branch=branch if branch != "(detached)" else "", dirty=dirty)
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str, seconds: float) -> str | None:
     # GIT_DIR and the like, as hooks have them, would point to another repository.
     kept = {name: value for name, value in {**os.environ}.items() if not name.startswith("GIT_")}
     try:
@@ -55,7 +65,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             env={**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -235,8 +235,16 @@ def test_without_permission_to_read_the_run_the_file_is_named(open_folder: Path)
     for path in (root, *root.rglob("*")):
         os.chown(path, 65534, 65534)
     closed: list[tuple[Path, Path]] = []
-    for name in ("saved_model/assets/words.txt", "saved_model/assets", "."):
-        run = run_with(open_folder / f"run{len(closed)}", offset=5.0, assets={"words.txt": b"a\n"})
+    for name in (
+        *("saved_model/assets/words.txt", "saved_model/assets", "saved_model/variables", "."),
+        "saved_model/variables/variables.index",
+    ):
+        run = run_with(
+            open_folder / f"run{len(closed)}",
+            offset=5.0,
+            assets={"words.txt": b"a\n"},
+            variables=True,
+        )
         closed.append((run, run / name))
         (run / name).chmod(0)
     before = snapshot(root, burnt="ranker")
@@ -247,6 +255,14 @@ def test_without_permission_to_read_the_run_the_file_is_named(open_folder: Path)
     for (_, path), done in zip(closed, as_nobody(open_folder, *commands), strict=True):
         refused(done, 52, path)
     assert snapshot(root, burnt="ranker") == before
+
+
+def test_a_scan_names_what_it_may_not_read_beside_the_export(open_folder: Path) -> None:
+    run = run_with(open_folder / "run", offset=5.0)
+    (run / "logs").mkdir(mode=0)
+    (done,) = as_nobody(open_folder, ["scan", str(run)])
+    assert done.code == 0, done.err
+    assert "also there    logs: a directory that cannot be read" in done.out
 
 
 def test_a_repository_cannot_be_made_where_the_user_may_not_write(open_folder: Path) -> None:

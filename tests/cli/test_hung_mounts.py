@@ -16,6 +16,7 @@ import pytest
 import servingrepo
 from servingrepo.errors import StorageHung
 from servingrepo.rundir.mounts import network_mount
+from servingrepo.rundir.worktree import code_of
 from servingrepo.testing.exports import write_export
 from tests.support import command, new_repository
 
@@ -225,6 +226,7 @@ def test_the_python_api_refuses_a_hung_mount_and_finds_it_behind_links(
         assert network_mount(tmp_path / "loop") is None
         assert repo.scan(tmp_path / "a/run").kind == "child"
         hang(server)
+        assert code_of(place, of="working directory", seconds=0.5) is None
         for read in (repo.scan, repo.measure, repo.export):
             with pytest.raises(StorageHung, match=r"has not answered for 0\.5 s"):
                 read(tmp_path / "a/run", run_wait=0.5)

@@ -59,6 +59,10 @@ def test_a_command_keeps_all_but_its_secrets() -> None:
         *("servingrepo", "promote", "--token", MASK, "-m", "why"),
         *(f"--api-key={MASK}", f"--x=http://{MASK}@h/"),
     ]
+    headers = ["--header", "x-anything=a", "--header=authorization=b", "-m", "x-api-key: c"]
+    assert mask_command(headers) == [
+        *("--header", f"x-anything={MASK}", f"--header=authorization={MASK}", "-m", f"x-{MASK}"),
+    ]
 
 
 def test_a_pipeline_is_told_by_its_own_variables_alone() -> None:
