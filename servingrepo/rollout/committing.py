@@ -47,7 +47,7 @@ def commit(
     options: Options,
     *,
     inspection: Inspection,
-    known: frozenset[str],
+    known: str,
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
     with writing(repo, publishing=True):

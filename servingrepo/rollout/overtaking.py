@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from servingrepo.repository import history, journal
@@ -12,28 +13,31 @@ if TYPE_CHECKING:
 _DECISIONS = {"serve", "unserve", "rollback"}
 
 
-def events_so_far(repo: Repository, model: str) -> frozenset[str]:
-    """Return the ids of all events of a model until now."""
-    return frozenset(event.id for event in history.read(repo.layout.history, model=model))
+def newest_event(repo: Repository, model: str) -> str:
+    """Return the id of the newest event of a model; empty if there is none."""
+    events = history.read_backwards(repo.layout.history, model=model)
+    return next((event.id for event in events), "")
 
 
-def overtaken_by(repo: Repository, model: str, version: int, *, since: frozenset[str]) -> str:
-    """Say which decision about a model came after these events and is not to be undone by this version.
+def overtaken_by(repo: Repository, model: str, version: int, *, since: str) -> str:
+    """Say which decision about a model came after an event and is not to be undone by this version.
 
     Somebody served, unserved or rolled back, or a promotion of a higher number was faster. Empty if nobody did.
+    No more of the history is read than what came after the event: a promotion must not take longer with each one
+    before it.
     """
-    later = [
-        event
-        for event in history.read(repo.layout.history, model=model)
-        if event.id not in since
-        and (
-            event.action in _DECISIONS
+    events = history.read_backwards(repo.layout.history, model=model)
+    last = next(
+        (
+            event
+            for event in takewhile(lambda event: event.id != since, events)
+            if event.action in _DECISIONS
             or (event.action == "promote" and (event.served_after or 0) > version)
-        )
-    ]
-    if not later:
+        ),
+        None,
+    )
+    if last is None:
         return ""
-    last = later[-1]
     now = last.served_after if last.served_after is not None else "nothing"
     return f"{last.action} by {last.user}@{last.host} at {last.time} (served since: {now})"
 

@@ -34,7 +34,7 @@ from servingrepo.repository.repository import load_state, me
 from servingrepo.repository.served import read_own_config, served_versions
 from servingrepo.rollout.committing import commit, pass_release_guards, serve_again
 from servingrepo.rollout.gating import Gated, pass_gates
-from servingrepo.rollout.overtaking import events_so_far
+from servingrepo.rollout.overtaking import newest_event
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.tracing import place_of, trace
 from servingrepo.rollout.values import Options, Promotion
@@ -123,7 +123,7 @@ def promote(
         )
     smoking = engine if options.smoke else None
     running = smoking.name if smoking is not None else ""
-    known = events_so_far(repo, model)
+    known = newest_event(repo, model)
     with reserve(repo, model=model, version=options.version, engine=running) as place:
         tensors = variables.tensors()
         watch = tensors.watch if tensors is not None else None
