@@ -10,6 +10,7 @@ import click
 from servingrepo.cli.app import App
 from servingrepo.cli.connections import PATH_SETTINGS
 from servingrepo.errors import SettingsError
+from servingrepo.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +92,8 @@ def read_settings_of_root(ctx: click.Context) -> None:
 
 def _read(ctx: click.Context, place: Path, *, must: bool) -> dict[str, Any] | None:
     try:
-        text = place.read_bytes()
+        # A file that was named may be a pipe: `--config <(…)`.
+        text = place.read_bytes() if must else read_whole(place)
     except OSError as error:
         if must:
             raise SettingsError(f"cannot read {place}: {error.strerror}") from error

@@ -19,6 +19,7 @@ from servingrepo.savedmodel.compatibility import Change, Compatibility
 from servingrepo.smoke import SmokeReport
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.manifest import Manifest
+from servingrepo.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -249,7 +250,7 @@ def load(path: Path, kind: type[T]) -> T | None:
     """Read a record from a file; None where there is no such file."""
     with storage_errors("read", path):
         try:
-            data = path.read_bytes()
+            data = read_whole(path)
         except FileNotFoundError:
             return None
     return decode(data, kind, path)

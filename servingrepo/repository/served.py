@@ -22,6 +22,7 @@ from servingrepo.modelconfig import (
 )
 from servingrepo.repository.repository import Repository, model_names, names_on_disk
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -70,7 +71,7 @@ def read_config(repo: Repository) -> ConfigFile:
     path = repo.layout.config
     with storage_errors("read", path):
         try:
-            data = path.read_bytes()
+            data = read_whole(path)
         except FileNotFoundError:
             return ConfigFile(text=None, config=EMPTY, lost=last_text(repo) is not None)
     try:
@@ -146,7 +147,7 @@ def last_text(repo: Repository) -> str | None:
     """Return the config that servingrepo wrote last, None if it never wrote one."""
     with storage_errors("read", repo.layout.last_config):
         try:
-            return repo.layout.last_config.read_text(encoding="utf-8")
+            return read_whole(repo.layout.last_config).decode()
         except (FileNotFoundError, UnicodeDecodeError):
             return None
 
@@ -180,7 +181,7 @@ def _holds(path: Path, text: str | None) -> bool:
     """Tell whether a file is there and has exactly this text; with None, whether it is not there."""
     with storage_errors("read", path):
         try:
-            data = path.read_bytes()
+            data = read_whole(path)
         except FileNotFoundError:
             return text is None
     return text is not None and data == text.encode()

@@ -32,6 +32,7 @@ from servingrepo.repository.served import (
     write_config,
 )
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.reading import read_whole
 from servingrepo.storage.texts import as_text
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _pins_in_history(repo: Repository) -> dict[str, tuple[int, ...]]:
 def _text(path: Path) -> str:
     """Return the file's text to compare and show, whatever bytes are in it."""
     with storage_errors("read", path):
-        return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
+        return read_whole(path).decode(errors="backslashreplace") if path.exists() else ""
 
 
 def _back_up(repo: Repository, path: Path) -> Path | None:
@@ -205,6 +206,6 @@ def _back_up(repo: Repository, path: Path) -> Path | None:
         return None
     backup = repo.layout.own / f"models.config.{repo.clock():%Y%m%dT%H%M%S%fZ}.backup"
     with storage_errors("read", path):
-        data = path.read_bytes()
+        data = read_whole(path)
     repo.disk.replace_file(backup, data, step="backup")
     return backup

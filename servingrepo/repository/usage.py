@@ -34,7 +34,7 @@ def using(repo: Repository, model: str, version: int) -> Iterator[None]:
     """
     path = repo.layout.record(model, version)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         yield
         return
@@ -58,7 +58,7 @@ def alone(repo: Repository, model: str, version: int) -> Iterator[bool]:
     """Have a version to ourselves for the block, if nobody reads it; say whether that is so."""
     path = repo.layout.record(model, version)
     with storage_errors("open", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         yield try_flock(descriptor, path)
     finally:

@@ -91,7 +91,7 @@ class Disk(msgspec.Struct, frozen=True):
         """Make the bytes of a file durable, if it is there."""
         with storage_errors("sync", path):
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
             except FileNotFoundError:
                 return
             try:
@@ -172,9 +172,9 @@ class Disk(msgspec.Struct, frozen=True):
         with storage_errors("write", path):
             self.step(f"{step}.before-write", path)
             try:
-                descriptor = os.open(
-                    temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, FILE_MODE
-                )
+                # O_NONBLOCK: a FIFO that somebody left under this name would be waited for (fifo(7)).
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
+                descriptor = os.open(temporary, flags | os.O_NOFOLLOW, FILE_MODE)
                 with os.fdopen(descriptor, "wb") as stream:
                     os.fchmod(stream.fileno(), FILE_MODE)
                     stream.write(data)

@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
     def disturbed(self, operation: Operation, fault: str, at: int, then_recover: bool) -> None:
         """Run a command with a fault at one of its steps, and look at once or when others have written."""
         # Every command that writes settles first what the one before it left, and may die of that.
-        steps = self.stage.steps[operation.command] + self.stage.steps["recover"]
+        steps = self.stage.steps[operation.command] * 3 + self.stage.steps["recover"]
         plan = f"{steps[at % len(steps)]}={fault}"
         code, said = self._call(operation, plan)
         outcomes = [operation.step(world) for world in self.worlds]

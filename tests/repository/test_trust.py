@@ -15,15 +15,19 @@ from servingrepo.repository.records import encode
 from servingrepo.repository.repository import load_record, need_state
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.lock import this_process
+from tests.crash.forking import Forking
 from tests.crash.state import broken_promises
 from tests.support import command, new_repository, run_with
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
 
 TXID = "20260101T000000Z-0123abcd"
+DIFFERS = 68
+"""The exit code of `status` where something is not as it should be."""
 
 
 @pytest.fixture
@@ -279,3 +283,51 @@ def test_status_says_what_everybody_may_write_and_whose_it_is_not(repo: OpenRepo
         (note,) = repo.status().notes
         assert note == f"{layout.state('m')} belongs to uid 4321, and the repository to uid 1234"
     assert repo.status().ok
+
+
+# what is no file ------------------------------------------------------------------------------------
+
+
+PLACES = (
+    *("models/models.config", "servingrepo.toml", ".servingrepo/models.config"),
+    *(".servingrepo/format.json", ".servingrepo/models/m.json", ".servingrepo/spare"),
+    *(".servingrepo/models/m/2.json", ".servingrepo/history.jsonl", ".servingrepo/lock"),
+    *("models/.models.config.tmp", ".servingrepo/models/.m.json.tmp"),
+)
+
+
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    with Forking(tmp_path_factory.mktemp("forking") / "said") as process:
+        yield process
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        *((place, "fifo") for place in PLACES),
+        *((place, ("device", "directory")[number % 2]) for number, place in enumerate(PLACES)),
+    ],
+)
+def test_what_others_put_in_the_place_of_a_file_is_refused_or_passed_over_and_waited_for_by_nobody(
+    place: str, kind: str, repo: OpenRepository, forking: Forking
+) -> None:
+    path = repo.root / place
+    path.unlink(missing_ok=True)
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/full")  # it gives zeros without end, and takes nothing
+        case _:
+            path.mkdir()
+    for arguments in (
+        *(("list",), ("status",), ("show", "m@2"), ("history",), ("verify", "m@2")),
+        *(("hold", "m"), ("rollback", "m"), ("prune", "m", "--keep-last", "1")),
+    ):
+        code, said = forking.run("--root", str(repo.root), *arguments)
+        assert code in {0, DIFFERS} or 30 <= code < 60, (arguments, code, said)
+        assert "Traceback" not in said
+        assert code < 50 or path.name in said, said
+    assert all(repo.value.layout.version("m", one).is_dir() for one in (1, 2))

@@ -1,0 +1,53 @@
+"""Reading a small file whole that others may have put something else in the place of."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import StorageFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def read_whole(path: Path) -> bytes:
+    """Return the bytes of a file, links followed, if it is one: what never ends is never begun.
+
+    Whoever may write in a folder may put a FIFO there, on which a reader would wait for ever with the lock held, or
+    a link to a device that has no end (open(2), O_NONBLOCK; fifo(7)).
+
+    Raises:
+        StorageFailed: Something else is in its place.
+        OSError: It cannot be read, or is not there.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if not path.is_socket():
+            raise
+        raise _no_file(path, stat.S_IFSOCK) from error
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind != stat.S_IFREG:
+            raise _no_file(path, kind)
+        with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def _no_file(path: Path, kind: int) -> StorageFailed:
+    return StorageFailed(
+        f"cannot read {path}: it is {_KINDS.get(kind, 'something else')}, not a file",
+        hint="find out who put it there, and remove it",
+    )
