@@ -21,6 +21,7 @@ from servingrepo.savedmodel import (
     layout_defect,
     read_variables,
 )
+from servingrepo.savedmodel.fingerprint import GRAPH_ONLY
 from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
@@ -360,6 +361,8 @@ def _uncovered(path: Path, inspection: Inspection) -> tuple[str, ...]:
         )
         return (f"{name}: its hash would be in fingerprint.pb, but {missing}",)
     field = inspection.fingerprint.field("saved_model_checksum")
+    if field.verdict == "matches" and inspection.fingerprint.producer == GRAPH_ONLY:
+        return (f"{name}: what is not graph, signature or function: no hash in fingerprint.pb",)
     if field.verdict in {"matches", "differs"}:
         return ()
     return (f"{name}: the verdict on its hash in fingerprint.pb is: {field.verdict}",)

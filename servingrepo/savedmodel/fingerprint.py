@@ -5,7 +5,8 @@ computed again, as in tensorflow/cc/saved_model/fingerprinting.cc and core/graph
 MetaGraph, and compared one by one.
 
 What they cover: `saved_model_checksum` every byte of saved_model.pb, the other three parts of the graph, and
-`checkpoint_hash` the index of the variables. None covers the variables' bytes nor the assets.
+`checkpoint_hash` the index of the variables. None covers the variables' bytes nor the assets. TensorFlow 2.11 had
+`graph_def_checksum` in the place of the first, which covers the GraphDef alone (seen in files that it wrote).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from servingrepo.savedmodel.values import Defect, FieldVerdict, Fingerprint, Fin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HASHES", "KNOWN_PRODUCERS", "fingerprint_defects", "read_fingerprint"]
+__all__ = ["GRAPH_ONLY", "HASHES", "KNOWN_PRODUCERS", "fingerprint_defects", "read_fingerprint"]
 
 HASHES = (
     "saved_model_checksum",
@@ -34,10 +35,13 @@ HASHES = (
 )
 
 KNOWN_PRODUCERS = frozenset({0, 1, 4})
-"""Versions of the code whose hashes are known: TensorFlow 2.11, 2.12 to 2.19, and 2.21.
+"""Versions of the code whose hashes are known: TensorFlow 2.11, 2.12 to 2.20, and 2.21.
 
 Another one may hash in another way, so that a difference does not mean damage.
 """
+
+GRAPH_ONLY = 0
+"""The producer whose `saved_model_checksum` is that of the GraphDef alone."""
 
 _K = 0xC6A4A7935BD1E995
 _WORD = (1 << 64) - 1
@@ -69,7 +73,9 @@ def read_fingerprint(
     producer: int = found.version.producer
     first = message.meta_graphs[0]
     computing: dict[str, Callable[[int], int | None]] = {
-        "saved_model_checksum": lambda stored: _saved_model_checksum(saved_model, message, stored),
+        "saved_model_checksum": lambda stored: _saved_model_checksum(
+            saved_model, message, stored, producer
+        ),
         "graph_def_program_hash": lambda _: _graph_hash(first.graph_def),
         "signature_def_hash": lambda stored: _signatures_hash(first, stored, producer),
         "saved_object_graph_hash": lambda stored: _objects_hash(first.object_graph_def, stored),
@@ -124,7 +130,7 @@ def _field(
     return FingerprintField(name=name, stored=stored, computed=computed, verdict=verdict)
 
 
-def _saved_model_checksum(data: bytes, message: Any, stored: int) -> int:
+def _saved_model_checksum(data: bytes, message: Any, stored: int, producer: int) -> int:
     """Hash saved_model.pb as it lies there, or as C++ would write it again: old writers noted the first.
 
     Files from Google's own build have their fields in another order, so that only the first fits them; those
@@ -133,6 +139,10 @@ def _saved_model_checksum(data: bytes, message: Any, stored: int) -> int:
     raw: int = farmhash.fingerprint64(data) if data else 0
     if data and raw == stored:
         return raw
+    if producer == GRAPH_ONLY:
+        graph = _hash(message.meta_graphs[0].graph_def)
+        if graph == stored:
+            return graph
     return _hash(message)
 
 
