@@ -157,6 +157,7 @@ class _Finder:
         self.suspects: dict[str, list[Any]] = {}
         self.telling = self._functions_with_effects()
         self.untraced: set[tuple[str, _Use]] = set()
+        self.kept: dict[str, bool] = {}
         self.traced = 0
 
     def find(self) -> Iterator[tuple[str, str]]:
@@ -198,11 +199,11 @@ class _Finder:
             function = self.reader.functions[name]
             self.traced += len(function.node_def)
             if body.traced and self.traced < MAX_TRACED and body.scope.depth < MAX_DEPTH:
-                scope = Scope(function.node_def, function, body.scope, node)
+                scope = self.reader.scope(function, body.scope, node)
                 yield _Body(name, scope, body.use, traced=True)
             elif (name, body.use) not in self.untraced:
                 self.untraced.add((name, body.use))
-                scope = Scope(function.node_def, function, None, node)
+                scope = self.reader.scope(function, None, node)
                 yield _Body(name, scope, body.use, traced=False)
 
     def _harmless(self, scope: Scope, node: Any, use: _Use) -> bool:
@@ -248,13 +249,16 @@ class _Finder:
             if one.name in self.assets:
                 return not use.asked or one.op == "Placeholder"
             if one.op == "ReadVariableOp" and one.input:
-                return self._keeps_asset(one.input[0])
+                variable = _node(one.input[0])
+                if variable not in self.kept:
+                    self.kept[variable] = self._keeps_asset(variable)
+                return self.kept[variable]
         return False
 
     def _keeps_asset(self, variable: str) -> bool:
         """Tell whether nothing ever puts anything but an asset's path into a variable of the main graph."""
         main = self.reader.main
-        handle = main.nodes.get(_node(variable))
+        handle = main.nodes.get(variable)
         if handle is None or handle.op != "VarHandleOp" or self.handles[_shared_name(handle)] > 1:
             return False
         return all(

@@ -64,10 +64,11 @@ def layout_defect(path: Path) -> Defect | None:
 def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
     """Return what is wrong with the files that the graph names in `assets/`, and notes on unread ones."""
     names = (*assets.read, *assets.unread)
+    read = frozenset(assets.read)  # there may be very many
     outside = [name for name in names if name.startswith("/") or ".." in name.split("/")]
-    missing = [
-        name for name in names if name not in outside and file_size(path / "assets" / name) is None
-    ]
+    beyond = frozenset(outside)
+    sizes = {name: file_size(path / "assets" / name) for name in names if name not in beyond}
+    missing = [name for name, size in sizes.items() if size is None]
     defects = []
     if outside:
         defects.append(
@@ -78,7 +79,7 @@ def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], 
                 hint="do not serve an export from a source that you do not trust",
             )
         )
-    needed = [f"assets/{name}" for name in missing if name in assets.read]
+    needed = [f"assets/{name}" for name in missing if name in read]
     if needed:
         defects.append(
             Defect(
@@ -90,14 +91,10 @@ def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], 
             )
         )
     notes = []
-    unread = [f"assets/{name}" for name in missing if name in assets.unread]
+    unread = [f"assets/{name}" for name in missing if name not in read]
     if unread:
         notes.append(f"the graph names, but does not read, missing files: {some(unread)}")
-    empty = [
-        f"assets/{name}"
-        for name in names
-        if name not in outside and file_size(path / "assets" / name) == 0
-    ]
+    empty = [f"assets/{name}" for name, size in sizes.items() if size == 0]
     if empty:
         notes.append(f"the graph names files that are empty: {some(empty)}")
     return tuple(defects), tuple(notes)

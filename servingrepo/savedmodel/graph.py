@@ -21,6 +21,9 @@ __all__ = ["GraphReader", "Scope", "example_inputs", "origin", "origins"]
 STEP_LIMIT = 200_000
 """Edges followed per input before giving up: a real graph needs a few dozen."""
 
+TOTAL_STEP_LIMIT = 500_000
+"""Edges followed for all inputs together: an export that others wrote may have 100,000 inputs."""
+
 MAX_DEPTH = 64
 """Nested function calls followed."""
 
@@ -57,14 +60,11 @@ _PASSING = frozenset(
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample"})
 
 
-class Scope:
-    """The main graph or one function's body, and the call that led there."""
+class Body:
+    """The nodes of the main graph or of one function, by name and by what they take."""
 
-    def __init__(self, nodes: Any, function: Any, caller: Scope | None, call: Any) -> None:
+    def __init__(self, nodes: Any, function: Any = None) -> None:
         self.function = function
-        self.caller = caller
-        self.call = call
-        self.depth: int = 0 if caller is None else caller.depth + 1
         self.nodes = {node.name: node for node in nodes}
         self.arguments = (
             {}
@@ -78,13 +78,32 @@ class Scope:
                     self.consumers.setdefault(_normal(name), []).append((node, place))
 
 
+class Scope:
+    """The main graph or one function's body, and the call that led there."""
+
+    def __init__(self, body: Body, caller: Scope | None, call: Any) -> None:
+        self.function = body.function
+        self.caller = caller
+        self.call = call
+        self.depth: int = 0 if caller is None else caller.depth + 1
+        self.nodes = body.nodes
+        self.arguments = body.arguments
+        self.consumers = body.consumers
+
+
 class GraphReader:
-    """One GraphDef with its functions by name."""
+    """One GraphDef with its functions by name.
+
+    `gave_up` is set when inputs were not followed to their ends because there was too much to follow.
+    """
 
     def __init__(self, graph: Any) -> None:
         self.graph = graph
         self.functions = {one.signature.name: one for one in graph.library.function}
-        self.main = Scope(graph.node, None, None, None)
+        self.main = Scope(Body(graph.node), None, None)
+        self.gave_up = False
+        self._steps = 0
+        self._bodies: dict[str, Body] = {}
         self._calls: dict[str, tuple[tuple[Any, tuple[str, ...]], ...]] = {}
 
     def body(self, function: str = "") -> Any:
@@ -97,6 +116,13 @@ class GraphReader:
             found = ((node, tuple(_functions_of(node, self))) for node in self.body(function))
             self._calls[function] = tuple(one for one in found if one[1]) if self.functions else ()
         return self._calls[function]
+
+    def scope(self, function: Any, caller: Scope | None, call: Any) -> Scope:
+        """Return a function's body as called from somewhere."""
+        name = function.signature.name
+        if name not in self._bodies:
+            self._bodies[name] = Body(function.node_def, function)
+        return Scope(self._bodies[name], caller, call)
 
     def called(self, node: Any) -> Any:
         """Return the function that a call op runs, or None."""
@@ -123,15 +149,19 @@ class GraphReader:
         pending: list[tuple[Scope, str]] = [(self.main, _normal(tensor))]
         seen: set[tuple[int, str]] = set()
         scopes: dict[tuple[int, str], Scope] = {}  # keeps them alive: `seen` holds their ids
-        steps = 0
-        while pending and steps < STEP_LIMIT:
+        begun = self._steps
+        while pending:
+            if self._steps - begun >= STEP_LIMIT or self._steps >= TOTAL_STEP_LIMIT:
+                self.gave_up = True
+                return
             scope, name = pending.pop()
+            self._steps += 1
             if (id(scope), name) in seen:
                 continue
             seen.add((id(scope), name))
             pending.extend(_returned(scope, name))
             for node, place in scope.consumers.get(name, ()):
-                steps += 1
+                self._steps += 1
                 if node.op in _PARSERS and place == 0:
                     yield scope, node
                 pending.extend(self._next(scope, node, place, scopes))
@@ -151,7 +181,7 @@ class GraphReader:
         if site not in scopes:
             if scope.depth >= MAX_DEPTH or len(scopes) >= MAX_SCOPES:
                 return []
-            scopes[site] = Scope(function.node_def, function, scope, node)
+            scopes[site] = self.scope(function, scope, node)
         return [(scopes[site], function.signature.input_arg[place].name)]
 
 

@@ -160,6 +160,12 @@ def _inspect_message(
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
     notes = (*notes, *_dtype_notes(signatures, fed), *warmup.notes)
     demands = demands_of(meta_graph, reader)
+    examples = example_inputs(reader, meta_graph.signature_def)
+    if reader.gave_up:
+        notes = (
+            *notes,
+            "which inputs take tf.Examples was not followed to the end: there is too much to follow",
+        )
     if not signatures:
         notes = (*notes, "it has no signature that a client can call")
     return msgspec.structs.replace(
@@ -167,7 +173,7 @@ def _inspect_message(
         tags=tuple(sorted(SERVE)),
         tensorflow_version=meta_graph.meta_info_def.tensorflow_version,
         signatures=signatures,
-        examples=example_inputs(reader, meta_graph.signature_def),
+        examples=examples,
         assets=tuple(sorted((*assets.read, *assets.unread))),
         needs_variables=needs.needed,
         demands=demands,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from servingrepo.protos import saved_model_pb2, tensor_bundle_pb2
+from servingrepo.protos import saved_model_pb2, tensor_bundle_pb2, types_pb2
 from servingrepo.savedmodel.crc32c import crc32c, mask
 from servingrepo.testing.exports import saved_model, write_export
+from tests.savedmodel.graphs import call, changed, function, node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,10 +152,62 @@ def many_tensors(path: Path) -> None:
     with_index(path, index(block(body)))
 
 
+def string_inputs(meta_graph: Any, count: int) -> None:
+    for number in range(count):
+        node(meta_graph.graph_def.node, f"in{number}", "Placeholder", [])
+        info = meta_graph.signature_def[f"s{number}"].inputs["x"]
+        info.name, info.dtype = f"in{number}:0", types_pb2.DT_STRING
+
+
+def long_way(meta_graph: Any) -> None:
+    """Each of many inputs reaches each node of a long chain: sixty million steps."""
+    string_inputs(meta_graph, 1000)
+    nodes = meta_graph.graph_def.node
+    node(nodes, "c0", "ConcatV2", [f"in{number}" for number in range(1000)])
+    for number in range(60_000):
+        node(nodes, f"c{number + 1}", "Identity", [f"c{number}"])
+
+
+def many_calls(meta_graph: Any) -> None:
+    """Each of many inputs goes into a large function a thousand times."""
+    string_inputs(meta_graph, 20)
+    inner = function(meta_graph, "large", "x").node_def
+    for number in range(20_000):
+        node(inner, f"n{number}", "NoOp", [])
+    for number in range(20_000):
+        call(meta_graph.graph_def.node, f"k{number}", "large", [f"in{number % 20}"])
+
+
+def many_readers(meta_graph: Any) -> None:
+    """Very many operations read files whose name is in a variable that as many others look at."""
+    nodes = meta_graph.graph_def.node
+    node(nodes, "kept", "VarHandleOp", [])
+    node(nodes, "read", "ReadVariableOp", ["kept"])
+    for number in range(15_000):
+        node(nodes, f"r{number}", "ReadVariableOp", ["kept"])
+        node(nodes, f"t{number}", "TextLineDataset", ["read"])
+
+
+def many_assets(meta_graph: Any) -> None:
+    for number in range(60_000):
+        meta_graph.asset_file_def.add(filename=f"f{number}").tensor_info.name = f"a{number}:0"
+
+
+def in_graph(change: Callable[[Any], None]) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        changed(write_export(path), change)
+
+    return make
+
+
 HOSTILE: dict[str, Callable[[Path], None]] = {
     "nested": nested,
     "nested text": nested_text,
     "100,000 signatures": many_signatures,
+    "long way": in_graph(long_way),
+    "many calls": in_graph(many_calls),
+    "many readers": in_graph(many_readers),
+    "many assets": in_graph(many_assets),
     "asset names": asset_names,
     "asset name not UTF-8": asset_not_utf8,
     "long keys": long_keys,

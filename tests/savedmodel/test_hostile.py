@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0
 MEGABYTES = 700
+WHOLE = {"100,000 signatures", "long way", "many calls", "many readers", "many assets"}
+"""Large, but nothing is wrong with what is in them."""
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -46,8 +48,7 @@ def test_hostile_bytes_get_a_verdict_within_seconds_and_bounded_memory(
     assert process.returncode in {0, 22}, said
     assert time.monotonic() - start < SECONDS
     assert usage.ru_maxrss < MEGABYTES * 1000
-    # Whole in the end are only the model with very many signatures and the one of strange names in its graph.
-    assert (process.returncode == 0) == (name == "100,000 signatures")
+    assert (process.returncode == 0) == (name in WHOLE)
 
 
 @given(st.binary(max_size=400), st.integers(0, 1000))
