@@ -34,13 +34,15 @@ def put_back(
     *,
     error: ServingRepoError,
     committed: bool,
+    told: Collection[str] = (),
     dropped: Collection[str] = (),
     poll: bool = False,
 ) -> SwitchFailed:
     """Bring file and servers back to where they were; return the error that says how that went.
 
-    The file first, which needs no server; then all servers at once, with a time limit of their own. `dropped` are
-    the endpoints that may have dropped the old versions before models.config changed.
+    The file first, which needs no server; then all servers at once, with a time limit of their own. `told`
+    are the endpoints that may have begun to load the new versions, `dropped` those that may have dropped the old
+    ones before models.config changed.
     """
     trouble: list[str] = []
     try:
@@ -58,6 +60,7 @@ def put_back(
             client,
             plan,
             dropped=committed or str(client.endpoint) in dropped,
+            told=poll or str(client.endpoint) in told,
             watched=str(client.endpoint) in uncertain,
             poll=poll,
         ),
@@ -134,7 +137,7 @@ def _bring_back_by_file(repo: Repository, plan: Plan, clients: Sequence[ServingC
 
 
 def _put_server_back(
-    client: ServingClient, plan: Plan, *, dropped: bool, watched: bool, poll: bool
+    client: ServingClient, plan: Plan, *, told: bool, dropped: bool, watched: bool, poll: bool
 ) -> None:
     """Bring one server back to the config before the switch.
 
@@ -154,7 +157,7 @@ def _put_server_back(
             live.send(client, plan.labelled, deadline=deadline)
             live.wait_available(client, plan.model, old, before=before, deadline=deadline)
         live.send(client, plan.before, deadline=deadline)
-    live.wait_unserved(client, plan.model, new, deadline=deadline)
+    live.wait_unserved(client, plan.model, new, settle=told, deadline=deadline)
     live.wait_available(client, plan.model, old, before=before, deadline=deadline)
     if old:
         # A version that answers already is LOADING for as long as a request runs on the old one (tfserving: C.7).

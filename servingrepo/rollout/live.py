@@ -143,24 +143,33 @@ def wait_gone(
 
 
 def wait_unserved(
-    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+    client: ServingClient,
+    model: str,
+    versions: Collection[int],
+    *,
+    settle: bool = False,
+    deadline: Deadline,
 ) -> tuple[str, ...]:
     """Wait until the server answers with none of these versions; say which of them it has not dropped yet.
 
     One that is still loading, or that a request in flight keeps, is dropped by the server in its own time: it
-    is no longer asked for, and that is no reason to go back.
+    is no longer asked for, and that is no reason to go back. But a reload takes effect only with the server's
+    next look at its disk, and until then a load that has begun, or is about to, may end as AVAILABLE: with
+    `settle` it is given the time for that.
 
     Raises:
         ServerTimeout: Some were still AVAILABLE at the deadline.
     """
+    settled = Deadline.after(min(_OLD_NEWS_SECONDS, deadline.left) if settle else 0.0)
     while True:
         states = remembered(client, model, deadline=deadline)
         known = [states[version] for version in sorted(versions) if version in states]
         serving = [one for one in known if one.state == "AVAILABLE"]
-        if not serving:
+        ended = [one for one in known if one.state in {"UNLOADING", "END"}]
+        if not serving and (settled.passed or len(ended) == len(versions)):
             return tuple(f"{one.version} is {one.state}" for one in known if one.state != "END")
         go_on(client, deadline)
-        if deadline.passed:
+        if deadline.passed and serving:
             raise ServerTimeout(
                 f"{client.endpoint} still serves {model} after {deadline.seconds:.3g} s: "
                 + ", ".join(f"{one.version} is {one.state}" for one in serving),

@@ -57,6 +57,8 @@ class _Party:
     rules: Rules
     missing: dict[str, ServingRepoError] = field(default_factory=dict)
     loaded: list[ServingClient] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+    """Endpoints that may have been told of the new version."""
     dropped: set[str] = field(default_factory=set)
     """Endpoints that may have dropped the old version before C2: they went down a version in a stage."""
 
@@ -86,7 +88,9 @@ def switch(
     with ExitStack() as stack:
         clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
         party = _Party(list(clients), rules)
-        back = partial(put_back, repo, plan, clients, dropped=party.dropped, poll=rules.poll)
+        back = partial(
+            put_back, repo, plan, clients, told=party.told, dropped=party.dropped, poll=rules.poll
+        )
         export = _export(repo, plan) if clients and rules.probes else None
         _gather(repo, party, plan, deadline=deadline)
         stages = _stages(party, plan)
@@ -276,6 +280,7 @@ def _take_stage(
             if plan.moves_labels or told[str(client.endpoint)].dead:
                 live.send(client, plan.labelled, deadline=deadline)
 
+        party.told |= {str(client.endpoint) for client in stage}
         _together(party, tell, deadline, among=stage)
         repo.disk.step("switch.stage-told")
         _together(party, load, deadline, among=stage)
