@@ -65,11 +65,11 @@ class Serving(Opened):
         change = partial(set_label, self.value, parse_reference(reference), label, serve=serve)
         return changed("label", change, how)
 
-    def label_remove(self, model: str, label: str, **how: Unpack[How]) -> Switched:
-        """Take a label away; see `servingrepo label remove`."""
-        from servingrepo.rollout.labels import remove_label
+    def label_remove(self, model: str, *labels: str, **how: Unpack[How]) -> Switched:
+        """Take labels away, all at once; see `servingrepo label remove`."""
+        from servingrepo.rollout.labels import remove_labels
 
-        return changed("label", partial(remove_label, self.value, check_name(model), label), how)
+        return changed("label", partial(remove_labels, self.value, check_name(model), labels), how)
 
     def reload(
         self,

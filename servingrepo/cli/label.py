@@ -71,25 +71,25 @@ def set_(
     group="label",
     examples="""
     servingrepo label remove ranker canary
-    servingrepo label remove ranker canary --endpoint localhost:8500""",
+    servingrepo label remove ranker canary beta --endpoint localhost:8500""",
 )
 @click.argument("model", metavar="NAME")
-@click.argument("label", metavar="LABEL")
+@click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
 @switch_options()
 @click.pass_obj
 def remove(
     app: App,
     model: str,
-    label: str,
+    labels: tuple[str, ...],
     **how: Unpack[How],
 ) -> None:
-    """Take a LABEL away; requests for it are refused from then on.
+    """Take LABELs away, all at once; requests for them are refused from then on.
 
-    Its version is unloaded, unless it is served to unlabelled clients or has another label.
+    Their versions are unloaded, unless they are served to unlabelled clients or have another label.
     """
     done = app.open().label_remove(
         model,
-        label,
+        *labels,
         **how,
     )
     tell_switch(app, done, bare="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from servingrepo.rollout.drift import OnEndpoint
     from servingrepo.rollout.status import ModelStatus, Status
     from servingrepo.serving.states import Endpoint
+
+_AGO = re.compile(r" \([^()]* ago\)")
 
 MOST_COLUMNS = 4
 """Endpoints that get a column each."""
@@ -117,6 +120,8 @@ def _without_clock(status: Status) -> Status:
     """Return a look without what passes by itself."""
     return msgspec.structs.replace(
         status,
+        running=tuple(_AGO.sub("", one) for one in status.running),
+        next=_AGO.sub("", status.next),
         models=tuple(
             msgspec.structs.replace(
                 row,

@@ -18,6 +18,8 @@ from servingrepo.rollout.plans import plan_label
 from servingrepo.rollout.serving import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
     from servingrepo.rollout.rules import Manner
@@ -72,16 +74,19 @@ def set_label(
         )
 
 
-def remove_label(
+def remove_labels(
     repo: Repository,
     model: str,
-    label: str,
+    gone: Collection[str],
     *,
     manner: Manner,
 ) -> Switched:
-    """Take a label away; its version is unloaded unless it is served or has another label.
+    """Take labels away; their versions are unloaded unless they are served or have another label.
+
+    All at once: with one label left on a version that went, servers would refuse the config.
 
     Raises:
+        UsageError: No label was named.
         NoSuchVersion: The model has no such label.
         ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
     """
@@ -89,17 +94,20 @@ def remove_label(
         need_state(repo, model)
         config = read_own_config(repo)
         labels = _labels(config, model)
-        if label not in labels:
-            listed = ", ".join(sorted(labels)) or "none"
+        if not gone:
+            raise UsageError("no label was named", hint=f"labels of {model}: {_listed(labels)}")
+        unknown = [label for label in gone if label not in labels]
+        if unknown:
             raise NoSuchVersion(
-                f"{model} has no label {label}", hint=f"labels of {model}: {listed}"
+                f"{model} has no label {', '.join(unknown)}",
+                hint=f"labels of {model}: {_listed(labels)}",
             )
         serving = served_versions(repo, config, model)
-        served = max(serving, default=labels[label])
+        served = max(serving, default=max(labels.values()))
         plan = plan_label(
             config,
             model=model,
-            labels={name: at for name, at in labels.items() if name != label},
+            labels={name: at for name, at in labels.items() if name not in gone},
             target=served,
             served=served,
             base_path=repo.base_path(model),
@@ -111,6 +119,10 @@ def remove_label(
             action="label",
             manner=manner,
         )
+
+
+def _listed(labels: dict[str, int]) -> str:
+    return ", ".join(sorted(labels)) or "none"
 
 
 def _labels(config: ModelConfig, model: str) -> dict[str, int]:

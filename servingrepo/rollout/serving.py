@@ -293,11 +293,18 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
     ]
     if found:
         about_labels = any(one.field == "version_labels" for one in found)
+        labels = entry(plan.after, plan.model)
+        missing = sorted(
+            label
+            for label, at in (labels.labels.items() if labels is not None else ())
+            if at not in published_versions(repo, plan.model)
+        )
         raise ConfigInvalid(
             f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
             problems=map(str, found),
-            hint="servingrepo label set or label remove moves a label away; nothing was changed"
-            if about_labels
+            hint=f"servingrepo label remove {plan.model} {' '.join(missing)} takes away the labels of versions that "
+            "went, all at once; nothing was changed"
+            if about_labels and missing
             else "servingrepo config check shows all of it; nothing was changed",
         )
 

@@ -43,6 +43,7 @@ Seen = dict[tuple[str, str, int], tuple[str, float]]
 """By endpoint, model and version: the state that was seen last, and since when."""
 
 _CALL_SECONDS = 5.0
+_MOST_ROUNDS = 3
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,22 +106,32 @@ def read_status(
         endpoints: Which servers to ask, all at once.
         seen: What earlier looks saw, and this one adds to: it tells for how long a version has been loading.
     """
-    entries = {one.name: one for one in models(read_config_or_why(repo).config)}
-    names = sorted({*model_names(repo), *entries}) if model is None else [model]
-    behind = read_stragglers(repo)
-    labels = {name: tuple(sorted(one.labels)) for name, one in entries.items()}
-    answers = each(
-        endpoints,
-        lambda endpoint: _ask(
-            endpoint, names, labels, behind, seen=seen if seen is not None else {}
-        ),
-    )
-    asked = {str(answer.of): answer.value or {} for answer in answers}
+    for _ in range(_MOST_ROUNDS):
+        file = read_config_or_why(repo)
+        entries = {one.name: one for one in models(file.config)}
+        names = sorted({*model_names(repo), *entries}) if model is None else [model]
+        behind = read_stragglers(repo)
+        asked = _ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
+        if not endpoints or read_config_or_why(repo).text == file.text:
+            break  # else the answers are of another time than the file: a server that hangs takes seconds
 
     def look(file: ConfigFile) -> Status:
         return _compare(repo, file, names, asked, behind, model=model, endpoints=endpoints)
 
     return read_steadily(repo, look)
+
+
+def _ask_all(
+    endpoints: Sequence[Endpoint],
+    names: Sequence[str],
+    entries: Mapping[str, Entry],
+    behind: Sequence[Straggler],
+    *,
+    seen: Seen,
+) -> dict[str, Mapping[str, OnEndpoint]]:
+    labels = {name: tuple(sorted(one.labels)) for name, one in entries.items()}
+    answers = each(endpoints, lambda one: _ask(one, names, labels, behind, seen=seen))
+    return {str(answer.of): answer.value or {} for answer in answers}
 
 
 def _compare(
@@ -326,7 +337,7 @@ def _what_next(
     """Say what to type next, for somebody at 3 a.m.: the most urgent thing of all that can be said."""
     if stamp is not Stamp.UNEDITED:
         return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
-    urgent = next((command for row in rows if (command := _to_roll_back(row))), None)
+    urgent = next((command for row in rows if (command := _away_from_useless(row))), None)
     if urgent is not None:
         return urgent
     if problems:
@@ -341,14 +352,18 @@ def _what_next(
     return _when_all_agree(rows, asked=bool(endpoints))
 
 
-def _to_roll_back(row: ModelStatus) -> str | None:
-    """Return the command where what is pinned cannot be served: failed, missing or marked bad."""
+def _away_from_useless(row: ModelStatus) -> str | None:
+    """Return the command for where what is pinned cannot be served: it failed, went, or was marked bad."""
+    useless = {*row.bad} | set(row.pinned) - {*row.on_disk, *row.foreign}
     for one in row.endpoints:
-        failed = {status.version for status in one.others if status.state == "END"}
-        if failed & set(row.pinned):
-            return f"servingrepo rollback {row.model} --endpoint {one.endpoint}"
-    if set(row.pinned) & set(row.bad) or set(row.pinned) - {*row.on_disk, *row.foreign}:
-        return f"servingrepo rollback {row.model}"
+        useless |= {status.version for status in one.others if status.state == "END"}
+    useless &= set(row.pinned)
+    at = "".join(f" --endpoint {one.endpoint}" for one in row.endpoints)
+    if row.served in useless:
+        return f"servingrepo rollback {row.model}{at}"
+    labels = sorted(label for label, version in row.labels.items() if version in useless)
+    if labels:  # what unlabelled clients get is good: a rollback would mark it bad
+        return f"servingrepo label remove {row.model} {' '.join(labels)}{at}"
     return None
 
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import BadName, NoSuchVersion, RequestRefused, UsageError, VersionBad
+from servingrepo.errors import (
+    BadName,
+    ConfigInvalid,
+    NoSuchVersion,
+    RequestRefused,
+    UsageError,
+    VersionBad,
+)
 from servingrepo.modelconfig import entry
 from servingrepo.repository.served import read_config
 from tests.rollout.test_switch import ask, loaded, two_versions
@@ -114,3 +121,27 @@ def test_label_commands_print_what_moved(tmp_path: Path) -> None:
     gone = command("--root", repo.root, "label", "remove", "half", "stable", "--json")
     assert gone.json["command"] == "label remove"
     assert gone.json["result"]["labels"] == {}
+
+
+@pytest.mark.tf
+def test_labels_on_versions_that_went_are_removed_at_once_and_status_says_how(
+    tmp_path: Path,
+) -> None:
+    repo = two_versions(tmp_path)
+    repo.serve("half@2")
+    for label in ("canary", "stable"):
+        repo.label_set("half@1", label)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        (tmp_path / "serving/models/half/1").rename(tmp_path / "gone")
+        end = time.monotonic() + 10
+        while time.monotonic() < end and loaded(endpoint) != {2}:
+            time.sleep(0.1)
+        with pytest.raises(ConfigInvalid) as refused:
+            repo.label_remove("half", "canary", endpoints=[endpoint])
+        assert "servingrepo label remove half stable takes away" in (refused.value.hint or "")
+        following = repo.status(endpoints=[endpoint]).next.split()
+        assert following[1:6] == ["label", "remove", "half", "canary", "stable"]
+        done = command("--root", repo.root, *following[1:])
+        assert done.code == 0, done.err
+        assert (ask(endpoint), labels(repo)) == ((2, 3.0), {})
+        assert repo.status(endpoints=[endpoint], wait=5).ok

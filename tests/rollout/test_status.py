@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
+import threading
+import time
 from typing import TYPE_CHECKING
 
 from servingrepo.modelconfig import pin, to_proto
@@ -122,3 +128,38 @@ def test_status_lists_endpoints_that_were_left_behind_and_says_what_to_type(
     assert [one.reason for one in asked.models[0].drift] == ["uncertain"]
     repo.reload(endpoints=[endpoint], wait=10)
     assert repo.status(endpoints=[endpoint]).ok
+
+
+def test_status_watched_says_nothing_new_while_a_command_only_goes_on(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    down = f"127.0.0.1:{free_port()}"
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "servingrepo", "--root", repo.root, "serve", "half@2"],
+        env={**os.environ, "SERVINGREPO_FAILPOINTS": "intent.done=sleep:60"},
+    )
+    try:
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not repo.status().running:
+            time.sleep(0.1)
+        shown = command("--root", repo.root, "status", "--endpoint", down, "--watch", "--wait", "3")
+    finally:
+        serving.kill()
+        serving.wait()
+    assert "running: serve of half" in shown.out
+    assert shown.out.count("-- ") == 1, shown.out
+
+
+def test_status_asks_again_when_the_config_changed_while_a_server_kept_it_waiting(
+    tmp_path: Path, fleet: ExitStack
+) -> None:
+    repo = two_versions(tmp_path)
+    (quick,) = at(fleet_of(repo, fleet, 1))
+    # Something that accepts and never answers keeps every look waiting for seconds.
+    silent = fleet.enter_context(socket.create_server(("127.0.0.1", 0)))
+    changing = threading.Timer(1.0, repo.serve, ["half@2"], {"endpoints": [quick]})
+    changing.start()
+    hangs = f"127.0.0.1:{silent.getsockname()[1]}"
+    (row,) = repo.status(endpoints=[quick, hangs]).models
+    changing.join()
+    assert row.pinned == (2,)
+    assert [one.reason for one in row.drift if one.endpoint == str(quick)] == []
