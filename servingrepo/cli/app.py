@@ -15,7 +15,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from servingrepo.errors import StorageFailed
+from servingrepo.errors import NoRepository, StorageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -86,7 +86,16 @@ class App:
         """Open the repository that `--root` names."""
         import servingrepo
 
-        return servingrepo.open(self.root, disk=self.disk(), lock_wait=self.lock_wait)
+        try:
+            return servingrepo.open(self.root, disk=self.disk(), lock_wait=self.lock_wait)
+        except NoRepository as error:
+            named = {
+                ParameterSource.ENVIRONMENT: "SERVINGREPO_ROOT",
+                ParameterSource.DEFAULT_MAP: str(self.settings),
+            }.get(self.sources.get("root", ParameterSource.DEFAULT))
+            if named is not None:
+                error.hint = f"{named} says so; {error.hint}"
+            raise
 
     def disk(self) -> Disk:
         """Return how files are written: with faults, if the tests ask for some."""
@@ -126,7 +135,7 @@ class App:
         """Say on stderr what went wrong beside a result that stands, with -q too; --json has it in the result."""
         if not self.json:
             click.echo(
-                click.style("warning: ", fg="yellow", bold=True, reset=True) + printable(line),
+                _styled("warning: ", fg="yellow") + printable(line),
                 err=True,
             )
 
@@ -141,7 +150,7 @@ class App:
             else:
                 return
         click.echo(
-            click.style("error: ", fg="red", bold=True, reset=True) + printable(error.message),
+            _styled("error: ", fg="red") + printable(error.message),
             err=True,
         )
         for problem in error.problems:
@@ -151,9 +160,12 @@ class App:
             for line in error.log.splitlines():
                 click.echo("  | " + printable(line), err=True)
         if error.hint:
-            click.echo(
-                click.style("hint: ", bold=True, reset=True) + printable(error.hint), err=True
-            )
+            click.echo(_styled("hint: ") + printable(error.hint), err=True)
+
+
+def _styled(word: str, *, fg: str | None = None) -> str:
+    """Return a word in bold for terminals; plain where NO_COLOR is set (no-color.org). click drops it from files."""
+    return word if os.environ.get("NO_COLOR") else click.style(word, fg=fg, bold=True)
 
 
 def _print(text: str | bytes) -> None:

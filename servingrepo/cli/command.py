@@ -20,7 +20,16 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; its own name counts from here on, not the spelling that was typed."""
-        name, command, rest = super().resolve_command(ctx, args)
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches  # only who mistypes waits for it
+
+            close = get_close_matches(args[0], self.list_commands(ctx))
+            if not close:
+                raise
+            said = f"{error.format_message()} Did you mean {' or '.join(close)}?"
+            raise click.UsageError(said, ctx=error.ctx) from error
         if command is not None:
             app = ctx.ensure_object(App)
             app.command = f"{app.command} {command.name}".strip()

@@ -153,7 +153,11 @@ def explain(app: App, error: BaseException) -> int:
             app.failure(error)
             return error.exit_code
         case click.exceptions.NoArgsIsHelpError():
-            click.echo(error.format_message(), err=True)
+            if app.json:
+                path = error.ctx.command_path if error.ctx is not None else "servingrepo"
+                app.failure(UsageError("Missing command.", hint=f"{path} --help"))
+            else:
+                click.echo(error.format_message(), err=True)
             return USAGE
         case click.ClickException():
             path = (

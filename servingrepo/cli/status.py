@@ -79,7 +79,7 @@ def command(
         raise NotConverged(
             "disk, models.config and servers do not agree",
             problems=[*status.problems, *drift],
-            hint=f"next: {status.next}",
+            hint=status.next,
             details={"status": status},
         )
 

@@ -123,13 +123,25 @@ def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 
     marker = load(layout.format, Format)
     if marker is None:
         what = "is not a servingrepo repository" if root.is_dir() else "does not exist"
+        above = next((one for one in layout.root.parents if _is_file(Layout(one).format)), None)
         raise NoRepository(
-            f"{root} {what}",
-            hint=f"servingrepo --root {root} init makes it one; --root or SERVINGREPO_ROOT names another",
+            f"{layout.root} {what}",
+            hint=f"it is in one: give --root {above}"
+            if above is not None
+            else "--root or SERVINGREPO_ROOT names another; "
+            f"servingrepo --root {layout.root} init makes it one",
         )
     return Repository(
         layout=layout, server_root=marker.server_root, disk=disk or Disk(), lock_wait=lock_wait
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether a file is there; what may not be looked at is none."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 @contextmanager

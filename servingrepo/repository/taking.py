@@ -67,7 +67,9 @@ def checked_server_root(server_root: str) -> str:
     )
     if not server_root:
         raise ConfigInvalid("the server root is empty", hint=hint)
-    root = as_text(server_root, "server root").rstrip("/")
+    if not as_text(server_root, "server root").startswith("/"):
+        raise ConfigInvalid(f"the server root {server_root!r} is not an absolute path", hint=hint)
+    root = server_root.rstrip("/")
     try:
         pin(EMPTY, name="m", base_path=f"{root}/m", versions=[1])
     except ConfigInvalid as error:

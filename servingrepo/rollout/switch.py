@@ -152,7 +152,15 @@ def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) 
             most = deadline.at_most(_SETTLE_SECONDS)
             _settle(client, plan.before, straggler, most=most, poll=party.rules.poll)
 
-    _together(party, look, deadline)
+    try:
+        _together(party, look, deadline)
+    except EndpointUnreachable as error:
+        gone = (
+            "no server was changed; if one is gone, leave its --endpoint out: it reads models.config "
+            "when it starts"
+        )
+        error.hint = f"{error.hint}; {gone}" if error.hint else gone
+        raise
     settled = [str(one.endpoint) for one in party.clients if str(one.endpoint) in known]
     if settled:
         forget_stragglers(repo, settled)

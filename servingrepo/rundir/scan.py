@@ -77,6 +77,19 @@ def scan_run(run: Path, *, saved_model: Path | None = None) -> RunScan:
     )
 
 
+def _nearby(missing: Path) -> str:
+    """Say what is there instead of a path that is not."""
+    from difflib import get_close_matches  # only who mistypes waits for it
+
+    try:
+        names = [one.name for one in missing.parent.iterdir()]
+    except OSError:
+        return f"check the path: {missing.parent} cannot be read, or is not there either"
+    close = get_close_matches(missing.name, names)
+    listed = " or ".join(str(missing.with_name(one)) for one in close)
+    return f"did you mean {listed}?" if close else "check the path"
+
+
 def _resolved(run: Path, given: str) -> str:
     """Follow the links of the run itself, and refuse what is no directory."""
     try:
@@ -84,7 +97,7 @@ def _resolved(run: Path, given: str) -> str:
         mode = Path(real).stat().st_mode
     except FileNotFoundError:
         what = "is a link to nothing" if Path(run).is_symlink() else "does not exist"
-        raise NoSavedModel(f"the run directory {given} {what}", hint="check the path") from None
+        raise NoSavedModel(f"the run directory {given} {what}", hint=_nearby(Path(given))) from None
     except NotADirectoryError:
         raise NoSavedModel(f"{given} is below a file", hint="check the path") from None
     except OSError as error:

@@ -154,6 +154,12 @@ def test_json_may_come_from_the_environment_for_usage_errors_too(value: str) -> 
     one_object(done, name="list", ok=False)
 
 
+@pytest.mark.parametrize("group", ["label", "config"])
+def test_json_of_a_group_without_a_command_is_one_object_too(group: str) -> None:
+    error = one_object(command("--json", group), name=group, ok=False)
+    assert (error["message"], error["hint"]) == ("Missing command.", f"servingrepo {group} --help")
+
+
 def test_json_of_empty_results_is_an_object_too(tmp_path: Path) -> None:
     new_repository(tmp_path)
     for name in ("list", "history", "verify", "recover"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
+from servingrepo.serving.processes import free_port
 from servingrepo.testing.exports import Served
 from tests.cli import inside
 from tests.cli.inside import refused
@@ -351,3 +352,67 @@ def test_a_path_that_was_taken_for_a_name_is_said_with_how_to_write_it(
     assert done.code in {11, 30, 32}
     (tmp_path / arguments[-1]).rmdir()
     assert "slash" not in inside.command("--root", at, *arguments).err
+
+
+def test_what_was_mistyped_is_answered_with_what_is_there(root: Path, run: Path) -> None:
+    def said(*arguments: str | Path) -> str:
+        return inside.command("--root", root, *arguments).err
+
+    assert "No such command 'rolback'. Did you mean rollback?" in said("rolback", "ranker")
+    assert "Did you mean remove?" in said("label", "remov", "ranker", "stable")
+    assert "Did you mean" not in said("frobnicate")
+    typo = run.with_name("rnu3")
+    assert f"hint: did you mean {run}?\n" in said("promote", typo, "--model", "ranker")
+    assert "hint: check the path\n" in said("promote", run / "nothing-like-it", "--model", "m")
+    gone = run / "a" / "b"
+    assert f"hint: check the path: {gone.parent} cannot be read" in said("scan", gone)
+
+
+def test_a_root_inside_of_a_repository_is_answered_with_the_repository(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root / "models" / "ranker")
+    refused(
+        inside.command("rollback", "ranker"),
+        30,
+        f"error: {root}/models/ranker is not a servingrepo repository\n",
+        f"hint: it is in one: give --root {root}\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    hint = "hint: --root or SERVINGREPO_ROOT names another; servingrepo --root"
+    refused(inside.command("list"), 30, f"error: {tmp_path} is not a", f"{hint} {tmp_path} init")
+
+
+def test_who_named_a_root_that_is_none_is_said(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    done = command("list", env={"SERVINGREPO_ROOT": str(gone)}, cwd=tmp_path)
+    refused(done, 30, f"error: {gone} does not exist\n", "hint: SERVINGREPO_ROOT says so; --root")
+    (tmp_path / "servingrepo.toml").write_text('root = "gone"\n')
+    done = command("list", cwd=tmp_path)
+    refused(done, 30, f"error: {gone} does not exist\n", "hint: servingrepo.toml says so; --root")
+
+
+@pytest.mark.parametrize(("wanted", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_on_a_terminal_are_left_out_where_no_color_is_set(
+    wanted: dict[str, str], root: Path, *, coloured: bool
+) -> None:
+    leader, follower = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    subprocess.run(
+        [sys.executable, "-m", "servingrepo", "--root", root, "rollback", "rankr"],
+        env={**plain, **wanted},
+        stderr=follower,
+        check=False,
+    )
+    os.close(follower)
+    said = os.read(leader, 65_536).decode()
+    os.close(leader)
+    assert "there is no model rankr" in said
+    assert ("\x1b[" in said) is coloured
+
+
+def test_a_rollback_with_a_server_that_is_gone_says_how_to_go_on_without_it(root: Path) -> None:
+    at = f"127.0.0.1:{free_port()}"
+    done = inside.command("--root", root, "rollback", "ranker", "--endpoint", at)
+    refused(done, 65, at, "no server was changed; if one is gone, leave its --endpoint out")
+    assert inside.command("--root", root, "rollback", "ranker").code == 0

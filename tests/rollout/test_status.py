@@ -78,7 +78,7 @@ def test_status_gives_each_difference_its_reason(tmp_path: Path, fleet: ExitStac
     assert shown.code == 68
     assert "6 SERVERS" in shown.out, "too many for a column each"
     assert "the fake was told to fail" in shown.err
-    assert shown.err.strip().splitlines()[-1].startswith("hint: next: servingrepo rollback half")
+    assert shown.err.strip().splitlines()[-1].startswith("hint: servingrepo rollback half")
 
 
 def test_status_says_for_how_long_a_version_has_been_loading(
