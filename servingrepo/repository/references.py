@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -12,6 +12,9 @@ from servingrepo.repository import history
 from servingrepo.repository.repository import Repository, need_state, published_versions
 from servingrepo.repository.served import pins, read_config, served_version
 from servingrepo.repository.trash import trashed_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Kind = Literal["default", "number", "latest", "served", "previous", "label"]
 FORMS = "NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable"
@@ -149,8 +152,7 @@ def previous_version(repo: Repository, model: str) -> int:
             hint=f"{model}@{restorable}, served before, is in the trash: servingrepo restore "
             f"{model}@{restorable}, then servingrepo rollback {model}"
             if restorable is not None
-            else f"name one: servingrepo rollback {model} --to N; other good versions on disk: "
-            f"{', '.join(map(str, good)) or 'none'}",
+            else _others(model, good=good, bad=sorted(on_disk & state.bad.keys())),
         )
     return found
 
@@ -158,3 +160,15 @@ def previous_version(repo: Repository, model: str) -> int:
 def _was_served(repo: Repository, model: str, version: int | None) -> bool:
     moves = history.moves_backwards(repo.layout.history, model=model)
     return any(version in {move.served_after, move.served_before} for move in moves)
+
+
+def _others(model: str, *, good: Sequence[int], bad: Sequence[int]) -> str:
+    """Say what may be served where history knows nothing to go back to."""
+    if good:
+        listed = ", ".join(map(str, good))
+        return f"name one: servingrepo rollback {model} --to {good[-1]}; other good versions on disk: {listed}"
+    marked = f", or servingrepo mark-bad {model}@{bad[-1]} --clear" if bad else ""
+    return (
+        f"there is no other good version on disk: promote a good run{marked}; servingrepo unserve {model} "
+        "serves none"
+    )

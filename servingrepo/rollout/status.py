@@ -342,9 +342,12 @@ def _what_next(
         return urgent
     if problems:
         return "servingrepo config check"
-    unreachable = [one.endpoint for row in rows for one in row.endpoints if one.error]
-    if unreachable:
-        return f"see that the server at {unreachable[0]} runs, then this command again"
+    silent = next((one for row in rows for one in row.endpoints if one.error), None)
+    if silent is not None:
+        # As the client begins what it says of TLS and its certificates.
+        spoken_to = silent.error.startswith("no connection to")
+        wanted = "is spoken to as it wants (--tls, --tls-ca, …)" if spoken_to else "runs"
+        return f"see that the server at {silent.endpoint} {wanted}, then this command again"
     if any(row.drift for row in rows):
         return "servingrepo reload " + " ".join(f"--endpoint {one}" for one in endpoints)
     if behind:

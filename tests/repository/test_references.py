@@ -139,7 +139,15 @@ def test_previous_without_an_earlier_good_version_lists_the_good_ones(
     with pytest.raises(NothingToRollBack, match="1 is served") as caught:
         found(repo, "m@previous")
     assert caught.value.hint is not None
-    assert caught.value.hint.endswith(": 2")
+    assert caught.value.hint == (
+        "name one: servingrepo rollback m --to 2; other good versions on disk: 2"
+    )
+    repo.mark_bad("m@2")
+    with pytest.raises(NothingToRollBack, match="1 is served") as caught:
+        found(repo, "m@previous")
+    assert caught.value.hint is not None
+    assert "servingrepo mark-bad m@2 --clear" in caught.value.hint
+    assert "name one" not in caught.value.hint
 
 
 def test_previous_passes_over_versions_that_are_gone(
