@@ -324,7 +324,7 @@ def test_what_others_put_in_the_place_of_a_file_is_refused_or_passed_over_and_wa
             path.mkdir()
     for arguments in (
         *(("list",), ("status",), ("show", "m@2"), ("history",), ("verify", "m@2")),
-        *(("hold", "m"), ("rollback", "m"), ("prune", "m", "--keep-last", "1")),
+        *(("hold", "m"), ("rollback", "m"), ("prune", "m", "--keep-within", "1d")),
     ):
         code, said = forking.run("--root", str(repo.root), *arguments)
         assert code in {0, DIFFERS} or 30 <= code < 60, (arguments, code, said)
