@@ -45,14 +45,15 @@ def put_back(
     ones before models.config changed.
     """
     trouble: list[str] = []
+    lingers: list[str] = []
     try:
         repo.disk.step("switch.going-back")
         if poll and committed:
             _bring_back_by_file(repo, plan, clients)
         if committed or poll:
             write_config(repo, plan.before)
-    except ServingRepoError as failed:
-        trouble.append(f"models.config could not be put back: {failed.message}")
+    except ServingRepoError as lost:
+        trouble.append(f"models.config could not be put back: {lost.message}")
     uncertain = set(error.details.get("uncertain", ()))
     answers = each(
         clients,
@@ -72,6 +73,9 @@ def put_back(
         again = answer.error
         now[endpoint] = "back where it was" if again is None else again.message
         if again is None:
+            if answer.value:
+                left = ", ".join(answer.value)
+                lingers.append(f"{endpoint}: {left}, and dropped by the server in its own time")
             continue
         doubt = endpoint in uncertain or endpoint in again.details.get("uncertain", ())
         trouble.append(
@@ -84,9 +88,11 @@ def put_back(
     if behind:
         try:
             note_stragglers(repo, behind)
-        except ServingRepoError as failed:
-            trouble.append(f"that could not be written down: {failed.message}")
-    return _told(plan, error, trouble, now, behind)
+        except ServingRepoError as lost:
+            trouble.append(f"that could not be written down: {lost.message}")
+    failed = _told(plan, error, trouble, now, behind)
+    failed.problems = (*failed.problems, *lingers)
+    return failed
 
 
 def _told(
@@ -138,8 +144,8 @@ def _bring_back_by_file(repo: Repository, plan: Plan, clients: Sequence[ServingC
 
 def _put_server_back(
     client: ServingClient, plan: Plan, *, told: bool, dropped: bool, watched: bool, poll: bool
-) -> None:
-    """Bring one server back to the config before the switch.
+) -> tuple[str, ...]:
+    """Bring one server back to the config before the switch; say what it has not dropped yet.
 
     The old versions may have been `dropped`, as after C2: they are loaded beside the new one first, under the
     labels that hold now (a label cannot be sent for a version that is not loaded). A model that was taken out
@@ -157,11 +163,14 @@ def _put_server_back(
             live.send(client, plan.labelled, deadline=deadline)
             live.wait_available(client, plan.model, old, before=before, deadline=deadline)
         live.send(client, plan.before, deadline=deadline)
-    live.wait_unserved(client, plan.model, new, settle=told, deadline=deadline)
+    left = live.wait_unserved(
+        client, plan.model, new, settle=before if told else None, deadline=deadline
+    )
     live.wait_available(client, plan.model, old, before=before, deadline=deadline)
     if old:
         # A version that answers already is LOADING for as long as a request runs on the old one (tfserving: C.7).
         live.wait_answering(client, plan.model, max(old), deadline=deadline)
+    return left
 
 
 def _watch(client: ServingClient, model: str, *, deadline: Deadline) -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.1
 _CALL_SECONDS = 10.0
 _REACH_SECONDS = 5.0
+_LOADING_SECONDS = 10.0
+"""What a load that has begun is waited for when it is no longer wanted."""
+
 _OLD_NEWS_SECONDS = 3.0
 """Three of a server's looks at its disk (file_system_poll_wait_seconds is 1 by default)."""
 
@@ -147,26 +150,34 @@ def wait_unserved(
     model: str,
     versions: Collection[int],
     *,
-    settle: bool = False,
+    settle: Remembered | None = None,
     deadline: Deadline,
 ) -> tuple[str, ...]:
     """Wait until the server answers with none of these versions; say which of them it has not dropped yet.
 
     One that is still loading, or that a request in flight keeps, is dropped by the server in its own time: it
     is no longer asked for, and that is no reason to go back. But a reload takes effect only with the server's
-    next look at its disk, and until then a load that has begun, or is about to, may end as AVAILABLE: with
-    `settle` it is given the time for that.
+    next look at its disk, and a load that has begun, or is about to, may end as AVAILABLE for a moment: with
+    `settle`, what the server said before it was told to go back, it is given some time for that. An END that it
+    told then is old news.
 
     Raises:
         ServerTimeout: Some were still AVAILABLE at the deadline.
     """
-    settled = Deadline.after(min(_OLD_NEWS_SECONDS, deadline.left) if settle else 0.0)
+    seen, loaded = (
+        Deadline.after(deadline.at_most(seconds) if settle is not None else 0.0)
+        for seconds in (_OLD_NEWS_SECONDS, _LOADING_SECONDS)
+    )
     while True:
         states = remembered(client, model, deadline=deadline)
         known = [states[version] for version in sorted(versions) if version in states]
         serving = [one for one in known if one.state == "AVAILABLE"]
-        ended = [one for one in known if one.state in {"UNLOADING", "END"}]
-        if not serving and (settled.passed or len(ended) == len(versions)):
+        loading = [one for one in known if one.state in {"START", "LOADING"}]
+        news = [
+            one for one in known if one.state != "END" or one != (settle or {}).get(one.version)
+        ]
+        all_known = seen.passed or len(news) == len(versions)
+        if not serving and all_known and (loaded.passed or not loading):
             return tuple(f"{one.version} is {one.state}" for one in known if one.state != "END")
         go_on(client, deadline)
         if deadline.passed and serving:
