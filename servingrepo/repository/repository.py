@@ -18,6 +18,7 @@ import servingrepo
 from servingrepo.errors import NoRepository, NoSuchVersion, RepositoryDamaged
 from servingrepo.modelconfig import EMPTY, render
 from servingrepo.modelconfig.names import names_by_version
+from servingrepo.repository import history
 from servingrepo.repository.layout import TRASH_NAME, Layout
 from servingrepo.repository.records import (
     Format,
@@ -181,13 +182,11 @@ def make_whole(repo: Repository) -> None:
 
 
 def _refuse_lost_records(repo: Repository) -> None:
-    """Refuse a repository without a folder of records, unless it never had any: then history has no line."""
-    with storage_errors("read", repo.layout.history):
-        try:
-            known = repo.layout.history.stat().st_size > 0
-        except FileNotFoundError:
-            known = False
-    if known:
+    """Refuse a repository without a folder of records, unless it never had any.
+
+    Then history knows of no model but those whose entries `config write` took over from hand: they have no record.
+    """
+    if any(event.action != "config-write" for event in history.read(repo.layout.history)):
         raise RepositoryDamaged(
             f"{repo.layout.states}, with the records of all models, is missing, and history knows of some",
             hint="restore it from a backup, or mount what is away; the models themselves are untouched",

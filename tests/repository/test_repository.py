@@ -28,6 +28,7 @@ from servingrepo.repository.repository import (
     record_numbers,
 )
 from servingrepo.repository.retention import Keep
+from servingrepo.repository.taking import rewrite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -232,6 +233,15 @@ def test_a_new_repository_without_its_empty_folders_can_be_read_and_written(
     assert drop_empty_folders(repo.root) == {".servingrepo/journal", ".servingrepo/models"}
     assert repo.list() == ()
     assert not repo.value.layout.states.exists()
+    config = repo.value.layout.config
+    config.write_text(
+        'model_config_list { config { name: "x" base_path: "/x" model_platform: "tensorflow" '
+        "model_version_policy { specific { versions: 1 } } } }"
+    )
+    rewrite(repo.value, edit="take")
+    drop_empty_folders(repo.root)
+    assert [event.model for event in repo.history()] == ["x"], "a model of which there is no record"
+    assert repo.list() == ()
     assert release(1.0) == 1
 
 
