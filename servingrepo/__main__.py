@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 
@@ -16,8 +15,6 @@ def main() -> None:
 
     from servingrepo.cli.main import run
 
-    # gRPC's own lines on stderr say in its words what our errors say in ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     code = run(sys.argv[1:])
     # The interpreter's last collection would visit every module only to find that all of it goes: 10 ms.
     gc.freeze()

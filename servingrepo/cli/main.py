@@ -130,6 +130,8 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; nothing a user can cause shows a traceback."""
+    # gRPC's own lines on stderr say in its words what our errors say in ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # What cannot be parsed has to be answered in JSON too.
     wanted = os.environ.get("SERVINGREPO_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
     app = App(json="--json" in arguments or wanted)
