@@ -29,15 +29,19 @@ PACKAGES: dict[str, list[list[str]]] = {
     "estimator": [["tensorflow-cpu==2.15.1"]],
     "mlflow": [["mlflow==3.17.2"]],
     "packed": [["sagemaker==2.257.7", "tensorflow-hub==0.16.1", f"tf-keras=={_TF}.*"]],
-    # TFX 1.21 asks for an ml-metadata that is on no index; 1.17.1 does for its Pusher. Only what that one imports is
-    # installed.
+    # TFX 1.21 asks for releases of ml-metadata and tensorflow-data-validation that pip does not find; earlier ones do
+    # for its Trainer and Pusher. Only what those two import is installed.
     "tfx": [
         [
             *("--no-deps", "tfx==1.21.0", "ml-pipelines-sdk==1.21.0", "ml-metadata==1.17.1"),
             *("tfx-bsl==1.21.0", "tensorflow-transform==1.21.0", "tensorflow-metadata==1.21.0"),
-            *("tensorflow-model-analysis==0.52.0", f"tf-keras=={_TF}.*"),
+            *("tensorflow-model-analysis==0.52.0", "tensorflow-data-validation==1.16.1"),
+            f"tf-keras=={_TF}.*",
         ],
-        ["apache-beam==2.77.0", "pyarrow<19", "pandas<3", "scipy", "ipython<9", "attrs<26"],
+        [
+            *("apache-beam==2.77.0", "pyarrow<19", "pandas<3", "scipy", "ipython<9", "attrs<26"),
+            *("joblib", "dill"),
+        ],
     ],
 }
 """By environment: what pip is asked to install, call by call."""
