@@ -186,8 +186,10 @@ def _lines(status: Status) -> Iterator[str]:
 
 def _config(row: ModelStatus) -> str:
     """Say what the config serves; a policy that lets the disk decide is named."""
+    if row.policy == "unknown":
+        return row.policy
     shown = pinned(row.pinned)
-    return shown if row.policy in {"specific", "none", "unknown"} else f"{shown} ({row.policy})"
+    return shown if row.policy in {"specific", "none"} else f"{shown} ({row.policy})"
 
 
 def _counted(endpoints: Sequence[OnEndpoint]) -> str:
