@@ -374,6 +374,9 @@ def _unchecked_variables(variables: Variables, checked: TensorCheck | None) -> t
         if variables.problem:
             lines.append("tensors: variables.index cannot be read")
         return tuple(lines)
+    if variables.index is not None and variables.index.unreferenced:
+        size = plural(variables.index.unreferenced, "byte", "bytes")
+        lines.append(f"{size} of variables/variables.index outside its blocks")
     missed = checked.tensors - checked.checked
     if missed > 0:
         what = plural(missed, "tensor", "tensors")

@@ -18,7 +18,7 @@ from servingrepo.savedmodel.crc32c import crc32c, unmask
 from servingrepo.savedmodel.snappy import BadSnappy, decompress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["BadIndex", "BundleIndex", "TensorEntry", "read_index", "shard_name"]
 
@@ -73,6 +73,7 @@ class BundleIndex(msgspec.Struct, frozen=True, kw_only=True):
         entries: Every tensor and slice, sorted by shard and offset.
         names: The names of the tensors, partitioned ones included.
         unsliced: Partitioned tensors of which slices are not there.
+        unreferenced: Bytes of the index that belong to none of its blocks, so that no checksum covers them.
     """
 
     num_shards: int
@@ -80,6 +81,7 @@ class BundleIndex(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[TensorEntry, ...]
     names: frozenset[str]
     unsliced: tuple[str, ...]
+    unreferenced: int = 0
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -124,7 +126,9 @@ def _read(data: bytes) -> BundleIndex:
         raise BadIndex("it does not end as an index does: it is truncated or something else")
     offset, size, at = _handle(footer, 0)
     _block(data, offset, size)  # the metaindex has nothing for us, but a server checks it, too
+    covered = size + _TRAILER
     offset, size, at = _handle(footer, at)
+    covered += size + _TRAILER + _FOOTER
     if footer[at:_HANDLES].strip(b"\0"):
         raise BadIndex("its last bytes are not as an index's")
     header: Any = None
@@ -132,7 +136,9 @@ def _read(data: bytes) -> BundleIndex:
     names: set[str] = set()
     partitioned: dict[bytes, int] = {}
     slices: dict[bytes, int] = {}
-    for key, content in _all_entries(data, offset, size):
+    blocks = _blocks(data, offset, size)
+    covered += sum(length + _TRAILER for _, length in blocks)
+    for key, content in _all_entries(data, blocks):
         if header is None:
             header = _header(key, content)
             continue
@@ -161,19 +167,29 @@ def _read(data: bytes) -> BundleIndex:
         unsliced=tuple(
             sorted(_text(key) for key, count in partitioned.items() if slices.get(key, 0) < count)
         ),
+        unreferenced=max(0, len(data) - covered),
     )
 
 
-def _all_entries(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield what is in the data blocks, in bounded memory."""
-    previous: bytes | None = None
-    last_end = total = keys = count = 0
+def _blocks(data: bytes, offset: int, size: int) -> list[tuple[int, int]]:
+    """Return where the data blocks are, and their sizes, from the block that lists them."""
+    found: list[tuple[int, int]] = []
+    last_end = 0
     for _, value in _entries(_block(data, offset, size)):
         offset, size, _ = _handle(value, 0)
         if offset < last_end:
             # Otherwise a hostile index could make us read one large block a million times.
             raise BadIndex("its blocks are not in order")
         last_end = offset + size + _TRAILER
+        found.append((offset, size))
+    return found
+
+
+def _all_entries(data: bytes, blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield what is in the data blocks, in bounded memory."""
+    previous: bytes | None = None
+    total = keys = count = 0
+    for offset, size in blocks:
         block = _block(data, offset, size)
         total += len(block)
         if total > _TOTAL_LIMIT:

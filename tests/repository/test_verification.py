@@ -209,10 +209,14 @@ def test_a_path_says_what_nothing_vouches_for(repo: OpenRepository, tmp_path: Pa
     path = write_export(tmp_path / "1", variables=True, assets={"words.txt": b"a\n"})
     with (path / DATA).open("ab") as stream:
         stream.write(b"more")
+    index = path / "variables/variables.index"
+    blocks, footer = index.read_bytes()[:-48], index.read_bytes()[-48:]
+    index.write_bytes(blocks + b"?" + footer)
     (found,) = repo.verify(path)
     assert found.ok
     assert found.not_checked == (
         "saved_model.pb: its hash would be in fingerprint.pb, but there is none",
+        "1 byte of variables/variables.index outside its blocks",
         f"4 bytes of {DATA} that belong to no tensor",
         "1 file that has no checksum (2 bytes): assets/words.txt",
     )
