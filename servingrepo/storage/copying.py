@@ -30,7 +30,7 @@ from servingrepo.storage.disk import (
     storage_errors,
     translate,
 )
-from servingrepo.storage.hashing import CHUNK, HASHERS, LARGE, LARGE_CHUNK, hash_all, hash_file
+from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all, hash_file
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
 from servingrepo.storage.pipeline import END, Here, beside
 from servingrepo.storage.progress import Progress, silent
@@ -198,7 +198,7 @@ def copy_file(
 ) -> FileEntry:
     """Copy one file durably and return its entry."""
     large = file.size >= LARGE
-    hasher = blake3(max_threads=HASHERS) if large else blake3()
+    hasher = blake3()
     shown = watch(file.path) if watch is not None else None
 
     def take(data: memoryview) -> None:

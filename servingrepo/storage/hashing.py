@@ -38,12 +38,8 @@ _BATCH = 32
 LARGE_CHUNK = 1 << 20
 """Between two threads every chunk costs a hand-over, so there are fewer and larger ones, in memory used again.
 
-blake3 halves a chunk of this size between two threads of its own, so that both cores have something to do until
-the end: one that hashes alone is what everybody waits for.
+More threads of blake3 do not help: the one that reads and compares has as much to do as the one that hashes.
 """
-
-HASHERS = 2
-"""Threads of blake3 for a large file."""
 
 
 def content_digest(manifest: Manifest) -> str:
@@ -143,7 +139,7 @@ def hash_file(file: str | Path, path: str, *, watch: Watch | None = None) -> Fil
 
 def _large(descriptor: int, _: int, shown: Shown | None) -> tuple[int, str]:
     """Read in this thread, and hash in others."""
-    hasher = blake3(max_threads=HASHERS)
+    hasher = blake3()
     size = 0
     with beside(hasher.update, chunk=LARGE_CHUNK) as chunks:
         while count := os.readv(descriptor, [room := chunks.room()]):
