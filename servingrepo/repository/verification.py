@@ -23,10 +23,12 @@ from servingrepo.savedmodel import (
 )
 from servingrepo.savedmodel.fingerprint import GRAPH_ONLY
 from servingrepo.savedmodel.wording import plural, some
+from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
 from servingrepo.storage.manifest import Differences, Manifest, compare
-from servingrepo.storage.tree import read_tree
+from servingrepo.storage.progress import silent
+from servingrepo.storage.tree import SourceTree, read_tree
 
 if TYPE_CHECKING:
     from servingrepo.repository.records import VersionRecord
@@ -230,7 +232,7 @@ def verify_path(
         export, run = Path(scan.export), str(path)
     tree = read_tree(export, boundary=Path(run).resolve() if run else export)
     if not quick:
-        found = _whole(str(path), export, record=None, progress=progress)
+        found = _whole(str(path), export, record=None, progress=progress, tree=tree)
         return msgspec.structs.replace(found, run=run)
     sizes = {one.path: one.size for one in tree.files if one.path.startswith("variables/")}
     sizes.pop("variables/variables.index", None)
@@ -310,12 +312,21 @@ def _changed_small_files(
 
 
 def _whole(
-    subject: str, path: Path, *, record: VersionRecord | None, progress: Progress | None
+    subject: str,
+    path: Path,
+    *,
+    record: VersionRecord | None,
+    progress: Progress | None,
+    tree: SourceTree | None = None,
 ) -> Verification:
+    """Read every byte; of a `tree` that has no record, as a promotion would: links as what they point to."""
     variables = read_variables(path)
     tensors = variables.tensors()
     watch = tensors.watch if tensors is not None else None
-    actual = hash_tree(path, progress=progress, watch=watch)
+    if tree is not None:
+        actual = hash_source(tree, progress=progress or silent, watch=watch)
+    else:
+        actual = hash_tree(path, progress=progress, watch=watch)
     inspection = inspect_export(path, variables=variables)
     checked = tensors.result() if tensors is not None else None
     return Verification(

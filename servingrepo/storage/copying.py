@@ -74,8 +74,10 @@ def hash_source(
     sources = {file.path: file.source for file in tree.files}
 
     def one(path: str) -> FileEntry:
-        with storage_errors("read", Path(sources[path])):
+        try:
             entry = hash_file(sources[path], path, watch=watch)
+        except OSError as error:
+            raise translate(error, "read", Path(sources[path])) from error
         progress(entry.size)
         return entry
 
