@@ -140,6 +140,9 @@ MUTATIONS: dict[Site, Mutation] = {
     ),
     _site("repository/publication", "reserve", "locked"): Mutation(_NOBODY, _OVERTAKEN),
     _site("rollout/committing", "commit", "writing"): Mutation(_NOBODY, _OVERTAKEN),
+    _site("rollout/committing", "serve_again", "writing"): Mutation(
+        _NOBODY, ("tests/crash/test_locks.py", "-k", "content_that_is_there")
+    ),
     _site("rollout/serving", "reload", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "a_reload")
     ),

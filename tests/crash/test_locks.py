@@ -58,6 +58,20 @@ def test_a_writing_command_does_nothing_while_another_holds_the_lock(
         assert untouched(root) == before
 
 
+def test_a_promotion_of_content_that_is_there_serves_nothing_while_another_holds_the_lock(
+    memory: Path, runs: Path, forking: Forking
+) -> None:
+    root = prepare(memory / "repo", "two", runs=runs, forking=forking)
+    promote = ("promote", str(runs / "first"), "--model", "m", "--no-smoke", "--serve")
+    with hold_lock(root / ".servingrepo" / "lock", this_process("a test"), wait=0, what="it"):
+        before = untouched(root)
+        code, said = forking.run("--root", str(root), "--lock-wait", "0", *promote)
+        assert code == Locked.exit_code, said
+        assert untouched(root) == before
+    assert forking.run("--root", str(root), *promote)[0] == 0
+    assert untouched(root) != before
+
+
 def test_a_reload_waits_for_whoever_holds_the_lock(memory: Path, runs: Path) -> None:
     root = prepared(memory, runs)
     repo = servingrepo.open(root, lock_wait=0)

@@ -130,7 +130,9 @@ class _Reader:
     ) -> Iterator[Effect]:
         match name:
             case "openat":
-                yield from self._opened(given, int(result), _path_of(rest))
+                # strace asks /proc for the path after the call, and finds none if the process was killed in between.
+                path = _path_of(rest) if "<" in rest else _at(*given[:2])
+                yield from self._opened(given, int(result), path)
             case "lseek":
                 if _number_of(given[0]) in self.positions:
                     self.positions[_number_of(given[0])] = int(result)
