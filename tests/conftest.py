@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def corpus() -> Path:
 def conformance() -> Path:
     """A real TensorFlow Serving's recorded answers, and their runner."""
     return shared_folder("SERVINGREPO_CONFORMANCE", "conformance")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_interrupts() -> None:
+    """Hear SIGINT, here and in child processes: where the tests run in the background, it would be ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

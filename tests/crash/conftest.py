@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -75,13 +74,6 @@ def lane_of(report: pytest.TestReport) -> tuple[str, dict[str, int]]:
             lane, numbers = value
             return str(lane), numbers
     return FAULTS, {}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def heard_interrupts() -> None:
-    """Let child processes hear SIGINT: where the tests run in the background, they would inherit deafness."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
