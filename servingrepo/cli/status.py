@@ -179,7 +179,8 @@ def _lines(status: Status) -> Iterator[str]:
     for one in status.behind:
         yield f"behind: {one.endpoint} since {one.since}: {one.why}"
     if not asked:
-        yield "servers: not asked (no --endpoint)"
+        why = "no --endpoint" if status.models else "there is no model to ask about"
+        yield f"servers: not asked ({why})"
     if status.ok:
         yield f"next: {status.next}"
 

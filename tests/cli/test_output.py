@@ -49,6 +49,14 @@ def test_quiet_commands_print_the_bare_result(root: Path) -> None:
         assert (done.code, done.out, done.err) == (0, out, ""), arguments
 
 
+def test_status_says_why_no_server_was_asked(root: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    new_repository(empty)
+    asked = command("--root", empty, "status", "--endpoint", "127.0.0.1:1")
+    assert "servers: not asked (there is no model to ask about)" in asked.out
+    assert "servers: not asked (no --endpoint)" in command("--root", root, "status").out
+
+
 def test_results_go_to_stdout_and_errors_to_stderr(root: Path) -> None:
     good = command("--root", root, "show", "ranker")
     assert good.err == ""
