@@ -293,12 +293,8 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
     ]
     if found:
         about_labels = any(one.field == "version_labels" for one in found)
-        labels = entry(plan.after, plan.model)
-        missing = sorted(
-            label
-            for label, at in (labels.labels.items() if labels is not None else ())
-            if at not in published_versions(repo, plan.model)
-        )
+        published = published_versions(repo, plan.model)
+        missing = sorted(label for label, at in plan.new_labels.items() if at not in published)
         raise ConfigInvalid(
             f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
             problems=map(str, found),

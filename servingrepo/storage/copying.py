@@ -30,7 +30,7 @@ from servingrepo.storage.disk import (
     storage_errors,
     translate,
 )
-from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all, hash_file
+from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
 from servingrepo.storage.pipeline import END, Here, beside
 from servingrepo.storage.progress import Progress, silent
@@ -71,18 +71,9 @@ def hash_source(
     threads: int = 2,
 ) -> Manifest:
     """Return the manifest that a copy of the tree would have, without copying."""
-    sources = {file.path: file.source for file in tree.files}
-
-    def one(path: str) -> FileEntry:
-        try:
-            entry = hash_file(sources[path], path, watch=watch)
-        except OSError as error:
-            raise translate(error, "read", Path(sources[path])) from error
-        progress(entry.size)
-        return entry
-
     sizes = {file.path: file.size for file in tree.files}
-    files = hash_all(sizes, one, threads=threads)
+    sources = {file.path: file.source for file in tree.files}
+    files = hash_all(sizes, sources, progress=progress, watch=watch, threads=threads)
     return Manifest(recipe=Recipe(), files=files, directories=tree.directories)
 
 

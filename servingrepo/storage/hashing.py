@@ -76,29 +76,41 @@ def hash_tree(
                 else:
                     sizes[prefix + entry.name] = entry.stat(follow_symlinks=False).st_size
 
-    base = f"{root}/"
-
-    def one(path: str) -> FileEntry:
-        try:
-            entry = hash_file(base + path, _text(path), watch=watch)
-        except OSError as error:
-            raise translate(error, "read", root / path) from error
-        if progress is not None:
-            progress(entry.size)
-        return entry
-
     with storage_errors("read", root):
         walk(str(root), "")
-    files = hash_all(sizes, one, threads=threads)
+    base = f"{root}/"
+    sources = {path: base + path for path in sizes}
+    files = hash_all(sizes, sources, progress=progress, watch=watch, threads=threads)
     return Manifest(
         recipe=Recipe(), files=files, directories=tuple(sorted(map(_text, directories)))
     )
 
 
 def hash_all(
-    sizes: dict[str, int], one: Callable[[str], FileEntry], *, threads: int
+    sizes: dict[str, int],
+    sources: dict[str, str],
+    *,
+    progress: Callable[[int], None] | None,
+    watch: Watch | None,
+    threads: int,
 ) -> tuple[FileEntry, ...]:
-    """Hash files that are given by size, in the order of their paths: large ones first, one after the other."""
+    """Hash files in the order of their paths: large ones first, one after the other.
+
+    Their sizes and where they lie are given by path.
+
+    Raises:
+        StorageFailed: One cannot be read.
+    """
+
+    def one(path: str) -> FileEntry:
+        try:
+            entry = hash_file(sources[path], _text(path), watch=watch)
+        except OSError as error:
+            raise translate(error, "read", Path(sources[path])) from error
+        if progress is not None:
+            progress(entry.size)
+        return entry
+
     found = [one(path) for path, size in sizes.items() if size >= LARGE]
     small = [path for path, size in sizes.items() if size < LARGE]
     # A hand-over to a thread costs more than hashing a small file, so there are many in one.

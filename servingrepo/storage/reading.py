@@ -11,13 +11,14 @@ from servingrepo.errors import StorageFailed
 if TYPE_CHECKING:
     from pathlib import Path
 
-_KINDS = {
+KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
+"""What is no file, in words, by S_IFMT of its mode."""
 
 
 def read_whole(path: Path) -> bytes:
@@ -48,6 +49,6 @@ def read_whole(path: Path) -> bytes:
 
 def _no_file(path: Path, kind: int) -> StorageFailed:
     return StorageFailed(
-        f"cannot read {path}: it is {_KINDS.get(kind, 'something else')}, not a file",
+        f"cannot read {path}: it is {KINDS.get(kind, 'something else')}, not a file",
         hint="find out who put it there, and remove it",
     )

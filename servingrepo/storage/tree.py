@@ -18,17 +18,12 @@ import msgspec
 
 from servingrepo.errors import SourceChanged, UnsafeExport
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.reading import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEEPEST = 64
-_KINDS = {
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -153,7 +148,7 @@ class _Reader:
             self.read(below, path + "/", above)
             self.linked -= entry.is_symlink()
         else:
-            self.problems.append(f"{path}: {_KINDS.get(kind, 'no regular file')}")
+            self.problems.append(f"{path}: {KINDS.get(kind, 'no regular file')}")
 
 
 @contextmanager

@@ -38,7 +38,7 @@ LONGEST = 499
 TENSORFLOW_ONLY_IN = ("servingrepo/serving/embedded/", "demo/", "benchmarks/")
 GRPC_ONLY_IN = ("servingrepo/serving/", "servingrepo/testing/")
 PROTOBUF_MODULES_ONLY_IN = ("servingrepo/protos.py",)
-PROGRAMS = ("servingrepo/__main__.py", "servingrepo/cli/", "servingrepo/serving/embedded/")
+PROGRAMS = ("servingrepo/cli/", "servingrepo/serving/embedded/")
 """What may print: the command line, and the embedded server, which is a program as the real one is."""
 
 
