@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.repository.lost import lost_versions
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import (
     Repository,
@@ -53,6 +52,8 @@ class Opened:
     def _versions(self, text: str) -> Sequence[tuple[str, int]]:
         parsed = parse_reference(text)
         if parsed.kind == "default":
+            from servingrepo.repository.lost import lost_versions
+
             need_state(self.value, parsed.model)
             there = published_versions(self.value, parsed.model)
             numbers = sorted({*there, *lost_versions(self.value, parsed.model)})

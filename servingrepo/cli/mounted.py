@@ -7,7 +7,6 @@ there. A run on local disks is read without any of this.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servingrepo.rundir.children import die_with
 from servingrepo.rundir.mounts import RUN_WAIT, ask, hung, network_mount
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ __all__ = ["RunPath", "read_in_a_child", "run_wait_option"]
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BY_THE_KERNEL = 128
 """The si_code of a signal from the terminal (sigaction(2)), which the child gets as well."""
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
 _OFTEN = 0.5
 _LAST_WORDS = 5.0
 
@@ -76,7 +75,7 @@ def read_in_a_child(run: Path, *, seconds: float) -> Callable[[], None]:
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
     child = os.fork()
     if child == 0:
-        _die_with(here)
+        die_with(here)
         os.close(still_reads)
         for relay in relays:
             relay.take()
@@ -170,10 +169,3 @@ def _status(process: int) -> int | None:
     """Return how a child ended, None while it has not."""
     ended, status = os.waitpid(process, os.WNOHANG)
     return status if ended else None
-
-
-def _die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies: nobody else would."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)

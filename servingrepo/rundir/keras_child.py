@@ -7,16 +7,15 @@ last line on stdout is JSON: {"ok": true, "keras": version} or {"ok": false, "ki
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import runpy
-import signal
 import zipfile
 from pathlib import Path
 from typing import Any
 
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
+from servingrepo.rundir.children import die_with
+
 _SUSPICIOUS = 1 << 30
 _RATIO = 200
 _LONGEST_CONFIG = 256 << 20
@@ -49,13 +48,6 @@ def main() -> None:
         said = {"ok": False, "kind": "failed", "message": f"{type(error).__name__}: {lines[0]}"}
     answer.write(json.dumps(said) + "\n")
     answer.flush()
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent is killed: what it makes would be nobody's."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def export(model: Path, output: Path, *, allow_lambda: bool, code: list[Path]) -> dict[str, Any]:
