@@ -116,6 +116,18 @@ def test_an_export_that_the_disk_refuses_says_what_is_there(
     assert [path.name for path in tmp_path.iterdir()] in ([], ["saved_model"])
 
 
+def h5_model(folder: Path) -> Path:
+    """Have Keras write a whole model."""
+    model = folder / "best.h5"
+    subprocess.run(
+        [sys.executable, "-c", H5_MODEL, model],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"},
+        check=True,
+        capture_output=True,
+    )
+    return model
+
+
 def started(model: Path) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -133,13 +145,7 @@ def started(model: Path) -> list[int]:
 def test_an_export_killed_while_keras_works_takes_keras_along_and_is_made_when_repeated(
     tmp_path: Path,
 ) -> None:
-    model = tmp_path / "best.h5"
-    subprocess.run(
-        [sys.executable, "-c", H5_MODEL, model],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"},
-        check=True,
-        capture_output=True,
-    )
+    model = h5_model(tmp_path)
     with h5py.File(model) as file:
         assert "model_config" in file.attrs
     exporting = subprocess.Popen([sys.executable, "-m", "servingrepo", "export", tmp_path])
@@ -164,13 +170,7 @@ def test_an_export_killed_while_keras_works_takes_keras_along_and_is_made_when_r
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["kill", "term", "int", *ERRORS])
 def test_the_command_with_any_fault_at_any_step(tmp_path: Path, fault: str) -> None:
-    model = tmp_path / "best.h5"
-    subprocess.run(
-        [sys.executable, "-c", H5_MODEL, model],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"},
-        check=True,
-        capture_output=True,
-    )
+    h5_model(tmp_path)
     codes = {"kill": -9, "term": 143, "int": 130, **ERRORS}
     for step in STEPS:
         plan = {"SERVINGREPO_FAILPOINTS": f"{step}={fault}"}

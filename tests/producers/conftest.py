@@ -3,10 +3,14 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.producers.environments import interpreter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def produced_by(environment: str, script: str, root: Path) -> Path:
@@ -34,31 +38,19 @@ def produced_by(environment: str, script: str, root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
-def estimators(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return produced_by("estimator", "by_estimator.py", tmp_path_factory.mktemp("estimator"))
+def producing(environment: str, script: str) -> Callable[..., Path]:
+    """Return a fixture: what a script left in its environment, made once in a session."""
+
+    @pytest.fixture(scope="session")
+    def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return produced_by(environment, script, tmp_path_factory.mktemp(environment))
+
+    return made
 
 
-@pytest.fixture(scope="session")
-def keras2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return produced_by("estimator", "by_keras2.py", tmp_path_factory.mktemp("keras2"))
-
-
-@pytest.fixture(scope="session")
-def mlflows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return produced_by("mlflow", "by_mlflow.py", tmp_path_factory.mktemp("mlflow"))
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return produced_by("packed", "by_hub.py", tmp_path_factory.mktemp("hub"))
-
-
-@pytest.fixture(scope="session")
-def sagemaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return produced_by("packed", "by_sagemaker.py", tmp_path_factory.mktemp("sagemaker"))
-
-
-@pytest.fixture(scope="session")
-def tfx(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return produced_by("tfx", "by_tfx.py", tmp_path_factory.mktemp("tfx"))
+estimators = producing("estimator", "by_estimator.py")
+keras2 = producing("estimator", "by_keras2.py")
+mlflows = producing("mlflow", "by_mlflow.py")
+hub = producing("packed", "by_hub.py")
+sagemaker = producing("packed", "by_sagemaker.py")
+tfx = producing("tfx", "by_tfx.py")
