@@ -15,6 +15,7 @@ ORDER = (
     ("lazy",),
     ("errors",),
     ("protos",),
+    ("textproto",),
     ("storage",),
     ("savedmodel",),
     ("rundir",),
