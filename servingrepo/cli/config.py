@@ -13,7 +13,10 @@ from servingrepo.cli.options import dry_run_option
 from servingrepo.errors import ConfigEdited, ConfigInvalid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from servingrepo.cli.app import App
+    from servingrepo.modelconfig import Finding
 
 
 @click.group(
@@ -38,7 +41,7 @@ def show(app: App) -> None:
 
     repo = app.open().value
     with storage_errors("read", repo.layout.config):
-        text = repo.layout.config.read_text(encoding="utf-8", errors="backslashreplace")
+        text = repo.layout.config.read_bytes().decode(errors="backslashreplace")
     app.result(
         {"path": str(repo.layout.config), "text": text, "written_by": read_stamp(text).value},
         text.splitlines(),
@@ -70,11 +73,14 @@ def check(app: App, file: Path | None) -> None:
         read_config,
         unseen_base_paths,
     )
+    from servingrepo.storage.disk import storage_errors
+    from servingrepo.storage.reading import read_whole
 
     problems: list[str] = []
     unseen: tuple[str, ...] = ()
     if file is not None:
-        text = file.read_text(errors="surrogateescape")
+        with storage_errors("read", file):
+            text = modelconfig.decode(read_whole(file), source=str(file))
         findings = modelconfig.check(modelconfig.parse(text, source=str(file)))
         where = str(file)
     else:
@@ -86,9 +92,7 @@ def check(app: App, file: Path | None) -> None:
         if found.stamp is not modelconfig.Stamp.UNEDITED:
             problems = [edited(repo, found).message, *edited(repo, found).problems]
     errors = [one for one in findings if one.severity == "error"]
-    lines = [
-        line for one in findings for line in (str(one), *([f"  {one.hint}"] if one.hint else []))
-    ]
+    lines = _lines(findings)
     if errors:
         raise ConfigInvalid(
             f"{where} has {len(errors)} mistake{'s' if len(errors) > 1 else ''}",
@@ -147,7 +151,7 @@ def write(app: App, edit: str | None, server_root: str | None, dry_run: bool) ->
     repo = app.open().value
     chosen = {"take": "take", "discard": "discard"}.get(edit or "", "refuse")
     done = rewrite(repo, edit=chosen, server_root=server_root, dry_run=dry_run)  # type: ignore[arg-type]
-    lines = done.diff.splitlines()
+    lines = [*done.diff.splitlines(), *_lines(done.findings)]
     would = "would be " if dry_run else ""
     lines.append(
         f"{repo.layout.config} {would}written"
@@ -157,6 +161,13 @@ def write(app: App, edit: str | None, server_root: str | None, dry_run: bool) ->
     if done.backup:
         lines.append(f"  the text it replaced: {done.backup}")
     app.result(done, lines, bare="written" if done.changed else "unchanged")
+
+
+def _lines(findings: Iterable[Finding]) -> list[str]:
+    """Return each finding, with its hint on a line of its own."""
+    return [
+        line for one in findings for line in (str(one), *([f"  {one.hint}"] if one.hint else []))
+    ]
 
 
 for _one in (show, check, write):

@@ -24,6 +24,7 @@ from servingrepo.modelconfig.value import (
     EMPTY,
     Entry,
     ModelConfig,
+    decode,
     diff,
     entry,
     models,
@@ -33,7 +34,7 @@ from servingrepo.modelconfig.value import (
 )
 
 if TYPE_CHECKING:
-    from servingrepo.modelconfig.checks import check
+    from servingrepo.modelconfig.checks import check, check_numbers
     from servingrepo.modelconfig.disk import DiskFacts, EntryKind
     from servingrepo.modelconfig.edits import drop, pin
     from servingrepo.modelconfig.findings import Finding
@@ -51,6 +52,8 @@ __all__ = [
     "check",
     "check_label",
     "check_name",
+    "check_numbers",
+    "decode",
     "diff",
     "drop",
     "entry",
@@ -73,6 +76,7 @@ _HOMES = {
     "EntryKind": "disk",
     "Finding": "findings",
     "check": "checks",
+    "check_numbers": "checks",
     "drop": "edits",
     "pin": "edits",
 }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servingrepo.modelconfig.disk import DiskFacts
     from servingrepo.modelconfig.value import Entry, ModelConfig
 
-__all__ = ["check"]
+__all__ = ["check", "check_numbers"]
 
 _TYPE_UNSPECIFIED, _TYPE_TENSORFLOW, _TYPE_OTHER = (
     0,
@@ -65,9 +65,24 @@ def check(
     return tuple(_findings(config, disk))
 
 
+def check_numbers(config: ModelConfig) -> tuple[Finding, ...]:
+    """Find the numbers that the server reads as others than they look like."""
+    return tuple(
+        warning(
+            one.model,
+            one.field,
+            f"line {one.line}: {one.written} is octal, as it starts with 0: the server reads {one.value}, not"
+            f" {one.decimal}",
+            f"write {one.decimal} if that is meant, else {one.value}",
+        )
+        for one in config.octal_numbers
+    )
+
+
 def _findings(config: ModelConfig, disk: Mapping[str, DiskFacts] | None) -> Iterator[Finding]:
     entries = models(config)
     yield from _check_between_models(entries)
+    yield from check_numbers(config)
     for proto, entry in zip(config.proto.model_config_list.config, entries, strict=True):
         path = why_not_a_base_path(entry.base_path)
         yield from _check_name(entry.name)

@@ -12,6 +12,7 @@ from servingrepo.modelconfig import (
     Entry,
     ModelConfig,
     Stamp,
+    decode,
     diff,
     entry,
     is_model_name,
@@ -75,10 +76,7 @@ def read_config(repo: Repository) -> ConfigFile:
         except FileNotFoundError:
             return ConfigFile(text=None, config=EMPTY, lost=last_text(repo) is not None)
     try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise ConfigInvalid(f"{path} is not UTF-8 text", hint=_UNREADABLE_HINT) from error
-    try:
+        text = decode(data, source=str(path))
         return ConfigFile(text=text, config=parse(text, source=str(path)))
     except ConfigInvalid as invalid:
         invalid.hint = _UNREADABLE_HINT

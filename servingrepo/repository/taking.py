@@ -10,9 +10,11 @@ import msgspec
 from servingrepo.errors import ConfigInvalid
 from servingrepo.modelconfig import (
     EMPTY,
+    Finding,
     ModelConfig,
     Stamp,
     check,
+    check_numbers,
     diff,
     models,
     parse,
@@ -45,13 +47,17 @@ Edit = Literal["refuse", "take", "discard"]
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """What `config write` did: the change as a diff, and where the text it replaced was kept."""
+    """What `config write` did: the change as a diff, and where the text it replaced was kept.
+
+    `findings` has what will surprise in the edit that was kept, and cannot be seen any more in what was written.
+    """
 
     changed: bool
     diff: str
     backup: str | None
     server_root: str
     dry_run: bool
+    findings: tuple[Finding, ...] = ()
 
 
 def checked_server_root(server_root: str) -> str:
@@ -100,6 +106,7 @@ def rewrite(
         path = repo.layout.config
         old = _text(path)
         config, replaces_edit = _wanted(repo, edit)
+        findings = check_numbers(config)
         config = below_server_root(repo, config, root)
         text = render(config)
         problems = [str(one) for one in check(config) if one.severity == "error"]
@@ -128,6 +135,7 @@ def rewrite(
         backup=str(backup) if backup is not None else None,
         server_root=root,
         dry_run=dry_run,
+        findings=findings,
     )
 
 

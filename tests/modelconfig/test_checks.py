@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from servingrepo.modelconfig import EMPTY, DiskFacts, EntryKind, Finding, check, parse, pin
@@ -96,6 +98,20 @@ def test_check_when_one_mistake_then_one_finding_with_model_and_field(
     assert str(found[0]).startswith(start)
     assert all(each in found[0].message for each in words.split(" … "))
     assert found[0].hint
+
+
+def test_check_when_numbers_are_octal_then_both_readings_are_said() -> None:
+    found = findings(
+        config_text(
+            model_version_policy="model_version_policy { specific { versions: [00000123, 7] } }",
+            version_labels="version_labels { key: 'stable' value: 0123 }",
+        )
+    )
+    assert [str(each).partition(": line")[0] for each in found] == [
+        f"warning: model m: {POLICY}",
+        f"warning: model m: {LABELS}",
+    ]
+    assert all({"83", "123"} <= set(re.findall(r"\b[1-9]\d*\b", str(each))) for each in found)
 
 
 def test_check_when_specific_has_no_versions_then_all_would_be_unloaded() -> None:

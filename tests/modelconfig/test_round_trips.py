@@ -90,7 +90,7 @@ def test_render_when_parsed_again_then_the_same_bytes(config: ModelConfig) -> No
     assert again.proto == config.proto
     assert render(again) == text
     assert read_stamp(text) is Stamp.UNEDITED
-    # The schema copy behind parse() must read what the real one reads.
+    # Python's own reader takes all that ours takes, and the same from it.
     assert text_format.Parse(text, model_server_config_pb2.ModelServerConfig()) == config.proto
 
 

@@ -8,6 +8,7 @@ from servingrepo.errors import ConfigInvalid
 from servingrepo.modelconfig import (
     EMPTY,
     Entry,
+    decode,
     diff,
     entry,
     models,
@@ -16,6 +17,7 @@ from servingrepo.modelconfig import (
     render,
     to_proto,
 )
+from servingrepo.modelconfig.value import OctalNumber
 
 TWO_MODELS = """\
 # kept by hand
@@ -80,10 +82,10 @@ def test_render_when_no_models_then_an_empty_list() -> None:
     ("text", "where"),
     [
         ("model_config_list {\n  config { nam: 'x' } }", "models.config:2:12: "),
-        ("model_config_list { config { name: 'a' name: 'b' } }", ":1:46: "),
+        ("model_config_list { config { name: 'a' name: 'b' } }", ":1:40: "),
         ("model_config_list { config { model_type: FOO } }", ":1:42: "),
         ("model_config_list {} custom_model_config {}", ":1:22: "),
-        ("model_config_list { config { name: 'a' ", ":1:36: "),
+        ("model_config_list { config { name: 'a' ", ":1:40: "),
         ("model_config_list { config { name: '\\377' } }", ":1:"),
         ("no such thing", ":1:1: "),
         ("\ufeffmodel_config_list {}", ":1:1: "),
@@ -93,9 +95,13 @@ def test_render_when_no_models_then_an_empty_list() -> None:
         ),
         ("custom_model_config { [example.com/no.Such] {} }", "no.Such"),
         (
-            "custom_model_config {" + "[a/google.protobuf.Any] {" * 3000 + "}" * 3001,
-            "models.config",
+            "custom_model_config {"
+            + "[type.googleapis.com/google.protobuf.Any] {" * 3000
+            + "}" * 3001,
+            "nested",
         ),
+        ('{"model_config_list": {}}', "JSON"),
+        ("model_config_list:\n  config:\n  - name: m\n", "YAML"),
     ],
 )
 def test_parse_when_nonsense_then_says_where(text: str, where: str) -> None:
@@ -103,6 +109,39 @@ def test_parse_when_nonsense_then_says_where(text: str, where: str) -> None:
         parse(text)
     assert where in caught.value.message
     assert len(caught.value.message) < 1000
+
+
+def test_parse_when_there_are_several_mistakes_then_all_of_them() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse("model_config_list { config {\n nam: 'a'\n base_path:\u00a0'\\_'\n} }", source="/a/b")
+    assert caught.value.message.startswith("/a/b:2:2: ")
+    assert [one.split(" ", 1)[0] for one in caught.value.problems] == ["/a/b:3:12:", "/a/b:3:14:"]
+    assert [one.column for one in caught.value.details["mistakes"]] == [2, 12, 14]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_decode_when_utf_16_then_said(encoding: str) -> None:
+    with pytest.raises(ConfigInvalid, match="UTF-16"):
+        decode("model_config_list {}".encode(encoding))
+
+
+def test_decode_when_not_utf_8_then_says_where() -> None:
+    with pytest.raises(ConfigInvalid, match=r"^/a:2:4: the byte 0xF6"):
+        decode(b"# \xc3\xa4\n# \xc3\xa4\xf6", source="/a")
+    assert decode(b"# \xc3\xa4") == "# \u00e4"
+
+
+def test_parse_when_numbers_are_octal_then_remembered() -> None:
+    config = parse(
+        "model_config_list { config { name: 'm'\nmodel_version_policy { specific { versions: [00000123, 7] } }\n"
+        "version_labels { key: 'a' value: -010 } } }"
+    )
+    assert config.octal_numbers == (
+        OctalNumber(model="m", field="model_version_policy", line=2, written="00000123", value=83),
+        OctalNumber(model="m", field="version_labels", line=3, written="-010", value=-8),
+    )
+    assert [one.decimal for one in config.octal_numbers] == ["123", "-10"]
+    assert models(config)[0].versions == (7, 83)
 
 
 def test_parse_when_zero_bytes_then_refused_as_the_server_does() -> None:
