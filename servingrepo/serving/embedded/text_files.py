@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from servingrepo import textproto
 from servingrepo.protos import model_server_config_pb2
 from servingrepo.serving.embedded.config import ServerConfig, from_message
 from servingrepo.serving.embedded.status import Code, Status, from_os_error
@@ -81,12 +82,11 @@ def _read(path: str, message: Any) -> Any | Status:
         # The real server maps the file into memory, which an empty one refuses.
         return Status(Code.INVALID_ARGUMENT, f"{path}; Invalid argument")
     try:
-        # C++'s tokenizer takes a byte order mark at the start.
-        text_format.Parse(data.decode("utf-8-sig"), message)
-    except (text_format.ParseError, ValueError) as error:
+        textproto.parse(data.decode(errors="surrogateescape"), message)
+    except textproto.BadText as error:
         # The place of the mistake goes to the log only, as there.
-        kind = message.DESCRIPTOR.name
-        logger.error("%s: not a text-format %s: %s", path, kind, error)  # noqa: TRY400
+        for one in error.mistakes:
+            logger.error("%s:%s: not a text-format %s", path, one, message.DESCRIPTOR.name)  # noqa: TRY400
         return Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
     return message
 

@@ -12,7 +12,7 @@ from servingrepo.serving.embedded.versions import VersionPolicy
 if TYPE_CHECKING:
     from pathlib import Path
 
-GOOD = """\ufeff# a comment
+GOOD = """# a comment
 model_config_list: <
   config: [ { name: 'm', base_path: "/mo" "dels/m"; model_platform: "tensorflow"
     model_version_policy { specific { versions: [1, 0x2] } }
@@ -79,11 +79,26 @@ def test_read_models_kinds(tmp_path: Path, text: str, kind: str) -> None:
         "model_config_list {} custom_model_config {}",
         "model_config_list { config { name: 'a' name: 'b' } }",
         "model_config_list {",
+        "\ufeffmodel_config_list {}",
+        "model_config_list\u00a0{}",
+        "model_config_list\u3000{}",
+        "model_config_list {}\u0085",
+        "model_config_list {} \x01",
+        "model_config_list { config { name: '\\_' } }",
+        *(
+            f"model_config_list {{ config {{ version_labels {{ key: 'a' value: {number} }} }} }}"
+            for number in ("1_000", "+1", "0o17", "0b1", "00000189", "\u0661")
+        ),
     ],
 )
 def test_read_models_that_does_not_parse(tmp_path: Path, text: str) -> None:
     path = tmp_path / "models.config"
     assert read(tmp_path, text) == Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
+
+
+def test_read_models_takes_bytes_of_any_kind_in_comments(tmp_path: Path) -> None:
+    (tmp_path / "models.config").write_bytes(b"# \xff\x01\nmodel_config_list {}")
+    assert read_models(str(tmp_path / "models.config")) == ServerConfig("list")
 
 
 def test_read_models_missing_and_empty(tmp_path: Path) -> None:

@@ -242,6 +242,22 @@ def test_exit_codes(arguments: list[str], code: int, out: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("text", ["model_config_list\u00a0{}", "model_config_list {} # \0"])
+def test_a_config_that_only_python_reads_ends_the_start(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "models.config"
+    config.write_text(text)
+    ended = subprocess.run(
+        [*MODULE, f"--port={free_port()}", f"--model_config_file={config}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=READY,
+    )
+    assert ended.returncode == 255
+    assert f"INVALID_ARGUMENT: Invalid protobuf file: '{config}'" in ended.stdout
+    assert f"{config}:1:" in ended.stderr
+
+
 def test_custom_config_aborts(tmp_path: Path) -> None:
     (tmp_path / "models.config").write_text("custom_model_config {}")
     ended = subprocess.run(
