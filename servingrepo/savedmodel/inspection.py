@@ -201,12 +201,12 @@ def _parse(name: str, data: bytes) -> Any:
 
 
 def _parse_text(data: bytes, message: Any) -> None:
-    from google.protobuf import text_format  # few graphs are text
+    from servingrepo import textproto  # few graphs are text
 
     try:
-        text_format.Parse(data, message)
-    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"it is no SavedModel in text form: {str(error)[:200]}") from error
+        textproto.parse(data.decode(errors="surrogateescape"), message)
+    except textproto.BadText as error:
+        raise ValueError(f"it is no SavedModel in text form: {error.mistakes[0]}") from error
 
 
 def _damaged(name: str, reason: str) -> Defect:

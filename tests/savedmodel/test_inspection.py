@@ -263,6 +263,18 @@ def test_inspect_export_of_a_damaged_export_finds_exactly_that(
     assert [(one.slug, one.kind) for one in found.defects] == expected
 
 
+@pytest.mark.parametrize("character", ["\u00a0", "\u3000", "\ufeff", "\x01"])
+def test_inspect_export_of_a_text_graph_that_tensorflow_refuses_says_where(
+    tmp_path: Path, character: str
+) -> None:
+    file = write_export(tmp_path / "1", text=True) / "saved_model.pbtxt"
+    assert inspect_export(tmp_path / "1").defects == ()
+    file.write_text(f"\n {character}{file.read_text()}")
+    (found,) = inspect_export(tmp_path / "1").defects
+    assert (found.slug, found.kind) == ("unreadable-graph", "damaged")
+    assert f"2:2: the character U+{ord(character):04X}" in found.message
+
+
 def test_inspect_export_with_several_defects_finds_all_of_them(tmp_path: Path) -> None:
     path = write_export(
         tmp_path / "1", variables=True, assets={"words.txt": b"a\n"}, device="/device:GPU:0"
