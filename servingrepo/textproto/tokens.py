@@ -1,8 +1,8 @@
 r"""What text format is made of: words, numbers, strings and symbols, cut as protobuf's C++ library cuts them.
 
-After google/protobuf/io/tokenizer.cc of protobuf 3.21, which TensorFlow Serving links up to 2.19; the tokenizer of
-31, from TensorFlow 2.20 on, takes `\X` as well. What only one of the two takes is a mistake here. Python's own text
-format is no judge: its white space is Unicode's, its numbers are Python's, and it lets unknown escapes pass.
+After google/protobuf/io/tokenizer.cc of protobuf 3.21, which TensorFlow Serving 2.19 links. The one of 31, which
+TensorFlow 2.21 links, takes `\X` as well; what only one of the two takes is a mistake here. Python's own text format
+is no judge: its white space is Unicode's, its numbers are Python's, and it lets unknown escapes pass.
 """
 
 from __future__ import annotations
