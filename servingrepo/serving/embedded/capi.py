@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorFlowRuntime"]
 
 STRING_SIZE = 24  # sizeof(TF_TString), ctstring_internal.h
+MAX_INDEX = 2**31 - 1
 
 
 class _Buffer(ctypes.Structure):
@@ -61,7 +62,6 @@ _FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "TF_NewSessionOptions": (c_void_p, ()),
     "TF_NewStatus": (c_void_p, ()),
     "TF_NumDims": (c_int, (c_void_p,)),
-    "TF_OperationNumOutputs": (c_int, (c_void_p,)),
     "TF_SessionRun": (
         None,
         (
@@ -317,7 +317,7 @@ class TensorFlowSession:
         return outputs
 
     def _endpoint(self, name: str, unknown: str) -> _Output | Status:
-        # The C API wants operations, not names, so what DirectSession says of wrong names (subgraph.cc) is
+        # The C API wants operations, not names, so what DirectSession says of unknown names (subgraph.cc) is
         # said here.
         found = self._endpoints.get(name)
         if found is not None:
@@ -326,17 +326,8 @@ class TensorFlowSession:
         pointer = self._library.TF_GraphOperationByName(self._graph, operation.encode())
         if not pointer or (index and not index.isdecimal()):
             return Status(Code.NOT_FOUND, unknown.format(name))
-        number, outputs = int(index or 0), self._library.TF_OperationNumOutputs(pointer)
-        if not outputs:
-            text = (
-                f"Tried to fetch data for '{name}', which produces no output.  To run to a node but not "
-                f"fetch any data, pass '{name}' as an argument to the 'target_node_names' argument of "
-                "the Session::Run API."
-            )
-            return Status(Code.INVALID_ARGUMENT, text)
-        if number >= outputs:
-            text = f"FetchOutputs {name}: output index too large, must be < {outputs}"
-            return Status(Code.INVALID_ARGUMENT, text)
+        # An index that the operation does not have is refused by TensorFlow itself.
+        number = min(int(index or 0), MAX_INDEX)
         self._endpoints[name] = _Output(pointer, number)
         return self._endpoints[name]
 

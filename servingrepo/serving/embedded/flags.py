@@ -62,7 +62,14 @@ FLAGS: tuple[Flag, ...] = (
     Flag("rest_api_num_threads", "int32", 0, "REST requests at the same time; 0 for automatic"),
     Flag("rest_api_timeout_in_ms", "int32", 30000, "time for a REST inference; 0 for no limit"),
     Flag("rest_api_enable_cors_support", "bool", False, "add CORS headers to REST answers"),
-    Flag("enable_batching", "bool", False, _ABSENT, done=False),
+    Flag(
+        "enable_batching",
+        "bool",
+        False,
+        "it changes nothing here; with it a real server answers INVALID_ARGUMENT to scalar inputs, to inputs"
+        " with different sizes in dimension 0, and to batches above max_batch_size",
+        done=False,
+    ),
     Flag(
         "allow_version_labels_for_unavailable_models",
         "bool",

@@ -90,9 +90,9 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send(RestReply(400, (("Content-Type", "text/plain"),), f"{error}\n".encode()))
             return
-        request = RestRequest(
-            self.command, _target(self.path), body, self.headers.get("Origin", "")
-        )
+        # Not self.path: Python takes slashes away from its begin, and libevent does not.
+        target = self.requestline.split()[1]
+        request = RestRequest(self.command, target, body, self.headers.get("Origin", ""))
         with self._gate:
             try:
                 reply = respond(self._api, request)
@@ -162,11 +162,3 @@ class _Connection(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
         """Log requests only when asked to: the real server logs none."""
         logger.debug(format, *args)
-
-
-def _target(path: str) -> str:
-    """Return path and query of a request's target, which a proxy's client sends with scheme and host."""
-    if path.lower().startswith(("http://", "https://")):
-        rest = path.partition("://")[2]
-        return "/" + rest.partition("/")[2]
-    return path

@@ -55,10 +55,13 @@ _INFERENCE = re.compile(
 _STATUS = re.compile(
     rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?", re.IGNORECASE
 )
-# What evhttp_uri_parse lets pass in path, query and fragment.
+# What evhttp_uri_parse lets pass (libevent's http.c): behind two slashes it sees a host, as in //host/path.
+_CHARACTER = r"[\w.~!$&'()*+,;=-]|%[0-9a-f]{2}"
 _TARGET = re.compile(
-    r"(?P<path>(?:[\w.~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)"
-    r"(?:\?(?:[\w.~!$&'()*+,;=:@/?-]|%[0-9a-f]{2})*)?(?:#(?:[\w.~!$&'()*+,;=:@/?-]|%[0-9a-f]{2})*)?",
+    rf"(?:[a-z][a-z0-9+.-]*:)?"
+    rf"(?://(?:(?:{_CHARACTER}|:)*@)?(?:\[[0-9a-f:.]*\]|(?:{_CHARACTER})*)(?::[0-9]*)?(?=[/?#]|$))?"
+    rf"(?!//)(?P<rest>(?P<path>(?:{_CHARACTER}|[:@/])*)"
+    rf"(?:\?(?:{_CHARACTER}|[:@/?])*)?(?:#(?:{_CHARACTER}|[:@/?])*)?)",
     re.ASCII | re.IGNORECASE,
 )
 _ORIGIN = re.compile("https?://")
@@ -138,6 +141,7 @@ def respond(api: RestApi, request: RestRequest) -> RestReply:
     target = _TARGET.fullmatch(request.target)
     if target is None:
         return _page(400)
+    request = msgspec.structs.replace(request, target=target["rest"])
     if api.metrics_path and target["path"] == api.metrics_path:
         return _metrics_page(api, request.target)
     if not _API.fullmatch(request.target):

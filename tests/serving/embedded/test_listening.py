@@ -177,6 +177,14 @@ def test_broken_requests_are_400_and_the_server_lives(
     assert "bug" not in server.err.read_text()
 
 
+def test_a_doubled_slash_is_not_taken_for_one(serve: Callable[..., Server]) -> None:
+    server = serve(rest=True)
+    server.wait_until_ready()
+    for path, answer in (("//v1/models", b"<H1>Not Found"), ("/v1//models", b"Malformed request")):
+        asked = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert answer in converse(server, asked.encode())
+
+
 def test_rest_on_the_port_of_grpc_is_left_out(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = Server(tmp_path, flags=())
     server.process.kill()

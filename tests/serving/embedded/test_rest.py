@@ -49,6 +49,11 @@ def error(reply: RestReply) -> str:
         "/v1/models/m/versions/0003",
         "/v1/models/m/labels/any",
         "/V1/MODELS/%6d",
+        # What libevent takes for a host is no part of the path.
+        "http://host:8501/v1/models/m",
+        "//host/v1/models/m",
+        "//user@[::1]:80/v1/models/m",
+        "///v1/models/m",
         # A word in another case matches and then is not the word: this is the status, not the metadata.
         "/v1/models/m/METADATA",
     ],
@@ -116,7 +121,19 @@ def test_version_beyond_int64_is_400_with_an_empty_body(
     assert ask(api, f"GET /v1/models/m/versions/{2**63 - 1}").code == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/health/ready", "/v1", "/x/v1/models/m", "/v1x/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/v2/health/ready",
+        "/v1",
+        "/x/v1/models/m",
+        "/v1x/",
+        "//v1/models/m",
+        "//v1",
+        "http://v1",
+    ],
+)
 def test_paths_outside_v1_get_libevents_page(api: RestApi, metrics: Metrics, path: str) -> None:
     reply = ask(api, f"GET {path}")
     assert reply.code == 404
@@ -124,6 +141,11 @@ def test_paths_outside_v1_get_libevents_page(api: RestApi, metrics: Metrics, pat
         b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n</BODY></HTML>\n"
     )
     assert metrics.page() == "\n"
+
+
+@pytest.mark.parametrize("target", ["//a:b/v1/models/m", "//a b", "//[x]/v1/models/m", "/v1/[m]"])
+def test_targets_that_are_no_uri_get_libevents_page(api: RestApi, target: str) -> None:
+    assert respond(api, RestRequest("GET", target)).code == 400
 
 
 def test_methods_that_libevent_does_not_know(api: RestApi) -> None:

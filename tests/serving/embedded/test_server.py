@@ -16,7 +16,8 @@ import grpc
 import pytest
 
 from servingrepo.errors import RequestRefused
-from servingrepo.protos import predict_pb2, types_pb2
+from servingrepo.protos import predict_pb2, saved_model_pb2, types_pb2
+from servingrepo.savedmodel.signatures import INIT_OP_KEY
 from servingrepo.testing.exports import write_export
 from tests.serving.embedded.server_process import (
     MODULE,
@@ -280,6 +281,39 @@ def test_flags_that_are_not_done_are_warned_of_once_each(serve: Callable[..., Se
     assert log.count("--prefer_tflite_model is ignored") == 1
     assert log.count("--enable_batching is ignored") == 1
     assert "enable_profiler" not in log
+
+
+def test_batching_says_what_a_real_server_would_refuse_with_it(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(flags=("--enable_batching",))
+    server.wait_until_ready()
+    (said,) = (line for line in server.err.read_text().splitlines() if "--enable_batching" in line)
+    assert all(each in said for each in ("scalar", "dimension 0", "max_batch_size"))
+
+
+@pytest.mark.tf
+def test_predict_of_the_init_op_is_out_of_range(
+    serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    publish(tmp_path, "m/1")
+    file = tmp_path / "m" / "1" / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    graph = model.meta_graphs[0]
+    graph.graph_def.node.add(name="NoOp", op="NoOp")
+    graph.signature_def[INIT_OP_KEY].outputs[INIT_OP_KEY].name = "NoOp"
+    file.write_bytes(model.SerializeToString())
+    server = serve("m")
+    server.wait_until_ready()
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "m"
+    request.model_spec.signature_name = INIT_OP_KEY
+    with (
+        server.client() as client,
+        pytest.raises(RequestRefused, match="does not have output 0") as caught,
+    ):
+        client.predict(request, timeout=STEP)
+    assert "OUT_OF_RANGE" in caught.value.message
 
 
 def test_missing_base_path_opens_no_port_and_sigterm_ends_the_wait(
