@@ -86,7 +86,7 @@ FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: env ## Each parser of an export's files, fuzzed with coverage for FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet --group fuzz
-	for parser in index snappy layouts graph fingerprint; do \
+	for parser in index snappy layouts graph fingerprint text; do \
 		$(BIN)/python tests/fuzz/parsers.py $$parser -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1000 \
 			-timeout=20 -max_len=4096 || exit 1; \
 	done

@@ -152,9 +152,16 @@ def render(config: ModelConfig) -> str:
     """
     if config.proto.WhichOneof("config") is None:
         return stamp("model_config_list {\n}\n")
-    from google.protobuf import text_format  # 7 ms that commands without a config need not pay
+    from google.protobuf import (
+        descriptor_pool,
+        text_format,
+    )  # 7 ms that commands without a config need not pay
 
-    return stamp(text_format.MessageToString(config.proto, as_utf8=True))
+    # With no type known, an Any stays as it is: written out, one whose bytes are no message would be an error.
+    nothing_known = descriptor_pool.DescriptorPool()
+    return stamp(
+        text_format.MessageToString(config.proto, as_utf8=True, descriptor_pool=nothing_known)
+    )
 
 
 def to_proto(config: ModelConfig) -> Any:

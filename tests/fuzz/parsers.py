@@ -17,15 +17,18 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for what the tests make
 
-with atheris.instrument_imports(include=["servingrepo.savedmodel"]):
-    from servingrepo.protos import saved_model_pb2
+with atheris.instrument_imports(include=["servingrepo.savedmodel", "servingrepo.textproto"]):
+    from servingrepo.protos import model_server_config_pb2, saved_model_pb2
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.bundle import BadIndex, read_index
     from servingrepo.savedmodel.canonical import canonical_bytes
     from servingrepo.savedmodel.fingerprint import read_fingerprint
     from servingrepo.savedmodel.layouts import BrokenLayout, Strings, Variants
     from servingrepo.savedmodel.snappy import BadSnappy, decompress
+    from servingrepo.textproto import BadText, parse
 
+from google.protobuf import text_format
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
 from tests.savedmodel.hostile import block
@@ -34,6 +37,9 @@ from tests.savedmodel.hostile import index as made_index
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from google.protobuf.message import Message
+
+NOTHING_KNOWN = DescriptorPool()
 FOLDER = Path(tempfile.mkdtemp(prefix="servingrepo-fuzz-"))
 
 
@@ -80,8 +86,27 @@ def fingerprint(data: bytes) -> None:
         read_fingerprint(data[1 : 1 + size], saved_model=data, message=message, index=data)
 
 
+def text(data: bytes) -> None:
+    """Fuzz the strict reader; what it takes, Python writes as a text that it takes again."""
+    for kind in (model_server_config_pb2.ModelServerConfig, saved_model_pb2.SavedModel):
+        message, again = kind(), kind()
+        with suppress(BadText):
+            parse(data.decode(errors="surrogateescape"), message)
+            written = _written(message)
+            try:
+                parse(written, again)
+            except BadText as error:
+                raise AssertionError(written) from error
+            assert _written(again) == written
+
+
+def _written(message: Message) -> str:
+    # Python writes an Any out if it knows the type, and fails where the bytes are none of it.
+    return text_format.MessageToString(message, as_utf8=True, descriptor_pool=NOTHING_KNOWN)
+
+
 PARSERS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (index, snappy, layouts, graph, fingerprint)
+    one.__name__: one for one in (index, snappy, layouts, graph, fingerprint, text)
 }
 
 

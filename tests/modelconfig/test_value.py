@@ -72,6 +72,13 @@ def test_render_when_names_are_not_ascii_then_readable() -> None:
     assert render(parse(render(config))) == render(config)
 
 
+@pytest.mark.parametrize("value", [r"\007", r"\n\001m", ""])
+def test_render_when_an_any_is_of_any_bytes_then_written_as_it_is(value: str) -> None:
+    of_a_known_type = "type_url: 'type.googleapis.com/tensorflow.serving.ModelConfig'"
+    config = parse(f"custom_model_config {{ {of_a_known_type} value: '{value}' }}")
+    assert parse(render(config)).proto == config.proto
+
+
 def test_render_when_no_models_then_an_empty_list() -> None:
     for empty in (EMPTY, parse("# nothing\n"), parse("model_config_list {}")):
         assert render(empty).split("\n", 1)[1] == "model_config_list {\n}\n"
