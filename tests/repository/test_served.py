@@ -147,9 +147,14 @@ def test_a_config_edited_into_nonsense_is_refused_with_both_ways_out(
     assert path.read_text() == text
 
 
-def test_a_config_that_is_not_utf8_is_refused(repo2: OpenRepository) -> None:
-    repo2.value.layout.config.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigInvalid, match="is not UTF-8"):
+@pytest.mark.parametrize(
+    ("data", "said"), [(b"\xff\xfe", "UTF-16"), (b"#\n# \xf6", ":2:3: .*0xF6")]
+)
+def test_a_config_that_is_not_utf8_is_refused(
+    repo2: OpenRepository, data: bytes, said: str
+) -> None:
+    repo2.value.layout.config.write_bytes(data)
+    with pytest.raises(ConfigInvalid, match=said):
         repo2.serve("m@1")
 
 
