@@ -397,6 +397,8 @@ class SwitchFailed(ServingRepoError):
     slug = "switch-failed"
     exit_code = 67
     summary = "live servers could not be switched (the message says where they are)"
+    stages: tuple[Any, ...] = ()
+    """The verdicts of a roll-out in stages, as far as it came."""
 
 
 class NotConverged(ServingRepoError):

@@ -63,10 +63,14 @@ def _versions(event: Event) -> str:
 
 
 def _why(event: Event) -> str:
-    """Return why it was done, and what it was let through with."""
+    """Return why it was done, what it was let through with, and what its stages came to."""
     return (
         "; ".join(
-            [*([event.why] if event.why else []), *(f"allowed: {one}" for one in event.allowed)]
+            [
+                *([event.why] if event.why else []),
+                *(f"allowed: {one}" for one in event.allowed),
+                *(f"stage {number}: {one}" for number, one in enumerate(event.stages, start=1)),
+            ]
         )
         or "-"
     )

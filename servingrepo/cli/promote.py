@@ -232,6 +232,7 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
         yield f"  served    {pinned(done.after)}, as before"
     yield from (f"  warning   {note}" for note in done.notes)
     yield from (f"  {one.endpoint}  {one.outcome}" for one in done.endpoints)
+    yield from (f"  stage {number:<3} {one}" for number, one in enumerate(done.stages, start=1))
     if done.same_in_trash is not None:
         old = f"{done.model}@{done.same_in_trash}"
         yield f"  same      {old}, which is in the trash, has this content too (servingrepo restore {old})"

@@ -95,6 +95,7 @@ def stage_options(function: F) -> F:
     def gathered(*args: Any, rules: Rules | None, **options: Any) -> Any:
         given = {name: options.pop(name) for name in ("first", "batch", "watch", "gate")}
         given |= {name: options.pop(name) for name in ("metrics_port", "metrics_url")}
+        judging = {name: options.pop(name) for name in ("min_requests", "allow_inconclusive")}
         if any(given.values()):
             import msgspec
 
@@ -107,7 +108,7 @@ def stage_options(function: F) -> F:
                     hint="give --endpoint HOST:PORT or --env NAME, or leave --first, --batch, --watch-for and the "
                     "other options of stages out",
                 )
-            rules = check_rules(msgspec.structs.replace(rules or STRICT, **given))
+            rules = check_rules(msgspec.structs.replace(rules or STRICT, **given, **judging))
         return function(*args, rules=rules, **options)
 
     decorated: Any = gathered
@@ -151,6 +152,20 @@ def stage_options(function: F) -> F:
                 metavar="URL",
                 help="The same where a proxy has that page, such as https://{host}:8443: {host} and {port} are each "
                 "endpoint's, and --tls-…, --header hold there too.",
+            ),
+            click.option(
+                "--min-requests",
+                type=click.IntRange(min=1),
+                default=50,
+                show_default=True,
+                metavar="N",
+                help="How many requests a stage and what it is compared with must have before errors are judged; "
+                "with fewer the stage is inconclusive, and everything is put back.",
+            ),
+            click.option(
+                "--allow-inconclusive",
+                is_flag=True,
+                help="Go on after a stage that is inconclusive.",
             ),
         ]
     ):

@@ -34,6 +34,7 @@ def switch_lines(done: Switched) -> Iterator[str]:
         yield f"  both loaded  {sized(done.both_loaded)} on disk: what a server holds while it switches"
     for one in done.endpoints:
         yield f"  {'live  ' if one.follows else 'BEHIND'}       {one.endpoint}: {one.outcome}"
+    yield from (f"  stage {number:<6} {one}" for number, one in enumerate(done.stages, start=1))
     if not done.endpoints and not done.dry_run:
         yield "  live         not checked: no --endpoint was given; servers that poll models.config follow it"
     if done.marked_bad is not None:

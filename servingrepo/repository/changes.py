@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -134,18 +135,27 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
         keep_spare(repo)
 
 
+@dataclass
+class Recording:
+    """What history will say of the change that is being made; the change may add what came of it."""
+
+    event: Event
+
+
 @contextmanager
-def recorded(repo: Repository, event: Event) -> Iterator[None]:
+def recorded(repo: Repository, event: Event) -> Iterator[Recording]:
     """Make one change inside the block: intent before it, history after it.
 
     The caller holds the lock. If the block raises, history is finished where the change has happened
     all the same, and the intent goes.
     """
+    recording = Recording(event)
     intent = Intent(txid=event.id, command=event.action, owner=me(), model=event.model, event=event)
     path = repo.layout.intent(event.id)
     with journal.declare(repo.disk, path, intent):
         try:
-            yield
+            yield recording
+            event = recording.event
             done = what_happened(repo.layout, event) if event.versions else event
             if done.versions or not event.versions:
                 history.append(repo.disk, repo.layout.history, done)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from servingrepo.errors import NewerFormat
-from servingrepo.repository.records import SCHEMA, damaged
+from servingrepo.repository.records import SCHEMA, StageVerdict, damaged
 from servingrepo.storage.disk import Disk, storage_errors, whole_lines_end
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened. `before` and `after` are the pinned versions of the model.
 
     `versions` are those that a prune, a restore or an emptying of the trash moved. `allowed` is what a
-    promotion was let through with although a gate was shut.
+    promotion was let through with although a gate was shut. `stages` are the verdicts of a roll-out in stages: one
+    that was stopped is an event of its own, `stage-stopped`, if nothing else of the change has happened.
     """
 
     schema: int
@@ -54,6 +55,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     labels_after: dict[str, int] = {}
     endpoints: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    stages: tuple[StageVerdict, ...] = ()
     recovered: bool = False
 
     @property

@@ -105,6 +105,48 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         return (*breaking, *(f"operation {op}" for op in self.allowed_ops))
 
 
+class StageVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What came of watching one stage of a roll-out.
+
+    Attributes:
+        verdict: `inconclusive` is too little to judge by, where errors were asked to be judged.
+        why: The reason, or what was not checked.
+        endpoints: The servers that were watched.
+        control: Whose requests theirs were compared with; empty if no errors were counted.
+        requests: Answered by the watched servers, but for those that a full server turned away (`exhausted`).
+        errors: How many of them failed.
+        lower_bound: By how much the error rate is higher than the control's at least: a part of 1, at 95 %.
+    """
+
+    verdict: Literal["go", "stop", "inconclusive"]
+    why: str = ""
+    endpoints: tuple[str, ...]
+    requests: int = 0
+    errors: int = 0
+    exhausted: int = 0
+    control: str = ""
+    control_requests: int = 0
+    control_errors: int = 0
+    control_exhausted: int = 0
+    lower_bound: float | None = None
+
+    def __str__(self) -> str:
+        """Say the verdict, and the figures that it rests on."""
+        said = f"{self.verdict}: {self.why}" if self.why else self.verdict
+        if not self.control:
+            return said
+        figures = (
+            f"{self.errors} of {self.requests} requests failed, {self.control_errors} of "
+            f"{self.control_requests} on {self.control}"
+        )
+        if self.lower_bound is not None:
+            figures += f"; at least {self.lower_bound * 100:+.2f} percentage points at 95 %"
+        turned_away = self.exhausted + self.control_exhausted
+        if turned_away:
+            figures += f"; {turned_away} more met a full server"
+        return f"{said}; {figures}"
+
+
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of one published version; written before the version appears.
 

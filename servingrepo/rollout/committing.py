@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import NothingToRollBack, ServingRepoError
+from servingrepo.errors import NothingToRollBack, ServingRepoError, SwitchFailed
 from servingrepo.repository import history
 from servingrepo.repository.changes import new_event, writing
 from servingrepo.repository.contracts import find_baseline
@@ -24,7 +24,7 @@ from servingrepo.rollout.overtaking import overtaken_by
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.rules import Manner
 from servingrepo.rollout.serving import refuse_unfit, serve_now
-from servingrepo.rollout.switch import switch
+from servingrepo.rollout.switch import Followed, switch
 from servingrepo.rollout.tracing import place_of
 from servingrepo.rollout.values import Options, Promotion
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.records import Guard, Proof, VersionRecord
     from servingrepo.repository.repository import Repository
-    from servingrepo.rollout.steps import EndpointResult
     from servingrepo.rundir import RunScan
     from servingrepo.savedmodel import Inspection
     from servingrepo.storage.progress import Told
@@ -95,15 +94,17 @@ def _publish_and_serve(
     if plan is not None and options.endpoints:
         refuse_unfit(repo, plan, of_model=False, of_others=True)
     publish(repo, place, record)
-    endpoints: tuple[EndpointResult, ...] = ()
+    followed = Followed()
     failure: ServingRepoError | None = None
     if plan is not None:
         try:
-            endpoints = switch(
+            followed = switch(
                 repo, plan, endpoints=options.endpoints, wait=options.wait, rules=options.rules
             )
         except ServingRepoError as error:
             failure = error
+            if isinstance(error, SwitchFailed):
+                followed = Followed(stages=error.stages)
     after = served_versions(repo, read_own_config(repo), model)
     event = new_event(
         repo,
@@ -119,7 +120,9 @@ def _publish_and_serve(
         endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
         allowed=record.guard.allowed if record.guard is not None else (),
     )
-    event = msgspec.structs.replace(event, code=str(record.origin.code or ""))
+    event = msgspec.structs.replace(
+        event, code=str(record.origin.code or ""), stages=followed.stages
+    )
     history.append(repo.disk, repo.layout.history, event)
     if failure is not None:
         state_now = "and served, but" if version in after else "but not served:"
@@ -133,7 +136,8 @@ def _publish_and_serve(
         after=after,
         served=serve_it,
         overtaken=overtaken,
-        endpoints=endpoints,
+        endpoints=followed.endpoints,
+        stages=followed.stages,
     )
 
 
@@ -191,6 +195,7 @@ def _take_again(
         before=switched.before,
         after=switched.after,
         endpoints=switched.endpoints,
+        stages=switched.stages,
         notes=switched.notes,
     )
 

@@ -24,6 +24,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             written down as left behind, and follow when a command talks to them.
         metrics_port: Where servers have their Prometheus page: the REST port, or relative to the gRPC port (+1).
         metrics_url: Or its URL, with {host} and {port} for those of each endpoint: behind a proxy, over https.
+        min_requests: How many requests both sides must have had before error rates are compared.
+        allow_inconclusive: Whether a stage with fewer, or with metrics that cannot be read, goes on all the same.
     """
 
     allow_down: int = 0
@@ -34,6 +36,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     gate: str = ""
     metrics_port: str = ""
     metrics_url: str = ""
+    min_requests: int = 50
+    allow_inconclusive: bool = False
     bystanders: tuple[str, ...] = ()
     poll: bool = False
 

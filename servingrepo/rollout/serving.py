@@ -12,12 +12,14 @@ from servingrepo.errors import (
     ConfigInvalid,
     NothingToRollBack,
     ServingRepoError,
+    SwitchFailed,
     VersionBad,
     VersionDamaged,
 )
 from servingrepo.modelconfig import entry, models
+from servingrepo.repository import history
 from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
-from servingrepo.repository.records import RecordHead, load
+from servingrepo.repository.records import RecordHead, StageVerdict, load
 from servingrepo.repository.references import (
     Reference,
     previous_version,
@@ -46,13 +48,14 @@ from servingrepo.rollout.overtaking import running_promotions
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
 from servingrepo.rollout.steps import EndpointResult
-from servingrepo.rollout.switch import connect, switch
+from servingrepo.rollout.switch import Followed, connect, switch
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from servingrepo.modelconfig import ModelConfig
+    from servingrepo.repository.history import Event
     from servingrepo.repository.repository import Repository
     from servingrepo.rollout.rules import Manner
     from servingrepo.serving.client import ServingClient
@@ -80,6 +83,7 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     """Promotions of this model that run right now: they will publish, and not serve."""
     hooks: tuple[HookResult, ...] = ()
     notes: tuple[str, ...] = ()
+    stages: tuple[StageVerdict, ...] = ()
     both_loaded: int = 0
     """Bytes on disk of all versions that a server has loaded at once while it switches."""
 
@@ -210,7 +214,7 @@ def carry_out(
     refuse_unfit(repo, plan, of_model=True, of_others=bool(manner.endpoints))
     notes = _warnings(repo, plan)
     state = load_state(repo, plan.model)
-    results: tuple[EndpointResult, ...] = ()
+    followed = Followed()
     follow = partial(
         switch,
         repo,
@@ -235,13 +239,18 @@ def carry_out(
                 labels_after=plan.new_labels,
                 endpoints=tuple(map(str, manner.endpoints)),
             )
-            with recorded(repo, event):
-                results = follow()
-                if marks_bad is not None and state is not None:
-                    repo.disk.step("rollback.before-bad-mark")
-                    save_state(repo, with_bad_mark(repo, state, marks_bad, event))
+            try:
+                with recorded(repo, event) as recording:
+                    followed = follow()
+                    recording.event = msgspec.structs.replace(event, stages=followed.stages)
+                    if marks_bad is not None and state is not None:
+                        repo.disk.step("rollback.before-bad-mark")
+                        save_state(repo, with_bad_mark(repo, state, marks_bad, event))
+            except SwitchFailed as failed:
+                _keep_stopped(repo, plan, event, failed)
+                raise
         else:
-            results = follow()
+            followed = follow()
     return Switched(
         action=action,
         model=plan.model,
@@ -253,11 +262,27 @@ def carry_out(
         dry_run=manner.dry_run,
         marked_bad=marks_bad,
         held=state is not None and state.hold is not None,
-        endpoints=results,
+        endpoints=followed.endpoints,
+        stages=followed.stages,
         notes=notes,
         both_loaded=_size(repo, plan) if plan.target is not None and plan.changes else 0,
         promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
+
+
+def _keep_stopped(repo: Repository, plan: Plan, event: Event, failed: SwitchFailed) -> None:
+    """Write into the history why a stage was stopped, if everything is back where it was."""
+    if not failed.stages or read_own_config(repo) != plan.before:
+        return
+    stopped = msgspec.structs.replace(
+        event,
+        action="stage-stopped",
+        after=event.before,
+        labels_after=event.labels_before,
+        marked_bad=None,
+        stages=failed.stages,
+    )
+    history.append(repo.disk, repo.layout.history, stopped)
 
 
 def _warnings(repo: Repository, plan: Plan) -> tuple[str, ...]:

@@ -2,18 +2,21 @@
 
 In a stage the new version is loaded beside the old one, so a higher one already answers unlabelled clients there;
 beside a higher one a lower one answers nobody, so a stage that goes down drops the old version as well. While the
-new one is watched it must stay loaded, answer the probe cases, not fail more often than the servers that do not
-have it yet, and pass a command of the user's own.
+new one is watched it must stay loaded and answer the probe cases. At its end it must not have failed more often than
+its control, and pass the stage check, a command of the user's own.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.errors import SwitchFailed, UsageError
+from servingrepo.repository.records import StageVerdict
 from servingrepo.rollout import live
+from servingrepo.rollout.error_rates import TOLERATED, lower_bound
 from servingrepo.rollout.hooks import run_command
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.probes import probe
@@ -32,8 +35,9 @@ if TYPE_CHECKING:
 _EVERY_SECONDS = 1.0
 _CALL_SECONDS = 10.0
 _GATE_SECONDS = 600.0
-TOLERATED = 0.01
-"""By how much the part of requests that fail may be higher where the new version answers."""
+_CONFIDENCE = 0.95
+_BEYOND_DOUBT = 0.999
+"""Errors are looked at every second: at 95 % one look in twenty would be wrong."""
 
 
 def split(clients: Sequence[ServingClient], rules: Rules) -> list[list[ServingClient]]:
@@ -104,55 +108,39 @@ def refuse_stages(plan: Plan) -> None:
         )
 
 
-def observe(
-    stage: Sequence[ServingClient],
-    rest: Sequence[ServingClient],
-    plan: Plan,
-    rules: Rules,
-    export: Inspection | None,
-) -> dict[str, str]:
-    """Watch the endpoints that have the new version; say of each what was seen.
+class Counts(msgspec.Struct, frozen=True):
+    """What servers count of a model's requests at one moment, by endpoint; or why that cannot be read."""
 
-    Raises:
-        SwitchFailed, SmokeFailed, LoadFailed, EndpointUnreachable: They are not to keep it.
+    requests: dict[str, Requests] = {}
+    unreadable: str = ""
+
+    def since(self, before: Counts, clients: Sequence[ServingClient]) -> Requests:
+        """Return what came to these servers since then, all together."""
+        total = Requests()
+        for name in (str(client.endpoint) for client in clients):
+            total = total.plus(self.requests[name].since(before.requests[name]))
+        return total
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the requests of a stage are compared with: other servers meanwhile, or its own before the change.
+
+    Of its own what came before is known already (`before`), or why it could not be read.
     """
-    target = plan.target or 0
-    counted = _count([*stage, *rest], plan.model, rules) if rules.counts_errors else {}
-    end = Deadline.after(rules.watch)
-    while True:
-        deadline = Deadline.after(_CALL_SECONDS)
 
-        def look(client: ServingClient, deadline: Deadline = deadline) -> None:
-            live.prove_pinned(client, plan.model, [target], deadline=deadline)
-            if plan.goes_down:
-                live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
-            if export is not None:
-                probe(
-                    client,
-                    plan.model,
-                    target,
-                    cases=rules.probes,
-                    inspection=export,
-                    deadline=deadline,
-                )
+    clients: tuple[ServingClient, ...] = ()
+    before: Requests | None = None
+    unreadable: str = ""
 
-        errors = [answer.error for answer in each(stage, look) if answer.error is not None]
-        if errors:
-            raise together(errors)
-        if end.passed:
-            break
-        end.pause(_EVERY_SECONDS)
-    told = _compare(stage, rest, plan, rules, counted) if rules.counts_errors else {}
-    if rules.gate:
-        _pass_gate(stage, rest, plan, rules)
-    watched = f"watched for {rules.watch:.3g} s"
-    return {
-        name: f"{watched}, {told[name]}" if name in told else watched
-        for name in (str(client.endpoint) for client in stage)
-    }
+    @property
+    def name(self) -> str:
+        """Whose requests they are."""
+        return "the servers without it" if self.clients else "the same servers before it"
 
 
-def _count(clients: Sequence[ServingClient], model: str, rules: Rules) -> dict[str, Requests]:
+def count(clients: Sequence[ServingClient], model: str, rules: Rules) -> Counts:
+    """Read what servers count, all at once."""
     answers = each(
         clients,
         lambda client: count_requests(
@@ -163,50 +151,172 @@ def _count(clients: Sequence[ServingClient], model: str, rules: Rules) -> dict[s
             timeout=_CALL_SECONDS,
         ),
     )
-    errors = [answer.error for answer in answers if answer.error is not None]
+    errors = [answer.error.message for answer in answers if answer.error is not None]
     if errors:
-        raise together(errors)
-    return {str(one.of.endpoint): one.value or Requests() for one in answers}
+        return Counts(unreadable="; ".join(errors))
+    return Counts({str(one.of.endpoint): one.value or Requests() for one in answers})
 
 
-def _compare(
+def control_of(
     stage: Sequence[ServingClient],
     rest: Sequence[ServingClient],
     plan: Plan,
     rules: Rules,
-    before: dict[str, Requests],
-) -> dict[str, str]:
-    """Compare how often requests failed with and without the new version."""
-    now = _count([*stage, *rest], plan.model, rules)
-    since = {name: one.since(before[name]) for name, one in now.items()}
-    with_it, without = Requests(), Requests()
-    for client in stage:
-        with_it = with_it.plus(since[str(client.endpoint)])
-    for client in rest:
-        without = without.plus(since[str(client.endpoint)])
-    if with_it.rate > without.rate + TOLERATED:
-        raise SwitchFailed(
-            f"{plan.model}@{plan.target} fails too often: {with_it.errors} of {with_it.all} requests in "
-            f"{rules.watch:.3g} s, {without.errors} of {without.all} where it is not loaded",
-            problems=[
-                f"{client.endpoint}: {since[str(client.endpoint)].errors} of "
-                f"{since[str(client.endpoint)].all} requests failed"
-                for client in stage
-            ],
-            hint="see the server's log for what failed",
+    begun: Counts,
+    *,
+    alone: bool,
+) -> Control:
+    """Return what a stage that is about to get the new version will be compared with.
+
+    Servers that do not have it yet, if there are some. Else what came to the stage's own servers since the roll-out
+    has `begun`; a stage that is `alone` is watched for that now, as long as it will be afterwards.
+    """
+    if rest:
+        return Control(tuple(rest))
+    if alone:
+        Deadline.after(rules.watch).pause(rules.watch)
+    now = count(stage, plan.model, rules)
+    unreadable = begun.unreadable or now.unreadable
+    if unreadable:
+        return Control(before=Requests(), unreadable=unreadable)
+    return Control(before=now.since(begun, stage))
+
+
+def observe(
+    stage: Sequence[ServingClient],
+    plan: Plan,
+    rules: Rules,
+    export: Inspection | None,
+    control: Control,
+) -> StageVerdict:
+    """Watch the endpoints that have the new version, and judge it.
+
+    The version stays loaded and answers, also the user's own cases. Errors are judged when the time is over; before
+    that only if they are beyond doubt.
+
+    Raises:
+        SwitchFailed, SmokeFailed, LoadFailed, EndpointUnreachable: They are not to keep it.
+    """
+    both = [*stage, *control.clients]
+    counted = count(both, plan.model, rules) if rules.counts_errors else Counts()
+    end = Deadline.after(rules.watch)
+    while True:
+        _look(stage, plan, rules, export)
+        last = end.passed
+        if rules.counts_errors:
+            now = count(both, plan.model, rules)
+            verdict = judge(stage, counted, now, control, rules, early=not last)
+        else:
+            names = tuple(str(client.endpoint) for client in stage)
+            verdict = StageVerdict(verdict="go", why="errors not checked", endpoints=names)
+        if last or verdict.verdict == "stop":
+            return verdict
+        end.pause(_EVERY_SECONDS)
+
+
+def _look(
+    stage: Sequence[ServingClient], plan: Plan, rules: Rules, export: Inspection | None
+) -> None:
+    target = plan.target or 0
+    deadline = Deadline.after(_CALL_SECONDS)
+
+    def look(client: ServingClient) -> None:
+        live.prove_pinned(client, plan.model, [target], deadline=deadline)
+        if plan.goes_down:
+            live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
+        if export is not None:
+            probe(
+                client,
+                plan.model,
+                target,
+                cases=rules.probes,
+                inspection=export,
+                deadline=deadline,
+            )
+
+    errors = [answer.error for answer in each(stage, look) if answer.error is not None]
+    if errors:
+        raise together(errors)
+
+
+def judge(
+    stage: Sequence[ServingClient],
+    before: Counts,
+    now: Counts,
+    control: Control,
+    rules: Rules,
+    *,
+    early: bool = False,
+) -> StageVerdict:
+    """Judge a stage by its requests and those of its control; `early` only what is beyond doubt stops it."""
+    names = tuple(str(client.endpoint) for client in stage)
+    unreadable = before.unreadable or now.unreadable or control.unreadable
+    if unreadable:
+        return StageVerdict(
+            verdict="inconclusive",
+            why=f"errors were not judged: {unreadable}",
+            endpoints=names,
+            control=control.name,
         )
-    return {str(client.endpoint): _said(since[str(client.endpoint)]) for client in stage}
+    ours = now.since(before, stage)
+    theirs = control.before
+    if theirs is None:
+        theirs = now.since(before, control.clients)
+    verdict = StageVerdict(
+        verdict="go",
+        endpoints=names,
+        requests=ours.all,
+        errors=ours.errors,
+        exhausted=ours.exhausted,
+        control=control.name,
+        control_requests=theirs.all,
+        control_errors=theirs.errors,
+        control_exhausted=theirs.exhausted,
+    )
+    if min(ours.all, theirs.all) < max(rules.min_requests, 1):
+        why = f"too few requests: {rules.min_requests} are needed on both sides (--min-requests)"
+        return msgspec.structs.replace(verdict, verdict="inconclusive", why=why)
+    bound = lower_bound(ours, theirs, confidence=_CONFIDENCE)
+    asked = lower_bound(ours, theirs, confidence=_BEYOND_DOUBT) if early else bound
+    return msgspec.structs.replace(
+        verdict,
+        verdict="stop" if asked > TOLERATED else "go",
+        why="it fails too often" if asked > TOLERATED else "",
+        lower_bound=round(bound, 6),
+    )
 
 
-def _said(one: Requests) -> str:
-    if not one.all:
-        return "no request came, so errors were not checked"
-    return f"{one.errors} of {one.all} requests failed"
+def refuse_stopped(verdict: StageVerdict, plan: Plan, rules: Rules) -> None:
+    """Refuse to go on after a verdict that does not allow it.
+
+    Raises:
+        SwitchFailed: The stage fails, or nobody can say whether it does.
+    """
+    what = f"{plan.model}@{plan.target}"
+    if verdict.verdict == "stop":
+        raise SwitchFailed(
+            f"{what} fails too often: {verdict}",
+            problems=[f"watched: {', '.join(verdict.endpoints)}"],
+            hint="see the servers' logs for what failed",
+        )
+    if verdict.verdict == "inconclusive" and not rules.allow_inconclusive:
+        raise SwitchFailed(
+            f"the stage of {what} is {verdict}",
+            hint="watch it longer (--watch-for), ask for fewer requests (--min-requests), or go on without a "
+            "verdict: --allow-inconclusive",
+        )
 
 
-def _pass_gate(
+def pass_check(
     stage: Sequence[ServingClient], rest: Sequence[ServingClient], plan: Plan, rules: Rules
 ) -> None:
+    """Run the user's own stage check, if there is one.
+
+    Raises:
+        SwitchFailed: It said no.
+    """
+    if not rules.gate:
+        return
     record = msgspec.json.encode(
         {
             "schema": 1,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import EndpointUnreachable, ServingRepoError, SwitchFailed, UsageError
+from servingrepo.repository.records import StageVerdict
 from servingrepo.repository.served import write_config
 from servingrepo.repository.stragglers import (
     Straggler,
@@ -28,12 +29,22 @@ from servingrepo.rollout import live, steps
 from servingrepo.rollout.going_back import put_back
 from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.rules import STRICT, Rules
-from servingrepo.rollout.staging import observe, refuse_stages, split
+from servingrepo.rollout.staging import (
+    Control,
+    Counts,
+    control_of,
+    count,
+    observe,
+    pass_check,
+    refuse_stages,
+    refuse_stopped,
+    split,
+)
 from servingrepo.rollout.steps import EndpointResult
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeVar
 
     from servingrepo.modelconfig import ModelConfig
@@ -61,10 +72,18 @@ class _Party:
     """Endpoints that may have been told of the new version."""
     dropped: set[str] = field(default_factory=set)
     """Endpoints that may have dropped the old version before C2: they went down a version in a stage."""
+    verdicts: list[StageVerdict] = field(default_factory=list)
 
     def may_miss(self, error: ServingRepoError) -> bool:
         """Tell whether the switch goes on without the endpoint that gave this error."""
         return isinstance(error, EndpointUnreachable) and len(self.missing) < self.rules.allow_down
+
+
+class Followed(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a switch on live servers: of each endpoint, and of each stage that was watched."""
+
+    endpoints: tuple[EndpointResult, ...] = ()
+    stages: tuple[StageVerdict, ...] = ()
 
 
 def switch(
@@ -74,7 +93,7 @@ def switch(
     endpoints: Sequence[Endpoint],
     wait: float,
     rules: Rules = STRICT,
-) -> tuple[EndpointResult, ...]:
+) -> Followed:
     """Carry a plan out on the endpoints and in models.config; the caller holds the lock.
 
     Without endpoints only the file changes: servers that poll it, or are reloaded later, follow.
@@ -95,15 +114,17 @@ def switch(
         _gather(repo, party, plan, deadline=deadline)
         stages = _stages(party, plan)
         committed = False
-        watched: dict[str, str] = {}
         try:
             if rules.poll and clients:
                 _load_by_file(repo, party, plan, export, deadline=deadline)
                 stages = []
+            begun = count(party.clients, plan.model, rules) if rules.counts_errors else Counts()
             for number, stage in enumerate(stages, start=1):
+                control = _control(party, stage, plan, begun, alone=len(stages) == 1)
                 deadline = _fresh(deadline, rules)
                 _take_stage(repo, party, stage, plan, export, deadline=deadline)
-                watched |= _watch(party, stage, plan, export, last=number == len(stages) > 1)
+                last = number == len(stages) > 1
+                _watch(party, stage, plan, export, control, last=last)
             deadline = _fresh(deadline, rules)
             repo.disk.step("switch.before-c2")
             # From here on the file may have changed, whatever ends this.
@@ -114,7 +135,9 @@ def switch(
         except ServingRepoError as error:
             if not clients:
                 raise
-            raise back(error=error, committed=committed) from error
+            failed = back(error=error, committed=committed)
+            failed.stages = tuple(party.verdicts)
+            raise failed from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if clients:
@@ -124,8 +147,9 @@ def switch(
                     interruption.add_note(line)
             raise
         _write_down(repo, party, plan)
-    done = tuple(_with_note(one, watched) for one in done)
-    return (*done, *(_left_out(endpoint, error) for endpoint, error in party.missing.items()))
+    done = tuple(_with_verdict(one, party.verdicts) for one in done)
+    missing = (_left_out(endpoint, error) for endpoint, error in party.missing.items())
+    return Followed(endpoints=(*done, *missing), stages=tuple(party.verdicts))
 
 
 def connect(endpoint: Endpoint) -> ServingClient:
@@ -199,28 +223,63 @@ def _fresh(deadline: Deadline, rules: Rules) -> Deadline:
     return Deadline.after(deadline.seconds).stoppable() if rules.staged else deadline
 
 
+def _control(
+    party: _Party, stage: Sequence[ServingClient], plan: Plan, begun: Counts, *, alone: bool
+) -> Control:
+    """Return what the stage will be compared with; nothing where errors are not to be judged."""
+    if not party.rules.counts_errors or not party.clients:
+        return Control()
+    rest = [one for one in party.clients if one not in party.loaded and one not in stage]
+    here = [one for one in stage if one in party.clients]
+    return control_of(here, rest, plan, party.rules, begun, alone=alone)
+
+
 def _watch(
     party: _Party,
     stage: Sequence[ServingClient],
     plan: Plan,
     export: Inspection | None,
+    control: Control,
     *,
     last: bool,
-) -> dict[str, str]:
-    """Watch all that have the new version; not when the last of several stages has come: nobody is left then."""
+) -> None:
+    """Watch all that have the new version, and note the verdict.
+
+    The last of several stages has nobody left to wait for the verdict. It is watched only to judge its errors.
+
+    Raises:
+        SwitchFailed and others of `observe`: The roll-out must not go on.
+    """
     party.loaded.extend(stage)
-    if last or not party.clients or not party.rules.staged:
-        return {}
+    rules = party.rules
+    if not party.clients or not rules.staged or (last and not rules.counts_errors):
+        return
     have_it = [client for client in party.clients if client in party.loaded]
     rest = [client for client in party.clients if client not in party.loaded]
-    return observe(have_it, rest, plan, party.rules, export)
+    watched = have_it if rest else [client for client in have_it if client in stage]
+    if control.clients:
+        control = Control(tuple(rest))  # one may be missing by now
+    names = tuple(str(client.endpoint) for client in watched)
+    verdict = StageVerdict(verdict="stop", endpoints=names)
+    try:
+        verdict = observe(watched, plan, rules, export, control)
+        refuse_stopped(verdict, plan, rules)
+        if not last:
+            pass_check(have_it, rest, plan, rules)
+    except ServingRepoError as error:
+        if verdict.verdict != "inconclusive":
+            why = verdict.why or error.message
+            verdict = msgspec.structs.replace(verdict, verdict="stop", why=why)
+        raise
+    finally:
+        party.verdicts.append(verdict)
 
 
-def _with_note(one: EndpointResult, notes: Mapping[str, str]) -> EndpointResult:
-    note = notes.get(one.endpoint)
-    if note is None:
+def _with_verdict(one: EndpointResult, verdicts: Sequence[StageVerdict]) -> EndpointResult:
+    watched = [verdict for verdict in verdicts if one.endpoint in verdict.endpoints]
+    if not watched:
         return one
-    return msgspec.structs.replace(one, outcome=f"{one.outcome}; {note}")
+    return msgspec.structs.replace(one, outcome=f"{one.outcome}; watched: {watched[-1]}")
 
 
 def _together(

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from servingrepo.repository.pruning import Pruned
-from servingrepo.repository.records import Guard, Proof
+from servingrepo.repository.records import Guard, Proof, StageVerdict
 from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.rules import STRICT, Rules
 from servingrepo.rollout.steps import EndpointResult
@@ -46,6 +46,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     can_go_back: bool = False
     overtaken: str = ""
     endpoints: tuple[EndpointResult, ...] = ()
+    stages: tuple[StageVerdict, ...] = ()
     same_in_trash: int | None = None
     pruned: Pruned | None = None
     prune_failed: str = ""

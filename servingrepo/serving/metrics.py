@@ -32,25 +32,34 @@ _OK = 200
 
 
 class Requests(msgspec.Struct, frozen=True):
-    """How many requests for a model a server has answered, and how many of them with an error."""
+    """How many requests for a model a server has answered, and how many of them with an error.
+
+    `exhausted` counts those that a full server turned away (RESOURCE_EXHAUSTED). They say nothing of a version, so
+    `all` and `errors` do not have them.
+    """
 
     all: int = 0
     errors: int = 0
+    exhausted: int = 0
 
     def since(self, before: Requests) -> Requests:
         """Return what came since then; a server that was restarted in between counts from nothing."""
-        if self.all < before.all:
+        if self.all < before.all or self.exhausted < before.exhausted:
             return self
-        return Requests(self.all - before.all, self.errors - before.errors)
+        return Requests(
+            self.all - before.all, self.errors - before.errors, self.exhausted - before.exhausted
+        )
 
     def plus(self, other: Requests) -> Requests:
         """Return both together."""
-        return Requests(self.all + other.all, self.errors + other.errors)
+        return Requests(
+            self.all + other.all, self.errors + other.errors, self.exhausted + other.exhausted
+        )
 
-    @property
-    def rate(self) -> float:
-        """The part of them that are errors; 0 of none."""
-        return self.errors / self.all if self.all else 0.0
+    def __str__(self) -> str:
+        """Say how many failed of how many."""
+        said = f"{self.errors} of {self.all} requests failed"
+        return f"{said}, {self.exhausted} more met a full server" if self.exhausted else said
 
 
 def count_requests(
@@ -82,9 +91,14 @@ def count_requests(
     found = Requests()
     for point in _POINT.finditer(text):
         if point["model"] == model:
-            count = int(point["count"])
-            found = found.plus(Requests(count, 0 if point["status"] == "OK" else count))
+            found = found.plus(_counted(point["status"], int(point["count"])))
     return found
+
+
+def _counted(status: str, count: int) -> Requests:
+    if status == "RESOURCE_EXHAUSTED":
+        return Requests(exhausted=count)
+    return Requests(count, 0 if status == "OK" else count)
 
 
 def page_of(url: str, endpoint: Endpoint) -> SplitResult:

@@ -194,7 +194,7 @@ def test_errors_in_the_metrics_of_a_stage_put_it_back_and_none_let_it_go_on(
         flags = (f"--rest_api_port={port + 1}", f"--monitoring_config_file={monitoring}")
         log = tmp_path / f"{name}.log"
         servers.append(fleet.enter_context(running_server(repo, *flags, log=log, port=port))[0])
-    rules = Rules(first=(str(servers[0]),), watch=2, metrics_port="+1")
+    rules = Rules(first=(str(servers[0]),), watch=2, metrics_port="+1", min_requests=5)
     with asking(servers, badly=servers[0]):
         with pytest.raises(SwitchFailed, match="fails too often") as failed:
             repo.serve("half@2", endpoints=servers, rules=rules, wait=30)
