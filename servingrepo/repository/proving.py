@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from servingrepo.errors import LoadFailed, ServerDied, ServerTimeout
 from servingrepo.repository.records import Proof
-from servingrepo.savedmodel.server_fit import fit_server
+from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
+from servingrepo.savedmodel.wording import some
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.server_versions import of_server, too_new
@@ -50,6 +51,7 @@ def prove(
     for note in notes:
         notice(note)
     check_cases(cases, inspection)
+    refuse_lacking(engine.name, inspection)
     try:
         with (
             engine.serve(
@@ -59,6 +61,8 @@ def prove(
         ):
             if (asked := of_server(server.server)) is not None:
                 notes = _notes(inspection, asked)
+            if files := outside_files(inspection.demands):
+                notes = (*notes, f"it depends on files outside of the export: {some(files)}")
             report = run_smoke(
                 client,
                 model=model,
@@ -78,6 +82,36 @@ def prove(
         staged=staged,
         report=report,
         notes=notes,
+    )
+
+
+def refuse_lacking(engine: str, inspection: Inspection) -> None:
+    """Refuse an engine of this name that lacks operations of the graph for certain, before it is started.
+
+    The embedded server is TensorFlow alone: it loads no library of operations.
+
+    Raises:
+        LoadFailed: It does; the message says who has them.
+    """
+    if engine != "embedded" or inspection.demands is None:
+        return
+    linked, custom = beside_tensorflow(inspection.demands), inspection.demands.custom
+    if not linked and not custom:
+        return
+    lines = []
+    if linked:
+        lines.append(
+            f"TensorFlow Serving has {some(linked)}, of TensorFlow Text or TensorFlow Decision Forests"
+        )
+    if custom:
+        lines.append(f"no TensorFlow Serving has {some(custom)} unless it was built with them")
+    raise LoadFailed(
+        f"the embedded engine cannot load it: it lacks the operations {some((*linked, *custom))}",
+        problems=lines,
+        hint="smoke-test it on a server that has them: --engine docker --image IMAGE, with an image that was built "
+        "with them"
+        if custom
+        else "smoke-test it on a real server: --engine docker, or --engine binary",
     )
 
 

@@ -21,7 +21,7 @@ from servingrepo.errors import (
     UnsupportedExport,
 )
 from servingrepo.modelconfig import check_name
-from servingrepo.repository.proving import prove
+from servingrepo.repository.proving import prove, refuse_lacking
 from servingrepo.repository.publication import (
     choose_number,
     may_be_known,
@@ -122,6 +122,8 @@ def promote(
             guard=guard,
         )
     smoking = engine if options.smoke else None
+    if smoking is not None:
+        refuse_lacking(smoking.name, inspection)  # before a long copy
     running = smoking.name if smoking is not None else ""
     known = newest_event(repo, model)
     with reserve(repo, model=model, version=options.version, engine=running) as place:

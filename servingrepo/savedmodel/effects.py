@@ -93,6 +93,8 @@ _CACHES = {"CacheDataset": 1, "CacheDatasetV2": 1}
 """tensorflow/core/kernels/data/cache_dataset_ops.cc: with an empty file name they cache in memory."""
 
 
+_MOST_FILES = 20
+_LONGEST_FILE = 500
 _LOOKS_AT_VARIABLE = frozenset({"ReadVariableOp", "VarIsInitializedOp"})
 
 
@@ -125,10 +127,17 @@ def find_effects(meta_graph: Any, reader: GraphReader) -> tuple[Effect, ...]:
     """Return the operations with effects that a MetaGraph can reach, by name."""
     finder = _Finder(meta_graph, reader)
     found: dict[str, set[str]] = {}
-    for op, name in finder.find():
+    files: dict[str, set[str]] = {}
+    for op, name, paths in finder.find():
         found.setdefault(op, set()).add(name)
+        files.setdefault(op, set()).update(paths)
     return tuple(
-        Effect(op=op, kind=effect_kind(op) or "process", nodes=tuple(sorted(found[op])))
+        Effect(
+            op=op,
+            kind=effect_kind(op) or "process",
+            nodes=tuple(sorted(found[op])),
+            files=tuple(sorted(files[op]))[:_MOST_FILES],
+        )
         for op in sorted(found)
     )
 
@@ -160,22 +169,37 @@ class _Finder:
         self.kept: dict[str, bool] = {}
         self.traced = 0
 
-    def find(self) -> Iterator[tuple[str, str]]:
-        """Yield each operation with an effect, and its node."""
+    def find(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yield each operation with an effect, its node, and the paths in the graph that it is given."""
         pending: list[_Body] = []
         main = self.reader.main
         for node in self._suspects(""):
             if not self._harmless(main, node, self._use(node)):
-                yield node.op, node.name
+                yield node.op, node.name, self._files(main, node)
         for node, names in self.reader.calls():
             pending += self._enter(_Body("", main, self._use(node), traced=True), node, names)
         while pending:
             body = pending.pop()
             for node in self._suspects(body.name):
                 if not self._harmless(body.scope, node, body.use):
-                    yield node.op, f"{body.name}/{node.name}"
+                    yield node.op, f"{body.name}/{node.name}", self._files(body.scope, node)
             for node, names in self.reader.calls(body.name):
                 pending += self._enter(body, node, names)
+
+    def _files(self, scope: Scope, node: Any) -> tuple[str, ...]:
+        """Return the paths that stand in the graph and that a node is given; none where a client feeds them."""
+        place = _FILE_NAME_AT.get(node.op, 0 if node.op == "ReadFile" else None)
+        if place is None or place >= len(node.input):
+            return ()
+        last = None
+        for at, source in origins(scope, node.input[place]):
+            if at is self.reader.main and source.name in self.fed:
+                return ()
+            last = source
+        if last is None or last.op != "Const":
+            return ()
+        texts = last.attr["value"].tensor.string_val
+        return tuple(one.decode("utf-8", "backslashreplace")[:_LONGEST_FILE] for one in texts)
 
     def _use(self, node: Any) -> _Use:
         name = node.name

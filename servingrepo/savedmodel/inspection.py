@@ -13,7 +13,7 @@ import msgspec
 from blake3 import blake3
 from google.protobuf.message import DecodeError
 
-from servingrepo.protos import saved_model_pb2
+from servingrepo.protos import graph_pb2, saved_model_pb2
 from servingrepo.savedmodel.demands import demands_of
 from servingrepo.savedmodel.files import find_asset_defects, layout_defect
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
@@ -21,7 +21,7 @@ from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.placement import find_unplaceable
 from servingrepo.savedmodel.reading import Unreadable, read_bounded
 from servingrepo.savedmodel.restoring import named_assets, needs_variables
-from servingrepo.savedmodel.signatures import dtype_name, signatures_from
+from servingrepo.savedmodel.signatures import dtype_name, signatures_from, uncallable
 from servingrepo.savedmodel.values import (
     Defect,
     Demands,
@@ -43,6 +43,16 @@ SERVE = frozenset({"serve"})
 GRAPH_LIMIT = (2 << 30) - 1
 """protobuf's own limit for one message, in bytes."""
 TEXT_LIMIT = 256 << 20
+
+
+_FIRST_NODE = b"\x0a"  # field 1, length-delimited
+_FROZEN = Defect(
+    slug="frozen-graph",
+    kind="unsupported",
+    message="saved_model.pb is a frozen graph (a GraphDef), not a SavedModel: a server cannot read it",
+    hint="make a SavedModel of it: import it with tf.graph_util.import_graph_def in tf.compat.v1.wrap_function, prune"
+    " that to its inputs and outputs, and give it to tf.saved_model.save(module, path, signatures=…)",
+)
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +122,8 @@ def inspect_export(path: Path, *, variables: Variables | None = None) -> Inspect
     except Unreadable as error:
         return Inspection(path=str(path), file=name, defects=(_damaged(name, str(error)),))
     found = Inspection(path=str(path), file=name, digest=blake3(data).hexdigest(), size=len(data))
+    if binary and _is_graph(data):
+        return msgspec.structs.replace(found, defects=(_FROZEN,))
     try:
         message = _parse(name, data)
     except ValueError as error:
@@ -166,8 +178,7 @@ def _inspect_message(
             *notes,
             "which inputs take tf.Examples was not followed to the end: there is too much to follow",
         )
-    if not signatures:
-        notes = (*notes, "it has no signature that a client can call")
+    defects = (*defects, *uncallable(meta_graph.signature_def))
     return msgspec.structs.replace(
         found,
         tags=tuple(sorted(SERVE)),
@@ -181,6 +192,22 @@ def _inspect_message(
         defects=defects,
         notes=notes,
     )
+
+
+def _is_graph(data: bytes) -> bool:
+    """Tell whether bytes are a GraphDef, as freezing a graph writes it.
+
+    A SavedModel begins with its schema's version, a number (saved_model.proto); a GraphDef with a node, a message
+    whose first field is the node's name (node_def.proto).
+    """
+    if data[:1] != _FIRST_NODE:
+        return False
+    graph = graph_pb2.GraphDef()
+    try:
+        graph.ParseFromString(data)
+    except DecodeError:
+        return False
+    return bool(graph.node) and all(one.name and one.op for one in graph.node)
 
 
 def _parse(name: str, data: bytes) -> Any:

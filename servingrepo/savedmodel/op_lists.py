@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["OpState", "graph_version", "known_versions", "op_state"]
+__all__ = ["OpState", "graph_version", "known_versions", "linked_ops", "op_state"]
 
 Version = tuple[int, int]
 OpState = Literal["runnable", "no kernel", "absent"]
@@ -34,6 +34,11 @@ def known_versions() -> tuple[Version, ...]:
 def graph_version(version: Version) -> int | None:
     """Return TF_GRAPH_DEF_VERSION of that TensorFlow: a graph whose min_consumer is higher is refused."""
     return _lists()[0].get(version)
+
+
+def linked_ops() -> frozenset[str]:
+    """Return the operations that servers link beside TensorFlow's own: those of Text and Decision Forests."""
+    return _lists()[3]
 
 
 def op_state(op: str, version: Version) -> OpState | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.savedmodel.op_lists import graph_version, known_versions, op_state
+from servingrepo.savedmodel.op_lists import graph_version, known_versions, linked_ops, op_state
 from servingrepo.savedmodel.wording import some
 
 if TYPE_CHECKING:
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
     from servingrepo.savedmodel.values import Demands, Effect
 
-__all__ = ["ServerFit", "effect_line", "fit_server", "servers_for"]
+__all__ = [
+    "ServerFit",
+    "beside_tensorflow",
+    "effect_line",
+    "fit_server",
+    "outside_files",
+    "servers_for",
+]
 
 Version = tuple[int, int]
 
@@ -104,4 +111,23 @@ def _text(version: Version) -> str:
 
 def effect_line(effect: Effect) -> str:
     """Say what an operation may touch, and where it is."""
-    return f"operation {effect.op} may touch {TOUCHES[effect.kind]}: {some(effect.nodes)}"
+    said = f"operation {effect.op} may touch {TOUCHES[effect.kind]}: {some(effect.nodes)}"
+    if not effect.files:
+        return said
+    return f"{said}; the graph names {some(effect.files)}, which is not a file of the export: make it an asset"
+
+
+def outside_files(demands: Demands | None) -> tuple[str, ...]:
+    """Return the paths outside of the export that stand in a graph."""
+    effects = demands.effects if demands is not None else ()
+    return tuple(sorted({file for one in effects for file in one.files}))
+
+
+def beside_tensorflow(demands: Demands | None) -> tuple[str, ...]:
+    """Return the operations that every TensorFlow Serving has and TensorFlow alone has not.
+
+    They are TensorFlow Text's and TensorFlow Decision Forests', which the server links (model_servers/BUILD).
+    """
+    if demands is None:
+        return ()
+    return tuple(sorted({*demands.ops, *demands.function_ops} & linked_ops()))

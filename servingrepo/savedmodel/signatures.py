@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from servingrepo.protos import types_pb2
-from servingrepo.savedmodel.values import Signature, TensorSpec
+from servingrepo.savedmodel.values import Defect, Signature, TensorSpec
+from servingrepo.savedmodel.wording import some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ __all__ = [
     "dtype_name",
     "dtype_number",
     "signatures_from",
+    "uncallable",
 ]
 
 INIT_OP_KEY = "__saved_model_init_op"
@@ -49,6 +51,55 @@ def signatures_from(definitions: Mapping[str, Any]) -> tuple[Signature, ...]:
         for key in sorted(definitions)
         if key != INIT_OP_KEY
     )
+
+
+def uncallable(definitions: Mapping[str, Any]) -> tuple[Defect, ...]:
+    """Return why clients cannot call the signatures of a map of SignatureDef messages; empty if they can.
+
+    A server feeds and fetches the tensor that a TensorInfo names. What is made of several tensors has no name there
+    (meta_graph.proto, TensorInfo.encoding), and every request fails: `FetchOutputs node : not found`.
+    """
+    keys = sorted(key for key in definitions if key != INIT_OP_KEY)
+    if not keys:
+        return (
+            Defect(
+                slug="no-signature",
+                kind="unsupported",
+                message="it has no signature that a client can call",
+                hint="save it with signatures=: tf.saved_model.save(model, path, signatures=model.serve)",
+            ),
+        )
+    made_of_parts = [
+        (f"{what} {alias} of signature {key}", encoding)
+        for key in keys
+        for what, infos in (
+            ("input", definitions[key].inputs),
+            ("output", definitions[key].outputs),
+        )
+        for alias in sorted(infos)
+        if (encoding := infos[alias].WhichOneof("encoding")) in _PARTS
+    ]
+    return tuple(
+        Defect(
+            slug=slug,
+            kind="unsupported",
+            message=f"{some(names)} {'is' if len(names) == 1 else 'are'} {kind}: a server serves plain tensors only",
+            hint=f"list its parts as tensors of their own in the signature: {parts}",
+        )
+        for encoding, (slug, kind, parts) in _PARTS.items()
+        if (names := [name for name, one in made_of_parts if one == encoding])
+    )
+
+
+_PARTS = {
+    "coo_sparse": ("sparse-tensor", "sparse", "indices, values and dense_shape"),
+    "composite_tensor": (
+        "composite-tensor",
+        "ragged or otherwise composite",
+        "flat_values and row_splits of a ragged one; indices, values and dense_shape of a sparse one",
+    ),
+}
+"""Encodings of a TensorInfo that no server can feed or fetch: slug, what it is, what to list instead."""
 
 
 def dtype_name(number: int) -> str:

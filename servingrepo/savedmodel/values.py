@@ -162,11 +162,15 @@ class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation that reaches beyond the graph, and the nodes that are one: `function/node`, or `node`."""
+    """An operation that reaches beyond the graph, and the nodes that are one: `function/node`, or `node`.
+
+    `files` are the paths that stand in the graph itself. They are on the machine of whoever made the export.
+    """
 
     op: str
     kind: EffectKind
     nodes: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):

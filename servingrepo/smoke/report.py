@@ -104,9 +104,7 @@ def judge(report: SmokeReport, *, strict: bool) -> None:
         )
     if problems:
         raise SmokeFailed(
-            f"the smoke test of {what} failed",
-            hint="repair the export; if made-up data is at fault, give real data with --case FILE",
-            problems=problems,
+            f"the smoke test of {what} failed", hint=_way_out(report), problems=problems
         )
     if not report.passed:
         raise SmokeFailed(
@@ -114,3 +112,13 @@ def judge(report: SmokeReport, *, strict: bool) -> None:
             hint="give real data with --case FILE",
             problems=[str(one) for one in report.inconclusive],
         )
+
+
+def _way_out(report: SmokeReport) -> str:
+    """Say what to do about failed requests."""
+    if any("NHWC" in one.reason for one in report.failed):
+        return (
+            "the model wants its channels first (NCHW), which TensorFlow runs on GPUs only: smoke-test it where "
+            "there is one (--engine docker --gpus all), or export it with channels last (NHWC)"
+        )
+    return "repair the export; if made-up data is at fault, give real data with --case FILE"
