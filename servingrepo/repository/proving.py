@@ -104,7 +104,9 @@ def refuse_lacking(engine: str, inspection: Inspection) -> None:
             f"TensorFlow Serving has {some(linked)}, of TensorFlow Text or TensorFlow Decision Forests"
         )
     if custom:
-        lines.append(f"no TensorFlow Serving has {some(custom)} unless it was built with them")
+        lines.append(
+            f"TensorFlow Serving does not have the operations {some(custom)} unless it was built with them"
+        )
     raise LoadFailed(
         f"the embedded engine cannot load it: it lacks the operations {some((*linked, *custom))}",
         problems=lines,

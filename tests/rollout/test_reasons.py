@@ -87,7 +87,10 @@ def test_a_frozen_graph_is_called_one(tmp_path: Path) -> None:
     [
         ("SentencepieceTokenizeOp", ("TensorFlow Text", "--engine docker, or --engine binary")),
         ("SimpleMLInferenceOpWithHandle", ("Decision Forests", "--engine docker")),
-        ("Addons>Correlation", ("no TensorFlow Serving has Addons>Correlation", "--image IMAGE")),
+        (
+            "Addons>Correlation",
+            ("does not have the operations Addons>Correlation", "--image IMAGE"),
+        ),
     ],
 )
 def test_the_embedded_engine_says_who_has_an_operation(
