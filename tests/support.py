@@ -70,6 +70,25 @@ def run_with(run: Path, *, offset: float, slope: float = 0.5, **options: Any) ->
     return run
 
 
+def git(folder: Path, *arguments: str | Path, check: bool = True) -> str:
+    """Run git in a folder, as somebody."""
+    who = ("-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main")
+    done = subprocess.run(
+        ["git", *who, "-C", folder, *arguments], capture_output=True, text=True, check=check
+    )
+    return done.stdout.strip()
+
+
+def work_tree(folder: Path) -> str:
+    """Make a work tree with one commit, whose id is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    git(folder, "init", "-q")
+    (folder / "train.py").write_text("print(1)\n")
+    git(folder, "add", "train.py")
+    git(folder, "commit", "-qm", "one")
+    return git(folder, "rev-parse", "HEAD")
+
+
 @contextmanager
 def live_server(repo: OpenRepository, *flags: str, log: Path) -> Iterator[Endpoint]:
     """Run a server that starts with the repository's models.config, for the block."""

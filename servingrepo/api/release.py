@@ -73,9 +73,11 @@ class Releasing(Opened):
         from servingrepo.rundir.archives import run_directory
         from servingrepo.rundir.mounts import refuse_hung
 
-        refuse_hung(as_path(run, "run"), seconds=run_wait)
-        with run_directory(as_path(run, "run")) as place:
-            return scan_run(place, saved_model=optional_path(saved_model))
+        given = as_path(run, "run")
+        refuse_hung(given, seconds=run_wait)
+        with run_directory(given) as place:
+            chosen = optional_path(saved_model)
+            return scan_run(place, saved_model=chosen, unpacked=place != given)
 
     def measure(
         self, run: str | Path, *, progress: Progress = silent, run_wait: float = RUN_WAIT

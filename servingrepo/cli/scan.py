@@ -46,7 +46,7 @@ def command(app: App, run: Path, saved_model: Path | None, run_wait: float) -> N
 
     read_in_a_child(run, seconds=run_wait)
     with run_directory(run) as place:
-        found = scan_run(place, saved_model=saved_model)
+        found = scan_run(place, saved_model=saved_model, unpacked=place != run)
         export = Path(found.export)
         inspection = inspect_export(export)
         refuse_defects(inspection, export)

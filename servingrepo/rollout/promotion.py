@@ -91,7 +91,8 @@ def promote(
     check_name(model)
     refuse_flat_model(repo, model)
     read_own_config(repo)  # an edit by hand is to be heard of before a long copy
-    scan = scan_run(run, saved_model=options.saved_model)
+    unpacked = bool(options.context.archive)
+    scan = scan_run(run, saved_model=options.saved_model, unpacked=unpacked)
     export = Path(scan.export)
     tree = read_tree(export, boundary=Path(scan.run))
     variables = read_variables(export)

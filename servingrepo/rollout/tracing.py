@@ -49,7 +49,8 @@ def trace(scan: RunScan, context: Context) -> Origin:
     tracked = read_mlflow(scan.run)
     if tracked is not None:
         config |= {f"params/{name}": mask(name, one)[:200] for name, one in tracked.params.items()}
-    code = code_of(Path(scan.run), of="run")
+    # What an archive unpacked to may have a .git of anybody's.
+    code = code_of(Path(scan.run), of="run") if not context.archive else None
     if code is None and context.working_directory is not None:
         code = code_of(context.working_directory, of="working directory")
     command = shlex.join(mask_command(context.command)).encode("utf-8", "backslashreplace").decode()

@@ -34,7 +34,7 @@ __all__ = ["scan_run"]
 _MAX_LISTED = 20
 
 
-def scan_run(run: Path, *, saved_model: Path | None = None) -> RunScan:
+def scan_run(run: Path, *, saved_model: Path | None = None, unpacked: bool = False) -> RunScan:
     """Find the SavedModel in a run directory and look at what else lies there.
 
     It is the directory itself, the one directly below it, or the newest complete
@@ -44,6 +44,7 @@ def scan_run(run: Path, *, saved_model: Path | None = None) -> RunScan:
     Args:
         run: The run directory; a link to one is followed.
         saved_model: The SavedModel to take, below the run or absolute, when the run has several.
+        unpacked: The run is what an archive unpacked to.
 
     Raises:
         NoSavedModel: There is none; the message says what there is instead and the hint how to get one.
@@ -73,7 +74,7 @@ def scan_run(run: Path, *, saved_model: Path | None = None) -> RunScan:
         candidates=found,
         others=others(seen),
         complete=seen.complete,
-        provenance=provenance(real, taken),
+        provenance=provenance(real, taken, unpacked=unpacked),
     )
 
 

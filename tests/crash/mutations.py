@@ -61,6 +61,7 @@ _LOCK_PLACES = ("tests/storage/test_lock_places.py",)
 _TRUST = ("tests/repository/test_trust.py",)
 _PRUNING = ("tests/repository/test_pruning.py",)
 _ARCHIVES = ("tests/rundir/test_archives.py",)
+_NO_LINK = ("tests/rundir/test_worktree.py", "-k", "no_link")
 _EXPORT = ("tests/crash/test_export.py", "-k", "durable")
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
 
@@ -121,6 +122,8 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/copying", "_no_follow", "O_NOFOLLOW"): Mutation("0", _COPYING),
     _site("repository/journal", "declare", "O_EXCL"): Mutation("0", _JOURNAL),
     _site("rundir/look", "_read", "O_NOFOLLOW"): Mutation("0", ("tests/rundir/test_look.py",)),
+    _site("rundir/worktree", "the module", "O_NOFOLLOW"): Mutation("0", _NO_LINK),
+    _site("rundir/worktree", "the module", "O_NOFOLLOW", 2): Mutation("0", _NO_LINK),
     # who is alone
     _site("storage/lock", "_try_to_hold", "try_flock"): Mutation("True", _LOCK),
     _site("storage/lock", "try_flock", "flock"): Mutation("None", _LOCK),

@@ -1,38 +1,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from typing import TYPE_CHECKING
 
 from servingrepo.repository.records import VersionRecord, decode
 from servingrepo.rundir.masking import MASK
-from tests.support import command, new_repository, run_with
+from tests.support import command, git, new_repository, run_with, work_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def git(folder: Path, *arguments: str) -> str:
-    who = ("-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main")
-    done = subprocess.run(
-        ["git", *who, "-C", folder, *arguments], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def worktree(folder: Path) -> str:
-    """A work tree with one commit, whose id is returned."""
-    folder.mkdir(parents=True, exist_ok=True)
-    git(folder, "init", "-q")
-    (folder / "train.py").write_text("print(1)\n")
-    git(folder, "add", "train.py")
-    git(folder, "commit", "-qm", "one")
-    return git(folder, "rev-parse", "HEAD")
-
-
 def test_promote_records_commit_config_command_and_pipeline(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
-    commit = worktree(tmp_path / "code")
+    commit = work_tree(tmp_path / "code")
     run = run_with(tmp_path / "code/runs/1", offset=1)
     (run / "config.json").write_text(json.dumps({"model": {"layers": [2, 3]}, "lr": 0.5}))
     arguments = ["--root", str(repo.root), "promote", str(run), "--model", "m", "--no-smoke"]
@@ -54,7 +35,7 @@ def test_promote_records_commit_config_command_and_pipeline(tmp_path: Path) -> N
 
 def test_promote_says_when_files_differ_from_the_commit(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
-    commit = worktree(tmp_path / "code")
+    commit = work_tree(tmp_path / "code")
     (tmp_path / "code/train.py").write_text("print(2)\n")
     run = run_with(tmp_path / "elsewhere", offset=1)
     arguments = ["--root", str(repo.root), "promote", str(run), "--model", "m", "--no-smoke"]
@@ -69,7 +50,7 @@ def test_promote_without_git_reads_the_commit_and_does_not_claim_to_know_more(
     tmp_path: Path,
 ) -> None:
     repo = new_repository(tmp_path / "repo")
-    commit = worktree(tmp_path / "code")
+    commit = work_tree(tmp_path / "code")
     run = run_with(tmp_path / "code/run", offset=1)
     arguments = ["--root", str(repo.root), "promote", str(run), "--model", "m", "--no-smoke"]
     assert command(*arguments, env={"PATH": "/nowhere"}).code == 0
@@ -81,7 +62,7 @@ def test_promote_without_git_reads_the_commit_and_does_not_claim_to_know_more(
 
 def test_promote_runs_nothing_that_a_repository_names(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
-    worktree(tmp_path / "code")
+    work_tree(tmp_path / "code")
     git(tmp_path / "code", "config", "core.fsmonitor", f"touch {tmp_path}/ran")
     run = run_with(tmp_path / "code/run", offset=1)
     repo.promote(run, model="m", smoke=False)
