@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +21,6 @@ from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from servingrepo.api import OpenRepository
 
@@ -87,6 +88,24 @@ def work_tree(folder: Path) -> str:
     git(folder, "add", "train.py")
     git(folder, "commit", "-qm", "one")
     return git(folder, "rev-parse", "HEAD")
+
+
+@contextmanager
+def without_root() -> Iterator[Path]:
+    """A folder that others may enter, and no privileges while it is used: root may read everything."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        before = os.geteuid()
+        if before == 0:
+            os.chown(folder, 65534, 65534)
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(before)
+            for each in folder.rglob("*"):
+                each.chmod(0o755)
 
 
 @contextmanager

@@ -2,65 +2,69 @@
 
 An archive may come from anywhere. Nothing of it is written outside of the scratch directory, nothing but files,
 directories and links that stay inside is made, and what would not fit is found out before it fills the disk.
+However small an archive is, what it unpacks to comes in pieces, and each is counted.
 """
 
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
+import io
 import lzma
+import os
 import shutil
 import stat
-import tarfile
+import struct
 import tempfile
 import zipfile
 import zlib
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
-import msgspec
-
-from servingrepo.errors import NoSpace, ServingRepoError, StorageFailed, UnsafeExport
+from servingrepo.errors import (
+    DamagedExport,
+    NoPermission,
+    NoSpace,
+    ServingRepoError,
+    StorageFailed,
+    UnsafeExport,
+)
 from servingrepo.rundir.look import read_start
 from servingrepo.rundir.scratch import scratch
+from servingrepo.rundir.tar_stream import BrokenTar, Read, tar_entries
+from servingrepo.rundir.unpacking import CHUNK, Budget, Entry, Limits, unpack
 from servingrepo.rundir.values import shown
+from servingrepo.storage.reading import is_git_lfs_pointer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 __all__ = ["SUFFIXES", "Limits", "archive_kind", "run_directory", "unpacked"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 _PREFIX = "servingrepo-scratch-"
-_CHUNK = 1 << 20
-_LONGEST_HEADER = 1 << 20
+_START = 512
 _TAR_MAGIC = (257, b"ustar")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_MOST_PROBLEMS = 20
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an archive may unpack to."""
-
-    files: int = 100_000
-    size: int = 256 << 30
-    """Bytes in all."""
-    ratio: int = 200
-    """How many times its own size, once it is beyond `suspicious` bytes: weights do not shrink like that."""
-    suspicious: int = 1 << 30
-    kept_free: int = 64 << 20
-    """Bytes of the scratch directory's disk that stay free."""
+_XZ_MEMORY = 256 << 20
+"""What xz may use; files of `xz -9` need 65 MiB."""
+_LARGEST_DIRECTORY = 32 << 20
+"""Bytes of a zip's directory, which is read whole; that of 100,000 entries has some 12 MB."""
+_METHODS = {9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz"}
 
 
 def archive_kind(path: Path) -> str | None:
     """Return what kind of archive a file is by its first bytes: tar, gzip, bzip2, xz, zip, zstd; None if none."""
     with suppress(OSError):
         path = path.resolve(strict=True)
-    start = read_start(str(path), 512)
+    return _kind(read_start(str(path), _START))
+
+
+def _kind(start: bytes) -> str | None:
     place, magic = _TAR_MAGIC
     if start[place : place + len(magic)] == magic:
         return "tar"
@@ -116,159 +120,177 @@ def unpacked(archive: Path, *, limits: Limits | None = None) -> Iterator[Path]:
 
 def _unpack(archive: Path, into: Path, limits: Limits) -> None:
     name = shown(str(archive))
-    kind = archive_kind(archive)
     into.mkdir()
     try:
-        budget = _Budget(limits, packed=archive.stat().st_size, free=shutil.disk_usage(into).free)
-        if kind == "zip":
-            problems = _unpack_zip(archive, into, budget)
-        elif kind in _OPENERS:
-            with _OPENERS[kind](archive) as stream:
-                problems = _unpack_tar(stream, into, budget)
-        else:
-            raise StorageFailed(
-                f"{name} cannot be unpacked: {kind or 'it is no archive that is known'}",
-                hint="pack it as .tar.gz or .zip, or unpack it and give the directory",
-            )
-    except ServingRepoError as error:
-        error.message = error.message.replace("the archive", name, 1)
-        error.args = (error.message,)
-        raise
+        with _opened(archive) as file:
+            size = os.fstat(file.fileno()).st_size
+            free = shutil.disk_usage(into).free
+            budget = Budget(limits, archive=name, packed=size, free=free)
+            with closing(_entries(file, budget)) as entries:
+                problems = unpack(entries, into, budget)
     except OSError as error:
-        if error.errno is not None:
-            raise StorageFailed(f"{name} cannot be unpacked: {error.strerror}") from error
-        raise _damaged(name, error) from error  # gzip's BadGzipFile
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        raise _failed(name, error) from error
+    except lzma.LZMAError as error:
+        most = f"or needs more than {_XZ_MEMORY >> 20} MiB of memory"
+        raise _damaged(name, error, most) from error
+    except (BrokenTar, zipfile.BadZipFile, zlib.error, struct.error, EOFError) as error:
         raise _damaged(name, error) from error
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, ArithmeticError, KeyError, NotImplementedError, RuntimeError) as error:
         raise _damaged(name, error) from error
     if problems:
         raise UnsafeExport(
             f"{name} has entries that must not be unpacked: {problems[0]}",
-            problems=problems[:_MOST_PROBLEMS],
+            problems=problems,
             hint="find out who made it; pack the SavedModel's directory again, without links out of it",
         )
 
 
-def _damaged(name: str, error: Exception) -> StorageFailed:
-    return StorageFailed(f"{name} is damaged: {error}", hint="copy it again from where it is whole")
+def _failed(name: str, error: OSError) -> ServingRepoError:
+    if error.errno is None:
+        return _damaged(name, error)  # gzip's BadGzipFile
+    message = f"{name} cannot be unpacked: {error.strerror}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = f"make room in {tempfile.gettempdir()}, or let TMPDIR name a larger place"
+        return NoSpace(message, hint=hint)
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return NoPermission(message, hint="make it readable for this user")
+    return StorageFailed(message)
 
 
-_OPENERS: dict[str | None, Any] = {
-    "tar": partial(open, mode="rb"),
-    "gzip": gzip.GzipFile,
-    "bzip2": bz2.BZ2File,
-    "xz": lzma.LZMAFile,
+def _damaged(name: str, error: Exception, otherwise: str = "") -> StorageFailed:
+    what = f"damaged, {otherwise}" if otherwise else "damaged"
+    return StorageFailed(f"{name} is {what}: {error}", hint="copy it again from where it is whole")
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    """Open an archive once, so that its kind, size and entries are those of one file.
+
+    Raises:
+        OSError: It cannot be opened, or is no file any more.
+    """
+    descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return _Pieces(io.FileIO(descriptor))
+    os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, "it is no file any more")
+
+
+class _Pieces(io.BufferedReader):
+    """A file of which nobody takes very much at once: zipfile takes a zip's directory whole, before it is counted."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = _LARGEST_DIRECTORY
+        if size is not None and size > most:
+            raise zipfile.BadZipFile(f"its directory has {size:,} bytes, and may have {most:,}")
+        return super().read(most if size is None or size < 0 else size)
+
+
+def _entries(file: IO[bytes], budget: Budget) -> Generator[Entry]:
+    """Yield what an archive holds, whichever kind it is of.
+
+    Raises:
+        StorageFailed: Of none that is known.
+        DamagedExport: It was not fetched.
+    """
+    start = file.read(_START)
+    file.seek(0)
+    kind = _kind(start)
+    if kind == "zip":
+        yield from _zip_entries(file, budget)
+    elif kind in _READERS:
+        read = _counted(_READERS[kind](file), budget)
+        yield from tar_entries(read, budget)
+        # What is behind the last entry holds the checksums of some formats.
+        while read(CHUNK):
+            pass
+    elif is_git_lfs_pointer(start):
+        raise DamagedExport(
+            f"{budget.archive} is a Git LFS pointer, not the archive itself",
+            hint="fetch it where the repository was cloned: git lfs pull",
+        )
+    else:
+        raise StorageFailed(
+            f"{budget.archive} cannot be unpacked: {kind or 'it is no archive that is known'}",
+            hint="pack it as .tar.gz or .zip, or unpack it and give the directory",
+        )
+
+
+def _counted(read: Read, budget: Budget) -> Read:
+    def counting(size: int) -> bytes:
+        data = read(size)
+        budget.take(len(data))
+        return data
+
+    return counting
+
+
+class _Xz:
+    """Reads xz in bounded memory, which Python's own reader does not promise: a stream says how much it needs."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+    def read(self, size: int) -> bytes:
+        """Return at most so many bytes of what was packed, nothing at the end.
+
+        Raises:
+            lzma.LZMAError, EOFError: It is damaged, needs more memory than it may, or ends too early.
+        """
+        data = packed = b""
+        while not data:
+            if self._stream.eof:
+                packed = self._next_stream()
+                if not packed:
+                    return b""
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+            elif self._stream.needs_input:
+                packed = self._file.read(CHUNK)
+                if not packed:
+                    raise EOFError("it ends too early")
+            data = self._stream.decompress(packed, size)
+            packed = b""
+        return data
+
+    def _next_stream(self) -> bytes:
+        """Return the begin of what follows a stream and the zeros behind it."""
+        packed = self._stream.unused_data.lstrip(b"\0")
+        while not packed and (more := self._file.read(CHUNK)):
+            packed = more.lstrip(b"\0")
+        return packed
+
+
+_READERS: dict[str | None, Callable[[IO[bytes]], Read]] = {
+    "tar": lambda file: file.read,
+    "gzip": lambda file: gzip.GzipFile(fileobj=file).read,
+    "bzip2": lambda file: bz2.BZ2File(file).read,
+    "xz": lambda file: _Xz(file).read,
 }
 
 
-class _Budget:
-    """Counts what is unpacked, and refuses more than the limits."""
-
-    def __init__(self, limits: Limits, *, packed: int, free: int) -> None:
-        self._limits = limits
-        self._packed = packed
-        self._room = free - limits.kept_free
-        self._files = self._size = 0
-
-    def file(self) -> None:
-        """Count an entry."""
-        self._files += 1
-        if self._files > self._limits.files:
-            raise UnsafeExport(f"the archive has more than {self._limits.files:,} entries")
-
-    def take(self, size: int) -> None:
-        """Count bytes before they are written."""
-        self._size += size
-        if self._size > self._limits.size:
-            raise UnsafeExport(f"the archive unpacks to more than {self._limits.size:,} bytes")
-        if self._size > max(self._limits.suspicious, self._limits.ratio * self._packed):
-            raise UnsafeExport(
-                f"the archive unpacks to more than {self._limits.ratio} times its {self._packed:,} bytes: a bomb",
-                hint="if it is none, unpack it and give the directory",
-            )
-        if self._size > self._room:
-            raise NoSpace(
-                f"the archive does not fit into {tempfile.gettempdir()}",
-                hint="make room there, or let TMPDIR name a larger place",
-            )
-
-
-class _Member(tarfile.TarInfo):
-    """A member whose extended headers are bounded: tarfile reads them into memory whole."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        extended = (
-            *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-            *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-        )
-        if self.type in extended and self.size > _LONGEST_HEADER:
-            raise UnsafeExport(f"the archive has a header of {self.size:,} bytes")
-        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]
-        return found
-
-
-def _unpack_tar(stream: IO[bytes], into: Path, budget: _Budget) -> list[str]:
-    """Unpack a stream; once something is wrong only the rest of the names is looked at."""
-    problems: list[str] = []
-    # A stream is read once, from its begin to its end: no entry can point back to make it longer.
-    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
-        for member in tar:
-            budget.file()
-            if member.issparse():
-                problems.append(f"{shown(member.name)}: a sparse file")
-                continue
-            budget.take(member.size)
-            try:
-                checked = tarfile.data_filter(member, str(into))
-            except tarfile.FilterError as error:
-                problems.append(f"{shown(member.name)}: {_reason(error)}")
-                continue
-            if ".." in PurePosixPath(member.name).parts or member.name.startswith("/"):
-                problems.append(f"{shown(member.name)}: a path that leaves the archive")
-            elif not problems:
-                tar.extract(checked, into, set_attrs=False, filter="fully_trusted")
-    # What is behind the last entry holds the checksums of some formats.
-    while chunk := stream.read(_CHUNK):
-        budget.take(len(chunk))
-    return problems
-
-
-def _reason(error: tarfile.FilterError) -> str:
-    kinds = {
-        tarfile.AbsolutePathError: "an absolute path",
-        tarfile.OutsideDestinationError: "a path that leaves the archive",
-        tarfile.SpecialFileError: "a device or FIFO",
-        tarfile.AbsoluteLinkError: "a link to an absolute path",
-        tarfile.LinkOutsideDestinationError: "a link that leaves the archive",
-    }
-    return kinds.get(type(error), str(error))
-
-
-def _unpack_zip(archive: Path, into: Path, budget: _Budget) -> list[str]:
-    with zipfile.ZipFile(archive) as packed:
-        problems = []
+def _zip_entries(file: IO[bytes], budget: Budget) -> Iterator[Entry]:
+    """Yield the entries of a zip; Windows has backslashes between the parts of their names."""
+    with zipfile.ZipFile(file) as packed:
         for info in packed.infolist():
-            budget.file()
-            path = PurePosixPath(info.filename)
+            name = info.filename.replace("\\", "/").encode("utf-8", "surrogateescape")
             kind = stat.S_IFMT(info.external_attr >> 16)
-            if path.is_absolute() or ".." in path.parts or "\\" in info.filename:
-                problems.append(f"{shown(info.filename)}: a path that leaves the archive")
+            if name[1:2] == b":":
+                yield Entry(name=name, kind="refused", target=b"an absolute path")
             elif kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
-                problems.append(f"{shown(info.filename)}: a link or device")
+                yield Entry(name=name, kind="refused", target=b"a link or device")
             elif info.flag_bits & 1:
-                problems.append(f"{shown(info.filename)}: encrypted")
-        if problems:
-            return problems
-        for info in packed.infolist():
-            target = into / info.filename
-            if info.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with packed.open(info) as source, target.open("xb") as copy:
-                # What the header says of the size may be a lie: what comes out is counted.
-                while chunk := source.read(_CHUNK):
-                    budget.take(len(chunk))
-                    copy.write(chunk)
-    return []
+                yield Entry(name=name, kind="refused", target=b"encrypted")
+            elif name.endswith(b"/"):
+                yield Entry(name=name, kind="directory")
+            elif info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                # zipfile unpacks what others read of a file at once, however much comes of it.
+                method = _METHODS.get(info.compress_type, f"method {info.compress_type}")
+                raise StorageFailed(
+                    f"{budget.archive} cannot be unpacked: {shown(info.filename)} is packed with {method}",
+                    hint="pack it as .tar.gz, or as .zip with deflate; or unpack it and give the directory",
+                )
+            else:
+                budget.expect(info.file_size)
+                with packed.open(info) as content:
+                    # What is said of the size may be a lie: what comes out is counted.
+                    yield Entry(name=name, kind="file", read=_counted(content.read, budget))

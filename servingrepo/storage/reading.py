@@ -52,3 +52,8 @@ def _no_file(path: Path, kind: int) -> StorageFailed:
         f"cannot read {path}: it is {KINDS.get(kind, 'something else')}, not a file",
         hint="find out who put it there, and remove it",
     )
+
+
+def is_git_lfs_pointer(start: bytes) -> bool:
+    """Tell by a file's first bytes whether Git LFS keeps its content elsewhere, and it was not fetched."""
+    return start.startswith(b"version https://git-lfs.github.com/spec/")

@@ -62,6 +62,7 @@ _TRUST = ("tests/repository/test_trust.py",)
 _PRUNING = ("tests/repository/test_pruning.py",)
 _ARCHIVES = ("tests/rundir/test_archives.py",)
 _NO_LINK = ("tests/rundir/test_worktree.py", "-k", "no_link")
+_SWAPPED = ("tests/rundir/test_hostile_archives.py", "-k", "swapped")
 _EXPORT = ("tests/crash/test_export.py", "-k", "durable")
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
 
@@ -124,6 +125,8 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("rundir/look", "_read", "O_NOFOLLOW"): Mutation("0", ("tests/rundir/test_look.py",)),
     _site("rundir/worktree", "the module", "O_NOFOLLOW"): Mutation("0", _NO_LINK),
     _site("rundir/worktree", "the module", "O_NOFOLLOW", 2): Mutation("0", _NO_LINK),
+    _site("rundir/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
+    _site("rundir/unpacking", "the module", "O_EXCL"): Mutation("0", _SWAPPED),
     # who is alone
     _site("storage/lock", "_try_to_hold", "try_flock"): Mutation("True", _LOCK),
     _site("storage/lock", "try_flock", "flock"): Mutation("None", _LOCK),

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -18,9 +15,7 @@ from servingrepo.errors import (
     UsageError,
 )
 from servingrepo.rundir import RunScan, scan_run
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support import without_root
 
 
 def export(path: Path, *, name: str = "saved_model.pb", written: int = 1_700_000_000) -> Path:
@@ -30,24 +25,6 @@ def export(path: Path, *, name: str = "saved_model.pb", written: int = 1_700_000
     (path / name).write_bytes(b"graph")
     os.utime(path / name, (written, written))
     return path
-
-
-@contextmanager
-def without_root() -> Iterator[Path]:
-    """A folder that others may enter, and no privileges while it is used: root may read everything."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        before = os.geteuid()
-        if before == 0:
-            os.chown(folder, 65534, 65534)
-            os.seteuid(65534)
-        try:
-            yield folder
-        finally:
-            os.seteuid(before)
-            for each in folder.rglob("*"):
-                each.chmod(0o755)
 
 
 @pytest.mark.parametrize("name", ["saved_model.pb", "saved_model.pbtxt"])
