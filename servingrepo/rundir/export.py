@@ -27,11 +27,13 @@ from servingrepo.errors import (
     UnsupportedExport,
     UsageError,
 )
-from servingrepo.rundir.look import look
+from servingrepo.rundir.look import look, read_start
+from servingrepo.rundir.missing import REMEDIES
 from servingrepo.rundir.others import others
 from servingrepo.rundir.scratch import scratch
 from servingrepo.rundir.values import shown
 from servingrepo.storage.disk import Disk, translate
+from servingrepo.storage.reading import is_git_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,7 @@ __all__ = ["Exported", "export_model", "keep"]
 
 _MODELS = ("keras-model", "hdf5-model")
 _LOG_LINES = 20
+_START = 64
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,12 +130,24 @@ def _model_of(source: Path) -> Path:
     if not source.is_dir():
         if not source.is_file():
             raise NoSavedModel(f"{source} does not exist, or is no file", hint="check the path")
+        if is_git_lfs_pointer(read_start(os.path.realpath(source), _START)):
+            raise DamagedExport(
+                f"{source} is a Git LFS pointer, not the model itself",
+                hint=REMEDIES["git-lfs-pointer"],
+            )
         return source
     try:
         found = others(look(os.path.realpath(source)))
     except OSError as error:
         raise StorageFailed(f"{source} cannot be read: {error.strerror}") from None
     models = [one for one in found if one.kind in _MODELS]
+    pointers = [one for one in found if one.kind == "git-lfs-pointer"]
+    if not models and pointers:
+        raise NoSavedModel(
+            f"{source} has no whole Keras model, but {pointers[0]}",
+            problems=[str(one) for one in pointers],
+            hint=REMEDIES["git-lfs-pointer"],
+        )
     if not models:
         weights = [one for one in found if one.kind in {"keras-weights", "tf-checkpoint"}]
         what = f", only {weights[0]}" if weights else ""

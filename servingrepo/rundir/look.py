@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.rundir.mounts import mount_table, network_mounts
+from servingrepo.storage.reading import is_left_by_macos
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -43,7 +44,7 @@ _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
 _HIDDEN_BUT_LOOKED_AT = {".hydra"}
 """Where Hydra writes a run's config.yaml."""
-_NO_RUNS = {"__pycache__", "node_modules", "site-packages"}
+_NO_RUNS = {"__MACOSX", "__pycache__", "node_modules", "site-packages"}
 
 
 class Folder(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +88,7 @@ def look(
     max_entries: int = MAX_ENTRIES,
     max_seconds: float = MAX_SECONDS,
     mounts: frozenset[str] | None = None,
+    boundary: str | None = None,
 ) -> Look:
     """Look at the names in a run directory and below.
 
@@ -97,6 +99,7 @@ def look(
         max_seconds: After how much time to stop.
         mounts: Directories that are not entered, but named as unreadable: by default the mounts of network file
             systems below the run, because one whose server is gone would hang every call for ever.
+        boundary: What links may not leave, if that is a directory above the run.
 
     Raises:
         OSError: The run itself cannot be listed. Directories below it that cannot are in `unreadable`.
@@ -120,7 +123,9 @@ def look(
             passed_by = True
             continue
         try:
-            listed = _list_folder(run, at, limit=_limit(at, max_entries - spent, seen=seen))
+            listed = _list_folder(
+                boundary or run, at, limit=_limit(at, max_entries - spent, seen=seen)
+            )
         except OSError:
             if at.depth == 0:
                 raise
@@ -197,8 +202,8 @@ class _Listed(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool
 
 
-def _list_folder(run: str, at: _Next, *, limit: int) -> _Listed:
-    """List one directory, at most `limit` entries of it."""
+def _list_folder(boundary: str, at: _Next, *, limit: int) -> _Listed:
+    """List one directory, at most `limit` entries of it; links stay in the boundary."""
     with os.scandir(at.real_path) as scanned:
         entries = sorted(islice(scanned, limit + 1), key=lambda entry: entry.name)
     files: dict[str, str] = {}
@@ -206,7 +211,10 @@ def _list_folder(run: str, at: _Next, *, limit: int) -> _Listed:
     linked: list[_Next] = []
     links_out: list[tuple[str, str]] = []
     links = 0
+    names = {entry.name for entry in entries}
     for entry in entries[:limit]:
+        if is_left_by_macos(entry.name, names):
+            continue
         if entry.is_file(follow_symlinks=False):
             files[entry.name] = entry.path
         elif entry.is_dir(follow_symlinks=False):
@@ -214,7 +222,7 @@ def _list_folder(run: str, at: _Next, *, limit: int) -> _Listed:
         elif entry.is_symlink() and links < _MAX_LINKS:
             links += 1
             path = entry.name if at.path == "." else f"{at.path}/{entry.name}"
-            target, kind = _target(run, entry.path)
+            target, kind = _target(boundary, entry.path)
             if kind == "file":
                 files[entry.name] = target
             elif kind == "directory":
@@ -236,10 +244,10 @@ def _list_folder(run: str, at: _Next, *, limit: int) -> _Listed:
     )
 
 
-def _target(run: str, link: str) -> tuple[str, str]:
-    """Say where a link leads and to what; a target outside of the run is not even looked at."""
+def _target(boundary: str, link: str) -> tuple[str, str]:
+    """Say where a link leads and to what; a target outside of the boundary is not even looked at."""
     target = os.path.realpath(link)
-    if not holds(run, target):
+    if not holds(boundary, target):
         return target, "outside"
     try:
         mode = Path(target).lstat().st_mode

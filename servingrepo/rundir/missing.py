@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import NoSavedModel, ServingRepoError, UnsafeExport, UnsupportedExport
+from servingrepo.rundir.look import SAVED_MODEL_FILES, holds
 from servingrepo.rundir.values import shown
 
 if TYPE_CHECKING:
@@ -18,10 +22,12 @@ __all__ = ["nothing_found"]
 _FROM_CODE = "build the model with the code that trained it, load {path} into it, then "
 
 REMEDIES: dict[OtherKind, str] = {
+    "backslashes": "give the archive itself as the run, or unpack it with unzip or 7z, which make directories",
     "keras-model": "servingrepo export {path} makes one, as keras.models.load_model({path!r}).export({saved_model!r})"
     " does",
     "hdf5-model": "servingrepo export {path} makes one, as keras.models.load_model({path!r}).export({saved_model!r})"
     " does (tf_keras for a model of Keras 2)",
+    "git-lfs-pointer": "fetch the files where the repository was cloned: git lfs pull",
     "mlflow-output": "give the model as the run: servingrepo scan {path}",
     "session-bundle": "export the model again with TensorFlow 1 or 2: tf.saved_model.save",
     "chunked-saved-model": "save it with tf.saved_model.save and no experimental image format",
@@ -40,12 +46,14 @@ REMEDIES: dict[OtherKind, str] = {
     "archive": "give the archive itself as the run: servingrepo promote {path} --model NAME",
     "mlflow": "export the model as a SavedModel, and log that directory as an artifact of the run",
     "not-what-its-name-says": "look at the file: was its copy interrupted?",
-    "link-out": "give the link's target as the run, or copy it into the run",
+    "link-out": "copy the run with what it links to, and give the copy: cp -rL {run} COPY",
     "unreadable": "make the directory readable for this user",
 }
 """How to get a SavedModel from each kind, the most promising kind first."""
 
 _WORTH_A_PROBLEM = 20
+_TOO_HIGH = 2
+"""Parts of a directory such as /data, in which too much else may lie to be given as a run."""
 
 
 def nothing_found(given: str, seen: Look, others: Sequence[Other]) -> ServingRepoError:
@@ -62,7 +70,7 @@ def nothing_found(given: str, seen: Look, others: Sequence[Other]) -> ServingRep
     if linked is not None:
         return UnsafeExport(
             f"{given}: {linked}",
-            hint=REMEDIES["link-out"],
+            hint=_for_link(given, seen, linked.path),
             problems=problems,
         )
     if not seen.complete:
@@ -79,11 +87,29 @@ def nothing_found(given: str, seen: Look, others: Sequence[Other]) -> ServingRep
         )
     first = telling[0]
     path = _joined(given, first.path)
+    saved_model = _joined(given, "saved_model")
+    hint = REMEDIES[first.kind].format(path=path, saved_model=saved_model, run=shlex.quote(given))
+    if first.kind == "link-out":
+        hint = _for_link(given, seen, first.path)
     return _error_kind(first)(
         f"no SavedModel in {given}, but {first}",
-        hint=REMEDIES[first.kind].format(path=path, saved_model=_joined(given, "saved_model")),
+        hint=hint,
         problems=problems,
     )
+
+
+def _for_link(given: str, seen: Look, path: str) -> str:
+    """Say what to do about a link out of the run, as caches make them: what is linked lies in another directory."""
+    target = dict(seen.links_out)[path]
+    if holds(seen.run, target):
+        return "the link leads to nothing: make the run whole, and give it again"
+    both = os.path.commonpath([seen.run, target])
+    copied = REMEDIES["link-out"].format(run=shlex.quote(given))
+    if len(Path(both).parts) <= _TOO_HIGH:
+        return copied
+    link = Path(os.path.relpath(seen.run, both), path)
+    export = link.parent if link.name in SAVED_MODEL_FILES else link
+    return f"give the directory that holds both: {shown(both)} --saved-model {shown(str(export))}; or {copied}"
 
 
 def _error_kind(other: Other) -> type[ServingRepoError]:

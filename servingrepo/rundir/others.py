@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from servingrepo.rundir import checkpoints, keras, mlflow, savedmodels
 from servingrepo.rundir.configuration import CONFIGS
 from servingrepo.rundir.keras import ZIP_MAGIC
 from servingrepo.rundir.look import read_end, read_start
 from servingrepo.rundir.metric_files import METRICS
 from servingrepo.rundir.values import Other, OtherKind
+from servingrepo.storage.reading import is_git_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +27,7 @@ __all__ = ["others"]
 
 _LOOKED = 8
 _SOME = 65_536
+_LOOKED_INTO = 64
 _TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save before 1.6
 _PICKLE = re.compile(rb"\x80[\x02-\x05]", re.DOTALL)
 _FLAVOR = re.compile(rb"^  (?P<name>[a-z_]+):", re.MULTILINE)
@@ -32,7 +36,9 @@ _FLAVOR = re.compile(rb"^  (?P<name>[a-z_]+):", re.MULTILINE)
 def others(seen: Look) -> tuple[Other, ...]:
     """Return what lies in the run besides SavedModels; the parts of SavedModels are not listed."""
     found: list[Other] = []
-    for folder in seen.folders:
+    for whole in seen.folders:
+        folder, carried = carried_wrongly(whole)
+        found += carried
         found += savedmodels.unservable(folder)
         found += session_bundles(folder)
         found += checkpoints.recognise(folder)
@@ -46,6 +52,40 @@ def others(seen: Look) -> tuple[Other, ...]:
     note = "a directory that cannot be read, or a network mount, which is not entered"
     found += [Other(kind="unreadable", path=path, note=note) for path in seen.unreadable]
     return tuple(found)
+
+
+def carried_wrongly(folder: Folder) -> tuple[Folder, list[Other]]:
+    """Take out of a folder the files that became something else on their way, and say what.
+
+    Those of a SavedModel are the business of the look at it.
+    """
+    windows = [name for name in folder.files if "\\" in name]
+    models = [name for name in folder.files if name.endswith(_MODELS) and "\\" not in name]
+    pointers = [
+        name
+        for name in models[:_LOOKED]
+        if is_git_lfs_pointer(read_start(folder.files[name], _LOOKED_INTO))
+    ]
+    kinds: tuple[tuple[OtherKind, str, list[str]], ...] = (
+        (
+            "git-lfs-pointer",
+            "a Git LFS pointer, not the file itself",
+            [] if folder.is_saved_model else pointers,
+        ),
+        (
+            "backslashes",
+            "a name with backslashes where there should be directories, from Windows",
+            windows,
+        ),
+    )
+    found = [
+        Other(kind=kind, path=folder.below(names[0]), note=note, count=len(names))
+        for kind, note, names in kinds
+        if names
+    ]
+    taken = {name for _, _, names in kinds for name in names}
+    files = {name: path for name, path in folder.files.items() if name not in taken}
+    return msgspec.structs.replace(folder, files=files) if taken else folder, found
 
 
 def session_bundles(folder: Folder) -> Iterator[Other]:
@@ -106,6 +146,8 @@ _BY_SUFFIX: dict[str, tuple[OtherKind, str]] = {
 }
 _ARCHIVES = ("tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst", "zip")
 _SUFFIXES = tuple(f".{suffix}" for suffix in (*_PICKLED, *_BY_SUFFIX, *_ARCHIVES))
+_MODELS = (*_SUFFIXES, ".keras", ".h5", ".hdf5", ".data-00000-of-00001", ".index")
+"""Names of files that Git LFS is mostly used for, and that a run may be given for."""
 _PARTS_OF_A_SAVED_MODEL = {
     *("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "saved_model_config.pb"),
 }

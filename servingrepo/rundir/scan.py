@@ -127,9 +127,9 @@ def _for_a_file(real: str, given: str) -> ServingRepoError:
     return NoSavedModel(f"{given} is a file, not a run directory: {what}", hint=said.hint)
 
 
-def _look(real: str, given: str) -> Look:
+def _look(real: str, given: str, *, boundary: str | None = None) -> Look:
     try:
-        return look(real)
+        return look(real, boundary=boundary)
     except OSError as error:
         _refused(given, error)
 
@@ -197,7 +197,7 @@ def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
         )
     if not Path(target).is_dir():
         raise NoSavedModel(f"--saved-model {named} is not a directory", hint="name a directory")
-    below = _look(target, named)
+    below = _look(target, named, boundary=real)
     if not below.folders[0].is_saved_model:
         raise nothing_found(shown(str(Path(given, saved_model))), below, others(below))
     folder = Folder(

@@ -38,6 +38,8 @@ OtherKind = Literal[
     "metrics",
     "link-out",
     "unreadable",
+    "git-lfs-pointer",
+    "backslashes",
 ]
 
 

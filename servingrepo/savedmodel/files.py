@@ -1,21 +1,25 @@
-"""What a directory is, if it is no export, and whether the assets are there that its graph names."""
+"""What a directory is, if it is no export, and whether files of it are there and what they should be."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.savedmodel.reading import file_size
+from servingrepo.savedmodel.reading import Unreadable, file_size, open_regular
 from servingrepo.savedmodel.values import Defect
 from servingrepo.savedmodel.wording import plural, some
+from servingrepo.storage.reading import is_git_lfs_pointer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from servingrepo.savedmodel.restoring import Assets
 
-__all__ = ["find_asset_defects", "layout_defect"]
+__all__ = ["find_asset_defects", "layout_defect", "transport_defect"]
 
 _AGAIN = "export the model again, or copy it again from where it is whole"
+_LONGEST_POINTER = 1024
+_PARTS = ("variables", "assets", "assets.extra")
 
 
 def layout_defect(path: Path) -> Defect | None:
@@ -61,6 +65,56 @@ def layout_defect(path: Path) -> Defect | None:
     )
 
 
+def transport_defect(path: Path, files: Iterable[str]) -> Defect | None:
+    """Say what became of an export on its way here, if its files are not what they were.
+
+    Args:
+        path: The export.
+        files: What a server reads of it, besides assets and data files.
+    """
+    try:
+        names = sorted(one.name for one in path.iterdir())
+    except OSError:
+        return None
+    windows = [name for name in names if name.startswith(tuple(f"{part}\\" for part in _PARTS))]
+    if windows and not (path / windows[0].partition("\\")[0]).exists():
+        return Defect(
+            slug="backslashes",
+            kind="damaged",
+            message=f"names have backslashes where there should be directories: {some(windows)}",
+            hint="it was packed on Windows: give the zip itself as the run, or unpack it with unzip or 7z",
+        )
+    try:
+        data = sorted(one.name for one in (path / "variables").glob("variables.data-*"))
+    except OSError:
+        data = []
+    return _pointers(path, [*files, *(f"variables/{name}" for name in data)])
+
+
+def _pointers(path: Path, names: Iterable[str]) -> Defect | None:
+    """Return the defect that files of an export were not fetched by Git LFS, if some were not."""
+    found = [name for name in names if _is_pointer(path / name)]
+    if not found:
+        return None
+    are = plural(len(found), "file is a Git LFS pointer", "files are Git LFS pointers")
+    return Defect(
+        slug="git-lfs-pointer",
+        kind="damaged",
+        message=f"{are} and not the content: {some(found)}",
+        hint="fetch the content where the repository was cloned: git lfs pull",
+    )
+
+
+def _is_pointer(path: Path) -> bool:
+    if not 0 < (file_size(path) or 0) <= _LONGEST_POINTER:
+        return False
+    try:
+        with open_regular(path) as (file, _):
+            return is_git_lfs_pointer(file.read(_LONGEST_POINTER))
+    except Unreadable:
+        return False
+
+
 def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
     """Return what is wrong with the files that the graph names in `assets/`, and notes on unread ones."""
     names = (*assets.read, *assets.unread)
@@ -90,6 +144,11 @@ def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], 
                 hint=_AGAIN,
             )
         )
+    pointers = _pointers(
+        path, [f"assets/{name}" for name in names if name in read and sizes.get(name)]
+    )
+    if pointers is not None:
+        defects.append(pointers)
     notes = []
     unread = [f"assets/{name}" for name in missing if name not in read]
     if unread:

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from servingrepo.protos import graph_pb2, saved_model_pb2
 from servingrepo.savedmodel.demands import demands_of
-from servingrepo.savedmodel.files import find_asset_defects, layout_defect
+from servingrepo.savedmodel.files import find_asset_defects, layout_defect, transport_defect
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.placement import find_unplaceable
@@ -31,6 +31,7 @@ from servingrepo.savedmodel.values import (
     Warmup,
 )
 from servingrepo.savedmodel.variables import Variables, find_variable_defects, read_variables
+from servingrepo.savedmodel.warmup import FILE as WARMUP
 from servingrepo.savedmodel.warmup import check_warmup
 from servingrepo.savedmodel.wording import plural, some
 
@@ -117,6 +118,9 @@ def inspect_export(path: Path, *, variables: Variables | None = None) -> Inspect
     # A link to nowhere is there, too: it is the one that a server would try to read.
     binary = os.path.lexists(path / "saved_model.pb")
     name = "saved_model.pb" if binary else "saved_model.pbtxt"
+    wrong = transport_defect(path, (name, "variables/variables.index", WARMUP))
+    if wrong is not None:
+        return Inspection(path=str(path), file=name, defects=(wrong,))
     try:
         data = read_bounded(path / name, limit=GRAPH_LIMIT if binary else TEXT_LIMIT)
     except Unreadable as error:

@@ -12,6 +12,7 @@ from servingrepo.savedmodel.reading import Unreadable, file_size, read_bounded
 from servingrepo.savedmodel.tensors import Tensors, misfits
 from servingrepo.savedmodel.values import Defect, TensorDamage
 from servingrepo.savedmodel.wording import plural, some
+from servingrepo.storage.reading import is_left_by_macos
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,11 +135,12 @@ def _slices(index: BundleIndex) -> tuple[Defect, ...]:
 
 def _strangers(folder: Path, index: BundleIndex) -> tuple[str, ...]:
     """Note data files that the index does not know: left by another save, and read by nobody."""
-    known = set(index.shards)
+    known = {*index.shards, "variables.index"}
     try:
-        others = sorted({one.name for one in folder.iterdir()} - known - {"variables.index"})
+        names = {one.name for one in folder.iterdir()}
     except OSError:
         return ()
+    others = sorted(one for one in names - known if not is_left_by_macos(one, names))
     if not others:
         return ()
     return (f"files in variables/ that the index does not name: {some(others)}",)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from servingrepo.errors import StorageFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 KINDS = {
@@ -57,3 +58,8 @@ def _no_file(path: Path, kind: int) -> StorageFailed:
 def is_git_lfs_pointer(start: bytes) -> bool:
     """Tell by a file's first bytes whether Git LFS keeps its content elsewhere, and it was not fetched."""
     return start.startswith(b"version https://git-lfs.github.com/spec/")
+
+
+def is_left_by_macos(name: str, names: Collection[str]) -> bool:
+    """Tell whether a file, of all with these names in a directory, is what macOS says of another one or of that."""
+    return name == ".DS_Store" or (name.startswith("._") and name[2:] in names)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DEEPEST = 64
+_REPLACED = "replace them by real files inside the run directory, or remove them"
+_COPIED = "copy the run with what it links to (cp -rL RUN COPY), or give the directory that holds both as the run"
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -65,12 +67,12 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
         if root.resolve().is_relative_to(reader.boundary):
             reader.read(root.resolve(), "", ())
         else:
-            reader.problems.append(f"{root}: a link out of the run, to {root.resolve()}")
+            reader.leave(str(root), root.resolve())
     if reader.problems:
         raise UnsafeExport(
             f"{root} holds what must not be published",
             problems=reader.problems,
-            hint="replace them by real files inside the run directory, or remove them",
+            hint=_COPIED if reader.leaves else _REPLACED,
         )
     return SourceTree(
         root=root,
@@ -88,6 +90,7 @@ class _Reader:
         self.files: list[SourceFile] = []
         self.directories: list[str] = []
         self.problems: list[str] = []
+        self.leaves = False
         self.linked = (
             0  # links to directories above what is read now: in each other they would explode
         )
@@ -100,6 +103,11 @@ class _Reader:
             for entry in sorted(entries, key=lambda one: one.name):
                 self.take(directory, entry, prefix + entry.name, (*above, directory))
 
+    def leave(self, path: str, target: str | Path) -> None:
+        """Refuse a link for where it leads."""
+        self.problems.append(f"{path}: a link out of the run, to {target}")
+        self.leaves = True
+
     def take(
         self, directory: Path, entry: os.DirEntry[str], path: str, above: tuple[Path, ...]
     ) -> None:
@@ -111,7 +119,7 @@ class _Reader:
         if entry.is_symlink():
             source = os.path.realpath(source)
             if not Path(source).is_relative_to(self.boundary):
-                self.problems.append(f"{path}: a link out of the run, to {source}")
+                self.leave(path, source)
                 return
             if not Path(source).exists():
                 self.problems.append(f"{path}: a link to {source}, which is not there")
