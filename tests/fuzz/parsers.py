@@ -1,7 +1,8 @@
 """Fuzz each parser of an export's files with coverage: `python tests/fuzz/parsers.py PARSER [libFuzzer options]`.
 
-Anything but a result or the parser's own error ends the run with a traceback, and the bytes are kept in a file.
-`make fuzz` gives each parser a minute, with the options that libFuzzer has: memory and time for one input.
+The archives that an export may come in are among them. Anything but a result or the parser's own error ends the run
+with a traceback, and the bytes are kept in a file. `make fuzz` gives each parser a minute, with the options that
+libFuzzer has: memory and time for one input.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for what the tests make
 
-with atheris.instrument_imports(include=["servingrepo.savedmodel", "servingrepo.textproto"]):
+with atheris.instrument_imports(
+    include=["servingrepo.savedmodel", "servingrepo.textproto", "servingrepo.rundir"]
+):
+    from servingrepo.errors import ServingRepoError
     from servingrepo.protos import model_server_config_pb2, saved_model_pb2
+    from servingrepo.rundir.archives import Limits, unpacked
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.bundle import BadIndex, read_index
     from servingrepo.savedmodel.canonical import canonical_bytes
@@ -105,8 +110,30 @@ def _written(message: Message) -> str:
     return text_format.MessageToString(message, as_utf8=True, descriptor_pool=NOTHING_KNOWN)
 
 
+def archive(data: bytes) -> None:
+    """Fuzz archives by themselves, and as a tar whose checksums are right: nothing else gets further than them."""
+    tempfile.tempdir = str(FOLDER)
+    blocks = [data[at : at + 512].ljust(512, b"\0") for at in range(0, len(data), 512)]
+    for whole in (data, b"".join(map(checksummed, blocks)) + bytes(1024)):
+        (FOLDER / "archive").write_bytes(whole)
+        with (
+            suppress(ServingRepoError),
+            unpacked(FOLDER / "archive", limits=Limits(files=100, size=1 << 20)) as place,
+        ):
+            root = place.resolve()
+            assert all(path.resolve().is_relative_to(root) for path in place.rglob("*"))
+
+
+def checksummed(block: bytes) -> bytes:
+    """Make a header of tar of what claims to be one."""
+    if block[257:262] != b"ustar":
+        return block
+    rest = block[:148] + b" " * 8 + block[156:]
+    return rest[:148] + b"%06o\0 " % sum(rest) + rest[156:]
+
+
 PARSERS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (index, snappy, layouts, graph, fingerprint, text)
+    one.__name__: one for one in (index, snappy, layouts, graph, fingerprint, text, archive)
 }
 
 
