@@ -104,7 +104,7 @@ def _find(folder: Path) -> _Git | None:
     """Find `.git` as git does, in a directory or above it.
 
     Somebody else may have put it there, above all in /tmp: it has to belong to us, to root, or to whom the directory
-    belongs to.
+    or the one with `.git` belongs.
     """
     place = Path(os.path.realpath(folder))
     try:
@@ -114,10 +114,10 @@ def _find(folder: Path) -> _Git | None:
     for top in (place, *place.parents):
         git = top / ".git"
         try:
-            facts = git.lstat()
+            facts, above = git.lstat(), top.stat()
         except OSError:
             continue
-        if facts.st_uid not in trusted:
+        if facts.st_uid not in {*trusted, above.st_uid}:
             return None
         if stat.S_ISDIR(facts.st_mode):
             return _Git(top=top, own=git, common=git)

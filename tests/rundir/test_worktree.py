@@ -245,6 +245,9 @@ def test_a_git_directory_of_another_user_above_is_not_believed(tmp_path: Path) -
     assert code_of(run, of="working directory") is None
     os.chown(run, 65534, 65534)  # whose run it is may say what it is
     assert described(run).commit == commit
+    os.chown(run, 0, 0)
+    os.chown(tmp_path, 65534, 65534)  # as where a pipeline's checkout belongs to another user
+    assert described(run).commit == commit
 
 
 def test_configuration_that_would_take_for_ever_to_match_is_read_at_once(tmp_path: Path) -> None:
