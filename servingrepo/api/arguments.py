@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
+from servingrepo.masking import mask_text
 from servingrepo.storage.texts import as_path, as_text
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
         endpoints=as_endpoints(how.get("endpoints", ())),
         wait=how.get("wait", DEFAULT_WAIT),
         rules=how.get("rules") or STRICT,
-        message=as_text(how.get("message", ""), "message"),
+        message=as_message(how.get("message", "")),
     )
 
     def make(*, dry_run: bool) -> Switched:
@@ -71,6 +72,15 @@ def changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
 
     done, told = hooked(how.get("hooks"), action, make, dry_run=how.get("dry_run", False))
     return msgspec.structs.replace(done, hooks=told) if told else done
+
+
+def as_message(text: str) -> str:
+    """Return why a change is made, without secrets: it goes into records, and is shown as it stands there.
+
+    Raises:
+        UsageError: It is no text that can be recorded.
+    """
+    return mask_text(as_text(text, "message"))
 
 
 def optional_path(path: str | Path | None) -> Path | None:

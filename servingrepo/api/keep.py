@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from servingrepo.api.arguments import (
     as_endpoints,
+    as_message,
 )
 from servingrepo.api.opened import Opened
 from servingrepo.errors import BadReference
@@ -19,7 +20,6 @@ from servingrepo.repository.repository import (
     locked,
     need_state,
 )
-from servingrepo.storage.texts import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -78,7 +78,7 @@ class Keeping(Opened):
         from servingrepo.repository import marks
 
         return marks.hold(
-            self.value, check_name(model), reason=as_text(message, "message"), dry_run=dry_run
+            self.value, check_name(model), reason=as_message(message), dry_run=dry_run
         )
 
     def release_hold(self, model: str, *, message: str = "", dry_run: bool = False) -> Event:
@@ -86,7 +86,7 @@ class Keeping(Opened):
         from servingrepo.repository import marks
 
         return marks.release_hold(
-            self.value, check_name(model), reason=as_text(message, "message"), dry_run=dry_run
+            self.value, check_name(model), reason=as_message(message), dry_run=dry_run
         )
 
     def mark_bad(
@@ -98,7 +98,7 @@ class Keeping(Opened):
         parsed = parse_reference(reference)
         version = resolve(self.value, parsed)
         change = marks.clear_bad if clear else marks.mark_bad
-        reason = as_text(message, "message")
+        reason = as_message(message)
         return change(self.value, parsed.model, version, reason=reason, dry_run=dry_run)
 
     def prune(
@@ -132,7 +132,7 @@ class Keeping(Opened):
             emptying=names if empty_trash else (),
             older_than=older_than,
             endpoints=as_endpoints(endpoints),
-            message=as_text(message, "message"),
+            message=as_message(message),
             dry_run=dry_run,
         )
 
@@ -161,7 +161,7 @@ class Keeping(Opened):
             self.value,
             parsed.model,
             parsed.number,
-            message=as_text(message, "message"),
+            message=as_message(message),
             dry_run=dry_run,
             progress=progress,
         )

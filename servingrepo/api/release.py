@@ -15,6 +15,7 @@ from servingrepo.api.arguments import (
     DEFAULT_WAIT,
     as_choice,
     as_endpoints,
+    as_message,
     is_path,
     optional_path,
 )
@@ -27,7 +28,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.rundir.mounts import RUN_WAIT
 from servingrepo.storage.progress import silent, unheard, untold
-from servingrepo.storage.texts import as_path, as_text
+from servingrepo.storage.texts import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -182,7 +183,7 @@ class Releasing(Opened):
             endpoints=as_endpoints(endpoints),
             wait=wait,
             rules=rules or STRICT,
-            message=as_text(message, "message"),
+            message=as_message(message),
             dry_run=dry_run,
             gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),
             context=context or Context(),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from servingrepo.errors import NewerFormat
-from servingrepo.repository.records import SCHEMA, StageVerdict, damaged
+from servingrepo.repository.records import SCHEMA, StageVerdict, damaged, without_secrets
 from servingrepo.storage.disk import Disk, storage_errors, whole_lines_end
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ Kind = TypeVar("Kind", Event, Move)
 
 def append(disk: Disk, path: Path, event: Event) -> None:
     """Append an event durably; the caller holds the lock."""
-    disk.append_line(path, msgspec.json.encode(event), step="history")
+    disk.append_line(path, msgspec.json.encode(without_secrets(event)), step="history")
 
 
 def read(path: Path, *, model: str | None = None) -> Iterator[Event]:

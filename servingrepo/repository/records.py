@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from servingrepo.errors import NewerFormat, RepositoryDamaged
+from servingrepo.masking import masked
 from servingrepo.rundir.measurements import GateVerdict, Number
 from servingrepo.rundir.origin import Origin
 from servingrepo.savedmodel import Demands, Fingerprint, Signature, TensorCheck
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
+
+EXACT = frozenset(
+    {
+        # What a version is, and what its bytes and numbers are held against.
+        *("VersionRecord.manifest", "VersionRecord.digest", "VersionRecord.signatures"),
+        *("VersionRecord.fingerprint", "VersionRecord.tensors", "VersionRecord.demands"),
+        *("VersionRecord.measured", "Origin.config_files", "BadMark.digest"),
+        *("RoundState.done", "RoundState.damaged", "SmokeReport.signatures", "Verdict.signature"),
+        # Names by which other files and servers know them.
+        *("VersionRecord.model", "VersionRecord.txid", "SmokeReport.model", "SmokeReport.endpoint"),
+        *("ModelState.name", "Format.server_root", "Intent.txid", "Intent.model", "Event.id"),
+        *("Event.model", "Event.labels_before", "Event.labels_after", "Event.endpoints"),
+        "StageVerdict.endpoints",
+        "Straggler.endpoint",
+    }
+)
+"""Fields that are recorded exactly as they are: what they hold is compared. All others may be texts with secrets."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -247,9 +265,17 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     hold: Hold | None = None
 
 
+def without_secrets(value: T) -> T:
+    """Return a value as it may be recorded: our files are readable by all users of the machine.
+
+    Who makes a value masks what is known to be a secret by its name; here is seen to what any text has in it.
+    """
+    return masked(value, exact=EXACT)
+
+
 def encode(value: msgspec.Struct) -> bytes:
     """Return the canonical JSON of a record, for people too: indented, keys in the order of the class."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(without_secrets(value)), indent=1) + b"\n"
 
 
 def decode(data: bytes, kind: type[T], path: Path) -> T:

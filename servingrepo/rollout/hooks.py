@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from servingrepo.errors import HookFailed, ServingRepoError
+from servingrepo.masking import mask_text
 from servingrepo.repository.records import SCHEMA
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HookResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one command came to; `trouble` is empty if it ended well."""
+    """What one command, shown without secrets, came to; `trouble` is empty if it ended well."""
 
     when: str
     command: str
@@ -64,7 +65,7 @@ def hooked(
             result = _run(command, "before", action, planned, hooks.timeout)
             if result.trouble:
                 raise HookFailed(
-                    f"the command before the {action} said no: {command}: {result.trouble}",
+                    f"the command before the {action} said no: {result.command}: {result.trouble}",
                     hint="nothing was changed; correct what it complains of, or leave --before out",
                 )
             results.append(result)
@@ -75,7 +76,9 @@ def hooked(
         for command in hooks.after:
             result = _run(command, "after", action, failed, hooks.timeout)
             if result.trouble:
-                line = f"the command after the {action} failed too: {command}: {result.trouble}"
+                line = (
+                    f"the command after the {action} failed too: {result.command}: {result.trouble}"
+                )
                 error.problems = (*error.problems, line)
         raise
     happened = {"ok": True, "result": msgspec.to_builtins(done, str_keys=True)}
@@ -85,9 +88,8 @@ def hooked(
 
 def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: float) -> HookResult:
     record = msgspec.json.encode({"schema": SCHEMA, "when": when, "action": action, **said})
-    return HookResult(
-        when=when, command=command, trouble=run_command(command, record, timeout=timeout)
-    )
+    trouble = run_command(command, record, timeout=timeout)
+    return HookResult(when=when, command=mask_text(command), trouble=trouble)
 
 
 def run_command(command: str, record: bytes, *, timeout: float) -> str:

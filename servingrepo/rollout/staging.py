@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import SwitchFailed, UsageError
+from servingrepo.masking import mask_text
 from servingrepo.repository.records import StageVerdict
 from servingrepo.rollout import live
 from servingrepo.rollout.error_rates import TOLERATED, lower_bound
@@ -330,6 +331,6 @@ def pass_check(
     trouble = run_command(rules.gate, record, timeout=_GATE_SECONDS)
     if trouble:
         raise SwitchFailed(
-            f"the gate said no to {plan.model}@{plan.target}: {rules.gate}: {trouble}",
+            f"the gate said no to {plan.model}@{plan.target}: {mask_text(rules.gate)}: {trouble}",
             hint="it got the stage as JSON on stdin; correct what it complains of",
         )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.masking import free_name, mask_command, mask_start, mask_text
 from servingrepo.rundir.configuration import read_configuration
 from servingrepo.rundir.look import look
-from servingrepo.rundir.masking import mask, mask_command
 from servingrepo.rundir.mlflow import read_mlflow
 from servingrepo.rundir.origin import Origin
 from servingrepo.rundir.pipeline import pipeline_ids
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Context", "place_of", "trace"]
 
 _LONGEST_COMMAND = 2000
+_LONGEST_PARAMETER = 200
+_LONGEST_FACT = 500
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,18 +50,23 @@ def trace(scan: RunScan, context: Context) -> Origin:
     config = found.values
     tracked = read_mlflow(scan.run)
     if tracked is not None:
-        config |= {f"params/{name}": mask(name, one)[:200] for name, one in tracked.params.items()}
+        for name, one in tracked.params.items():
+            key = free_name(f"params/{mask_text(name)}", config)
+            config[key] = mask_start(name, one, longest=_LONGEST_PARAMETER)
     # What an archive unpacked to may have a .git of anybody's.
     code = code_of(Path(scan.run), of="run") if not context.archive else None
     if code is None and context.working_directory is not None:
         code = code_of(context.working_directory, of="working directory")
-    command = shlex.join(mask_command(context.command)).encode("utf-8", "backslashreplace").decode()
+    command = mask_text(shlex.join(mask_command(context.command)))
     return Origin(
         config=config,
         config_files=found.files,
         config_unread=found.unread,
         code=code,
-        command=command[:_LONGEST_COMMAND],
-        mlflow={name: mask(name, one) for name, one in tracked.facts.items()} if tracked else {},
+        command=command.encode("utf-8", "backslashreplace").decode()[:_LONGEST_COMMAND],
+        mlflow={
+            name: mask_start(name, one, longest=_LONGEST_FACT)
+            for name, one in (tracked.facts if tracked is not None else {}).items()
+        },
         pipeline=pipeline_ids(context.environment),
     )

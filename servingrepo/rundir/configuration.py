@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from servingrepo.masking import MASK, free_name, hides, mask_command, mask_start, mask_text
 from servingrepo.rundir.look import read_start
-from servingrepo.rundir.masking import mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,8 @@ _LONGEST = 1 << 20
 _MOST_FILES = 20
 _MOST_VALUES = 200
 _LONGEST_VALUE = 200
+_LONGEST_KEY = 200
+_LONGEST_LIST = 1024
 _DEEPEST = 6
 
 
@@ -69,10 +71,10 @@ def read_configuration(seen: Look) -> Configuration:
                     if len(values) >= _MOST_VALUES:
                         unread[path] = f"the run has more than {_MOST_VALUES} values"
                         break
-                    key = _text("/".join((*prefix, *keys)))
-                    values[key] = _text(mask("/".join(keys), value))[:_LONGEST_VALUE]
+                    said = mask_start("/".join(keys), value, longest=_LONGEST_VALUE)
+                    values[free_name(_key(prefix, keys), values)] = _text(said)
             except (ValueError, RecursionError) as error:
-                unread[path] = _text(str(error))[:_LONGEST_VALUE]
+                unread[path] = _text(mask_start("", str(error), longest=_LONGEST_VALUE))
     return Configuration(values=values, files=files, unread=unread)
 
 
@@ -98,14 +100,49 @@ def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
     What is nested too deep is left out: written as it is it could hold secrets under names that nobody looked at.
     """
     if isinstance(value, dict) and len(keys) < _DEEPEST:
+        secret = _value_of_a_secret(value)
         for key, one in value.items():
-            yield from _flat(one, (*keys, str(key)))
+            yield from _flat(MASK if key in secret else one, (*keys, str(key)))
     elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
         if len(keys) < _DEEPEST:
             for number, one in enumerate(value):
                 yield from _flat(one, (*keys, str(number)))
     elif keys and not isinstance(value, dict):
-        yield keys, value if isinstance(value, str) else json.dumps(value, default=str)
+        yield keys, value if isinstance(value, str) else json.dumps(_begin(value), default=str)
+
+
+def _value_of_a_secret(table: dict[Any, Any]) -> frozenset[str]:
+    """Return where the value lies that goes by the name of a secret: `{"name": "DB_PASSWORD", "value": …}`."""
+    for name in ("name", "key"):
+        called = table.get(name)
+        if isinstance(called, str):
+            return frozenset(
+                one for one in ("value", "default") if hides(called, str(table.get(one)))
+            )
+    return frozenset()
+
+
+def _begin(value: Any) -> Any:
+    """Return as much of a list as may be kept, without the secrets that its options have: `["--token", "x"]`."""
+    if not isinstance(value, list):
+        return value
+    begin: list[Any] = []
+    size = 0
+    for one in value:
+        if size > _LONGEST_LIST:
+            break
+        begin.append(one[:_LONGEST_LIST] if isinstance(one, str) else one)
+        size += len(str(begin[-1])) + 1
+    said = mask_command([str(one) for one in begin])
+    return [
+        new if isinstance(old, str) or new == MASK else old
+        for new, old in zip(said, begin, strict=True)
+    ]
+
+
+def _key(prefix: tuple[str, ...], keys: tuple[str, ...]) -> str:
+    """Return a value's key for the record: a key may be a secret too, or as long as the file."""
+    return _text("/".join(prefix + tuple(mask_text(one[:_LONGEST_KEY]) for one in keys)))
 
 
 def _text(value: str) -> str:

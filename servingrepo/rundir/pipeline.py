@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.rundir.masking import mask
+from servingrepo.masking import mask_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,5 +112,5 @@ def pipeline_ids(environment: Mapping[str, str]) -> dict[str, str]:
         for name in names:
             value = environment.get(name, "").encode("utf-8", "backslashreplace").decode()
             if value:
-                found[name] = mask(name, value)[:_LONGEST]
+                found[name] = mask_start(name, value, longest=_LONGEST)
     return found

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import Locked, StorageFailed
+from servingrepo.masking import mask_command, mask_text
 from servingrepo.storage.disk import FILE_MODE, storage_errors
 
 if TYPE_CHECKING:
@@ -251,8 +252,8 @@ def read_owner(path: Path) -> Owner | None:
 
 
 def command_line() -> str:
-    """Return this process's command, shortened, for people who find it in a lock."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else ["python"]
+    """Return this process's command without secrets, shortened, for people who find it in a lock."""
+    words = [Path(sys.argv[0]).name, *mask_command(sys.argv[1:])] if sys.argv else ["python"]
     # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
-    text = " ".join(words).encode("utf-8", "backslashreplace").decode()
+    text = mask_text(" ".join(words)).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _LONGEST_COMMAND else text[: _LONGEST_COMMAND - 1] + "…"

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "servingrepo"
 ORDER = (
     ("lazy",),
     ("errors",),
+    ("masking",),
     ("protos",),
     ("textproto",),
     ("storage",),

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from servingrepo.masking import MASK
 from servingrepo.repository.records import VersionRecord, decode
-from servingrepo.rundir.masking import MASK
 from tests.support import command, git, new_repository, run_with, work_tree
 
 if TYPE_CHECKING:

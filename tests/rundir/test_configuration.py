@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from servingrepo.masking import MASK
 from servingrepo.rundir.configuration import Configuration, read_configuration
 from servingrepo.rundir.look import look
-from servingrepo.rundir.masking import MASK
 from servingrepo.rundir.yaml_values import LONGEST
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingrepo.rundir.masking import MASK, mask, mask_command
+from servingrepo.masking import MASK, mask, mask_command
 from servingrepo.rundir.pipeline import VARIABLES, pipeline_ids
 
 
@@ -61,7 +61,13 @@ def test_a_command_keeps_all_but_its_secrets() -> None:
     ]
     headers = ["--header", "x-anything=a", "--header=authorization=b", "-m", "x-api-key: c"]
     assert mask_command(headers) == [
-        *("--header", f"x-anything={MASK}", f"--header=authorization={MASK}", "-m", f"x-{MASK}"),
+        *(
+            "--header",
+            f"x-anything={MASK}",
+            f"--header=authorization={MASK}",
+            "-m",
+            f"x-api-key: {MASK}",
+        ),
     ]
 
 

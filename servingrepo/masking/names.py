@@ -1,0 +1,198 @@
+"""Names of secrets: whether the value of `db/password` or `accountKey` may be recorded.
+
+A name is judged by its words, so that `pass` is one and `passes` is none. What detectors of secrets look for
+(detect-secrets, gitleaks) is here, and what machine learning calls tokens and keys is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal
+
+__all__ = ["Judgement", "hides", "judge"]
+
+Judgement = Literal["never", "if-random", "unless-number", "always"]
+"""When the value that goes by a name is a secret."""
+
+_LONGEST_NAME = 256
+_ROOTS = (
+    r"(?i)pass|pw|pat|secret|token|key|cred|auth|bearer|cookie|dsn|sas|jwt|otp|psk|sig|webhook|conn|session|"
+    r"kennwort|senha|contrase"
+)
+"""What every name of a secret has in it: most names have nothing of this and need no closer look."""
+_WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+"
+_NEUTRAL = frozenset(
+    {
+        *("value", "val", "str", "b64", "base64", "pem", "data", "content", "contents"),
+        *("default", "env", "prod", "production", "dev", "test", "staging"),
+    }
+)
+"""Words that say nothing of what a name is for when they stand at its end, as numbers do."""
+
+_ALWAYS_PARTS = (
+    r"passw|passphrase|passcode|pwd$|secret(?!ar)|credential|^creds?$|kennwort|^senha$|contrase|"
+    r"authorization$|^bearer$|^cookies?$|^psk$|^webhook"
+)
+"""Words of which one makes a name that of a secret, wherever it stands in it."""
+_ALWAYS_LAST = frozenset({"dsn", "sas", "jwt", "otp", "totp", "pw", "connstr", "authtoken"})
+_COMPOUNDS = (
+    r"(?:db|database|user|root|admin|ssh|smtp|imap|ftp|mail|email|my|sql|mysql|pg|postgres|redis|mongo|ldap|proxy|"
+    r"http|login|key|sudo|wifi)pass"
+)
+"""Words that end in `pass` and are passwords; `bypass` and `compass` are none."""
+_HARMLESS_PASS = frozenset(
+    {
+        *("num", "first", "second", "third", "last", "next", "forward", "backward", "fwd", "bwd"),
+        *("two", "single", "multi", "low", "high", "band", "by", "one", "per", "each", "eval"),
+        *("train", "optimizer", "compiler"),
+    }
+)
+_HARMLESS_TOKEN = frozenset(
+    {
+        *("pad", "padding", "eos", "bos", "unk", "unknown", "mask", "cls", "sep", "separator"),
+        *("special", "start", "end", "stop", "begin", "image", "audio", "video", "vision", "fim"),
+        *("decoder", "encoder", "class", "register", "per", "num", "n", "no", "max", "min"),
+        *("next", "first", "last", "prev", "previous", "blank", "oov", "newline", "space"),
+        *("placeholder", "boundary", "sub", "word", "input", "output", "by", "each"),
+    }
+)
+_HARMLESS_TOKENS = _HARMLESS_TOKEN | frozenset(
+    {
+        *("total", "prompt", "train", "training", "seen", "context", "added", "extra", "count"),
+        *("of", "additional", "bad", "visual", "patch", "masked", "avg", "mean", "batch"),
+        *("target", "generated", "completion", "suppress", "forced", "reserved", "prefix"),
+        *("suffix", "latent", "query", "new", "all", "text", "label"),
+    }
+)
+_OWNERS_OF_KEYS = frozenset(
+    {
+        *("api", "access", "account", "storage", "ssh", "private", "priv", "encryption"),
+        *("decryption", "secret", "master", "shared", "signing", "auth", "authentication"),
+        *("service", "db", "database", "client", "deploy", "license", "subscription", "webhook"),
+        *("hmac", "jwt", "aes", "rsa", "pgp", "gpg", "admin", "crypt"),
+    }
+)
+_SERVICES = frozenset(
+    {
+        *("wandb", "openai", "anthropic", "aws", "azure", "gcp", "huggingface", "hf", "comet"),
+        *("neptune", "stripe", "datadog", "sendgrid", "mailgun", "twilio", "slack", "sentry"),
+        *("algolia", "mapbox", "github", "gitlab", "cohere", "mistral", "replicate", "pinecone"),
+        *("langsmith", "groq", "newrelic", "clearml", "mlflow"),
+    }
+)
+"""Services whose settings have a bare `key`."""
+_KEY = (
+    rf"(?:{'|'.join(sorted(_OWNERS_OF_KEYS | _SERVICES, key=len, reverse=True))}|pass){{1,3}}keys?"
+)
+_RANDOM_LAST = frozenset(
+    {"key", "keys", "sig", "signature", "session", "sessionid", "pass", "token"}
+)
+_LEAST_RANDOM = 16
+_LONG_HEX = 24
+_FEW_DIGITS = 2
+_LONG_NUMBER = 4
+_LONGEST_PLAIN = 32
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
+_SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "nan", "~", ""})
+_SCHEMES = frozenset(
+    {
+        *("basic", "bearer", "digest", "ntlm", "kerberos", "oauth", "oauth2", "iam", "ldap"),
+        *("saml", "anonymous", "default", "auto"),
+    }
+)
+"""What an `auth` may be without telling anybody a secret."""
+
+
+def judge(name: str, *, query: bool = False) -> Judgement:
+    """Say when the value that goes by a name is a secret.
+
+    Args:
+        name: A name, or a path of names as `a/b/c`. Of a very long one the end counts.
+        query: Whether it stands in the query of a URL: `key` and `sig` are secrets there.
+    """
+    name = name[-_LONGEST_NAME:]
+    return _judge(name, query) if re.search(_ROOTS, name) is not None else "never"
+
+
+@lru_cache(maxsize=256)
+def _judge(name: str, query: bool) -> Judgement:  # noqa: FBT001 - a cached function's key
+    parts = [[word.lower() for word in re.findall(_WORD, part)] for part in name.split("/")]
+    words = [word for part in parts for word in part]
+    if any(re.search(_ALWAYS_PARTS, word) for word in words):
+        return "always"
+    while words and (words[-1].isdecimal() or words[-1] in _NEUTRAL):
+        words.pop()
+    if not words:
+        return "never"
+    *before, last = words
+    found = _by_last(last, before)
+    if found in {"if-random", "never"} and _has_key_of(words):
+        return "always"
+    if query and (found == "if-random" or last == "auth"):
+        return "unless-number"
+    return found
+
+
+def _by_last(last: str, before: list[str]) -> Judgement:
+    """Judge a name by its last word that says something; the words before it say what kind of it is meant."""
+    previous = before[-1] if before else ""
+    if last in _ALWAYS_LAST or re.fullmatch(_COMPOUNDS, last):
+        return "always"
+    if previous in {"connection", "conn"} and last in {"string", "str"}:
+        return "always"
+    if last in {"auth", "pat"}:
+        return "unless-number"
+    if last == "pass":
+        return "never" if previous in _HARMLESS_PASS else "unless-number"
+    if last == "token" or (last.endswith("token") and last[:-5] not in _HARMLESS_TOKEN):
+        return "never" if previous in _HARMLESS_TOKEN else "unless-number"
+    if last == "tokens" or (last.endswith("tokens") and last[:-6] not in _HARMLESS_TOKENS):
+        return "never" if previous in _HARMLESS_TOKENS else "unless-number"
+    return "if-random" if last in _RANDOM_LAST else "never"
+
+
+def _has_key_of(words: list[str]) -> bool:
+    """Tell whether words end in the key of somebody: `accountKey`, `sshkey`, `wandb/key`."""
+    last = words[-1]
+    if last not in {"key", "keys"}:
+        return re.fullmatch(_KEY, last) is not None
+    previous = words[-2] if len(words) > 1 else ""
+    return previous in _OWNERS_OF_KEYS or not _SERVICES.isdisjoint(words)
+
+
+def hides(name: str, value: str, *, query: bool = False, prose: bool = False) -> bool:
+    """Tell whether a value is a secret because of the name that it goes by.
+
+    `prose` says that it may be none but the next word of a sentence: "fix auth: retry".
+    """
+    found = judge(name, query=query)
+    if found == "never":
+        return False
+    plain = value[: _LONGEST_PLAIN + 4].strip("\"' ")
+    if len(plain) <= _LONGEST_PLAIN and plain.lower() in _SWITCHES:
+        return False
+    if found == "always" or len(plain) > _LONGEST_PLAIN:
+        return found != "if-random" or looks_random(value)
+    if found == "if-random":
+        return looks_random(value)
+    if prose and plain.isalpha() and plain.islower():
+        return not name.lower().endswith(("auth", "token", "tokens"))
+    if re.fullmatch(_NUMBER, plain) or plain.lower() in _SCHEMES:
+        # A PIN has four digits; tokens are counted, in whatever number.
+        return plain.isdecimal() and len(plain) >= _LONG_NUMBER and not name.endswith("tokens")
+    return True
+
+
+def looks_random(value: str) -> bool:
+    """Tell whether a value looks as if a machine had made it up: no path, no words, no number."""
+    value = value[:4096].strip("\"' ")
+    if len(value) < _LEAST_RANDOM or any(map(str.isspace, value)):
+        return False
+    longest = max(re.findall(r"[A-Za-z0-9]+", value), key=len, default="")
+    digits = sum(map(str.isdecimal, longest))
+    letters = len(longest) - digits
+    if len(longest) >= _LONG_HEX and re.fullmatch(r"[0-9a-fA-F]+", longest):
+        return letters > 0
+    return len(longest) >= _LEAST_RANDOM and min(digits, letters) >= _FEW_DIGITS
