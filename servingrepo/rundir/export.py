@@ -212,21 +212,28 @@ def _run_child(
         ) from None
 
 
+_REFUSALS: dict[str, tuple[type[ServingRepoError], str]] = {
+    "code": (
+        UnsupportedExport,
+        "if you trust it: --allow-lambda runs its Lambda layers, --code FILE your own classes",
+    ),
+    "weights": (
+        NoSavedModel,
+        "build the model with the code that trained it, load them, and call model.export(…)",
+    ),
+    "keras": (EngineUnavailable, "pip install --upgrade keras"),
+    "name": (UnsupportedExport, "give the file the name that says what it is"),
+    "unsafe": (UnsafeExport, "find out who made it"),
+    "damaged": (DamagedExport, "copy it again from where it is whole"),
+}
+"""What the child's kinds of refusal are here, and what to do."""
+
+
 def _refusal(model: Path, said: dict[str, Any]) -> ServingRepoError:
     message = f"{shown(str(model))} cannot be exported: {said['message']}"
-    match said["kind"]:
-        case "code":
-            hint = "if you trust it: --allow-lambda runs its Lambda layers, --code FILE your own classes"
-            return UnsupportedExport(message, hint=hint)
-        case "weights":
-            hint = (
-                "build the model with the code that trained it, load them, and call model.export(…)"
-            )
-            return NoSavedModel(message, hint=hint)
-        case "unsafe":
-            return UnsafeExport(message, hint="find out who made it")
-        case "damaged":
-            return DamagedExport(message, hint="copy it again from where it is whole")
+    if said["kind"] in _REFUSALS:
+        kind, hint = _REFUSALS[said["kind"]]
+        return kind(message, hint=hint)
     if said["message"].startswith(
         ("ModuleNotFoundError: No module named 'keras'", "ImportError: ")
     ):

@@ -1,6 +1,7 @@
 """What Keras saves besides SavedModels: `.keras`, HDF5 models, and weights alone.
 
-Told apart by a few bytes at a file's start and end; h5py and Keras are not needed, weights are not read.
+Told apart as Keras does, by the name's ending and the content: a few bytes at a file's start and end. h5py and Keras
+are not needed, weights are not read.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 
     from servingrepo.rundir.look import Folder
 
-__all__ = ["HDF5_MAGIC", "ZIP_MAGIC", "recognise"]
+__all__ = ["HDF5_MAGIC", "ZIP_MAGIC", "places_of_hdf5", "recognise"]
 
 ZIP_MAGIC = b"PK\x03\x04"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_ZIP_END = b"PK\x05\x06"
+_USER_BLOCK = 512
 
 _LOOKED = 8  # how many files of one folder are opened; the others are counted by name
 _START = 262_144
@@ -29,7 +32,7 @@ _NOTES: dict[_Kind, str] = {
     "keras-model": "a Keras model (zip with config.json)",
     "hdf5-model": "a whole Keras model in HDF5",
     "keras-weights": "weights of a Keras model, without the model",
-    "not-what-its-name-says": "called a Keras file, but it is damaged or something else",
+    "not-what-its-name-says": "called a Keras file, but it is damaged, something else, or two things at once",
 }
 
 
@@ -44,6 +47,18 @@ def recognise(folder: Folder) -> Iterator[Other]:
             found.setdefault(_kind_by_name(name), []).append(name)
     for kind, names in found.items():
         yield Other(kind=kind, path=folder.below(names[0]), note=_NOTES[kind], count=len(names))
+
+
+def places_of_hdf5(size: int) -> Iterator[int]:
+    """Yield where in a file of a size HDF5 may begin: its libraries look there, and skip what lies before.
+
+    Behind a user block of 512 bytes or a double of that (HDF5 File Format Specification, II.A).
+    """
+    yield 0
+    place = _USER_BLOCK
+    while place + len(HDF5_MAGIC) <= size:
+        yield place
+        place *= 2
 
 
 def _is_named_so(name: str) -> bool:
@@ -64,7 +79,8 @@ def _kind(name: str, path: str) -> _Kind:
         # A zip's names stand before each member and, all together, at its end.
         whole = start.startswith(ZIP_MAGIC) and b"config.json" in start + read_end(path, _END)
         return "keras-model" if whole else "not-what-its-name-says"
-    if not start.startswith(HDF5_MAGIC):
+    begins = any(start.startswith(HDF5_MAGIC, one) for one in places_of_hdf5(len(start)))
+    if not begins or _ZIP_END in read_end(path, _END):
         return "not-what-its-name-says"
     if name.endswith(".weights.h5"):
         return "keras-weights"
