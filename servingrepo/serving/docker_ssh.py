@@ -6,6 +6,7 @@ way needs another library and forwards no ports. Nothing here knows of Docker bu
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from servingrepo.errors import EngineUnavailable, ServerTimeout
 from servingrepo.serving.processes import free_port
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["Tunnel", "open_tunnel"]
 
 _SOCKET = "/var/run/docker.sock"
+_UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}]")
+"""What no user and no host may begin with, or have in it.
+
+ssh would take the one for an option (-oProxyCommand=… runs a command), and hand the others to a shell where its
+configuration has a ProxyCommand or Match exec; OpenSSH refuses these itself since 9.6.
+"""
 _FORWARD_SECONDS = 15.0
 _END_SECONDS = 2.0
 
@@ -80,8 +87,7 @@ def open_tunnel(url: str, *, deadline: Deadline) -> Iterator[Tunnel]:
             f"{url} needs the ssh program, and there is none", hint="install openssh-client"
         )
     parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    target = [*(["-p", str(parts.port)] if parts.port else []), f"{user}{parts.hostname}"]
+    target = _target(parts, url)
     remote = parts.path if parts.path.strip("/") else _SOCKET
     with tempfile.TemporaryDirectory(prefix="servingrepo-ssh-") as folder:
         control, here, said = Path(folder, "c"), Path(folder, "d"), Path(folder, "said")
@@ -108,6 +114,33 @@ def open_tunnel(url: str, *, deadline: Deadline) -> Iterator[Tunnel]:
             yield Tunnel(url=f"unix://{here}", control=control, target=target)
         finally:
             _end(process)
+
+
+def _target(parts: SplitResult, url: str) -> list[str]:
+    """Return the arguments of ssh that say where to; behind `--` nothing is an option.
+
+    Raises:
+        EngineUnavailable: The URL names no host that there can be.
+    """
+    try:
+        host, user, port = parts.hostname or "", parts.username or "", parts.port
+    except ValueError as error:
+        raise _refused(url, str(error)) from None
+    if not host:
+        raise _refused(url, "it names no host")
+    for what, name in (("user", user), ("host", host)):
+        if _UNSAFE.search(name) or _UNSAFE.search(unquote(name)):
+            raise _refused(url, f"{name!r} can be no {what}'s name")
+    where = f"{user}@{host}" if user else host
+    return [*(["-p", str(port)] if port else []), "--", where]
+
+
+def _refused(url: str, why: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"the Docker daemon at {url!r} cannot be reached: {why}",
+        hint="DOCKER_HOST, or the docker context in use, says so: give ssh://USER@HOST, or HOST as ssh's own "
+        "configuration has it",
+    )
 
 
 def _wait(
