@@ -25,10 +25,11 @@ demo: env ## Train, promote, break, roll back: the whole tour with real models, 
 	$(BIN)/python demo/tour.py
 
 .PHONY: lint
-lint: env ## ruff and mypy --strict
+lint: env ## ruff, mypy --strict and bandit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive servingrepo compose tools demo
 
 .PHONY: test
 test: lint ## Lint and every test that needs no Docker

@@ -29,7 +29,7 @@ def main() -> int:
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir()
     say("Train and export two small models with TensorFlow")
-    training = subprocess.run(
+    training = subprocess.run(  # nosec B603 # our own programs, with our own arguments
         [sys.executable, str(HERE / "train.py"), str(WORK)],
         capture_output=True,
         text=True,
@@ -51,7 +51,7 @@ def main() -> int:
     say("A server that follows models.config (yours would be tensorflow/serving)")
     port = free_port()
     endpoint = f"localhost:{port}"
-    server = subprocess.Popen(
+    server = subprocess.Popen(  # nosec B603 # our own server
         [
             str(SERVINGREPO),
             "run-server",
@@ -116,7 +116,7 @@ def say(title: str) -> None:
 def servingrepo(*arguments: str, expect: int = 0) -> None:
     """Print a command and run it; another exit code than expected ends the tour."""
     print(f"\n$ servingrepo {shlex.join(arguments)}", flush=True)
-    code = subprocess.run(
+    code = subprocess.run(  # nosec B603 # our own programs, with our own arguments
         [str(SERVINGREPO), "--root", str(ROOT), *arguments], cwd=WORK, check=False
     ).returncode
     if code != expect:

@@ -107,7 +107,7 @@ def _watched(
         if last is None:
             raise
         click.get_current_context().exit(0 if last.ok else NotConverged.exit_code)
-    assert last is not None  # noqa: S101 - the first look is always given
+    assert last is not None  # nosec B101 # noqa: S101 - the first look is always given
     return last
 
 

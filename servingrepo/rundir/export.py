@@ -182,7 +182,7 @@ def _run_child(
     command += ["--allow-lambda"] if allow_lambda else []
     command += [part for file in code for part in ("--code", file)]
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603 # our own module, by the interpreter that runs us
             command,
             env={
                 **os.environ,

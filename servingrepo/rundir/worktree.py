@@ -305,7 +305,7 @@ def _run(git: _Git, place: Path, *arguments: str, seconds: float) -> str:
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C",
     }
-    with subprocess.Popen(
+    with subprocess.Popen(  # nosec B603 B607 # git, in a directory of ours, without what a run could have it start
         ["git", "--no-optional-locks", "-C", git.top, *arguments],
         env={**kept, **ours},
         cwd=place,

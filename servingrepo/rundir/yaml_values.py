@@ -31,7 +31,7 @@ def load_yaml(data: bytes) -> Any:
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         _refuse_bombs(yaml.parse(data, Loader=loader))
-        return yaml.load(data, Loader=loader)  # noqa: S506 - it is one of the two safe loaders
+        return yaml.load(data, Loader=loader)  # nosec B506 # noqa: S506 - one of the two safe loaders
     except yaml.MarkedYAMLError as error:
         where = f" at line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ValueError(f"{error.problem or 'it is no YAML'}{where}") from None

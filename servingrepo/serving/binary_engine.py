@@ -105,7 +105,7 @@ def binary_version(binary: str) -> str:
         EngineUnavailable: It does not answer like a TensorFlow Serving.
     """
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # nosec B603 # the server's binary that the user names
             [binary, "--version"],
             capture_output=True,
             text=True,

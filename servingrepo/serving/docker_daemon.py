@@ -38,7 +38,7 @@ _CALL_SECONDS = 60.0
 _SHORTEST_CALL = 1.0
 _FROM_DAEMON = "docker_daemon"
 LOOPBACK = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"  # noqa: S104 - the one way to a container of a daemon on another machine
+EVERYWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - the one way to a container of a daemon on another machine
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True):

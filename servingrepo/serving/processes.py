@@ -129,7 +129,7 @@ def _spawn(
     arguments: Sequence[str], log: Path, prepare: Callable[[], None] | None
 ) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
-        return subprocess.Popen(
+        return subprocess.Popen(  # nosec B603 # the engine's server, with flags that we build
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=output,
