@@ -18,6 +18,7 @@ DOCUMENTS = [
     PROJECT / "README.md",
     PROJECT / "CONTRIBUTING.md",
     PROJECT / "CHANGELOG.md",
+    PROJECT / "SECURITY.md",
     *sorted((PROJECT / "docs").glob("*.md")),
 ]
 
@@ -75,8 +76,9 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
-def test_every_test_that_a_guarantee_names_exists() -> None:
-    text = (PROJECT / "docs" / "reliability.md").read_text()
+@pytest.mark.parametrize("document", ["reliability.md", "security.md"])
+def test_every_test_that_a_guarantee_names_exists(document: str) -> None:
+    text = (PROJECT / "docs" / document).read_text()
     named = re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?`", text)
     assert named
     for file, name in named:
@@ -84,6 +86,13 @@ def test_every_test_that_a_guarantee_names_exists() -> None:
         assert path.exists(), file
         if name:
             assert f"def {name}(" in path.read_text(), f"{file}::{name}"
+
+
+def test_every_promise_of_security_names_a_test() -> None:
+    text = (PROJECT / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| (?!promise|---)(.+?) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) > 5
+    assert [promise for promise, held in rows if "`tests/" not in held] == []
 
 
 def test_every_dependency_has_a_line_in_the_decisions() -> None:

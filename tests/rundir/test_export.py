@@ -95,6 +95,10 @@ def test_export_when_the_file_is_damaged_or_a_bomb_is_refused(tmp_path: Path) ->
         file["w"] = h5py.ExternalLink("/etc/passwd", "/")
     with pytest.raises(UnsafeExport, match="is a link"):
         export_model(tmp_path / "link.h5", output=tmp_path / "out")
+    with h5py.File(tmp_path / "external.h5", "w") as file:
+        file.create_dataset("w", shape=(4,), dtype="u1", external=[("/etc/passwd", 0, 4)])
+    with pytest.raises(UnsafeExport, match="lies in another file"):
+        export_model(tmp_path / "external.h5", output=tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("config.json", "{}")
         with packed.open("model.weights.h5", "w", force_zip64=True) as inside:
