@@ -245,11 +245,14 @@ class VersionDamaged(ServingRepoError):
 
 
 class ConfigInvalid(ServingRepoError):
-    """models.config, or a change to it, is one that TensorFlow Serving would refuse or hang on."""
+    """models.config, or a change to it, is one that TensorFlow Serving would refuse or hang on.
+
+    Or the change must not be made: the model's live versions are at another base path than ours.
+    """
 
     slug = "config-invalid"
     exit_code = 36
-    summary = "models.config is one that TensorFlow Serving would refuse or hang on"
+    summary = "models.config is one that TensorFlow Serving would refuse or hang on, or has the model elsewhere"
 
 
 class ConfigEdited(ServingRepoError):

@@ -14,9 +14,7 @@ from servingrepo.api.arguments import (
 from servingrepo.api.opened import Opened
 from servingrepo.modelconfig import check_name
 from servingrepo.repository.references import parse_reference, selector_of
-from servingrepo.repository.repository import (
-    need_state,
-)
+from servingrepo.repository.served import need_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -101,7 +99,7 @@ class Serving(Opened):
         from servingrepo.rollout.status import wait_for_agreement
 
         if model is not None:
-            need_state(self.value, check_name(model))
+            need_model(self.value, check_name(model))
         return wait_for_agreement(
             self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait
         )
@@ -117,5 +115,5 @@ class Serving(Opened):
         from servingrepo.rollout.status import watch
 
         if model is not None:
-            need_state(self.value, check_name(model))
+            need_model(self.value, check_name(model))
         return watch(self.value, model=model, endpoints=as_endpoints(endpoints), seconds=wait)

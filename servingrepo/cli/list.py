@@ -17,29 +17,35 @@ if TYPE_CHECKING:
 @make("list", examples="servingrepo list")
 @click.pass_obj
 def command(app: App) -> None:
-    """List the models: what is served, which versions there are, labels, bad versions, holds."""
+    """List the models: what is served, which versions there are, labels, bad versions, holds.
+
+    Models that only models.config has are listed, too. One with a base path elsewhere is unmanaged: it is shown, and
+    never changed.
+    """
     repo = app.open()
     rows = repo.list()
     unknown = any(row.unknown for row in rows)
     if not rows and not app.json and not app.quiet:
         app.note("no models yet; next: servingrepo promote RUN --model NAME")
         return
+    notes = ["NOTES"] if any(map(_note, rows)) else []
     if unknown and app.json:
         refuse_unreadable(repo.value, {"models": rows})
     app.result(
         rows,
         table(
-            ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN", "TRASH"],
+            ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN", "TRASH", *notes],
             [
                 [
                     row.model,
-                    "?" if row.unknown else row.served if row.served is not None else "-",
+                    _served(row),
                     versions_shown(row.versions),
                     "?" if row.unknown else _labels(row),
                     pinned(row.bad),
                     "held" if row.held else "-",
                     pinned(row.foreign),
                     f"{versions_shown(row.trash)} ({sized(row.trash_size)})" if row.trash else "-",
+                    *([_note(row)] if notes else []),
                 ]
                 for row in rows
             ],
@@ -48,6 +54,20 @@ def command(app: App) -> None:
     )
     if unknown:
         refuse_unreadable(repo.value, {"models": rows})
+
+
+def _served(row: ModelRow) -> object:
+    """Say what is served; under a policy of others, what lies elsewhere was not looked at."""
+    if row.unknown or (row.elsewhere and not row.pinned):
+        return "?"
+    return row.served if row.served is not None else "-"
+
+
+def _note(row: ModelRow) -> str:
+    """Say what servingrepo does not do with a model."""
+    if row.elsewhere:
+        return f"unmanaged: base path {row.elsewhere}"
+    return "" if row.ours else "not ours"
 
 
 def _labels(row: ModelRow) -> str:

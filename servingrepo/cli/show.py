@@ -72,7 +72,13 @@ def _model(model: ModelDetails) -> Iterator[str]:
     served = f"{model.served if model.served is not None else 'nothing'} is served"
     if model.unknown:
         served = "what is served is not known"
-    yield f"{model.model}: {served}; the highest number ever used is {model.highest}"
+    elif model.elsewhere:
+        served = f"unmanaged: {served if model.served is not None else 'what its policy says'}"
+        served += f", from the base path {model.elsewhere}"
+    highest = f"; the highest number ever used is {model.highest}" if model.ours else "; not ours"
+    yield f"{model.model}: {served}{highest}"
+    if model.elsewhere:
+        yield "what lies there was not looked at; all below is what this repository has of that name"
     if model.hold is not None:
         yield f"held by {model.hold.user}@{model.hold.host} since {model.hold.time}: {model.hold.reason or '-'}"
     rows = [

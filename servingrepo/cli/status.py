@@ -166,6 +166,7 @@ def _lines(status: Status) -> Iterator[str]:
                             if row.trash
                             else []
                         ),
+                        *([f"unmanaged: base path {row.elsewhere}"] if row.elsewhere else []),
                         *([] if row.ours else ["not ours"]),
                     ]
                 )
@@ -189,7 +190,7 @@ def _config(row: ModelStatus) -> str:
     """Say what the config serves; a policy that lets the disk decide is named."""
     if row.policy == "unknown":
         return row.policy
-    shown = pinned(row.pinned)
+    shown = "?" if row.elsewhere and row.policy != "specific" else pinned(row.pinned)
     return shown if row.policy in {"specific", "none"} else f"{shown} ({row.policy})"
 
 

@@ -36,8 +36,9 @@ from servingrepo.modelconfig.value import (
 if TYPE_CHECKING:
     from servingrepo.modelconfig.checks import check, check_numbers
     from servingrepo.modelconfig.disk import DiskFacts, EntryKind
-    from servingrepo.modelconfig.edits import drop, pin
+    from servingrepo.modelconfig.edits import drop, move, pin
     from servingrepo.modelconfig.findings import Finding
+    from servingrepo.modelconfig.paths import same_base_path
 
 __all__ = [
     "CONFIG_FILE",
@@ -60,12 +61,14 @@ __all__ = [
     "is_label",
     "is_model_name",
     "models",
+    "move",
     "names_by_version",
     "parse",
     "parse_version",
     "pin",
     "read_stamp",
     "render",
+    "same_base_path",
     "stamp",
     "to_proto",
     "version_of_entry",
@@ -78,7 +81,9 @@ _HOMES = {
     "check": "checks",
     "check_numbers": "checks",
     "drop": "edits",
+    "move": "edits",
     "pin": "edits",
+    "same_base_path": "paths",
 }
 
 # Values cost nothing to import; what parses, checks or talks is imported when it is asked for.

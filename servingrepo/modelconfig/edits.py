@@ -1,4 +1,4 @@
-"""Changes to a config, each giving a new config: pin a model's versions, drop a model."""
+"""Changes to a config, each giving a new config: pin a model's versions, move its base path, drop a model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from servingrepo.errors import BadVersionNumber, ConfigInvalid
 from servingrepo.modelconfig.names import MAX_VERSION, check_label, check_name
-from servingrepo.modelconfig.paths import PLATFORM, why_not_a_base_path
+from servingrepo.modelconfig.paths import PLATFORM, same_base_path, why_not_a_base_path
 from servingrepo.modelconfig.value import ModelConfig, to_proto
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["drop", "pin"]
+__all__ = ["drop", "move", "pin"]
 
 
 def pin(
@@ -25,36 +25,40 @@ def pin(
 ) -> ModelConfig:
     """Return the config in which the model serves exactly these versions.
 
-    A new entry goes to the end of the list. Of an entry that exists, platform, base path, policy and labels
-    are replaced and everything else is kept, its place in the list too. Versions are written sorted, each
+    A new entry goes to the end of the list. Of an entry that exists, platform, policy and labels are replaced
+    and everything else is kept, its base path and its place in the list too. Versions are written sorted, each
     once.
 
     Args:
         config: The config to start from; it stays as it is.
         name: The model.
-        base_path: Where the server sees the model's versions: an absolute path, without the version.
+        base_path: Where the server sees the model's versions: an absolute path, without the version. An entry
+            that exists must have this one already: its live versions are there.
         versions: All versions to serve.
         labels: All labels of the model; None keeps the ones that it has.
 
     Raises:
         ConfigInvalid: No versions (the server would unload all), a label, given or kept, on a version that
-            is not pinned, a base path that the server would refuse, the model is listed twice, or the config
-            is a custom_model_config.
+            is not pinned, a base path that the server would refuse or that is not the entry's, the model is
+            listed twice, or the config is a custom_model_config.
         BadName: The model name or a label is not allowed.
         BadVersionNumber: A version is not a positive int64.
     """
     check_name(name)
     pinned = _checked_versions(versions, model=name)
-    why = why_not_a_base_path(base_path)
-    if why is not None:
-        raise ConfigInvalid(f"model {name}: base_path {base_path!r} {why[0]}", hint=why[1])
+    _check_base_path(base_path, model=name)
     proto = _list_of(config)
     model = _only_entry(proto, name, source=config.source)
     if model is None:
-        model = proto.model_config_list.config.add(name=name)
+        model = proto.model_config_list.config.add(name=name, base_path=base_path)
+    elif same_base_path(model.base_path) != same_base_path(base_path):
+        raise ConfigInvalid(
+            f"model {name}: its versions are at {model.base_path}; the base path {base_path} would take them "
+            "away from clients",
+            hint="nothing was changed; see servingrepo config check",
+        )
     new_labels = dict(model.version_labels if labels is None else labels)
     _check_labels(new_labels, pinned, model=name)
-    model.base_path = base_path
     model.ClearField("model_type")  # both model_type and model_platform is refused
     model.model_platform = PLATFORM
     model.ClearField("model_version_policy")
@@ -63,6 +67,23 @@ def pin(
     for label, version in new_labels.items():
         model.version_labels[label] = version
     return _replaced(config, proto, settled=name if labels is not None else None)
+
+
+def move(config: ModelConfig, name: str, base_path: str) -> ModelConfig:
+    """Return the config in which the model has another base path; everything else of its entry is kept.
+
+    This is for a new server root alone: the same versions, seen under another path.
+
+    Raises:
+        ConfigInvalid: The config has no such model, or has it twice; or the server would refuse the base path.
+    """
+    _check_base_path(base_path, model=name)
+    proto = _list_of(config)
+    model = _only_entry(proto, name, source=config.source)
+    if model is None:
+        raise ConfigInvalid(f"{config.source} has no model {name}")
+    model.base_path = base_path
+    return _replaced(config, proto, settled=None)
 
 
 def drop(config: ModelConfig, name: str) -> ModelConfig:
@@ -77,6 +98,12 @@ def drop(config: ModelConfig, name: str) -> ModelConfig:
         return config
     proto.model_config_list.config.remove(model)
     return _replaced(config, proto, settled=name)
+
+
+def _check_base_path(base_path: str, *, model: str) -> None:
+    why = why_not_a_base_path(base_path)
+    if why is not None:
+        raise ConfigInvalid(f"model {model}: base_path {base_path!r} {why[0]}", hint=why[1])
 
 
 def _list_of(config: ModelConfig) -> Any:

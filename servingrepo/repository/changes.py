@@ -39,6 +39,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.repository.served import (
     below_server_root,
+    forget_roots_before,
     last_text,
     read_config,
     served_versions,
@@ -472,15 +473,16 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
 def _settle_config(repo: Repository) -> Iterator[Recovered]:
     """Finish a change of the server root, and keep the copy of models.config as the file is.
 
-    The marker is replaced first, so its server root is what was wanted. A file that somebody else wrote or
-    changed is left alone, and so is everything on a disk that takes no more.
+    The marker is replaced first, so its server root is what was wanted, and it says what was before. A file that
+    somebody else wrote or changed is left alone, and so is everything on a disk that takes no more.
     """
     marker = load(repo.layout.format, Format)
     try:
         file = read_config(repo)
         if marker is None or file.text is None or file.stamp is not Stamp.UNEDITED:
             return
-        config = below_server_root(repo, file.config, marker.server_root)
+        before = marker.server_roots_before
+        config = below_server_root(repo, file.config, marker.server_root, before=before)
     except ConfigInvalid:
         return
     if config != file.config:
@@ -488,6 +490,8 @@ def _settle_config(repo: Repository) -> Iterator[Recovered]:
         yield Recovered(
             "", "config write", CONFIG_NAME, None, f"base paths are below {marker.server_root} now"
         )
+    if before:
+        forget_roots_before(repo)
     elif last_text(repo) != file.text:
         with suppress(StorageFailed):
             repo.disk.replace_file(repo.layout.last_config, file.text.encode(), step="c2-copy")

@@ -10,7 +10,12 @@ from servingrepo.errors import BadContract
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import Repository, load_record, need_version
-from servingrepo.repository.served import read_config, served_version
+from servingrepo.repository.served import (
+    base_path_elsewhere,
+    read_config,
+    say_elsewhere,
+    served_version,
+)
 from servingrepo.savedmodel import Signature
 from servingrepo.savedmodel.compatibility import Comparison, compare_signatures
 from servingrepo.savedmodel.contract import (
@@ -80,6 +85,8 @@ def find_baseline(
     found = load_contract(contract or repo.layout.contract(model), model, must=contract is not None)
     if found is not None:
         return Baseline(name=str(contract or repo.layout.contract(model)), contract=found)
+    if there := base_path_elsewhere(repo, config, model):
+        return Baseline(unknown=say_elsewhere(repo, model, there))
     served = served_version(repo, config, model)
     if served is None:
         return Baseline(

@@ -9,7 +9,7 @@ import msgspec
 from servingrepo.modelconfig import entry
 from servingrepo.repository import history
 from servingrepo.repository.repository import load_record, model_names, need_state
-from servingrepo.repository.served import read_config
+from servingrepo.repository.served import base_path_elsewhere, read_config
 from servingrepo.rundir.origin import Origin
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def lineage(
         found = entry(config, name)
         pinned = found.versions if found is not None else ()
         labels = found.labels if found is not None else {}
+        there = base_path_elsewhere(repo, config, name)
         since = {
             number: event.time
             for event in history.read(repo.layout.history, model=name)
@@ -59,7 +60,9 @@ def lineage(
             if number not in event.before
         }
         for number in (version,) if version is not None else sorted(pinned):
-            record = load_record(repo, name, number)
+            # The number of a version that is elsewhere may be that of a version of ours, too.
+            ours = not there or number not in pinned
+            record = load_record(repo, name, number) if ours else None
             rows.append(
                 Lineage(
                     model=name,

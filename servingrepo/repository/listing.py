@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.modelconfig import entry
+from servingrepo.modelconfig import entry, models
 from servingrepo.repository.records import (
     BadMark,
     Hold,
@@ -20,11 +20,12 @@ from servingrepo.repository.records import (
 from servingrepo.repository.repository import (
     Repository,
     find_version,
+    load_state,
     model_names,
     need_state,
     versions_on_disk,
 )
-from servingrepo.repository.served import read_steadily, served_versions
+from servingrepo.repository.served import base_path_elsewhere, read_steadily, served_versions
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in a line. `unknown` says why nobody knows what is served: models.config cannot be read."""
+    """One model in a line. `unknown` says why nobody knows what is served: models.config cannot be read.
+
+    `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged.
+    `ours` is false for one that only models.config has.
+    """
 
     model: str
     served: int | None
@@ -47,6 +52,8 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     trash: tuple[int, ...] = ()
     trash_size: int = 0
     unknown: str = ""
+    elsewhere: str = ""
+    ours: bool = True
 
 
 class TrashRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +83,7 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """One model with all its versions. `unknown` is as in ModelRow."""
+    """One model with all its versions. `unknown`, `elsewhere` and `ours` are as in ModelRow."""
 
     model: str
     served: int | None
@@ -87,21 +94,24 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     foreign: tuple[str, ...]
     trash: tuple[TrashRow, ...] = ()
     unknown: str = ""
+    elsewhere: str = ""
+    ours: bool = True
 
 
 def list_models(repo: Repository) -> tuple[ModelRow, ...]:
-    """Return a row for each of our models, by name."""
+    """Return a row for each of our models and each of models.config, by name."""
     return read_steadily(repo, lambda file: _rows(repo, file))
 
 
 def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
     rows: list[ModelRow] = []
-    for name in model_names(repo):
-        state = need_state(repo, name)
+    ours = set(model_names(repo))
+    for name in sorted({*ours, *(one.name for one in models(file.config))}):
+        state = need_state(repo, name) if name in ours else ModelState(name=name)
         found = entry(file.config, name)
         serves = served_versions(repo, file.config, name)
         on_disk = versions_on_disk(repo, name)
-        trash, trash_size = summed_trash(repo, name)
+        trash, trash_size = summed_trash(repo, name) if name in ours else ((), 0)
         rows.append(
             ModelRow(
                 model=name,
@@ -115,6 +125,8 @@ def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
                 trash=trash,
                 trash_size=trash_size,
                 unknown=file.unknown,
+                elsewhere=base_path_elsewhere(repo, file.config, name),
+                ours=name in ours,
             )
         )
     return tuple(rows)
@@ -130,10 +142,14 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
 
 
 def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
-    state = need_state(repo, model)
     found = entry(file.config, model)
+    ours = load_state(repo, model)
+    if ours is None and found is None:
+        need_state(repo, model)
+    state = ours or ModelState(name=model)
     labels = found.labels if found is not None else {}
     serves = served_versions(repo, file.config, model)
+    there = base_path_elsewhere(repo, file.config, model)
     rows: list[VersionRow] = []
     on_disk = versions_on_disk(repo, model)
     for number in reversed(on_disk.published):
@@ -149,9 +165,11 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
                 size=head.size,
                 message=head.message,
                 proof=say_proofs(head.proofs),
-                served=number == max(serves, default=None),
-                pinned=number in serves,
-                labels=tuple(sorted(label for label, at in labels.items() if at == number)),
+                served=not there and number == max(serves, default=None),
+                pinned=not there and number in serves,
+                labels=tuple(
+                    sorted(label for label, at in labels.items() if at == number and not there)
+                ),
                 bad=state.bad.get(number),
             )
         )
@@ -165,6 +183,8 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
         foreign=tuple(name for names in on_disk.foreign.values() for name in names),
         trash=tuple(_trash_rows(repo, state)),
         unknown=file.unknown,
+        elsewhere=there,
+        ours=ours is not None,
     )
 
 

@@ -18,7 +18,7 @@ from servingrepo.repository import history, journal
 from servingrepo.repository.history import Move
 from servingrepo.repository.references import previous_version
 from servingrepo.repository.repository import load_state, names_on_disk, published_versions
-from servingrepo.repository.served import last_text, read_config, served_by_policy
+from servingrepo.repository.served import is_elsewhere, last_text, read_config, served_by_policy
 from servingrepo.repository.usage import is_used
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
             raise ConfigInvalid(
                 f"{model}@{version} would be served the moment it is back: the entry {one.name} of "
                 f"{repo.layout.config} has {policy}; nothing was changed",
-                hint=f"servingrepo serve {model}@N pins one version, then restore this one",
+                hint="pin its versions by hand, then servingrepo config write --take-edit, then restore this one"
+                if one.name != model or is_elsewhere(repo, one)
+                else f"servingrepo serve {model}@N pins one version, then restore this one",
             )
 
 

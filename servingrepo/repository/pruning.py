@@ -35,6 +35,7 @@ from servingrepo.repository.repository import (
     published_versions,
 )
 from servingrepo.repository.retention import Candidate, Decision, Keep, decide, need_policies
+from servingrepo.repository.served import read_config, refuse_elsewhere
 from servingrepo.repository.trash import (
     Trashed,
     find_trashed,
@@ -110,11 +111,12 @@ def prune(
     Raises:
         UsageError: A policy is empty.
         NoSuchVersion: There is no such model.
-        ConfigInvalid: models.config cannot be read, so nobody knows what is served.
+        ConfigInvalid: models.config cannot be read, or has a model elsewhere, so nobody knows what is served.
         StorageFailed: A trash cannot be used.
     """
     need_policies(policies)
     with writing(repo, dry_run=dry_run):
+        refuse_elsewhere(repo, read_config(repo).config, *policies)
         plans = [
             _decided(repo, model, keep, loaded=loaded or {}) for model, keep in policies.items()
         ]

@@ -49,12 +49,17 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """The marker file: which format, and where servers see the models directory."""
+    """The marker file: which format, and where servers see the models directory.
+
+    `server_roots_before` is not empty while a change of the server root is under way: base paths below one of them
+    are still to be moved.
+    """
 
     schema: int = SCHEMA
     server_root: str
     created: str
     created_by: str
+    server_roots_before: tuple[str, ...] = ()
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

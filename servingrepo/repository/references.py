@@ -10,7 +10,13 @@ from servingrepo.errors import BadReference, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import check_name, entry, parse_version
 from servingrepo.repository import history
 from servingrepo.repository.repository import Repository, need_state, published_versions
-from servingrepo.repository.served import pins, read_config, served_version
+from servingrepo.repository.served import (
+    base_path_elsewhere,
+    pins,
+    read_config,
+    say_elsewhere,
+    served_version,
+)
 from servingrepo.repository.trash import trashed_versions
 
 if TYPE_CHECKING:
@@ -74,7 +80,7 @@ def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") ->
     need_state(repo, model)
     kind = reference.kind
     if kind == "default":
-        served = served_version(repo, read_config(repo).config, model) if bare == "served" else None
+        served = _served_here(repo, model) if bare == "served" else None
         return served if served is not None else latest_version(repo, model)
     if kind == "number":
         return reference.number
@@ -82,8 +88,25 @@ def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") ->
         return latest_version(repo, model)
     if kind == "previous":
         return previous_version(repo, model)
+    return _by_config(repo, reference)
+
+
+def _served_here(repo: Repository, model: str) -> int | None:
+    """Return the served version if it is one of this repository's: not one that is elsewhere."""
     config = read_config(repo).config
-    if kind == "served":
+    return None if base_path_elsewhere(repo, config, model) else served_version(repo, config, model)
+
+
+def _by_config(repo: Repository, reference: Reference) -> int:
+    """Return what models.config says is served, or has a label."""
+    model = reference.model
+    config = read_config(repo).config
+    if there := base_path_elsewhere(repo, config, model):
+        raise NoSuchVersion(
+            say_elsewhere(repo, model, there),
+            hint=f"servingrepo show {model} lists what this repository has of that name: name a number",
+        )
+    if reference.kind == "served":
         served = served_version(repo, config, model)
         if served is None:
             raise NoSuchVersion(

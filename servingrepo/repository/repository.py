@@ -43,10 +43,11 @@ def utc_now() -> datetime:
 
 
 class Repository(msgspec.Struct, frozen=True, kw_only=True):
-    """One opened repository."""
+    """One opened repository. `server_roots_before` is as in `Format`."""
 
     layout: Layout
     server_root: str
+    server_roots_before: tuple[str, ...] = ()
     disk: Disk = Disk()
     lock_wait: float = 30.0
     clock: Callable[[], datetime] = utc_now
@@ -83,9 +84,7 @@ def initialize(
     layout = Layout(root.absolute())
     existing = load(layout.format, Format)
     if existing is not None:
-        repo = Repository(
-            layout=layout, server_root=existing.server_root, disk=disk, lock_wait=lock_wait
-        )
+        repo = _opened(layout, existing, disk=disk, lock_wait=lock_wait)
         if was_left(layout.lock):  # by an init that died at its very end, perhaps
             with locked(repo):
                 pass
@@ -101,7 +100,7 @@ def initialize(
     with locked(repo):
         existing = load(layout.format, Format)
         if existing is not None:  # somebody else was faster
-            return msgspec.structs.replace(repo, server_root=existing.server_root), False
+            return _opened(layout, existing, disk=disk, lock_wait=lock_wait), False
         for place in (layout.root, layout.own):  # an init that was killed may have left some
             disk.remove_unfinished(place)
         if not layout.config.exists():
@@ -132,8 +131,16 @@ def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 
             else "--root or SERVINGREPO_ROOT names another; "
             f"servingrepo --root {layout.root} init makes it one",
         )
+    return _opened(layout, marker, disk=disk or Disk(), lock_wait=lock_wait)
+
+
+def _opened(layout: Layout, marker: Format, *, disk: Disk, lock_wait: float) -> Repository:
     return Repository(
-        layout=layout, server_root=marker.server_root, disk=disk or Disk(), lock_wait=lock_wait
+        layout=layout,
+        server_root=marker.server_root,
+        server_roots_before=marker.server_roots_before,
+        disk=disk,
+        lock_wait=lock_wait,
     )
 
 

@@ -21,7 +21,13 @@ from servingrepo.modelconfig import (
     read_stamp,
     render,
 )
-from servingrepo.repository.repository import Repository, model_names, names_on_disk
+from servingrepo.repository.records import Format, encode, load
+from servingrepo.repository.repository import (
+    Repository,
+    model_names,
+    names_on_disk,
+    need_state,
+)
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import read_whole
 
@@ -185,16 +191,112 @@ def _holds(path: Path, text: str | None) -> bool:
     return text is not None and data == text.encode()
 
 
-def below_server_root(repo: Repository, config: ModelConfig, root: str) -> ModelConfig:
-    """Return the config with the base paths of our models below the server root."""
-    from servingrepo.modelconfig import pin
+def below_server_root(
+    repo: Repository, config: ModelConfig, root: str, *, before: Collection[str]
+) -> ModelConfig:
+    """Return the config with the base paths of our models that were below a server root `before` below `root`.
+
+    Servers see the same versions there. An entry with any other base path has its versions elsewhere, and stays.
+    """
+    from servingrepo.modelconfig import move, same_base_path
 
     ours = {name for name in model_names(repo) if is_model_name(name)}
     for one in models(config):
+        old = {same_base_path(f"{each}/{one.name}") for each in before}
         wanted = f"{root}/{one.name}"
-        if one.name in ours and entry(config, one.name) and one.base_path != wanted:
-            config = pin(config, name=one.name, base_path=wanted, versions=one.versions)
+        if one.name in ours and same_base_path(one.base_path) in old and one.base_path != wanted:
+            config = move(config, one.name, wanted)
     return config
+
+
+def forget_roots_before(repo: Repository) -> None:
+    """Take the server roots before from the marker: no base path of ours is below one any more."""
+    marker = load(repo.layout.format, Format)
+    if marker is not None and marker.server_roots_before:
+        done = msgspec.structs.replace(marker, server_roots_before=())
+        repo.disk.replace_file(repo.layout.format, encode(done), step="format")
+
+
+def need_model(repo: Repository, model: str) -> None:
+    """See that a model is ours or in models.config, for who looks only.
+
+    Raises:
+        NoSuchVersion: It is neither; the message lists the ones there are.
+    """
+    if entry(read_config_or_why(repo).config, model) is None:
+        need_state(repo, model)
+
+
+def is_elsewhere(repo: Repository, one: Entry) -> bool:
+    """Tell whether an entry has its versions elsewhere than where this repository keeps those of that name.
+
+    Such a model is unmanaged: it is shown and never changed, and nothing on this disk is taken for its versions.
+    """
+    from servingrepo.modelconfig import same_base_path
+
+    roots = (repo.server_root, *repo.server_roots_before)
+    ours = {same_base_path(f"{root}/{one.name}") for root in roots}
+    return same_base_path(one.base_path) not in ours
+
+
+def base_path_elsewhere(repo: Repository, config: ModelConfig, model: str) -> str:
+    """Return a model's base path if its versions are elsewhere (see `is_elsewhere`), else an empty text."""
+    found = entry(config, model)
+    return found.base_path if found is not None and is_elsewhere(repo, found) else ""
+
+
+def say_elsewhere(repo: Repository, model: str, base_path: str) -> str:
+    """Say in one sentence that a model is unmanaged, with both paths."""
+    return (
+        f"{model} is unmanaged: its versions are at the base path {base_path or '(none)'}, and this repository "
+        f"keeps a model of that name at {repo.base_path(model)} ({repo.layout.model(model)} on this machine)"
+    )
+
+
+def refuse_elsewhere(repo: Repository, config: ModelConfig, *names: str) -> None:
+    """Refuse to change models whose versions are elsewhere: another base path would take them away from clients.
+
+    Raises:
+        ConfigInvalid: One is; all of them are named, with both paths and what to do.
+    """
+    found = {name: base_path_elsewhere(repo, config, name) for name in names}
+    there = {name: base_path for name, base_path in found.items() if base_path}
+    if not there:
+        return
+    said = [say_elsewhere(repo, name, base_path) for name, base_path in there.items()]
+    raise ConfigInvalid(
+        f"{said[0]}; nothing was changed",
+        problems=said if len(said) > 1 else (),
+        hint=_how_to_manage(repo, config, *next(iter(there.items()))),
+        details={"base_paths": there},
+    )
+
+
+def read_config_of(repo: Repository, *names: str) -> ModelConfig:
+    """Return the config as `read_own_config` does, for whoever is to change what it says of these models.
+
+    Raises:
+        ConfigEdited, ConfigInvalid: As `read_own_config` says; or a model's versions are elsewhere.
+    """
+    config = read_own_config(repo)
+    refuse_elsewhere(repo, config, *names)
+    return config
+
+
+def _how_to_manage(repo: Repository, config: ModelConfig, model: str, base_path: str) -> str:
+    """Say what puts an end to a model's being elsewhere; another server root only where it would fit all models."""
+    write = "servingrepo config write"
+    hint = (
+        f"promote under another name; or copy its versions to {repo.layout.model(model)}, write "
+        f'base_path: "{repo.base_path(model)}" into {repo.layout.config}, then {write} --take-edit'
+    )
+    root = base_path.rstrip("/").removesuffix(f"/{model}")
+    fits = root.startswith("/") and all(
+        one.base_path.rstrip("/") == f"{root}/{one.name}" for one in models(config)
+    )
+    if fits and repo.layout.model(model).is_dir():
+        return f"if servers see {repo.layout.models} as {root}: {write} --server-root {root}; else {hint}"
+    return hint
 
 
 def pins(config: ModelConfig, model: str) -> tuple[int, ...]:
@@ -218,10 +320,11 @@ def served_versions(repo: Repository, config: ModelConfig, model: str) -> tuple[
     """Return the versions that the config serves of a model, ascending.
 
     They are pinned; but an entry that was taken over from hand may have the policy `latest` or `all`, or none: then
-    what is on disk decides, foreign versions included.
+    what is on disk decides, foreign versions included; nothing where its versions are elsewhere, which nobody
+    looked at.
     """
     found = entry(config, model)
-    if found is None:
+    if found is None or (found.policy != "specific" and is_elsewhere(repo, found)):
         return ()
     on_disk = names_on_disk(repo, model) or () if found.policy != "specific" else ()
     return tuple(sorted(served_by_policy(found, on_disk)))

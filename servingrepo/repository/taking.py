@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from servingrepo.errors import ConfigInvalid
+from servingrepo.errors import ConfigInvalid, StorageFailed
 from servingrepo.modelconfig import (
     EMPTY,
     Finding,
@@ -28,6 +28,7 @@ from servingrepo.repository.repository import new_txid
 from servingrepo.repository.served import (
     below_server_root,
     edited,
+    forget_roots_before,
     last_text,
     read_config,
     served_versions,
@@ -92,7 +93,7 @@ def rewrite(
     server_root: str | None = None,
     dry_run: bool = False,
 ) -> Written:
-    """Write models.config again: canonical, with base paths below the server root.
+    """Write models.config again: canonical, and with a new server root the base paths that were below the old one.
 
     An edit by hand is kept (`take`) or undone (`discard`) as told, with a backup of the file either way, and
     refused otherwise.
@@ -107,7 +108,8 @@ def rewrite(
         old = _text(path)
         config, replaces_edit = _wanted(repo, edit)
         findings = check_numbers(config)
-        config = below_server_root(repo, config, root)
+        roots_before = {*repo.server_roots_before, repo.server_root} - {root}
+        config = below_server_root(repo, config, root, before=roots_before)
         text = render(config)
         problems = [str(one) for one in check(config) if one.severity == "error"]
         if problems:
@@ -124,11 +126,11 @@ def rewrite(
                 for event in _events(repo, edit, config) if replaces_edit else ():
                     stack.enter_context(recorded(repo, event))
                 if root != repo.server_root:
-                    marker = load(repo.layout.format, Format)
-                    if marker is not None:
-                        new = msgspec.structs.replace(marker, server_root=root)
-                        repo.disk.replace_file(repo.layout.format, encode(new), step="format")
+                    _note_server_root(repo, root, before=roots_before)
                 write_config(repo, config)
+                if root != repo.server_root or repo.server_roots_before:
+                    with suppress(StorageFailed):  # recovery does it again
+                        forget_roots_before(repo)
     return Written(
         changed=text != old,
         diff=diff(old, text, old="models.config", new="models.config as written"),
@@ -137,6 +139,16 @@ def rewrite(
         dry_run=dry_run,
         findings=findings,
     )
+
+
+def _note_server_root(repo: Repository, root: str, *, before: set[str]) -> None:
+    """Write the new server root into the marker, first of all: recovery goes on from there."""
+    marker = load(repo.layout.format, Format)
+    if marker is not None:
+        new = msgspec.structs.replace(
+            marker, server_root=root, server_roots_before=tuple(sorted(before))
+        )
+        repo.disk.replace_file(repo.layout.format, encode(new), step="format")
 
 
 def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:

@@ -17,7 +17,7 @@ from servingrepo.repository.publication import find_same, publish, same_in_trash
 from servingrepo.repository.records import say_proofs
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import load_state
-from servingrepo.repository.served import read_own_config, served_versions
+from servingrepo.repository.served import read_config_of, read_own_config, served_versions
 from servingrepo.repository.spare import give_up_spare
 from servingrepo.rollout.guards import pass_guards
 from servingrepo.rollout.overtaking import overtaken_by
@@ -50,12 +50,11 @@ def commit(
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
     with writing(repo, publishing=True):
+        config = read_config_of(repo, place.model)  # somebody may have taken an edit over meanwhile
         same = find_same(repo, place.model, digest=record.digest)
         if same is None:
             # Another version may be served by now, and the contract be another.
-            guard = pass_release_guards(
-                repo, place.model, inspection, read_own_config(repo), options
-            )
+            guard = pass_release_guards(repo, place.model, inspection, config, options)
             record = msgspec.structs.replace(record, guard=guard)
             overtaken = overtaken_by(repo, place.model, place.version, since=known)
             return _publish_and_serve(repo, place, record, scan, options, overtaken=overtaken)

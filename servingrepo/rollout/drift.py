@@ -77,15 +77,21 @@ def damage(repo: Repository, name: str, pinned: Sequence[int]) -> Iterator[Drift
 def drift(
     name: str,
     entry: Entry | None,
-    on_disk: set[int],
+    on_disk: set[int] | None,
     bad: tuple[int, ...],
     asked: Sequence[OnEndpoint],
     *,
     trash: Sequence[int] = (),
 ) -> Iterator[Drift]:
-    """Yield every difference of one model: disk against config, then each endpoint against it."""
-    pinned = set(served_by_policy(entry, on_disk)) if entry is not None else set()
-    for version in sorted(pinned - on_disk):
+    """Yield every difference of one model: disk against config, then each endpoint against it.
+
+    With `on_disk` None the versions are elsewhere: nobody looked at them, so none is called missing or bad, and what
+    a policy of others serves there is not known.
+    """
+    looked = on_disk is not None
+    known = looked or entry is None or entry.policy == "specific"
+    pinned = set(served_by_policy(entry, on_disk or ())) if entry is not None and known else set()
+    for version in sorted(pinned - on_disk) if on_disk is not None else ():
         yield Drift(
             reason="missing-on-disk",
             version=version,
@@ -96,7 +102,7 @@ def drift(
                 else ""
             ),
         )
-    for version in sorted(pinned & set(bad)):
+    for version in sorted(pinned & set(bad)) if looked else ():
         yield Drift(
             reason="marked-bad",
             version=version,
@@ -108,7 +114,8 @@ def drift(
             continue
         if one.uncertain:
             yield Drift(reason="uncertain", endpoint=one.endpoint, message=one.uncertain)
-        yield from _versions(name, pinned, one)
+        if known:
+            yield from _versions(name, pinned, one)
         yield from _labels(name, entry, one)
 
 

@@ -13,7 +13,7 @@ from servingrepo.modelconfig import check_label, entry
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, resolve
 from servingrepo.repository.repository import need_state
-from servingrepo.repository.served import read_own_config, served_versions
+from servingrepo.repository.served import read_config_of, served_versions
 from servingrepo.rollout.plans import plan_label
 from servingrepo.rollout.serving import Switched, carry_out, need_servable
 
@@ -39,15 +39,15 @@ def set_label(
         BadName: It is no label.
         UsageError: The version is above what is served, so unlabelled clients would get it; `serve` allows that.
         NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
-        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it.
+        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     model = reference.model
     check_label(label)
     with writing(repo, dry_run=manner.dry_run):
+        config = read_config_of(repo, model)
         version = resolve(repo, reference)
         need_servable(repo, model, version)
-        config = read_own_config(repo)
         serving = served_versions(repo, config, model)
         served = max(serving, default=None)
         if (served is None or version > served) and not serve:
@@ -91,8 +91,8 @@ def remove_labels(
         ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
     """
     with writing(repo, dry_run=manner.dry_run):
+        config = read_config_of(repo, model)
         need_state(repo, model)
-        config = read_own_config(repo)
         labels = _labels(config, model)
         if not gone:
             raise UsageError("no label was named", hint=f"labels of {model}: {_listed(labels)}")

@@ -31,7 +31,7 @@ from servingrepo.repository.publication import (
 )
 from servingrepo.repository.records import Guard, Proof, Source, VersionRecord
 from servingrepo.repository.repository import load_state, me
-from servingrepo.repository.served import read_own_config, served_versions
+from servingrepo.repository.served import read_config_of, read_own_config, served_versions
 from servingrepo.rollout.committing import commit, pass_release_guards, serve_again
 from servingrepo.rollout.gating import Gated, pass_gates
 from servingrepo.rollout.overtaking import newest_event
@@ -82,7 +82,8 @@ def promote(
         StaleRun: It is strict, and the run is stale or mixed.
         GateFailed: The run did not measure what a gate asks for.
         BreakingChange, UnsafeOperation, BadContract: A gate is shut, and was not opened.
-        NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no.
+        NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no; so it does
+            where the model's live versions are elsewhere.
         LoadFailed, SmokeFailed and other errors of the engine: The staged copy did not prove itself.
         SourceChanged: Somebody wrote into the run.
         NoSpace, NoPermission, StorageFailed: The disk says no.
@@ -90,7 +91,7 @@ def promote(
     """
     check_name(model)
     refuse_flat_model(repo, model)
-    read_own_config(repo)  # an edit by hand is to be heard of before a long copy
+    read_config_of(repo, model)  # what is wrong with it is to be heard of before a long copy
     unpacked = bool(options.context.archive)
     scan = scan_run(run, saved_model=options.saved_model, unpacked=unpacked)
     export = Path(scan.export)

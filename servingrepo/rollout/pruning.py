@@ -15,7 +15,7 @@ from servingrepo.repository.pruning import ModelPruned, Pruned, foresee, prune
 from servingrepo.repository.records import SCHEMA
 from servingrepo.repository.repository import model_names, need_state
 from servingrepo.repository.retention import need_policies
-from servingrepo.repository.served import read_config
+from servingrepo.repository.served import read_config, refuse_elsewhere
 from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.switch import connect
 from servingrepo.storage.progress import silent, unheard, untold
@@ -50,9 +50,11 @@ def prune_models(
 
     Raises:
         UsageError: A policy is empty.
+        ConfigInvalid: models.config cannot be read, or has a model elsewhere; nothing was changed.
         EndpointUnreachable: An endpoint cannot say what it has loaded; nothing was changed.
         ServingRepoError: As `prune` and `empty_trash` say.
     """
+    refuse_elsewhere(repo, read_config(repo).config, *policies)
     for model in {*policies, *emptying}:
         need_state(repo, model)
     pruned: tuple[ModelPruned, ...] = ()

@@ -34,7 +34,12 @@ from servingrepo.repository.repository import (
     published_versions,
     save_state,
 )
-from servingrepo.repository.served import check_config, read_own_config, served_versions
+from servingrepo.repository.served import (
+    check_config,
+    read_config_of,
+    read_own_config,
+    served_versions,
+)
 from servingrepo.repository.stragglers import (
     Straggler,
     forget_stragglers,
@@ -108,7 +113,7 @@ def serve(
 
     Raises:
         NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
-        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it.
+        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     with writing(repo, dry_run=manner.dry_run):
@@ -118,9 +123,9 @@ def serve(
 def serve_now(repo: Repository, reference: Reference, *, manner: Manner) -> Switched:
     """Do what `serve` does, for a caller that holds the lock already."""
     model = reference.model
+    config = read_config_of(repo, model)
     version = resolve(repo, reference, bare="latest")
     need_servable(repo, model, version)
-    config = read_own_config(repo)
     plan = plan_serve(
         config,
         model=model,
@@ -139,8 +144,8 @@ def unserve(
 ) -> Switched:
     """Take a model out of models.config; its versions stay on disk."""
     with writing(repo, dry_run=manner.dry_run):
+        config = read_config_of(repo, model)
         need_state(repo, model)
-        config = read_own_config(repo)
         plan = plan_unserve(config, model=model, serving=served_versions(repo, config, model))
         return carry_out(
             repo,
@@ -164,13 +169,14 @@ def rollback(
     it back, unless `mark_bad` is false. TensorFlow is not needed, nor space, nor a running promotion's end.
 
     Raises:
+        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
         NothingToRollBack: History knows no earlier good version, or the target is served already.
         NoSuchVersion, VersionBad, VersionDamaged: The target cannot be served.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     with writing(repo, dry_run=manner.dry_run):
+        config = read_config_of(repo, model)
         state = need_state(repo, model)
-        config = read_own_config(repo)
         serving = served_versions(repo, config, model)
         current = max(serving, default=None)
         version = previous_version(repo, model) if to is None else resolve(repo, to)

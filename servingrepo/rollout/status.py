@@ -19,6 +19,7 @@ from servingrepo.repository.repository import (
 from servingrepo.repository.served import (
     ConfigFile,
     check_config,
+    is_elsewhere,
     last_text,
     read_config_or_why,
     read_steadily,
@@ -47,7 +48,11 @@ _MOST_ROUNDS = 3
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: what is on disk, what the config pins, what each endpoint serves, and what differs."""
+    """One model: what is on disk, what the config pins, what each endpoint serves, and what differs.
+
+    `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged,
+    and `on_disk` has only what this repository has under its name.
+    """
 
     model: str
     ours: bool
@@ -62,6 +67,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     drift: tuple[Drift, ...]
     trash: tuple[int, ...] = ()
     trash_size: int = 0
+    elsewhere: str = ""
 
     @property
     def served(self) -> int | None:
@@ -302,7 +308,10 @@ def _model_status(
     found = versions_on_disk(repo, name)
     on_disk = found.published if state is not None else ()
     numbers = {*found.published, *found.foreign}
-    serves = tuple(sorted(served_by_policy(entry, numbers))) if entry is not None else ()
+    there = entry is not None and is_elsewhere(repo, entry)
+    serves: tuple[int, ...] = ()
+    if entry is not None and (entry.policy == "specific" or not there):
+        serves = tuple(sorted(served_by_policy(entry, numbers)))
     bad = tuple(sorted(state.bad)) if state is not None else ()
     trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
     return ModelStatus(
@@ -319,11 +328,12 @@ def _model_status(
         drift=()
         if unknown
         else (
-            *damage(repo, name, sorted(set(serves) & set(on_disk))),
-            *drift(name, entry, numbers, bad, asked, trash=trash),
+            *(damage(repo, name, sorted(set(serves) & set(on_disk))) if not there else ()),
+            *drift(name, entry, None if there else numbers, bad, asked, trash=trash),
         ),
         trash=trash,
         trash_size=trash_size,
+        elsewhere=entry.base_path if entry is not None and there else "",
     )
 
 
@@ -357,9 +367,15 @@ def _what_next(
 
 def _away_from_useless(row: ModelStatus) -> str | None:
     """Return the command for where what is pinned cannot be served: it failed, went, or was marked bad."""
-    useless = {*row.bad} | set(row.pinned) - {*row.on_disk, *row.foreign}
-    for one in row.endpoints:
-        useless |= {status.version for status in one.others if status.state == "END"}
+    failed = {one.version for each in row.endpoints for one in each.others if one.state == "END"}
+    if row.elsewhere:  # nothing of ours is pinned, and no command of ours changes it
+        return (
+            f"correct what is wrong with {row.model} at {row.elsewhere}, or its entry in models.config by hand "
+            "(then servingrepo config write --take-edit)"
+            if failed & set(row.pinned)
+            else None
+        )
+    useless = failed | {*row.bad} | set(row.pinned) - {*row.on_disk, *row.foreign}
     useless &= set(row.pinned)
     at = "".join(f" --endpoint {one.endpoint}" for one in row.endpoints)
     if row.served in useless:
@@ -373,9 +389,15 @@ def _away_from_useless(row: ModelStatus) -> str | None:
 def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
     if not rows:
         return "servingrepo promote RUN --model NAME"
-    idle = [row for row in rows if row.ours and row.on_disk and not row.pinned]
+    idle = [
+        row for row in rows if row.ours and row.on_disk and not row.pinned and not row.elsewhere
+    ]
     if idle:
         return f"servingrepo serve {idle[0].model}@latest, if it is meant to be served"
+    elsewhere = any(row.elsewhere for row in rows)
+    unseen = "; the versions of unmanaged models were not looked at" if elsewhere else ""
     if not asked:
-        return "all agrees on disk; servingrepo status --endpoint HOST:PORT asks a server too"
-    return "nothing: disk, models.config and servers agree"
+        return (
+            f"all agrees on disk{unseen}; servingrepo status --endpoint HOST:PORT asks a server too"
+        )
+    return f"nothing: disk, models.config and servers agree{unseen}"

@@ -161,6 +161,20 @@ def test_a_library_is_imported_only_where_it_belongs(module: str, allowed: tuple
     assert wrong == []
 
 
+def test_only_a_new_server_root_moves_a_base_path() -> None:
+    """Live versions are at an entry's base path; plans, labels, recovery and edits must leave it alone."""
+    assigned, moving = set(), set()
+    for path in python_files():
+        for node in ast.walk(parsed(path)):
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if any(isinstance(one, ast.Attribute) and one.attr == "base_path" for one in targets):
+                assigned.add(path.relative_to(PACKAGE).as_posix())
+            if isinstance(node, ast.ImportFrom) and any(one.name == "move" for one in node.names):
+                moving.add(path.relative_to(PACKAGE).as_posix())
+    assert assigned == {"modelconfig/edits.py"}
+    assert moving == {"modelconfig/__init__.py", "repository/served.py"}
+
+
 def test_no_file_is_long() -> None:
     long = {
         path.relative_to(ROOT).as_posix(): count

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from servingrepo.modelconfig import Stamp, models
+from servingrepo.modelconfig import ModelConfig, Stamp, models
 from servingrepo.repository import history
 from servingrepo.repository.journal import UNREADABLE
 from servingrepo.repository.listing import list_models
@@ -109,17 +109,30 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
         highest = max([0, *known])
         if need_state(repo, model).highest < highest:
             problems.append(f"{model}: {highest} could be given away again")
-    marker = load(repo.layout.format, Format)
     for one in models(config.config):
         if (
             config.stamp is Stamp.UNEDITED
         ):  # of an edit by hand history knows only when it is taken over
             problems += _about_entry(repo, one.name, one.versions, one.labels)
-        if marker is not None and one.base_path != f"{marker.server_root}/{one.name}":
-            problems.append(f"{one.name}: base path {one.base_path} in {marker.server_root}")
+    problems += _about_server_root(repo, config.config)
     if config.stamp is Stamp.UNEDITED and last_text(repo) != config.text:
         problems.append("the copy of models.config is another one")
     return [*problems, *_about_history(repo, history_before)]
+
+
+def _about_server_root(repo: Repository, config: ModelConfig) -> list[str]:
+    marker = load(repo.layout.format, Format)
+    if marker is None:
+        return []
+    left = marker.server_roots_before
+    return [
+        *([f"the marker still says {left}"] if left else []),
+        *(
+            f"{one.name}: base path {one.base_path} in {marker.server_root}"
+            for one in models(config)
+            if one.base_path != f"{marker.server_root}/{one.name}"
+        ),
+    ]
 
 
 def _damage(repo: Repository, model: str, version: int) -> list[str]:

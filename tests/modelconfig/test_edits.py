@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from servingrepo.errors import BadName, BadVersionNumber, ConfigInvalid
-from servingrepo.modelconfig import EMPTY, check, drop, entry, models, parse, pin, render
+from servingrepo.modelconfig import EMPTY, check, drop, entry, models, move, parse, pin, render
 
 BY_HAND = """\
 model_config_list {
@@ -46,7 +47,7 @@ def test_pin_when_the_model_is_new_then_a_whole_entry_at_the_end() -> None:
 
 def test_pin_when_the_model_exists_then_other_fields_and_its_place_are_kept() -> None:
     config = pin(
-        parse(BY_HAND), name="first", base_path="/models/first", versions=[2], labels={"new": 2}
+        parse(BY_HAND), name="first", base_path="/old/first", versions=[2], labels={"new": 2}
     )
     proto = config.proto.model_config_list.config[0]
     assert proto.logging_config.sampling_config.sampling_rate == 0.5
@@ -54,8 +55,30 @@ def test_pin_when_the_model_exists_then_other_fields_and_its_place_are_kept() ->
     found = entry(config, "first")
     assert found is not None
     assert (found.platform, found.policy, found.versions) == ("tensorflow", "specific", (2,))
-    assert (found.base_path, found.labels) == ("/models/first", {"new": 2})
+    assert (found.base_path, found.labels) == ("/old/first", {"new": 2})
     assert config.proto.model_config_list.config[1].name == "second"
+
+
+def test_pin_never_moves_a_base_path() -> None:
+    config = parse(BY_HAND)
+    with pytest.raises(ConfigInvalid, match=r"its versions are at /old/first"):
+        pin(config, name="first", base_path="/models/first", versions=[2], labels={})
+    again = pin(config, name="first", base_path="/old//first/", versions=[2], labels={})
+    found = entry(again, "first")
+    assert found is not None
+    assert found.base_path == "/old/first", "another spelling of it changes nothing"
+
+
+def test_move_changes_the_base_path_alone() -> None:
+    config = parse(BY_HAND)
+    moved = move(config, "first", "/new/first")
+    old, new = entry(config, "first"), entry(moved, "first")
+    assert old is not None
+    assert new == msgspec.structs.replace(old, base_path="/new/first")
+    assert entry(moved, "second") == entry(config, "second")
+    for name, path in (("third", "/new/third"), ("first", "new/first")):
+        with pytest.raises(ConfigInvalid):
+            move(config, name, path)
 
 
 def test_pin_when_labels_are_not_given_then_kept() -> None:

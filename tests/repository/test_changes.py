@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 import servingrepo
@@ -18,6 +18,7 @@ from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.storage.tree import read_tree
 from servingrepo.testing.exports import write_export
+from tests.support import command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,11 +249,17 @@ def test_a_change_of_the_server_root_that_died_is_finished(
     repo: OpenRepository, release: Release
 ) -> None:
     release(1.0)
-    marker = msgspec.json.decode(repo.value.layout.format.read_bytes())
-    repo.value.layout.format.write_bytes(msgspec.json.encode(marker | {"server_root": "/srv"}))
+    died = command(
+        *("--root", repo.root, "config", "write", "--server-root", "/srv"),
+        env={"SERVINGREPO_FAILPOINTS": "format.done@1=kill"},
+    )
+    assert died.code == -signal.SIGKILL
     again = servingrepo.open(repo.root)
+    assert again.show("m").elsewhere == "", "where it was before is no other place"
     assert [one.command for one in again.recover()] == ["config write"]
     assert 'base_path: "/srv/m"' in again.value.layout.config.read_text()
+    again = servingrepo.open(repo.root)
+    assert again.value.server_roots_before == ()
     assert again.show("m").served == 1
     assert again.recover() == ()
 

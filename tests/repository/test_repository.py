@@ -241,7 +241,7 @@ def test_a_new_repository_without_its_empty_folders_can_be_read_and_written(
     rewrite(repo.value, edit="take")
     drop_empty_folders(repo.root)
     assert [event.model for event in repo.history()] == ["x"], "a model of which there is no record"
-    assert repo.list() == ()
+    assert [(row.model, row.ours) for row in repo.list()] == [("x", False)]
     assert release(1.0) == 1
 
 
