@@ -203,5 +203,8 @@ def _counted(endpoints: Sequence[OnEndpoint]) -> str:
 def _endpoint(one: OnEndpoint) -> str:
     if one.error:
         return "no answer"
-    others = [f"{status.version} {status.state}" for status in one.others]
+    others = [
+        *(f"{status.version} {status.state}" for status in one.others),
+        *(f"{version} gone" for version in one.stale),
+    ]
     return ", ".join([pinned(one.available), *others])

@@ -28,12 +28,15 @@ _WAITING = {"START": "loading", "LOADING": "loading", "UNLOADING": "unloading"}
 class OnEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What one endpoint says of one model. `error` is set when it could not be asked.
 
-    `labels` has the version that answers for each label of models.config, or None where the server refuses it.
-    `seconds` says for how long a version has been in its state, as far as this command has looked.
+    `available` has the versions that the server calls AVAILABLE and that answer; `stale` those that it calls so and
+    that answer nothing: they are gone. `labels` has the version that answers for each label of models.config, or None
+    where the server refuses it. `seconds` says for how long a version has been in its state, as far as this command
+    has looked.
     """
 
     endpoint: str
     available: tuple[int, ...] = ()
+    stale: tuple[int, ...] = ()
     others: tuple[VersionStatus, ...] = ()
     labels: dict[str, int | None] = {}
     seconds: dict[int, float] = {}
@@ -122,7 +125,7 @@ def drift(
 def _versions(name: str, pinned: set[int], one: OnEndpoint) -> Iterator[Drift]:
     by_version = {status.version: status for status in one.others}
     for version in sorted(pinned - set(one.available)):
-        reason, why = _why_not(by_version, version, one.seconds)
+        reason, why = _why_not(by_version, version, one)
         yield Drift(
             reason=reason,
             endpoint=one.endpoint,
@@ -148,14 +151,17 @@ def _versions(name: str, pinned: set[int], one: OnEndpoint) -> Iterator[Drift]:
 
 
 def _why_not(
-    by_version: Mapping[int, VersionStatus], version: int, seconds: Mapping[int, float]
+    by_version: Mapping[int, VersionStatus], version: int, one: OnEndpoint
 ) -> tuple[str, str]:
+    if version in one.stale:
+        return "not-loaded", "is pinned and called AVAILABLE by the server, but does not answer"
     status = by_version.get(version)
     if status is None:
         return "not-loaded", "is pinned but not loaded: the server has not read this models.config"
     if status.state == "END":
         return "failed", f"failed to load: {status.error}"
-    since = f", for {seconds[version]:.0f} s now" if seconds.get(version, 0.0) >= 1 else ""
+    seconds = one.seconds.get(version, 0.0)
+    since = f", for {seconds:.0f} s now" if seconds >= 1 else ""
     return _WAITING.get(status.state, "not-loaded"), f"is {status.state}{since}"
 
 

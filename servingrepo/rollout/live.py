@@ -21,7 +21,7 @@ from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.states import VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from servingrepo.serving.client import ServingClient
 
@@ -30,6 +30,9 @@ _CALL_SECONDS = 10.0
 _REACH_SECONDS = 5.0
 _LOADING_SECONDS = 10.0
 """What a load that has begun is waited for when it is no longer wanted."""
+
+_OVER = frozenset({"AVAILABLE", "END"})
+"""States of a version that is gone, if it does not answer."""
 
 _OLD_NEWS_SECONDS = 3.0
 """Three of a server's looks at its disk (file_system_poll_wait_seconds is 1 by default)."""
@@ -76,6 +79,24 @@ def remembered(client: ServingClient, model: str, *, deadline: Deadline) -> Reme
     return {one.version: one for one in client.status(model, timeout=_call(deadline))}
 
 
+def answering(
+    client: ServingClient,
+    model: str,
+    states: Iterable[VersionStatus],
+    *,
+    among: Collection[int],
+    deadline: Deadline,
+) -> set[int]:
+    """Return which of some versions are AVAILABLE and answer requests for exactly them."""
+    return {
+        one.version
+        for one in states
+        if one.version in among
+        and one.state == "AVAILABLE"
+        and client.answers(model, one.version, timeout=_call(deadline))
+    }
+
+
 def wait_available(
     client: ServingClient,
     model: str,
@@ -84,10 +105,11 @@ def wait_available(
     before: Remembered | None = None,
     deadline: Deadline,
 ) -> None:
-    """Wait until the server serves all these versions.
+    """Wait until the server serves all these versions: each is AVAILABLE, and answers.
 
-    A server remembers the failure of a version for ever (servable_state_monitor.cc). A failure that it told
-    `before` the reload is old news, until the server has had time to look at its disk again.
+    AVAILABLE alone may be old news of a version that is gone (ServingClient.answers). A server also remembers the
+    failure of a version for ever (servable_state_monitor.cc). One that it told `before` the reload is old news, until
+    the server has had time to look at its disk again.
 
     Raises:
         LoadFailed: One of them failed to load.
@@ -96,11 +118,8 @@ def wait_available(
     old, settled = before or {}, Deadline.after(_OLD_NEWS_SECONDS)
     while True:
         states = remembered(client, model, deadline=deadline)
-        waiting = [
-            version
-            for version in sorted(versions)
-            if version not in states or states[version].state != "AVAILABLE"
-        ]
+        loaded = answering(client, model, states.values(), among=versions, deadline=deadline)
+        waiting = sorted(set(versions) - loaded)
         if not waiting:
             return
         for version in waiting:
@@ -116,7 +135,7 @@ def wait_available(
         if deadline.passed:
             raise ServerTimeout(
                 f"{client.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
-                + ", ".join(f"{version} is {_state(states.get(version))}" for version in waiting),
+                + ", ".join(f"{version} is {_not_yet(states.get(version))}" for version in waiting),
                 hint="a long request in flight, or another model that fails to load, delays a server's loads",
             )
         deadline.pause(_POLL_SECONDS)
@@ -127,19 +146,26 @@ def wait_gone(
 ) -> None:
     """Wait until the server serves none of these versions.
 
+    One that is called AVAILABLE and answers nothing is gone.
+
     Raises:
         ServerTimeout: Some were still there at the deadline.
     """
     while True:
         states = remembered(client, model, deadline=deadline)
-        left = [v for v in sorted(versions) if v in states and states[v].state != "END"]
+        loaded = answering(client, model, states.values(), among=versions, deadline=deadline)
+        left = [
+            one.version
+            for one in states.values()
+            if one.version in versions and (one.version in loaded or one.state not in _OVER)
+        ]
         if not left:
             return
         go_on(client, deadline)
         if deadline.passed:
             raise ServerTimeout(
                 f"{client.endpoint} has not unloaded {model} after {deadline.seconds:.3g} s: "
-                + ", ".join(f"{version} is {_state(states[version])}" for version in left),
+                + ", ".join(f"{version} is {states[version].state}" for version in sorted(left)),
                 hint="a request in flight keeps a version; it goes when that request ends",
             )
         deadline.pause(_POLL_SECONDS)
@@ -159,7 +185,7 @@ def wait_unserved(
     is no longer asked for, and that is no reason to go back. But a reload takes effect only with the server's
     next look at its disk, and a load that has begun, or is about to, may end as AVAILABLE for a moment: with
     `settle`, what the server said before it was told to go back, it is given some time for that. An END that it
-    told then is old news.
+    told then is old news. So is an AVAILABLE whose version answers nothing: that one is gone.
 
     Raises:
         ServerTimeout: Some were still AVAILABLE at the deadline.
@@ -171,14 +197,17 @@ def wait_unserved(
     while True:
         states = remembered(client, model, deadline=deadline)
         known = [states[version] for version in sorted(versions) if version in states]
-        serving = [one for one in known if one.state == "AVAILABLE"]
+        answer = answering(client, model, known, among=versions, deadline=deadline)
+        serving = [one for one in known if one.version in answer]
         loading = [one for one in known if one.state in {"START", "LOADING"}]
         news = [
-            one for one in known if one.state != "END" or one != (settle or {}).get(one.version)
+            one
+            for one in known
+            if one in serving or one.state not in _OVER or one != (settle or {}).get(one.version)
         ]
         all_known = seen.passed or len(news) == len(versions)
         if not serving and all_known and (loaded.passed or not loading):
-            return tuple(f"{one.version} is {one.state}" for one in known if one.state != "END")
+            return tuple(f"{one.version} is {one.state}" for one in known if one.state not in _OVER)
         go_on(client, deadline)
         if deadline.passed and serving:
             raise ServerTimeout(
@@ -280,8 +309,10 @@ def _call(deadline: Deadline) -> float:
     return max(deadline.at_most(_CALL_SECONDS), 0.5)
 
 
-def _state(status: VersionStatus | None) -> str:
-    return status.state if status is not None else "not known to it"
+def _not_yet(status: VersionStatus | None) -> str:
+    if status is None:
+        return "not known to it"
+    return "called AVAILABLE and does not answer" if status.state == "AVAILABLE" else status.state
 
 
 def converge(
@@ -322,7 +353,8 @@ def _bridged(
 ) -> ModelConfig:
     """Return the config in which a model also keeps what it has loaded, with labels that hold now."""
     statuses = client.status(one.name, timeout=_call(deadline))
-    loaded = {status.version for status in statuses if status.state == "AVAILABLE"}
+    known = {status.version for status in statuses}
+    loaded = answering(client, one.name, statuses, among=known, deadline=deadline)
     labels: dict[str, int] = {}
     for label, version in one.labels.items():
         if version in loaded:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
     from servingrepo.repository.retention import Keep
     from servingrepo.rollout.values import Options, Promotion
+    from servingrepo.serving.client import ServingClient
     from servingrepo.serving.engines import Engine
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.serving.states import Endpoint, VersionStatus
     from servingrepo.storage.progress import Notice, Progress, Told
 
 _CALL_SECONDS = 5.0
@@ -99,7 +100,7 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
                 called = {name, *(one.name for one in entries_of(repo, config, name))}
                 for other in sorted(called):
                     try:
-                        states = client.status(other, timeout=_CALL_SECONDS)
+                        states = _loaded(client, other)
                     except ServingRepoError as error:
                         raise EndpointUnreachable(
                             f"{endpoint} does not say what it has loaded, so nothing was pruned: "
@@ -108,11 +109,20 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
                             "pins stays in any case",
                         ) from error
                     for one in states:
-                        if one.state != "END":
-                            reasons = found.setdefault(name, {}).get(one.version, ())
-                            reason = f"{one.state} on {endpoint}"
-                            found[name][one.version] = (*reasons, reason)
+                        reasons = found.setdefault(name, {}).get(one.version, ())
+                        reason = f"{one.state} on {endpoint}"
+                        found[name][one.version] = (*reasons, reason)
     return found
+
+
+def _loaded(client: ServingClient, model: str) -> list[VersionStatus]:
+    """Return what a server has of a model; one that is called AVAILABLE and does not answer is gone."""
+    return [
+        one
+        for one in client.status(model, timeout=_CALL_SECONDS)
+        if one.state != "END"
+        and (one.state != "AVAILABLE" or client.answers(model, one.version, timeout=_CALL_SECONDS))
+    ]
 
 
 def promote_and_prune(

@@ -276,6 +276,8 @@ def _look(
         if key not in seen or seen[key][0] != one.state:
             seen[key] = (one.state, now)
         seconds[one.version] = now - seen[key][1]
+    called = [one.version for one in states if one.state == "AVAILABLE"]
+    loaded = [one for one in called if client.answers(name, one, timeout=_CALL_SECONDS)]
     answering: dict[str, int | None] = {}
     for label in labels:
         try:
@@ -284,7 +286,8 @@ def _look(
             answering[label] = None
     return OnEndpoint(
         endpoint=endpoint,
-        available=tuple(sorted(one.version for one in states if one.state == "AVAILABLE")),
+        available=tuple(sorted(loaded)),
+        stale=tuple(sorted(set(called) - set(loaded))),
         others=tuple(
             one
             for one in states

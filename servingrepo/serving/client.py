@@ -107,6 +107,20 @@ class ServingClient:
             version=reply.model_spec.version.value, signatures=dict(signatures.signature_def)
         )
 
+    def answers(self, model: str, version: int, *, timeout: float) -> bool:
+        """Tell whether requests for exactly this version find it loaded.
+
+        AVAILABLE in `status` alone does not prove that: a version that was taken back while it was LOADING behind a
+        long request may be called AVAILABLE for ever (basic_manager.cc), and answers nothing.
+        """
+        try:
+            self.metadata(model, version, timeout=timeout)
+        except RequestRefused as refused:
+            if refused.code == "NOT_FOUND":
+                return False
+            raise
+        return True
+
     def predict(self, request: Any, *, timeout: float) -> Any:
         """Send a PredictRequest, return the PredictResponse."""
         return self._call(

@@ -28,6 +28,8 @@ from servingrepo.serving.states import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.serving.states import VersionStatus
+
 _CALL_SECONDS = 10.0
 _GO_BACK_SECONDS = 10.0
 _POLL_SECONDS = 0.05
@@ -116,7 +118,11 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         """
         while True:
             states = client.status(model, timeout=max(deadline.at_most(_CALL_SECONDS), 0.5))
-            going = [f"{one.version} is {one.state}" for one in states if one.state != "END"]
+            going = [
+                f"{one.version} is {one.state}"
+                for one in states
+                if one.state != "END" and not self._is_gone(client, model, one)
+            ]
             if not going:
                 return
             if deadline.passed:
@@ -125,6 +131,12 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                     hint="a request in flight keeps a version; use another engine, or another server",
                 )
             deadline.pause(_POLL_SECONDS)
+
+    def _is_gone(self, client: ServingClient, model: str, one: VersionStatus) -> bool:
+        """Tell whether a version is called AVAILABLE and answers nothing."""
+        return one.state == "AVAILABLE" and not client.answers(
+            model, one.version, timeout=_CALL_SECONDS
+        )
 
     def _seen(self, export: Path) -> str:
         """Return the base path of an export as the server sees it."""
@@ -140,7 +152,11 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
     def _refuse_live(self, client: ServingClient, model: str) -> None:
         for name in sorted({*self.ours, model}):
             states = client.status(name, timeout=_CALL_SECONDS)
-            live = [one.version for one in states if one.state == "AVAILABLE"]
+            live = [
+                one.version
+                for one in states
+                if one.state == "AVAILABLE" and not self._is_gone(client, name, one)
+            ]
             if live:
                 raise EngineUnavailable(
                     f"{self.endpoint} serves {name}@{max(live)}: a smoke test would replace its config",

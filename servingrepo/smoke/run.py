@@ -108,7 +108,7 @@ def run_cases(
 
 
 def await_version(client: ServingClient, *, model: str, version: int, deadline: Deadline) -> None:
-    """Return once exactly this version is AVAILABLE.
+    """Return once exactly this version is AVAILABLE and answers: the former may be old news (`answers`).
 
     Raises:
         LoadFailed: It ended instead: it failed to load, or was unloaded.
@@ -128,7 +128,10 @@ def await_version(client: ServingClient, *, model: str, version: int, deadline: 
             if one.version != version:
                 continue
             if one.state == "AVAILABLE":
-                return
+                if client.answers(model, version, timeout=timeout):
+                    return
+                state = "AVAILABLE, but it does not answer"
+                continue
             state = one.state
             # END without an error is an earlier, normal unload: the server remembers those for ever.
             if one.state == "END" and (one.code != 0 or one.error):

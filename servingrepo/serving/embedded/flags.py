@@ -149,6 +149,12 @@ FLAGS: tuple[Flag, ...] = (
         0,
         "own flag: end as soon as the process with this id has ended",
     ),
+    Flag(
+        "play_stale_available",
+        "bool",
+        False,
+        "own flag, for tests: a version that is taken back while it loads stays AVAILABLE for ever",
+    ),
 )
 
 _BY_NAME = {flag.name: flag for flag in FLAGS}

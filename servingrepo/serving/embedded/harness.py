@@ -81,6 +81,7 @@ class Harness:
         self.phase = Phase.NEW
         self.failure = OK
         self.servable: Any = None
+        self.ended = threading.Event()
         self._cancelled = threading.Event()
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Manager"]
 
 logger = logging.getLogger(__name__)
+
+_RACE_SECONDS = 10.0
 
 REMOVABLE = (Phase.NEW, Phase.DISABLED, Phase.ERROR)
 
@@ -67,7 +70,9 @@ class Manager:
         retries: Retries,
         load_threads: int = 0,
         unload_threads: int = 0,
+        stale_available: bool = False,
     ) -> None:
+        self._stale_available = stale_available
         self._loader = loader
         self._bus = bus
         self._retries = retries
@@ -210,7 +215,22 @@ class Manager:
             return
         with self._lock:
             self._update_serving()
+        if self._stale_available and self.load_threads:
+            self._let_its_end_come_first(harness)
         self._publish(harness.id, State.AVAILABLE)
+
+    def _let_its_end_come_first(self, harness: Harness) -> None:
+        """Play a race of the real server, for tests: the news that a version is AVAILABLE comes after its END.
+
+        It is lost by a version that is not wanted any more when the request ends behind which it was LOADING.
+        """
+        end = time.monotonic() + _RACE_SECONDS
+        while time.monotonic() < end:
+            with self._pending_lock:
+                taken_in = harness.id.name not in self._pending
+            if taken_in and (harness.aspired or harness.ended.is_set()):
+                return
+            time.sleep(0.01)
 
     def _unload(self, harness: Harness) -> None:
         with self._lock:
@@ -221,6 +241,7 @@ class Manager:
             harness.phase = Phase.QUIESCED
         harness.unload(self._loader)
         self._publish(harness.id, State.END)
+        harness.ended.set()
 
     def _update_serving(self) -> None:
         ready = {

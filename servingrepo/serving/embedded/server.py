@@ -131,6 +131,7 @@ class _Server:
             ),
             load_threads=max(arguments.number("num_load_threads"), 0),
             unload_threads=max(arguments.number("num_unload_threads"), 0),
+            stale_available=arguments.truth("play_stale_available"),
         )
         settings = Settings(
             wait=_wait,
