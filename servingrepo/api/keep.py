@@ -171,4 +171,4 @@ class Keeping(Opened):
         from servingrepo.repository.changes import recover
 
         with locked(self.value):
-            return recover(self.value)
+            return recover(self.value, reach=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from servingrepo.repository.references import parse_reference, resolve
@@ -36,6 +37,7 @@ class Opened:
 
     def _engine(self, engine: Engine | EngineChoice | str | None) -> Engine:
         """Return the engine that was given, or the one that was asked for by name."""
+        from servingrepo.repository.leftovers import left_on
         from servingrepo.serving.engines import EngineChoice, choose_engine
 
         if engine is None or isinstance(engine, str):
@@ -47,6 +49,7 @@ class Opened:
             models=self.value.layout.models,
             server_root=self.value.server_root,
             ours=self.models() if engine.name.startswith("remote") else (),
+            left_on=partial(left_on, self.value),
         )
 
     def _versions(self, text: str) -> Sequence[tuple[str, int]]:

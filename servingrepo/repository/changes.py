@@ -25,6 +25,7 @@ from servingrepo.repository import history, journal
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
+from servingrepo.repository.leftovers import OnServers, clear_servers, say_endpoints
 from servingrepo.repository.records import SCHEMA, BadMark, Format, ModelState, load, say_proofs
 from servingrepo.repository.repository import (
     Repository,
@@ -47,16 +48,12 @@ from servingrepo.repository.served import (
 )
 from servingrepo.repository.spare import give_up_spare, keep_spare
 from servingrepo.repository.trash import sweep_trash, what_happened
-from servingrepo.serving.deadline import Deadline
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.records import VersionRecord
-
-_REAP_SECONDS = 10.0
-
 
 _TXID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 """What `new_txid` makes: anything else in a staging folder is not ours to remove."""
@@ -120,7 +117,8 @@ def new_event(
 def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False) -> Iterator[None]:
     """Hold the lock, with what dead commands left settled first; a dry run only reads, so needs neither.
 
-    On a full disk the space set aside is given up for it, but not for `publishing`: it is there for going back.
+    On a full disk the space set aside is given up for it, but not for `publishing`: it is there for going back. Nor
+    does who goes back wait for servers of dead smoke tests.
 
     Raises:
         Locked: Another process holds the lock.
@@ -131,7 +129,7 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
     with locked(repo):
         if not publishing:
             give_up_spare(repo)
-        recover(repo)
+        recover(repo, reach=publishing)
         yield
         keep_spare(repo)
 
@@ -182,8 +180,8 @@ def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> N
         error.problems = (*error.problems, said)
 
 
-def recover(repo: Repository) -> tuple[Recovered, ...]:
-    """Settle what dead commands left; the caller holds the lock.
+def recover(repo: Repository, *, reach: bool = False) -> tuple[Recovered, ...]:
+    """Settle what dead commands left; the caller holds the lock. `reach` is as in `clear_servers`.
 
     Staging directories and temporary files that no live command owns go too: their command died while
     cleaning up, or while writing. A change of the server root that was begun is finished.
@@ -194,7 +192,7 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
         if is_alive:
             alive.add(intent.txid)
             continue
-        outcome = settle(repo, intent)
+        outcome = settle(repo, intent, reach=reach)
         done.append(Recovered(intent.txid, intent.command, intent.model, intent.version, outcome))
     done.extend(_sweep(repo, alive))
     done.extend(
@@ -240,10 +238,10 @@ def _record_of(repo: Repository, txid: str) -> VersionRecord | None:
     return None
 
 
-def settle(repo: Repository, intent: Intent) -> str:
+def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
     """Finish or drop what one command began, then remove its intent; say what was done.
 
-    The intent stays while its container cannot be removed because the Docker daemon is away.
+    The intent stays while something of it is left on a server that cannot be cleared now.
     """
     event = _event_of(repo, intent)
     happened = event is not None and _has_happened(repo, intent, event)
@@ -255,27 +253,27 @@ def settle(repo: Repository, intent: Intent) -> str:
         outcome = "it was cut short with old and new served: history says so"
     else:
         outcome = "it had not happened: dropped"
+    # A smoke test is over before the version appears.
+    servers = clear_servers(repo, intent, reach=reach) if not happened else OnServers()
     if intent.command == "promote":
         if not happened and intent.version is not None:
             _drop_record(repo, intent)
+            if servers.had_it or repo.layout.staging(intent.model, intent.txid).exists():
+                burn_number(repo, intent.model, intent.version)
         repo.disk.step("settle.before-staging-removal")
         _remove_staging(repo, intent)
-    if intent.engine == "docker" and (left := _reap_container(intent)):
-        return f"{outcome}; {left}"
-    repo.disk.step("settle.before-intent-removal")
-    repo.disk.remove_file(repo.layout.intent(intent.txid))
-    return outcome
+    said = [outcome, servers.done, say_endpoints(intent, event, happened=happened), servers.left]
+    if not servers.left:
+        repo.disk.step("settle.before-intent-removal")
+        repo.disk.remove_file(repo.layout.intent(intent.txid))
+    return "; ".join(one for one in said if one)
 
 
-def _reap_container(intent: Intent) -> str:
-    """Remove the container that a dead command left; where that cannot be done, say so: a later writer will."""
-    from servingrepo.serving.docker_reaping import reap
-
-    try:
-        reap(frozenset({intent.txid}), deadline=Deadline.after(_REAP_SECONDS))
-    except ServingRepoError as error:
-        return f"its container may be left, and is looked for again the next time: {error.message}"
-    return ""
+def burn_number(repo: Repository, model: str, version: int) -> None:
+    """Remember that a number was used: something was staged under it. The caller holds the lock."""
+    state = load_state(repo, model) or ModelState(name=model)
+    if state.highest < version:
+        save_state(repo, msgspec.structs.replace(state, highest=version))
 
 
 def _event_of(repo: Repository, intent: Intent) -> Event | None:

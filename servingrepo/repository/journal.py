@@ -35,7 +35,9 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a command has begun: a promotion with the number it reserved, or a switch with its event.
 
     `event` is what history shall say once the switch has happened. `engine` is what may still be running
-    for it: of "docker", a container labelled with the txid.
+    for it: of "docker", a container labelled with the txid. `smoked_on` is the server, as HOST:PORT, that a smoke
+    test gives the version to, and `endpoints` are live servers that may be told of it. How they are spoken to is a
+    secret, and not written down.
     """
 
     schema: int = SCHEMA
@@ -46,6 +48,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None = None
     event: Event | None = None
     engine: str = ""
+    smoked_on: str = ""
+    endpoints: tuple[str, ...] = ()
 
 
 @contextmanager

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from servingrepo.errors import LoadFailed, ServerDied, ServerTimeout
+from servingrepo.errors import (
+    LoadFailed,
+    Locked,
+    ServerDied,
+    ServerTimeout,
+    ServingRepoError,
+    StorageFailed,
+)
+from servingrepo.repository import journal
+from servingrepo.repository.changes import settle, writing
+from servingrepo.repository.journal import Intent
 from servingrepo.repository.records import Proof
+from servingrepo.repository.repository import locked, me, new_txid
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.savedmodel.wording import some
 from servingrepo.serving.client import ServingClient
@@ -15,9 +27,10 @@ from servingrepo.smoke import SmokeCase, check_cases, run_smoke
 from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Inspection
     from servingrepo.serving.engines import Engine
     from servingrepo.serving.server_versions import Version
@@ -115,6 +128,43 @@ def refuse_lacking(engine: str, inspection: Inspection) -> None:
         if custom
         else "smoke-test it on a real server: --engine docker, or --engine binary",
     )
+
+
+@contextmanager
+def smoking(repo: Repository, model: str, version: int, engine: Engine) -> Iterator[str]:
+    """Write down for the block that a version is being tried on a server, which a kill would leave it on.
+
+    Gives the transaction's name; an empty one where nothing has to be written down, or where nobody may write.
+    """
+    with ExitStack() as stack:
+        txid = ""
+        if server_of(engine):
+            with suppress(StorageFailed, Locked), writing(repo, publishing=True):
+                txid = new_txid(repo)
+                intent = Intent(
+                    txid=txid,
+                    command="smoke",
+                    owner=me(),
+                    model=model,
+                    version=version,
+                    engine=engine.name,
+                    smoked_on=server_of(engine),
+                )
+                stack.enter_context(journal.declare(repo.disk, repo.layout.intent(txid), intent))
+        try:
+            yield txid
+        except BaseException:
+            if txid:
+                with suppress(ServingRepoError), locked(repo):
+                    settle(repo, intent, reach=True)
+            raise
+
+
+def server_of(engine: Engine | None) -> str:
+    """Return the server that an engine uses and does not start, as HOST:PORT; empty if it starts its own."""
+    from servingrepo.serving.remote_engine import RemoteEngine
+
+    return str(engine.endpoint) if isinstance(engine, RemoteEngine) else ""
 
 
 def _notes(inspection: Inspection, version: Version | None) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Publishing a version: a number reserved, a copy staged, and the first commit point (C1).
 
 Writing a directory named by an integer below a base path *is* a deployment, one second later. So everything
-is done on a staged copy, and C1 is one rename of a complete, durable, proven directory. A reserved number is
-burnt whether or not it is used.
+is done on a staged copy, and C1 is one rename of a complete, durable, proven directory. A number is burnt once
+something is staged under it, published or not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from servingrepo.modelconfig import MAX_VERSION, entry, parse_version
 from servingrepo.repository import journal
 from servingrepo.repository.changes import say_if_happened, settle, writing
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.records import ModelState, RecordHead, VersionRecord, encode, load
+from servingrepo.repository.records import RecordHead, VersionRecord, encode, load
 from servingrepo.repository.repository import (
     Repository,
     load_record,
@@ -35,7 +35,6 @@ from servingrepo.repository.repository import (
     new_txid,
     published_versions,
     record_numbers,
-    save_state,
 )
 from servingrepo.repository.served import MODEL_FILES, read_config
 from servingrepo.repository.trash import trashed_versions
@@ -190,11 +189,19 @@ def may_be_known(repo: Repository, model: str, tree: SourceTree) -> bool:
 
 @contextmanager
 def reserve(
-    repo: Repository, *, model: str, version: int | None, engine: str = ""
+    repo: Repository,
+    *,
+    model: str,
+    version: int | None,
+    engine: str = "",
+    smoked_on: str = "",
+    endpoints: tuple[str, ...] = (),
 ) -> Iterator[Reservation]:
     """Reserve a number for the block, which stages and publishes; whatever it leaves is cleaned up.
 
-    `engine` is the name of what will run for it, so that whoever recovers knows where to look.
+    The number is burnt by whoever publishes, or when something that was staged is removed: before that nobody can
+    have seen it. `engine`, `smoked_on` and `endpoints` say what will run for it and where, so that whoever recovers
+    knows where to look (journal.Intent).
 
     Raises:
         NumberUsed: `version` was used before.
@@ -214,22 +221,17 @@ def reserve(
                 model=model,
                 version=number,
                 engine=engine,
+                smoked_on=smoked_on,
+                endpoints=endpoints,
             )
             stack.enter_context(journal.declare(repo.disk, repo.layout.intent(txid), intent))
-            try:
-                state = load_state(repo, model) or ModelState(name=model)
-                save_state(repo, msgspec.structs.replace(state, highest=number))
-            except BaseException:
-                with suppress(ServingRepoError):
-                    settle(repo, intent)
-                raise
         try:
             yield Reservation(txid, model, number, repo.layout.staging(model, txid))
         except BaseException as error:
             # What cannot be settled now is left to the next writer.
             with suppress(ServingRepoError), locked(repo):
                 say_if_happened(repo, intent, error)
-                settle(repo, intent)
+                settle(repo, intent, reach=True)
             raise
         # All is done: a staging directory that cannot be removed now is swept by the next writer.
         with suppress(StorageFailed):
@@ -252,8 +254,8 @@ def stage(
         StorageFailed: Reading or writing failed.
     """
     disk = repo.disk
+    need_space(tree, repo.layout.models)
     disk.make_directory(repo.layout.model(place.model))
-    need_space(tree, repo.layout.model(place.model))
     # Its name need not be durable: until C1 nobody looks for it, and C1 gives it another.
     disk.make_scratch_directory(place.base)
     manifest = copy_tree(tree, place.export, disk=disk, progress=progress, watch=watch)

@@ -11,7 +11,7 @@ import msgspec
 
 from servingrepo.errors import NothingToRollBack, ServingRepoError, SwitchFailed
 from servingrepo.repository import history
-from servingrepo.repository.changes import new_event, writing
+from servingrepo.repository.changes import burn_number, new_event, writing
 from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.publication import find_same, publish, same_in_trash
 from servingrepo.repository.records import say_proofs
@@ -50,6 +50,7 @@ def commit(
 ) -> Promotion:
     """C1 and C2, under the lock, and the line of history."""
     with writing(repo, publishing=True):
+        burn_number(repo, place.model, place.version)
         config = read_config_of(repo, place.model)  # somebody may have taken an edit over meanwhile
         same = find_same(repo, place.model, digest=record.digest)
         if same is None:

@@ -21,7 +21,7 @@ from servingrepo.errors import (
     UnsupportedExport,
 )
 from servingrepo.modelconfig import check_name
-from servingrepo.repository.proving import prove, refuse_lacking
+from servingrepo.repository.proving import prove, refuse_lacking, server_of
 from servingrepo.repository.publication import (
     choose_number,
     may_be_known,
@@ -126,9 +126,15 @@ def promote(
     smoking = engine if options.smoke else None
     if smoking is not None:
         refuse_lacking(smoking.name, inspection)  # before a long copy
-    running = smoking.name if smoking is not None else ""
     known = newest_event(repo, model)
-    with reserve(repo, model=model, version=options.version, engine=running) as place:
+    with reserve(
+        repo,
+        model=model,
+        version=options.version,
+        engine=smoking.name if smoking is not None else "",
+        smoked_on=server_of(smoking),
+        endpoints=tuple(map(str, options.endpoints)) if options.serve is not False else (),
+    ) as place:
         tensors = variables.tensors()
         watch = tensors.watch if tensors is not None else None
         manifest = stage(repo, place, tree, progress=progress, watch=watch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.repository.proving import prove
+from servingrepo.repository.proving import prove, smoking
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.usage import using
 from servingrepo.rollout.promotion import refuse_defects
@@ -38,7 +38,8 @@ def smoke_version(
         NoSuchVersion, DamagedExport, UnsupportedExport: It cannot be tried.
         LoadFailed and other errors of the engine: It cannot be served.
     """
-    with using(repo, model, version):
+    need_version(repo, model, version)
+    with smoking(repo, model, version, engine) as txid, using(repo, model, version):
         need_version(repo, model, version)
         export = repo.layout.version(model, version)
         inspection = inspect_export(export)
@@ -53,6 +54,7 @@ def smoke_version(
             timeout=timeout,
             staged=False,
             time=repo.now(),
+            txid=txid,
             notice=notice,
         )
 

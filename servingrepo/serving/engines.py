@@ -17,6 +17,7 @@ from servingrepo.serving.security import PLAIN, Security
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from servingrepo.serving.docker_engine import DockerEngine
@@ -68,11 +69,12 @@ def choose_engine(
     models: Path | None = None,
     server_root: str = "/models",
     ours: tuple[str, ...] = (),
+    left_on: Callable[[Endpoint], frozenset[tuple[str, int]]] | None = None,
 ) -> Engine:
     """Return the engine that was asked for.
 
     `auto` is docker if the daemon answers and the image is there (or may be pulled), else a
-    tensorflow_model_server on PATH, else the embedded one.
+    tensorflow_model_server on PATH, else the embedded one. `left_on` says what dead smoke tests left on a server.
 
     Raises:
         UsageError: There is no such engine.
@@ -87,8 +89,10 @@ def choose_engine(
     if kind == "binary":
         return BinaryEngine(path=rest or BINARY, arguments=choice.arguments)
     if kind == "remote" and rest:
+        endpoint = Endpoint.parse(rest, choice.security)
         return RemoteEngine(
-            endpoint=Endpoint.parse(rest, choice.security),
+            endpoint=endpoint,
+            left=left_on(endpoint) if left_on is not None else frozenset(),
             models=models,
             server_root=server_root,
             ours=ours,

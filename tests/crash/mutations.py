@@ -145,6 +145,12 @@ MUTATIONS: dict[Site, Mutation] = {
         _NOBODY, _held("promote, second version")
     ),
     _site("repository/publication", "reserve", "locked"): Mutation(_NOBODY, _OVERTAKEN),
+    _site("repository/proving", "smoking", "locked"): Mutation(
+        _NOBODY, ("tests/repository/test_proving.py", "-k", "settles_nothing")
+    ),
+    _site("repository/proving", "smoking", "writing"): Mutation(
+        _NOBODY, ("tests/repository/test_proving.py", "-k", "settles_nothing")
+    ),
     _site("rollout/committing", "commit", "writing"): Mutation(_NOBODY, _OVERTAKEN),
     _site("rollout/committing", "serve_again", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "content_that_is_there")

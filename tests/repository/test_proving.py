@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+import servingrepo
 from servingrepo.errors import BadCase, EngineUnavailable
-from servingrepo.repository.proving import prove
+from servingrepo.repository.proving import prove, smoking
 from servingrepo.savedmodel import inspect_export
 from servingrepo.serving.binary_engine import BinaryEngine
 from servingrepo.serving.docker_engine import DockerEngine
 from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.serving.processes import free_port
 from servingrepo.serving.remote_engine import RemoteEngine
 from servingrepo.serving.states import Endpoint
 from servingrepo.smoke import SmokeCase
+from servingrepo.storage.lock import hold_lock, this_process
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from servingrepo.serving.engines import Engine
@@ -102,3 +108,37 @@ def test_expected_version_of_a_binary_is_what_it_says(tmp_path: Path) -> None:
     )
     binary.chmod(0o755)
     assert BinaryEngine(path=str(binary)).expected_version() == (2, 18)
+
+
+def test_a_smoke_test_settles_nothing_while_another_holds_the_lock(tmp_path: Path) -> None:
+    """What it may have left on a server of somebody's own is written down under the lock, and settled under it."""
+    opened, _ = servingrepo.init(tmp_path / "serving")
+    opened.promote(write_export(tmp_path / "run"), model="m", smoke=False, serve=False)
+    repo = msgspec.structs.replace(opened.value, lock_wait=0.0)
+    nobody: Engine = RemoteEngine(
+        endpoint=Endpoint("127.0.0.1", free_port()), models=tmp_path, server_root="/models"
+    )
+    layout = repo.layout
+    with hold_lock(layout.lock, this_process("a test"), wait=0, what="it"):
+        with smoking(repo, "m", 1, nobody) as txid:
+            assert txid == "", "nothing can be written down, and the smoke test goes on"
+        assert list(layout.journal.iterdir()) == []
+    with (  # noqa: PT012 - the lock is taken in between
+        hold_after(layout.lock) as hold,
+        pytest.raises(ZeroDivisionError),
+        smoking(repo, "m", 1, nobody),
+    ):
+        hold()
+        raise ZeroDivisionError
+    (left,) = layout.journal.iterdir()
+    assert opened.recover()[0].command == "smoke"
+    assert not left.exists()
+
+
+@contextmanager
+def hold_after(lock: Path) -> Iterator[Callable[[], object]]:
+    """Give what takes the lock when it is called, and let go of it at the end of the block."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(
+            hold_lock(lock, this_process("a test"), wait=0, what="it")
+        )
