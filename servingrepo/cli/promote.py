@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
@@ -22,7 +23,9 @@ from servingrepo.cli.options import (
 )
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.roll_out import switch_options
+from servingrepo.cli.settings import ENGINE_FIELDS
 from servingrepo.cli.switches import tell_hooks
+from servingrepo.errors import UsageError
 from servingrepo.modelconfig.names import parse_version
 
 if TYPE_CHECKING:
@@ -138,6 +141,7 @@ def command(
     It is refused before it is copied if its signatures would break clients of the served version (or do not keep
     the contract that is pinned), or if its graph has operations that touch files, network or processes.
     """
+    _refuse_unsmoked(smoke=smoke)
     version = parse_version(number) if number is not None else None
     run_read = read_in_a_child(run, seconds=run_wait)
     keep = _policy(app, model) if prunes(app, model, asked=prune) else None
@@ -177,6 +181,36 @@ def command(
         verb = "would not be" if done.dry_run else "was not"
         app.warn(f"{done.model} {verb} pruned afterwards: {done.prune_failed}")
     app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
+
+
+def _refuse_unsmoked(*, smoke: bool) -> None:
+    """Refuse what is typed for a smoke test where none is to be run.
+
+    What the settings file and the environment say of smoke tests in general holds as far as it goes.
+
+    Raises:
+        UsageError: There is something; all of it is named.
+    """
+    if smoke:
+        return
+    ctx = click.get_current_context()
+    names = (*ENGINE_FIELDS.values(), "timeout", "cases", "strict")
+    typed = [
+        max(param.opts, key=len)
+        for param in ctx.command.params
+        if param.name in names
+        and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
+    ]
+    if not typed:
+        return
+    came_from = {
+        ParameterSource.ENVIRONMENT: " (SERVINGREPO_PROMOTE_SMOKE says so)",
+        ParameterSource.DEFAULT_MAP: " (the settings file says so)",
+    }.get(ctx.get_parameter_source("smoke") or ParameterSource.COMMANDLINE, "")
+    raise UsageError(
+        f"{', '.join(typed)} and --no-smoke{came_from} contradict each other: nothing would be run",
+        hint="leave --no-smoke out (--smoke where a setting says so), or the others",
+    )
 
 
 def prunes(app: App, model: str, *, asked: bool) -> bool:
@@ -255,11 +289,13 @@ def _proofs(done: Promotion) -> Iterator[str]:
     """Yield what the version was held against, and what was not checked."""
     for gate in done.gates:
         yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
-    if done.same_as is not None:
-        return
     if done.proof is not None:
         yield from proof_lines(done.proof)
-    else:
+        if done.same_as is not None:
+            yield "            added to its record"
+    if done.same_as is not None:
+        return
+    if done.proof is None:
         yield "  proof     not checked" + (" (a dry run runs nothing)" if done.dry_run else "")
     if done.guard is not None:
         yield from guard_lines(done.guard, smoked=done.proof is not None)
@@ -284,7 +320,8 @@ def _headline(done: Promotion, name: str, *, number: int | None) -> Iterator[str
     """Yield what happened, first of all."""
     dry = "dry run, nothing was changed: " if done.dry_run else ""
     if done.same_as is not None:
-        yield f"{dry}{name} has this content already: nothing {'would be' if dry else 'was'} published"
+        tested = "; it would be smoke-tested" if done.would_prove else ""
+        yield f"{dry}{name} has this content already: nothing {'would be' if dry else 'was'} published{tested}"
         if number is not None and number != done.version:
             yield f"  version   --version {number} was not used"
     elif done.dry_run:

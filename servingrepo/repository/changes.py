@@ -334,6 +334,9 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
             return state is not None and state.hold is None
         case "prune" | "restore" | "empty-trash":
             return bool(event.versions)
+        case "prove":
+            record = load_record(repo, event.model, event.version or 0)
+            return record is not None and any(one.time == event.time for one in record.proofs)
         case _:
             return _config_says_so(repo, event)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from servingrepo.errors import (
     LoadFailed,
     Locked,
@@ -14,10 +16,11 @@ from servingrepo.errors import (
     StorageFailed,
 )
 from servingrepo.repository import journal
-from servingrepo.repository.changes import settle, writing
+from servingrepo.repository.changes import new_event, recorded, settle, writing
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.records import Proof
-from servingrepo.repository.repository import locked, me, new_txid
+from servingrepo.repository.records import Proof, encode
+from servingrepo.repository.repository import locked, me, need_version, new_txid
+from servingrepo.repository.usage import alone
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.savedmodel.wording import some
 from servingrepo.serving.client import ServingClient
@@ -128,6 +131,37 @@ def refuse_lacking(engine: str, inspection: Inspection) -> None:
         if custom
         else "smoke-test it on a real server: --engine docker, or --engine binary",
     )
+
+
+def add_proof(repo: Repository, model: str, version: int, proof: Proof, *, why: str) -> Proof:
+    """Add a proof to the record of a version, and say so in the history; return it as it was written.
+
+    Raises:
+        Locked: Somebody verifies or smoke-tests the version: the lock of who reads it is on its record.
+        NoSuchVersion: It is not there any more.
+    """
+    with writing(repo):
+        record = need_version(repo, model, version)
+        event = new_event(
+            repo,
+            txid=new_txid(repo),
+            action="prove",
+            model=model,
+            version=version,
+            why=why,
+            proof=str(proof),
+        )
+        proof = msgspec.structs.replace(proof, time=event.time)
+        with recorded(repo, event), alone(repo, model, version) as free:
+            if not free:
+                raise Locked(
+                    f"{model}@{version} is being verified or smoke-tested: its proof was not written down",
+                    hint="wait for that command to end, then call this one again",
+                )
+            proven = msgspec.structs.replace(record, proofs=(*record.proofs, proof))
+            path = repo.layout.record(model, version)
+            repo.disk.replace_file(path, encode(proven), step="record")
+    return proof
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from servingrepo.storage.lock import try_flock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from servingrepo.repository.repository import Repository
 
@@ -33,24 +34,35 @@ def using(repo: Repository, model: str, version: int) -> Iterator[None]:
         Locked: It was being moved for all of `lock_wait` seconds.
     """
     path = repo.layout.record(model, version)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        yield
-        return
-    try:
-        end = time.monotonic() + repo.lock_wait
-        with suppress(StorageFailed):
-            while not try_flock(descriptor, path, shared=True):
-                if time.monotonic() >= end:
-                    raise Locked(
-                        f"{model}@{version} is being moved to the trash or out of it",
-                        hint="wait for that command to end: servingrepo history shows it",
-                    )
-                time.sleep(_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
+    end = time.monotonic() + repo.lock_wait
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            yield
+            return
+        try:
+            with suppress(StorageFailed):
+                while not try_flock(descriptor, path, shared=True):
+                    if time.monotonic() >= end:
+                        raise Locked(
+                            f"{model}@{version} is being moved to the trash or out of it",
+                            hint="wait for that command to end: servingrepo history shows it",
+                        )
+                    time.sleep(_POLL_SECONDS)
+            if _was_replaced(descriptor, path):
+                continue  # a proof was added to it: nobody looks at the old file's lock any more
+            yield
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _was_replaced(descriptor: int, path: Path) -> bool:
+    """Tell whether another file has the name now."""
+    with suppress(OSError):
+        return not os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from servingrepo.rollout.committing import commit, pass_release_guards, serve_ag
 from servingrepo.rollout.gating import Gated, pass_gates
 from servingrepo.rollout.overtaking import newest_event
 from servingrepo.rollout.plans import plan_serve
+from servingrepo.rollout.reproving import find_unproven, prove_again
 from servingrepo.rollout.tracing import place_of, trace
 from servingrepo.rollout.values import Options, Promotion
 from servingrepo.rundir import scan_run
@@ -103,10 +104,17 @@ def promote(
     gated = pass_gates(repo, model, scan, options.gates, strict=options.strict, progress=progress)
     if may_be_known(repo, model, tree):
         digest = content_digest(hash_source(tree))
+        unproven = find_unproven(repo, model, digest, options)
+        proof = prove_again(repo, model, digest, inspection, options, engine=engine, notice=notice)
         again = serve_again(repo, model, digest, scan, options, run_read=run_read)
         if again is not None:
             return msgspec.structs.replace(
-                again, gates=gated.verdicts, doubts=gated.doubts, unread=gated.unread
+                again,
+                gates=gated.verdicts,
+                doubts=gated.doubts,
+                unread=gated.unread,
+                proof=proof,
+                would_prove=options.dry_run and unproven is not None,
             )
     config = read_own_config(repo)
     guard = pass_release_guards(repo, model, inspection, config, options)

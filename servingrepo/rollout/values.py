@@ -25,7 +25,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
     nothing ran: not checked, which is not the same as ok. `same_in_trash` has the same content and could have
     been restored instead. `pruned` is what pruning by policy did afterwards, and `prune_failed` why it could not.
-    `overtaken` says who decided what is served while it ran, and so kept it from being served.
+    `overtaken` says who decided what is served while it ran, and so kept it from being served. `would_prove` says in
+    a dry run that the version that is there already would be smoke-tested: it was published without.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     can_go_back: bool = False
     overtaken: str = ""
+    would_prove: bool = False
     endpoints: tuple[EndpointResult, ...] = ()
     stages: tuple[StageVerdict, ...] = ()
     same_in_trash: int | None = None

@@ -8,7 +8,7 @@ import msgspec
 
 from servingrepo.errors import SmokeFailed
 
-__all__ = ["Api", "Outcome", "SmokeReport", "Verdict", "judge"]
+__all__ = ["Api", "Outcome", "SmokeReport", "Verdict", "is_enough", "judge"]
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 Api = Literal["Predict", "Classify", "Regress", "GetModelMetadata"]
@@ -75,6 +75,15 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
         """The signatures that no passed request speaks for."""
         proven = {one.signature for one in self.passed}
         return tuple(key for key in self.signatures if key not in proven)
+
+
+def is_enough(report: SmokeReport, *, strict: bool) -> bool:
+    """Tell whether `judge` accepts a version for this report."""
+    try:
+        judge(report, strict=strict)
+    except SmokeFailed:
+        return False
+    return True
 
 
 def judge(report: SmokeReport, *, strict: bool) -> None:

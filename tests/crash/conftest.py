@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.counting import COUNTS, JSON_TO
+from tests.crash.fake_smoke_server import smoke_server
 from tests.crash.forking import Forking
 from tests.crash.scenarios import write_runs
 
@@ -95,6 +96,8 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run directories to promote from."""
-    return write_runs(tmp_path_factory.mktemp("runs"))
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run directories to promote from, and beside them where a fake server for smoke tests listens."""
+    folder = write_runs(tmp_path_factory.mktemp("runs"))
+    with smoke_server(folder):
+        yield folder

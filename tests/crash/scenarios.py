@@ -9,6 +9,7 @@ import servingrepo
 from servingrepo.repository.layout import STAGING_NAME
 from servingrepo.repository.retention import Keep
 from servingrepo.testing.exports import write_export
+from tests.crash.fake_smoke_server import ENDPOINT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,11 @@ SCENARIOS = (
     _promote("promote --serve", "two", "--serve"),
     _promote("promote --no-serve", "one", "--no-serve"),
     _promote("promote, held", "held"),
+    Scenario(
+        "promote --smoke, published unproven",
+        "two",
+        ("promote", "{runs}/first", "--model", "m", "--engine", "remote:{server}"),
+    ),
     Scenario("serve", "two", ("serve", "m@1")),
     Scenario("serve, first", "unserved", ("serve", "m")),
     Scenario("unserve", "two", ("unserve", "m")),
@@ -194,5 +200,7 @@ def _promoted(root: Path, start: str, runs: Path) -> OpenRepository:
 
 
 def filled(arguments: tuple[str, ...], runs: Path) -> list[str]:
-    """Return the arguments with the place of the run directories filled in."""
-    return [one.format(runs=runs) for one in arguments]
+    """Return the arguments with the place of the run directories, and of the fake server, filled in."""
+    server = runs / ENDPOINT
+    places = {"runs": runs, "server": server.read_text() if server.exists() else ""}
+    return [one.format(**places) for one in arguments]

@@ -35,12 +35,17 @@ def state_of(root: Path) -> dict[str, Any] | None:
         record = load_record(repo, model, version)
         return record.digest if record is not None else f"no record of {version}"
 
+    def proven(model: str, version: int) -> bool:
+        record = load_record(repo, model, version)
+        return record is not None and bool(record.proofs)
+
     return {
         "models": {
             row.model: {
                 "pinned": [content(row.model, one) for one in row.pinned],
                 "labels": {label: content(row.model, at) for label, at in row.labels.items()},
                 "published": [content(row.model, one) for one in row.versions],
+                "proven": [one for one in row.versions if proven(row.model, one)],
                 "trashed": [content(row.model, one) for one in row.trash],
                 "bad": [content(row.model, one) for one in row.bad],
                 "held": row.held,
