@@ -177,6 +177,8 @@ def command(
             run_read=run_read,
         )
     tell_hooks(app, done.hooks)
+    for line in done.unproven:
+        app.warn(line)
     if done.prune_failed:
         verb = "would not be" if done.dry_run else "was not"
         app.warn(f"{done.model} {verb} pruned afterwards: {done.prune_failed}")

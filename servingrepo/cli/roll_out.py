@@ -41,27 +41,34 @@ def reload_option(function: F) -> F:
 
 
 def rules_options(function: F) -> F:
-    """Add --allow-down, --probe and --reload: how a change goes through several endpoints.
+    """Add --allow-down, --probe, --server-version and --reload: how a change goes through endpoints.
 
     The function gets `rules`, a Rules, for all of them together.
     """
 
     @wraps(function)
     def gathered(
-        *args: Any, allow_down: int, probes: tuple[Path, ...], reload_by: str, **options: Any
+        *args: Any,
+        allow_down: int,
+        probes: tuple[Path, ...],
+        reload_by: str,
+        server_version: str,
+        **options: Any,
     ) -> Any:
         rules = None
         chosen = firmest("probes", probes, settings_of_subject(options))
         probes = tuple(map(Path, [chosen] if isinstance(chosen, str) else chosen))
         others = bystanders(options)
-        if allow_down or probes or others or reload_by == "poll":
+        if allow_down or probes or others or reload_by == "poll" or server_version:
             from servingrepo.rollout.rules import Rules
+            from servingrepo.serving.server_versions import parse_server_version
             from servingrepo.smoke import load_cases
 
             rules = Rules(
                 allow_down=allow_down,
                 poll=reload_by == "poll",
                 bystanders=others,
+                server=parse_server_version(server_version) if server_version else None,
                 probes=tuple(case for file in probes for case in load_cases(file)),
             )
         return function(*args, rules=rules, **options)
@@ -75,6 +82,13 @@ def rules_options(function: F) -> F:
         metavar="FILE",
         help="Requests that every endpoint must answer with the new version before anything is final: "
         "as --case of smoke; repeatable.",
+    )(decorated)
+    decorated = click.option(
+        "--server-version",
+        default="",
+        metavar="VERSION",
+        help="The endpoints' TensorFlow Serving, such as 2.19.1: a version whose operations it lacks is refused, or "
+        "warned of in a rollback.",
     )(decorated)
     decorated = reload_option(decorated)
     result: F = click.option(

@@ -30,7 +30,7 @@ SHARED = (
 )
 """Settings that stand at the top of the file and hold for every command that has them."""
 
-ENVIRONMENT = ("endpoints", "wait", "allow_down", "reload_by")
+ENVIRONMENT = ("endpoints", "wait", "allow_down", "reload_by", "server_version")
 """Settings that may differ between environments: the tables [environments.NAME]."""
 
 ENGINE_FIELDS = {
@@ -158,7 +158,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             problems=problems,
             hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
             "models.NAME with the options of the engine, endpoints, probe, require, allow_op, keep rules and "
-            "prune; a table environments.NAME with endpoints, wait, allow_down and reload",
+            "prune; a table environments.NAME with endpoints, wait, allow_down, reload and server_version",
         )
     return result
 

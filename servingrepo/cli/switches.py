@@ -53,6 +53,8 @@ def switch_lines(done: Switched) -> Iterator[str]:
 def tell_switch(app: App, done: Switched, *, bare: object) -> None:
     """Print what a change of what is served did; `bare` is what -q prints of it."""
     tell_hooks(app, done.hooks)
+    for line in done.unproven:
+        app.warn(line)
     app.result(done, switch_lines(done), bare=bare)
 
 

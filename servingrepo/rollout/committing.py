@@ -26,6 +26,7 @@ from servingrepo.rollout.rules import Manner
 from servingrepo.rollout.serving import refuse_unfit, serve_now
 from servingrepo.rollout.switch import Followed, switch
 from servingrepo.rollout.tracing import place_of
+from servingrepo.rollout.unproven import refuse_lacking_servers, say_unproven
 from servingrepo.rollout.values import Options, Promotion
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _publish_and_serve(
             if isinstance(error, SwitchFailed):
                 followed = Followed(stages=error.stages)
     after = served_versions(repo, read_own_config(repo), model)
+    live = bool(options.endpoints)
     event = new_event(
         repo,
         txid=place.txid,
@@ -138,6 +140,7 @@ def _publish_and_serve(
         overtaken=overtaken,
         endpoints=followed.endpoints,
         stages=followed.stages,
+        unproven=say_unproven(repo, model, version, options.rules, live=live) if serve_it else (),
     )
 
 
@@ -197,6 +200,7 @@ def _take_again(
         endpoints=switched.endpoints,
         stages=switched.stages,
         notes=switched.notes,
+        unproven=switched.unproven,
     )
 
 
@@ -273,7 +277,13 @@ def pass_release_guards(
     config: ModelConfig,
     options: Options,
 ) -> Guard:
-    """Compare with the contract, or what is served now, and with what the target server can run."""
+    """Compare with the contract, or what is served now, and with what the target server can run.
+
+    Raises:
+        UnsupportedExport, BreakingChange, UnsafeOperation: As they say.
+    """
+    if options.serve is not False:
+        refuse_lacking_servers(inspection.path, inspection.demands, options.rules)
     return pass_guards(
         inspection,
         model=model,

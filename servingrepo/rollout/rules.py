@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from servingrepo.serving.server_versions import Version
 from servingrepo.serving.states import Endpoint
 from servingrepo.smoke import SmokeCase
 
@@ -23,6 +24,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         bystanders: Servers of the same models.config that take no part: another model's list has them. They are
             written down as left behind, and follow when a command talks to them.
         metrics_port: Where servers have their Prometheus page: the REST port, or relative to the gRPC port (+1).
+        server: The TensorFlow of the endpoints' servers, where it is known: a server does not tell it.
         metrics_url: Or its URL, with {host} and {port} for those of each endpoint: behind a proxy, over https.
         min_requests: How many requests both sides must have had before error rates are compared.
         allow_inconclusive: Whether a stage with fewer, or with metrics that cannot be read, goes on all the same.
@@ -40,6 +42,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     allow_inconclusive: bool = False
     bystanders: tuple[str, ...] = ()
     poll: bool = False
+    server: Version | None = None
 
     @property
     def staged(self) -> bool:

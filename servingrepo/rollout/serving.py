@@ -54,6 +54,7 @@ from servingrepo.rollout.parallel import each, together
 from servingrepo.rollout.plans import Plan, plan_rollback, plan_serve, plan_unserve
 from servingrepo.rollout.steps import EndpointResult
 from servingrepo.rollout.switch import Followed, connect, switch
+from servingrepo.rollout.unproven import refuse_lacking_servers, say_unproven
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     """Promotions of this model that run right now: they will publish, and not serve."""
     hooks: tuple[HookResult, ...] = ()
     notes: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+    """What nobody has proven of the version that clients get now."""
     stages: tuple[StageVerdict, ...] = ()
     both_loaded: int = 0
     """Bytes on disk of all versions that a server has loaded at once while it switches."""
@@ -218,6 +221,10 @@ def carry_out(
 ) -> Switched:
     """Switch and record; the caller holds the lock. A plan that changes nothing still proves endpoints."""
     refuse_unfit(repo, plan, of_model=True, of_others=bool(manner.endpoints))
+    if plan.target is not None and action != "rollback":
+        record = load_record(repo, plan.model, plan.target)
+        demands = record.demands if record is not None else None
+        refuse_lacking_servers(f"{plan.model}@{plan.target}", demands, manner.rules)
     notes = _warnings(repo, plan)
     state = load_state(repo, plan.model)
     followed = Followed()
@@ -271,6 +278,7 @@ def carry_out(
         endpoints=followed.endpoints,
         stages=followed.stages,
         notes=notes,
+        unproven=_unproven(repo, plan, manner),
         both_loaded=_size(repo, plan) if plan.target is not None and plan.changes else 0,
         promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
@@ -289,6 +297,14 @@ def _keep_stopped(repo: Repository, plan: Plan, event: Event, failed: SwitchFail
         stages=failed.stages,
     )
     history.append(repo.disk, repo.layout.history, stopped)
+
+
+def _unproven(repo: Repository, plan: Plan, manner: Manner) -> tuple[str, ...]:
+    """Say what was not proven of a version that clients get by this change, and did not before."""
+    if plan.target is None or plan.old_pins == plan.new_pins:
+        return ()
+    live = bool(manner.endpoints)
+    return say_unproven(repo, plan.model, plan.target, manner.rules, live=live)
 
 
 def _warnings(repo: Repository, plan: Plan) -> tuple[str, ...]:

@@ -85,15 +85,21 @@ def wait_labelled(client: ServingClient, plan: Plan, *, deadline: Deadline) -> N
         live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
 
 
-def wait_final(client: ServingClient, plan: Plan, *, deadline: Deadline) -> EndpointResult:
-    """Wait until what is no longer wanted is unloaded, and see who answers then: unlabelled, pinned, labelled."""
+def wait_final(
+    client: ServingClient, plan: Plan, *, probes: int = 0, deadline: Deadline
+) -> EndpointResult:
+    """Wait until what is no longer wanted is unloaded, and see who answers then: unlabelled, pinned, labelled.
+
+    `probes` is how many requests of the user's own the server has answered.
+    """
     gone = set(plan.old_pins) - set(plan.new_pins)
     left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
     if plan.target is not None:
         live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
         live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
     wait_labelled(client, plan, deadline=deadline)
-    said = f"{plan.model}@{max(plan.new_pins)} answers" if plan.new_pins else "unloaded"
+    tried = f"{probes} probe case{'s' if probes > 1 else ''}" if probes else "GetModelMetadata"
+    said = f"{plan.model}@{max(plan.new_pins)} answers {tried}" if plan.new_pins else "unloaded"
     if plan.new_labels:
         listed = sorted(plan.new_labels.items())
         said += "; " + ", ".join(f"{label} is {version}" for label, version in listed)

@@ -360,7 +360,9 @@ def _take_stage(
             party, partial(live.send, config=plan.after, deadline=deadline), deadline, among=stage
         )
         repo.disk.step("switch.stage-dropped")
-        final = partial(steps.wait_final, plan=plan, deadline=deadline)
+        final = partial(
+            steps.wait_final, plan=plan, probes=len(party.rules.probes), deadline=deadline
+        )
         _together(party, final, deadline, among=stage)
 
 
@@ -407,7 +409,8 @@ def _drop_old(
     if not party.rules.poll:
         _together(party, partial(live.send, config=plan.after, deadline=deadline), deadline)
     repo.disk.step("switch.drop-told")
-    done = _together(party, partial(steps.wait_final, plan=plan, deadline=deadline), deadline)
+    final = partial(steps.wait_final, plan=plan, probes=len(party.rules.probes), deadline=deadline)
+    done = _together(party, final, deadline)
     repo.disk.step("switch.dropped")
     return done
 

@@ -55,6 +55,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     gates: tuple[GateVerdict, ...] = ()
     guard: Guard | None = None
     notes: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+    """What nobody has proven of it although live servers give it to clients."""
     hooks: tuple[HookResult, ...] = ()
     doubts: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Version", "of_image", "of_server", "too_new"]
+from servingrepo.errors import UsageError
+
+__all__ = ["Version", "of_image", "of_server", "parse_server_version", "too_new"]
 
 _NUMBER = r"(?P<major>[0-9]+)\.(?P<minor>[0-9]+)"
 _IN_TAG = re.compile(rf":v?{_NUMBER}(?![^-.@]*/)")
 _LIBRARY = re.compile(rf"TensorFlow Library: {_NUMBER}")
 _SERVER = re.compile(rf"TensorFlow ModelServer: {_NUMBER}")
 _INSTALLED = re.compile(rf"TensorFlow {_NUMBER}")
+_TYPED = re.compile(rf"v?{_NUMBER}(\.[0-9]+)?([-.].*)?")
 _ANYWHERE = re.compile(_NUMBER)
 
 Version = tuple[int, int]
@@ -19,6 +22,20 @@ Version = tuple[int, int]
 def of_image(image: str) -> Version | None:
     """Return the version that an image's tag names, as tensorflow/serving's do: 2.19.1, 2.19.1-gpu."""
     return _found(_IN_TAG.search(image.partition("@")[0]))
+
+
+def parse_server_version(text: str) -> Version:
+    """Read a TensorFlow Serving's version as people write it: 2.19, 2.19.1, 2.19.1-gpu.
+
+    Raises:
+        UsageError: It is none.
+    """
+    version = _found(_TYPED.fullmatch(text))
+    if version is None:
+        raise UsageError(
+            f"not a version of TensorFlow Serving: {text!r}", hint="give one such as 2.19.1"
+        )
+    return version
 
 
 def of_server(text: str) -> Version | None:
