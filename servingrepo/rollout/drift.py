@@ -157,7 +157,9 @@ def _why_not(
         return "not-loaded", "is pinned and called AVAILABLE by the server, but does not answer"
     status = by_version.get(version)
     if status is None:
-        return "not-loaded", "is pinned but not loaded: the server has not read this models.config"
+        return "not-loaded", (
+            "is pinned but not loaded: the server has not read this models.config, or does not see these files"
+        )
     if status.state == "END":
         return "failed", f"failed to load: {status.error}"
     seconds = one.seconds.get(version, 0.0)

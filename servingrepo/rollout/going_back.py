@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 RESTORE_SECONDS = 30.0
 """What going back may take when the time for going forward is used up."""
 
+_HUNG_SECONDS = 5.0
+"""What it may take on a server whose reload most likely hangs for ever: ours comes behind that one."""
+
 
 def put_back(
     repo: Repository,
@@ -55,6 +58,7 @@ def put_back(
     except ServingRepoError as lost:
         trouble.append(f"models.config could not be put back: {lost.message}")
     uncertain = set(error.details.get("uncertain", ()))
+    hung = uncertain & set(error.details.get("unseen", ()))
     answers = each(
         clients,
         lambda client: _put_server_back(
@@ -64,6 +68,7 @@ def put_back(
             told=poll or str(client.endpoint) in told,
             watched=str(client.endpoint) in uncertain,
             poll=poll,
+            seconds=_HUNG_SECONDS if str(client.endpoint) in hung else RESTORE_SECONDS,
         ),
     )
     now: dict[str, str] = {}
@@ -90,9 +95,31 @@ def put_back(
             note_stragglers(repo, behind)
         except ServingRepoError as lost:
             trouble.append(f"that could not be written down: {lost.message}")
+    say_both_paths(repo, error)
     failed = _told(plan, error, trouble, now, behind)
     failed.problems = (*failed.problems, *lingers)
     return failed
+
+
+def say_both_paths(repo: Repository, error: ServingRepoError) -> None:
+    """Add to an error of servers that do not see our files where these are, here and there, and what to do."""
+    unseen = error.details.get("unseen", {})
+    paths = {
+        model: base_path for by_model in unseen.values() for model, base_path in by_model.items()
+    }
+    if not paths:
+        return
+    error.problems = (
+        *error.problems,
+        *(
+            f"the server must see at {base_path} what is at {repo.layout.model(model)} on this machine"
+            for model, base_path in sorted(paths.items())
+        ),
+    )
+    error.hint = (
+        f"mount {repo.layout.models} where {', '.join(sorted(unseen))} sees {repo.server_root}, and restart it: a "
+        "reload that hangs ends no earlier; or say with servingrepo config write --server-root where it sees it"
+    )
 
 
 def _told(
@@ -103,7 +130,11 @@ def _told(
     behind: Sequence[Straggler],
 ) -> SwitchFailed:
     old = ", ".join(map(str, plan.old_pins)) or "nothing"
-    if trouble:
+    unseen = error.details.get("unseen")
+    if trouble and unseen:
+        # It carries out no reload before it sees the path, so none can be advised.
+        ends, hint = "servers and models.config may disagree", error.hint
+    elif trouble:
         ends = "servers and models.config may disagree"
         named = " ".join(f"--endpoint {one.endpoint}" for one in behind) or "--endpoint …"
         hint = (
@@ -143,7 +174,14 @@ def _bring_back_by_file(repo: Repository, plan: Plan, clients: Sequence[ServingC
 
 
 def _put_server_back(
-    client: ServingClient, plan: Plan, *, told: bool, dropped: bool, watched: bool, poll: bool
+    client: ServingClient,
+    plan: Plan,
+    *,
+    told: bool,
+    dropped: bool,
+    watched: bool,
+    poll: bool,
+    seconds: float,
 ) -> tuple[str, ...]:
     """Bring one server back to the config before the switch; say what it has not dropped yet.
 
@@ -151,7 +189,7 @@ def _put_server_back(
     labels that hold now (a label cannot be sent for a version that is not loaded). A model that was taken out
     comes back only when its versions are END, or the reload is answered by their unload (re-adding at once).
     """
-    deadline = Deadline.after(RESTORE_SECONDS)
+    deadline = Deadline.after(seconds)
     if watched:
         _watch(client, plan.model, deadline=deadline)
     old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)

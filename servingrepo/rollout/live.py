@@ -14,6 +14,7 @@ from servingrepo.errors import (
     LoadFailed,
     RequestRefused,
     ServerTimeout,
+    ServingRepoError,
     SwitchFailed,
 )
 from servingrepo.modelconfig import Entry, ModelConfig, models, pin, to_proto
@@ -21,7 +22,7 @@ from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.states import VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from servingrepo.serving.client import ServingClient
 
@@ -53,13 +54,43 @@ def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
     try:
         client.reload(to_proto(config), timeout=left)
     except ServerTimeout as timeout:
-        raise ServerTimeout(
+        unseen = _unseen_by(client, config)
+        late = ServerTimeout(
             f"{client.endpoint} did not answer the reload within {deadline.seconds:.3g} s; it may still carry "
             "it out later",
-            hint="does the server see the models directory (a missing base path makes a reload hang for ever)? "
-            "servingrepo status --endpoint shows what it serves",
+            hint="another model that is loading, or that fails to load, holds up a reload; servingrepo status "
+            "--endpoint shows what it serves",
             details={"uncertain": [str(client.endpoint)]},
-        ) from timeout
+        )
+        raise (likely_unseen(client, late, unseen) if unseen else late) from timeout
+
+
+def _unseen_by(client: ServingClient, config: ModelConfig) -> dict[str, str]:
+    """Return the base paths, by model, of which a server that is not busy knows no version.
+
+    A reload with a new model whose base path is missing never returns (server_core.cc).
+    """
+    unseen: dict[str, str] = {}
+    with suppress(ServingRepoError):
+        for one in models(config):
+            known = client.status(one.name, timeout=_REACH_SECONDS)
+            if any(each.state in {"START", "LOADING"} for each in known):
+                return {}
+            if not known:
+                unseen[one.name] = one.base_path
+    return unseen
+
+
+def likely_unseen(
+    client: ServingClient, late: ServerTimeout, unseen: Mapping[str, str]
+) -> ServerTimeout:
+    """Return the error with its likely cause: the server does not see these base paths, or not what we see there."""
+    listed = ", ".join(unseen.values())
+    return ServerTimeout(
+        f"{late.message}; most likely it does not see {listed} as it is here, unless another model that is "
+        "loading holds it up",
+        details={**late.details, "unseen": {str(client.endpoint): dict(unseen)}},
+    )
 
 
 def go_on(client: ServingClient, deadline: Deadline) -> None:
@@ -103,6 +134,7 @@ def wait_available(
     versions: Collection[int],
     *,
     before: Remembered | None = None,
+    base_path: str = "",
     deadline: Deadline,
 ) -> None:
     """Wait until the server serves all these versions: each is AVAILABLE, and answers.
@@ -113,7 +145,8 @@ def wait_available(
 
     Raises:
         LoadFailed: One of them failed to load.
-        ServerTimeout: They were not all available in time; the message has their states.
+        ServerTimeout: They were not all available in time; the message has their states, and the likely cause where
+            the server knows nothing of a version that it should have found at the `base_path`.
     """
     old, settled = before or {}, Deadline.after(_OLD_NEWS_SECONDS)
     while True:
@@ -133,11 +166,15 @@ def wait_available(
                 )
         go_on(client, deadline)
         if deadline.passed:
-            raise ServerTimeout(
+            late = ServerTimeout(
                 f"{client.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
                 + ", ".join(f"{version} is {_not_yet(states.get(version))}" for version in waiting),
                 hint="a long request in flight, or another model that fails to load, delays a server's loads",
             )
+            looked = deadline.seconds > _OLD_NEWS_SECONDS
+            if base_path and looked and not any(version in states for version in waiting):
+                raise likely_unseen(client, late, {model: base_path})
+            raise late
         deadline.pause(_POLL_SECONDS)
 
 
@@ -341,7 +378,12 @@ def converge(
         send(client, bridge, deadline=deadline)
         for one in models(config):
             wait_available(
-                client, one.name, one.versions, before=before[one.name], deadline=deadline
+                client,
+                one.name,
+                one.versions,
+                before=before[one.name],
+                base_path=one.base_path,
+                deadline=deadline,
             )
     send(client, config, deadline=deadline)
     for one in models(config):
@@ -376,7 +418,14 @@ def _wait_for_entry(
     client: ServingClient, one: Entry, *, before: Remembered, deadline: Deadline
 ) -> None:
     """Wait until a server serves what one entry says, nothing more, and answers so."""
-    wait_available(client, one.name, one.versions, before=before, deadline=deadline)
+    wait_available(
+        client,
+        one.name,
+        one.versions,
+        before=before,
+        base_path=one.base_path,
+        deadline=deadline,
+    )
     if one.policy == "specific":
         known = client.status(one.name, timeout=_call(deadline))
         others = {status.version for status in known} - set(one.versions)

@@ -101,6 +101,11 @@ def together(errors: Sequence[ServingRepoError]) -> ServingRepoError:
         first.problems = (*first.problems, *others)
     if uncertain:
         first.details["uncertain"] = sorted(set(uncertain))
+    unseen = {
+        at: paths for error in errors for at, paths in error.details.get("unseen", {}).items()
+    }
+    if unseen:
+        first.details["unseen"] = unseen
     return first
 
 

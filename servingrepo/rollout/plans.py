@@ -32,6 +32,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     target: int | None
 
     @property
+    def base_path(self) -> str:
+        """Where servers see the model's versions; empty if no config has it."""
+        found = entry(self.between, self.model)
+        return found.base_path if found is not None else ""
+
+    @property
     def moves_labels(self) -> bool:
         """Whether labels change, which takes a reload of its own."""
         return self.old_labels != self.new_labels

@@ -47,6 +47,7 @@ from servingrepo.repository.stragglers import (
 )
 from servingrepo.repository.verification import quick_differences
 from servingrepo.rollout import live
+from servingrepo.rollout.going_back import say_both_paths
 from servingrepo.rollout.guards import say_changes
 from servingrepo.rollout.hooks import HookResult
 from servingrepo.rollout.overtaking import running_promotions
@@ -455,6 +456,7 @@ def _converge_all(
     errors = [answer.error for answer in answers if answer.error is not None]
     if errors:
         error = together(errors)
+        say_both_paths(repo, error)
         error.problems = (*error.problems, *(f"{one.endpoint}: {one.outcome}" for one in done))
         raise error
     return done

@@ -66,7 +66,14 @@ def wait_loaded(
     deadline: Deadline,
 ) -> None:
     """Wait until the new versions are loaded, and see that they answer, and answer the user's own cases."""
-    live.wait_available(client, plan.model, plan.new_pins, before=told.before, deadline=deadline)
+    live.wait_available(
+        client,
+        plan.model,
+        plan.new_pins,
+        before=told.before,
+        base_path=plan.base_path,
+        deadline=deadline,
+    )
     live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
     if export is not None and plan.target is not None:
         probe(

@@ -144,10 +144,9 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
             except ServerTimeout as error:
                 raise ServerTimeout(
                     f"{self.endpoint} did not load {model}@{version} within {deadline.seconds:.3g} s: a server "
-                    f"that does not see {self._seen(export)} never answers",
-                    hint="mount the models directory there (its server root is "
-                    f"{self.server_root}) and restart that server, whose reloads hang until then; "
-                    "or use another engine",
+                    f"that does not see {self._seen(export)} ({export.parent} on this machine) never answers",
+                    hint=f"mount {self.models} where that server sees {self.server_root}, and restart it: its "
+                    "reloads hang until then; or use another engine",
                 ) from error
             except RequestRefused as refused:
                 # The server has taken the config all the same: it must not keep the model.
