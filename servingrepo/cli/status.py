@@ -175,6 +175,7 @@ def _lines(status: Status) -> Iterator[str]:
             for row in status.models
         ],
     )
+    yield from _failed(status)
     yield from (f"running: {one}" for one in status.running)
     yield from (f"note: {one}" for one in status.notes)
     for one in status.behind:
@@ -184,6 +185,15 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"servers: not asked ({why})"
     if status.ok:
         yield f"next: {status.next}"
+
+
+def _failed(status: Status) -> Iterator[str]:
+    """Yield why servers could not load versions that nobody asks for any more; of others the difference says it."""
+    for row in status.models:
+        for at in row.endpoints:
+            for one in at.others:
+                if one.failed and one.version not in row.pinned:
+                    yield f"failed: {at.endpoint}: {row.model}@{one.version}: {one.error}"
 
 
 def _config(row: ModelStatus) -> str:

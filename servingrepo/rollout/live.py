@@ -19,7 +19,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import Entry, ModelConfig, models, pin, to_proto
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.states import VersionStatus
+from servingrepo.serving.states import VersionStatus, hint_for_failed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -157,12 +157,14 @@ def wait_available(
             return
         for version in waiting:
             status = states.get(version)
-            failed = status is not None and status.state == "END" and status.code != 0
-            if status is not None and failed and (status != old.get(version) or settled.passed):
+            if (
+                status is not None
+                and status.failed
+                and (status != old.get(version) or settled.passed)
+            ):
                 raise LoadFailed(
                     f"{client.endpoint} could not load {model}@{version}: {status.error}",
-                    hint="a version that failed is never tried again by a running server: publish it under "
-                    "the next number, or restart the server",
+                    hint=hint_for_failed(model, status),
                 )
         go_on(client, deadline)
         if deadline.passed:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.repository import Repository
     from servingrepo.serving.client import ServingClient
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.serving.states import Endpoint, VersionStatus
 
 Seen = dict[tuple[str, str, int], tuple[str, float]]
 """By endpoint, model and version: the state that was seen last, and since when."""
@@ -389,6 +389,17 @@ def _away_from_useless(row: ModelStatus) -> str | None:
     return None
 
 
+def _failed_unpinned(
+    rows: Sequence[ModelStatus],
+) -> Iterator[tuple[ModelStatus, str, VersionStatus]]:
+    """Yield each version that a server tried to load and could not, where nobody asks for it any more."""
+    for row in rows:
+        for one in row.endpoints:
+            for status in one.others:
+                if status.failed and status.version not in row.pinned:
+                    yield row, one.endpoint, status
+
+
 def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
     if not rows:
         return "servingrepo promote RUN --model NAME"
@@ -397,6 +408,13 @@ def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
     ]
     if idle:
         return f"servingrepo serve {idle[0].model}@latest, if it is meant to be served"
+    tried = next(_failed_unpinned(rows), None)
+    if tried is not None:
+        row, at, status = tried
+        name = f"{row.model}@{status.version}"
+        here = status.version in row.on_disk
+        what = f"servingrepo verify {name}" if here else f"promote what was {name} again, corrected"
+        return f"{what} (it failed on {at}, and is not served); else disk, models.config and servers agree"
     elsewhere = any(row.elsewhere for row in rows)
     unseen = "; the versions of unmanaged models were not looked at" if elsewhere else ""
     if not asked:

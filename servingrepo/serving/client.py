@@ -77,7 +77,7 @@ class ServingClient:
                 version=one.version,
                 state=names.Name(one.state),
                 code=one.status.error_code,
-                error=one.status.error_message,
+                error=_one_line(one.status.error_message),
             )
             for one in reply.model_version_status
         )
@@ -183,6 +183,11 @@ def _open(endpoint: Endpoint) -> grpc.Channel:
     return grpc.secure_channel(str(endpoint), credentials, options=options)
 
 
+def _one_line(text: str) -> str:
+    """Return a server's words in one line: TensorFlow breaks its messages, and we show them in a sentence."""
+    return " ".join(text.split())
+
+
 @contextmanager
 def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float) -> Iterator[None]:
     """Turn grpc's errors into ours, at the one seam where they arise."""
@@ -190,7 +195,7 @@ def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float)
         yield
     except grpc.RpcError as error:
         code = error.code().name
-        text = error.details() or ""
+        text = _one_line(error.details() or "")
         about = f" for model {model}" if model else ""
         if code == "UNAVAILABLE" and not text.startswith("Model labels does not init yet"):
             explained = explain(endpoint.host, endpoint.port, endpoint.security, text)

@@ -13,7 +13,7 @@ from servingrepo.serving.security import PLAIN, Security
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Endpoint", "ModelMetadata", "State", "VersionStatus"]
+__all__ = ["Endpoint", "ModelMetadata", "State", "VersionStatus", "hint_for_failed"]
 
 State = str
 """UNKNOWN, START, LOADING, AVAILABLE, UNLOADING or END, as GetModelStatus names them."""
@@ -67,6 +67,42 @@ class VersionStatus(msgspec.Struct, frozen=True):
     state: State
     code: int
     error: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended because it could not be loaded: END alone is a normal unload."""
+        return self.state == "END" and self.code != 0
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it could not be loaded because its files are not whole: no restart helps then."""
+        return self.failed and (
+            self.code in _DAMAGE_CODES or any(sign in self.error for sign in _DAMAGE_SIGNS)
+        )
+
+
+_DAMAGE_CODES = frozenset({15})
+"""DATA_LOSS: a checksum differs (tensor_bundle.cc, block.cc)."""
+
+_DAMAGE_SIGNS = (
+    "Read less bytes than requested",
+    "No such file or directory",
+    "does not appear to contain a SavedModel",
+)
+"""What servers say of a file that is cut off or missing (posix_file_system.cc, saved_model_bundle_factory.cc)."""
+
+
+def hint_for_failed(model: str, status: VersionStatus) -> str:
+    """Say what to do about a version of ours that a live server could not load."""
+    if status.damaged:
+        return (
+            f"its files are damaged: servingrepo verify {model}@{status.version} names them; serve another version, "
+            "and promote its run again"
+        )
+    return (
+        "a version that failed is never tried again by a running server: publish it under the next number, or "
+        "restart the server"
+    )
 
 
 class ModelMetadata(msgspec.Struct, frozen=True):
