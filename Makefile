@@ -13,12 +13,20 @@ help: ## Say what there is
 .PHONY: env
 env: $(STAMP) ## Make the environment in .venv
 
-$(STAMP): pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "servingrepo needs Python 3.11 or newer")'
+# The very files whose hashes requirements/ has, servingrepo's own build included.
+LOCKED := -m pip install --quiet --require-hashes --requirement
+
+$(STAMP): pyproject.toml requirements/dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) \
+		and "requirements/ is locked for Python 3.11 to 3.13: name one, as in make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(BIN)/python $(LOCKED) requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+.PHONY: lock
+lock: env ## Write requirements/ anew where pyproject.toml changed; all of it with UPGRADE=1
+	$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
 
 .PHONY: demo
 demo: env ## Train, promote, break, roll back: the whole tour with real models, without Docker
@@ -34,6 +42,21 @@ lint: env ## ruff, mypy --strict and bandit
 .PHONY: test
 test: lint ## Lint and every test that needs no Docker
 	$(BIN)/pytest -n $(WORKERS) -m "not docker and not producers"
+
+# Without the lock: what the package's own bounds let a user's pip choose. OLDEST and NEWEST name the interpreters.
+OLDEST ?= python3.11
+NEWEST ?= python3.13
+UNLOCKED = $(BIN)/uv venv --quiet --clear --no-python-downloads --python $(1) $(VENV)-$(2) && \
+	$(BIN)/uv pip install --quiet --python $(VENV)-$(2)/bin/python --resolution $(3) --editable . --group dev && \
+	$(VENV)-$(2)/bin/pytest -n $(WORKERS) -m "not docker and not producers"
+
+.PHONY: test-lowest
+test-lowest: env ## make test's tests on Python 3.11 with the lowest versions that pyproject.toml allows
+	$(call UNLOCKED,$(OLDEST),lowest,lowest-direct)
+
+.PHONY: test-newest
+test-newest: env ## make test's tests on Python 3.13 with the newest versions that there are
+	$(call UNLOCKED,$(NEWEST),newest,highest)
 
 .PHONY: test-docker
 test-docker: env ## The tests that need Docker; as root it installs and starts what is missing
@@ -86,7 +109,7 @@ FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
 fuzz: env ## Each parser of an export's files, fuzzed with coverage for FUZZ_SECONDS
-	$(BIN)/python -m pip install --quiet --group fuzz
+	$(BIN)/python $(LOCKED) requirements/fuzz.txt
 	for parser in index snappy layouts graph fingerprint text; do \
 		$(BIN)/python tests/fuzz/parsers.py $$parser -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1000 \
 			-timeout=20 -max_len=4096 || exit 1; \
@@ -94,7 +117,7 @@ fuzz: env ## Each parser of an export's files, fuzzed with coverage for FUZZ_SEC
 
 .PHONY: bench
 bench: env ## The benchmarks, as JSON
-	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python $(LOCKED) requirements/bench.txt
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/history.py
@@ -108,4 +131,4 @@ bench: env ## The benchmarks, as JSON
 
 .PHONY: clean
 clean: ## Remove what make made
-	rm -rf $(VENV) .producers demo/work .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest .producers demo/work .mypy_cache .pytest_cache .ruff_cache .hypothesis

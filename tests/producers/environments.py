@@ -7,7 +7,6 @@ installed once more only. An environment that is there already, for the same pac
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -21,30 +20,18 @@ from pathlib import Path
 PLACE = Path(
     os.environ.get("PRODUCERS", Path(__file__).resolve().parents[2] / ".producers")
 ).absolute()
-_TF = ".".join(importlib.metadata.version("tensorflow").split(".")[:2])
 _STAMP = "installed"
+_REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements"
 
-PACKAGES: dict[str, list[list[str]]] = {
-    # The last TensorFlow with tf.estimator, and it runs on Python 3.11.
-    "estimator": [["tensorflow-cpu==2.15.1"]],
-    "mlflow": [["mlflow==3.17.2"]],
-    "packed": [["sagemaker==2.257.7", "tensorflow-hub==0.16.1", f"tf-keras=={_TF}.*"]],
-    # TFX 1.21 asks for releases of ml-metadata and tensorflow-data-validation that pip does not find; earlier ones do
-    # for its Trainer and Pusher. Only what those two import is installed.
-    "tfx": [
-        [
-            *("--no-deps", "tfx==1.21.0", "ml-pipelines-sdk==1.21.0", "ml-metadata==1.17.1"),
-            *("tfx-bsl==1.21.0", "tensorflow-transform==1.21.0", "tensorflow-metadata==1.21.0"),
-            *("tensorflow-model-analysis==0.52.0", "tensorflow-data-validation==1.16.1"),
-            f"tf-keras=={_TF}.*",
-        ],
-        [
-            *("apache-beam==2.77.0", "pyarrow<19", "pandas<3", "scipy", "ipython<9", "attrs<26"),
-            *("joblib", "dill"),
-        ],
-    ],
+LOCKS = {
+    "estimator": ["estimator"],
+    "mlflow": ["mlflow"],
+    "packed": ["packed"],
+    "tfx": ["tfx", "tfx-needs"],
 }
-"""By environment: what pip is asked to install, call by call."""
+"""By environment: the files of requirements/ that pip installs into it, call by call."""
+_BARE = {"tfx"}
+"""Without what they require, which pip does not find: pyproject.toml."""
 _ALONE = {"estimator"}
 
 
@@ -67,31 +54,31 @@ def make(name: str) -> float:
             version = f"python{sys.version_info.major}.{sys.version_info.minor}"
             pth = place / "lib" / version / "site-packages" / "below.pth"
             pth.write_text(sysconfig.get_path("purelib") + "\n")
-        for packages in PACKAGES[name]:
-            command: list[str | Path] = [
-                place / "bin/python",
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                *packages,
-            ]
+        for lock in LOCKS[name]:
+            command: list[str | Path] = [place / "bin/python", "-m", "pip", "install", "--quiet"]
+            command += ["--require-hashes", *(["--no-deps"] if lock in _BARE else [])]
+            command += ["--requirement", _REQUIREMENTS / f"{lock}.txt"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise SystemExit(f"{name}: {' '.join(packages)}\n{done.stderr}")
+                raise SystemExit(f"{name}: {lock}.txt\n{done.stderr}")
         (place / _STAMP).write_text(_recipe(name))
     return time.monotonic() - began
 
 
 def _recipe(name: str) -> str:
     below = "" if name in _ALONE else sysconfig.get_path("purelib")
-    text = repr((PACKAGES[name], below, sys.version))
-    return hashlib.sha256(text.encode()).hexdigest()
+    locks = [(_REQUIREMENTS / f"{lock}.txt").read_text() for lock in LOCKS[name]]
+    return hashlib.sha256(repr((locks, below, sys.version)).encode()).hexdigest()
 
 
 def main() -> None:
+    if sys.version_info[:2] != (3, 11):
+        raise SystemExit(
+            "TensorFlow 2.15, the last with Estimators, runs on Python 3.11 and no newer one: "
+            "make producers VENV=.venv-3.11 PYTHON=python3.11"
+        )
     with ThreadPoolExecutor(2) as pool:
-        for name, seconds in zip(PACKAGES, pool.map(make, PACKAGES), strict=True):
+        for name, seconds in zip(LOCKS, pool.map(make, LOCKS), strict=True):
             print(f"{name}: {seconds:.0f} s in {PLACE / name}")
 
 
