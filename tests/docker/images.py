@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from packaging.markers import Marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +33,8 @@ BASE = "servingrepo-test-base:bookworm"
 BASE_PYTHON = "3.11"
 BUILD_SECONDS = 600
 KEPT_IMAGES = 4
+_INSTALLED = ("image", "build")
+"""The files of requirements/ that the images install. TensorFlow comes from the environment."""
 
 # Read once: during a test the environment has no settings of servingrepo's.
 _GIVEN_CACHE = os.environ.get("SERVINGREPO_TESTS_CACHE")
@@ -40,6 +43,9 @@ _COMMON = (
     "LICENSE",
     "README.md",
     "pyproject.toml",
+    "requirements/build.txt",
+    "requirements/image.txt",
+    "requirements/tensorflow.txt",
     "servingrepo",
     "compose/install.sh",
     "compose/tensorflow_parts.py",
@@ -78,21 +84,18 @@ def build(image: Image) -> str:
     """Return the name of the image of today's sources; build it if there is none. Safe among processes."""
     with _one_at_a_time():
         base = _tensorflow_image() if image.libraries else BASE
-        content = _context(image.sources)
+        content = context(image.sources)
         digest = hashlib.sha256(content)
         digest.update(image.dockerfile.encode() + _run("image", "inspect", "-f", "{{.Id}}", base))
         name = f"{image.name}:{digest.hexdigest()[:16]}"
         if not _exists(name):
-            prepared = _wheels()
-            parts = _message_modules()
-            context = _context(
-                image.sources, {"prepared/wheels": prepared, "prepared/tensorflow": parts}
-            )
+            prepared = {"prepared/wheels": wheels(), "prepared/tensorflow": message_modules()}
+            archive = context(image.sources, prepared)
             arguments = ("--file", image.dockerfile, "--build-arg", f"BASE={base}", "-")
             # With a name, so that it stays when what else the old builder left behind is removed.
             kept = ("--target", "dependencies", "--tag", f"{image.name}-dependencies")
-            _build(*kept, *arguments, context=context)
-            _build("--tag", name, *arguments, context=context)
+            _build(*kept, *arguments, context=archive)
+            _build("--tag", name, *arguments, context=archive)
             _forget_older(image.name)
         return name
 
@@ -118,26 +121,41 @@ def _tensorflow_image() -> str:
     return name
 
 
-def _wheels() -> Path:
-    """Return a folder with a wheel of everything that the images install, for the base image's Python."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    light = [one for one in needed if not one.startswith("tensorflow")]
-    # It requires all of TensorFlow, of which the images have only parts.
-    api = f"tensorflow-serving-api=={importlib.metadata.version('tensorflow-serving-api')}"
-    key = hashlib.sha256("\n".join([*light, api, BASE_PYTHON]).encode()).hexdigest()[:16]
+def wheels() -> Path:
+    """Return a folder with the locked wheels that the images install, for the base image's Python."""
+    locked = "".join(_for_base(PROJECT / "requirements" / f"{name}.txt") for name in _INSTALLED)
+    key = hashlib.sha256((locked + BASE_PYTHON).encode()).hexdigest()[:16]
     folder = cache() / f"wheels-{key}"
     if not folder.is_dir():
         unfinished = Path(tempfile.mkdtemp(dir=cache()))
-        options = ["--quiet", "--only-binary=:all:", "--python-version", BASE_PYTHON]
-        pip = [sys.executable, "-m", "pip", "download", "--dest", str(unfinished), *options]
-        _checked([*pip, *light])
-        _checked([*pip, "--no-deps", api])
+        requirements = unfinished / "requirements.txt"
+        requirements.write_text(locked)
+        options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+        options += ["--python-version", BASE_PYTHON, "--dest", str(unfinished)]
+        pip = [sys.executable, "-m", "pip", "download"]
+        _checked([*pip, *options, "--requirement", str(requirements)])
+        requirements.unlink()
         unfinished.rename(folder)
     return folder
 
 
-def _message_modules() -> Path:
+def _for_base(lock: Path) -> str:
+    """Return a lock's pins for the base image's Python: pip goes by the markers of the one that runs it."""
+    kept = []
+    taken = True
+    environment = {"python_version": BASE_PYTHON, "python_full_version": f"{BASE_PYTHON}.0"}
+    for line in lock.read_text().splitlines(keepends=True):
+        if line[:1].isalnum():
+            pin, _, marker = line.partition(" ; ")
+            condition = marker.removesuffix("\\\n").strip()
+            taken = not condition or Marker(condition).evaluate({**environment})
+            kept += [f"{pin} \\\n"] if taken and condition else [line] * taken
+        elif taken:
+            kept.append(line)
+    return "".join(kept)
+
+
+def message_modules() -> Path:
     folder = cache() / f"messages-{importlib.metadata.version('tensorflow')}"
     if not folder.is_dir():
         unfinished = Path(tempfile.mkdtemp(dir=cache()))
@@ -156,7 +174,7 @@ def _copy_parts(target: Path, *options: str) -> None:
     _checked([sys.executable, str(script), *options, str(site_packages), str(target)])
 
 
-def _context(sources: Iterable[str], extra: dict[str, Path] | None = None) -> bytes:
+def context(sources: Iterable[str], extra: dict[str, Path] | None = None) -> bytes:
     """Return a build context as a tar archive: equal bytes for equal files."""
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as archive:
