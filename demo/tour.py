@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from servingrepo.modelconfig.start_flags import START_FLAGS
 from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.states import Endpoint
@@ -57,7 +58,7 @@ def main() -> int:
             "run-server",
             f"--port={port}",
             f"--model_config_file={ROOT}/models/models.config",
-            "--allow_version_labels_for_unavailable_models=true",
+            *START_FLAGS,
         ],
         stdout=subprocess.DEVNULL,
         stderr=(WORK / "server.log").open("w"),

@@ -11,6 +11,7 @@ from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import dry_run_option
 from servingrepo.errors import ConfigEdited, ConfigInvalid
+from servingrepo.modelconfig.start_flags import LABELS_FLAG, WITHOUT_LABELS_FLAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,13 +82,15 @@ def check(app: App, file: Path | None) -> None:
     if file is not None:
         with storage_errors("read", file):
             text = modelconfig.decode(read_whole(file), source=str(file))
-        findings = modelconfig.check(modelconfig.parse(text, source=str(file)))
+        config = modelconfig.parse(text, source=str(file))
+        findings = modelconfig.check(config)
         where = str(file)
     else:
         repo = app.open().value
         found = read_config(repo)
-        findings = check_config(repo, found.config)
-        unseen = unseen_base_paths(repo, found.config)
+        config = found.config
+        findings = check_config(repo, config)
+        unseen = unseen_base_paths(repo, config)
         where = str(repo.layout.config)
         if found.stamp is not modelconfig.Stamp.UNEDITED:
             problems = [edited(repo, found).message, *edited(repo, found).problems]
@@ -110,8 +113,16 @@ def check(app: App, file: Path | None) -> None:
     looked = "not looked at" if file is not None else "looked at"
     if unseen:
         looked += f", but for {', '.join(unseen)}: not below the server root"
+    labelled = any(one.labels for one in modelconfig.models(config))
+    if labelled:
+        lines.append(f"note: {WITHOUT_LABELS_FLAG}")
     app.result(
-        {"path": where, "findings": findings, "base_paths_not_looked_at": unseen},
+        {
+            "path": where,
+            "findings": findings,
+            "base_paths_not_looked_at": unseen,
+            "servers_need": [LABELS_FLAG] if labelled else [],
+        },
         [*lines, f"{where}: no mistakes; base paths on disk: {looked}"],
         bare="ok",
     )

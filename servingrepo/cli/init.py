@@ -8,6 +8,7 @@ import click
 
 import servingrepo
 from servingrepo.cli.command import command as make
+from servingrepo.modelconfig.start_flags import START_FLAGS
 from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
@@ -45,6 +46,7 @@ def command(app: App, server_root: str) -> None:
         app.root, server_root=server_root, disk=disk, lock_wait=app.lock_wait
     )
     layout = repo.value.layout
+    start = (f"--model_config_file={repo.value.server_root}/models.config", *START_FLAGS)
     app.result(
         {
             "root": str(repo.root),
@@ -52,11 +54,13 @@ def command(app: App, server_root: str) -> None:
             "server_root": repo.value.server_root,
             "models": str(layout.models),
             "config": str(layout.config),
+            "start_with": start,
         },
         [
             f"{repo.root} is {'now' if made else 'already'} a model repository",
             f"  servers mount  {layout.models} as {repo.value.server_root}",
-            f"  and start with --model_config_file={repo.value.server_root}/models.config",
+            f"  and start with {start[0]}",
+            f"                 {' '.join(start[1:])}",
             *_next(repo.value),
         ],
         bare=repo.root,

@@ -10,6 +10,7 @@ from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
 from servingrepo.cli.roll_out import switch_options
 from servingrepo.cli.switches import tell_switch
+from servingrepo.modelconfig.start_flags import WITHOUT_LABELS_FLAG
 
 if TYPE_CHECKING:
     from servingrepo.api.arguments import How
@@ -63,7 +64,8 @@ def set_(
         serve=serve,
         **how,
     )
-    tell_switch(app, done, bare=done.labels.get(label))
+    need = f"  servers      {WITHOUT_LABELS_FLAG}"
+    tell_switch(app, done, bare=done.labels.get(label), more=[need])
 
 
 @make(

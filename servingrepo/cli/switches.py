@@ -50,12 +50,13 @@ def switch_lines(done: Switched) -> Iterator[str]:
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
 
 
-def tell_switch(app: App, done: Switched, *, bare: object) -> None:
-    """Print what a change of what is served did; `bare` is what -q prints of it."""
+def tell_switch(app: App, done: Switched, *, bare: object, more: Iterable[str] = ()) -> None:
+    """Print what a change of what is served did: `bare` is for -q, `more` comes before the last line."""
     tell_hooks(app, done.hooks)
     for line in done.unproven:
         app.warn(line)
-    app.result(done, switch_lines(done), bare=bare)
+    *lines, last = switch_lines(done)
+    app.result(done, [*lines, *more, last], bare=bare)
 
 
 def _endpoints(done: Switched) -> str:

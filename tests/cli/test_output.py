@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
+from servingrepo.modelconfig.start_flags import LABELS_FLAG, START_FLAGS
+from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
 from servingrepo.serving.processes import free_port
 from servingrepo.testing.exports import Served
 from tests.cli import inside
@@ -55,6 +57,29 @@ def test_status_says_why_no_server_was_asked(root: Path, tmp_path: Path) -> None
     asked = command("--root", empty, "status", "--endpoint", "127.0.0.1:1")
     assert "servers: not asked (there is no model to ask about)" in asked.out
     assert "servers: not asked (no --endpoint)" in command("--root", root, "status").out
+
+
+def test_init_says_with_which_flags_servers_start(tmp_path: Path) -> None:
+    done = command("--root", tmp_path, "init")
+    start = (f"--model_config_file={DEFAULT_SERVER_ROOT}/models.config", *START_FLAGS)
+    assert all(flag in done.out for flag in start), done.out
+    again = command("--root", tmp_path, "init", "--json")
+    assert again.json["result"]["start_with"] == list(start)
+
+
+def test_labels_are_said_to_need_a_flag(root: Path) -> None:
+    before = command("--root", root, "config", "check")
+    assert LABELS_FLAG not in before.out
+    for label in ("stable", "stable"):
+        done = command("--root", root, "label", "set", "ranker@2", label)
+        assert f"server without {LABELS_FLAG} ends at its next start" in done.out
+    check = command("--root", root, "config", "check")
+    assert f"server without {LABELS_FLAG} ends at its next start" in check.out
+    assert command("--root", root, "config", "check", "--json").json["result"]["servers_need"] == [
+        LABELS_FLAG
+    ]
+    removed = command("--root", root, "label", "remove", "ranker", "stable")
+    assert LABELS_FLAG not in removed.out
 
 
 def test_results_go_to_stdout_and_errors_to_stderr(root: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from servingrepo.errors import every_error
+from servingrepo.modelconfig.start_flags import START_FLAGS
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()
@@ -68,6 +69,17 @@ def test_the_tour_prints_what_the_readme_shows(tmp_path: Path) -> None:
             check=False,
         )
         assert masked(done.stdout, tmp_path) == masked(expected, tmp_path), line
+
+
+def test_every_start_line_has_the_flags_that_servers_need() -> None:
+    described = ("compose/include.yml", "compose/standin/Dockerfile")
+    texts = {name: (PROJECT / name).read_text() for name in described}
+    texts["the tour"] = between(README, "tour")
+    texts["docker run"] = README.partition("$ docker run ")[2].partition("```")[0]
+    for where, text in texts.items():
+        assert "--model_config_file=" in text, where
+        for flag in START_FLAGS:
+            assert flag in text, f"{where} lacks {flag}"
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:
