@@ -15,6 +15,7 @@ import msgspec
 
 from servingrepo.errors import EngineUnavailable
 from servingrepo.serving.processes import RunningServer, serve_process
+from servingrepo.serving.server_arguments import refuse_engine_flags
 from servingrepo.serving.server_versions import of_server
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class BinaryEngine(msgspec.Struct, frozen=True):
 
     path: str = BINARY
     arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse flags that are the engine's."""
+        refuse_engine_flags(self.arguments)
 
     @property
     def name(self) -> str:
@@ -59,6 +64,7 @@ class BinaryEngine(msgspec.Struct, frozen=True):
         Raises:
             EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
             LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
+            UsageError: The server does not know one of the arguments.
         """
         del txid
         binary = find_binary(self.path)

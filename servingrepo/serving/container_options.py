@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from servingrepo.serving.server_arguments import refuse_engine_flags
+
 
 class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to run a container.
@@ -17,6 +19,9 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
         network: The Docker network that the container joins; `none` talks through a socket in a mount.
         user: Who the server runs as in the container: "1000:1000".
         arguments: More flags for the server.
+
+    Raises:
+        UsageError: A flag for the server is one that engines set.
     """
 
     image: str | None = None
@@ -27,3 +32,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     network: str | None = None
     user: str | None = None
     arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse flags that are the engine's: found out by a server, they would cost the whole time-out."""
+        refuse_engine_flags(self.arguments)

@@ -389,6 +389,11 @@ class Container:
             error.log = tail(self.log) or None
         return error
 
+    def printed(self) -> str:
+        """Return what the server has printed; its log is elsewhere."""
+        self.daemon.allow(self.deadline.left)
+        return str(self.container.logs(stderr=False).decode(errors="replace"))
+
     def _save_log(self) -> None:
         """Keep the end of the log: it goes with the container."""
         from docker.errors import DockerException

@@ -21,6 +21,7 @@ from servingrepo.serving.docker_files import write_config
 from servingrepo.serving.docker_images import find_image
 from servingrepo.serving.docker_reaping import reap, reap_left
 from servingrepo.serving.processes import RunningServer
+from servingrepo.serving.server_arguments import refuse_unknown_flags
 from servingrepo.serving.server_versions import of_image
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
             ServerDied: The container ended otherwise, or somebody removed it.
             ServerTimeout: The model was not loaded by the deadline, or the daemon is silent.
             NoSpace: The daemon has no room for the copy.
-            UsageError: An option cannot be used.
+            UsageError: An option cannot be used, or the server does not know one of the arguments.
         """
         self._check()
         with (
@@ -93,6 +94,8 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
                 with daemon_errors(daemon.url):
                     box.create(export, config)
                     endpoint = box.start(config)
+                    if self.arguments:
+                        refuse_unknown_flags(box.printed())
                     yield RunningServer(
                         endpoint=endpoint,
                         engine=self.name,

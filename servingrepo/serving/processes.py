@@ -26,6 +26,7 @@ from servingrepo.errors import (
     ServingRepoError,
 )
 from servingrepo.modelconfig import EMPTY, pin, render
+from servingrepo.serving.server_arguments import refuse_unknown_flags
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def serve_process(
 
     Raises:
         LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
+        UsageError: The server does not know one of its flags.
     """
     what = f"{model}@{version}"
     with tempfile.TemporaryDirectory(prefix="servingrepo-engine-") as folder:
@@ -91,6 +93,7 @@ def serve_process(
             process = _spawn(command(endpoint.port, config_file), log, prepare)
             try:
                 wait_until_open(process, endpoint, log=log, deadline=deadline, what=what)
+                refuse_unknown_flags(read_log(log))
                 yield RunningServer(endpoint=endpoint, engine=engine, server=server)
             except PortInUse:
                 # Somebody was faster between our look for a free port and the server's bind.

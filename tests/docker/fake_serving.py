@@ -2,7 +2,8 @@
 
 Its config, flags, ports and words are the real ones as far as the docker engine looks at them; what it answers is
 made up. `--fake=…` makes it misbehave: `refuse` a model, be `deaf` (never listen), `quit`, answer `http`, be
-`stubborn` (ignore signals), be `greedy` (for memory), be `slow`.
+`stubborn` (ignore signals), be `greedy` (for memory), be `slow`. `--unlisted=…` is a flag
+that the server does not know.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Fake(FakeServing):
 
 
 def serve(flags: dict[str, str]) -> None:
+    if "unlisted" in flags:
+        print(f"unknown argument: --unlisted={flags['unlisted']}\nusage: …", flush=True)
     config = parse(Path(flags["model_config_file"]).read_text())
     (entry,) = models(config)
     (version,) = entry.versions

@@ -79,6 +79,37 @@ def test_a_binary_that_is_no_server_is_refused(tmp_path: Path) -> None:
         assert words in done.err
 
 
+@pytest.mark.parametrize("engine", ["docker", "binary:/no/such/server"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--port=9999", "--rest_api_port=1", "--grpc_socket_path=/tmp/s", "--model_name=m"),
+        *("--model_config_file=x", "--model_base_path=/m", "--max_num_load_retries=9"),
+        *("--allow_version_labels_for_unavailable_models", "--ssl_config_file=x"),
+    ],
+)
+def test_flags_that_engines_set_are_refused_at_once(tmp_path: Path, engine: str, flag: str) -> None:
+    more = ("--server-arg=--file_system_poll_wait_seconds=0", f"--server-arg={flag}")
+    (tmp_path / "run").mkdir()  # nothing to serve in there, and that is not looked at
+    done = command("smoke", f"{tmp_path}/run/", "--engine", engine, *more)
+    assert done.code == UsageError.exit_code
+    assert f"--server-arg cannot be {flag}:" in done.err
+    with pytest.raises(UsageError):
+        EngineChoice(name=engine, arguments=(flag,))
+    with pytest.raises(UsageError):
+        BinaryEngine(arguments=(flag,))
+
+
+def test_a_flag_that_the_server_does_not_know_ends_the_test(tmp_path: Path, binary: Path) -> None:
+    run = run_with(tmp_path / "a", offset=2.0)
+    more = ("--engine", f"binary:{binary}", "--server-arg=--nosuch=1")
+    done = command("smoke", f"{run}/", *more)
+    assert done.code == UsageError.exit_code
+    assert "unknown argument: --nosuch=1" in done.err
+    assert running(tmp_path) == []
+    assert command("smoke", f"{run}/", *more[:2], "--server-arg=--num_load_threads=2").code == 0
+
+
 def test_an_unknown_engine_is_refused_with_the_names_of_all() -> None:
     with pytest.raises(UsageError) as refused:
         choose_engine(EngineChoice(name="kubernetes"))

@@ -210,6 +210,16 @@ def test_options_that_cannot_be_used_are_refused_before_anything_starts(fake: st
             pass
 
 
+def test_flag_that_the_server_does_not_know_ends_the_test(fake: str, run: Path) -> None:
+    export = run / "saved_model"
+    with (
+        pytest.raises(UsageError, match="unknown argument: --unlisted=1"),
+        serve(DockerEngine(image=fake, arguments=("--unlisted=1",)), export),
+    ):
+        pass
+    assert owned_by(os.getpid()) == []
+
+
 def test_out_of_memory_is_called_so(fake: str, tmp_path: Path) -> None:
     engine = DockerEngine(image=fake, memory="200m", arguments=("--fake=greedy",))
     with pytest.raises(ServerDied) as failed, serve(engine, write_export(tmp_path / "e")):
