@@ -59,9 +59,12 @@ test-newest: env ## make test's tests on Python 3.13 with the newest versions th
 	$(call UNLOCKED,$(NEWEST),newest,highest)
 
 .PHONY: test-docker
-test-docker: env ## The tests that need Docker; as root it installs and starts what is missing
+test-docker: env ## The tests that need Docker, and those that must not mind it; as root it installs and starts what is missing
 	tests/docker/prepare
 	$(BIN)/pytest -n $(WORKERS) -m docker
+	$(BIN)/python -m tests.docker.beside -n $(WORKERS) -m "tf and not docker and not producers" \
+		tests/cli tests/docs tests/engines tests/repository tests/rollout/test_promotion.py \
+		tests/rollout/test_switch.py tests/crash/test_processes.py
 
 .PHONY: producers
 producers: env ## Real MLflow, TensorFlow 2.15 Estimators, TFX, TF Hub and SageMaker leave runs, which are promoted

@@ -59,6 +59,16 @@ def command(
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@contextmanager
+def ending(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
+    """Have a process for the block; however that ends, the process is gone afterwards and its pipes are closed."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def new_repository(root: Path) -> OpenRepository:
     """Make a repository that a server on this machine sees where it is."""
     repo, _ = servingrepo.init(root, server_root=str(root / "models"))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -41,10 +42,14 @@ def server_of(process: subprocess.Popen[str]) -> int:
     while True:
         assert process.poll() is None, process.communicate()
         for task in Path(f"/proc/{process.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                # Before its exec a child is still a copy of the command.
-                if b"servingrepo.serving.embedded" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+            with suppress(
+                FileNotFoundError, ProcessLookupError
+            ):  # threads and children come and go
+                for child in (task / "children").read_text().split():
+                    # Before its exec a child is still a copy of the command.
+                    run = Path(f"/proc/{child}/cmdline").read_bytes()
+                    if b"servingrepo.serving.embedded" in run:
+                        return int(child)
         time.sleep(0.005)
 
 

@@ -304,7 +304,7 @@ def test_a_model_that_fails_its_smoke_test_leaves_only_a_burnt_number(
 ) -> None:
     bad = run_with(tmp_path / "bad", offset=3.0, signatures=[Served(fault="uninitialized")])
     before = snapshot(root, burnt="ranker")
-    done = command("--root", root, "promote", bad, "--model", "ranker")
+    done = command("--root", root, "promote", bad, "--model", "ranker", "--engine", "embedded")
     refused(done, 70, "serving_default", "never_assigned")
     assert snapshot(root, burnt="ranker") == before
     refused(promote(root, bad, "--version=3"), 33, "--version 4")
@@ -320,7 +320,9 @@ def test_bad_case_file_is_refused_before_anything_happens(
     case = tmp_path / "case.json"
     case.write_text(text)
     before = snapshot(root)
-    done = command("--root", root, "promote", run, "--model", "ranker", "--case", case)
+    done = command(
+        "--root", root, "promote", run, "--model", "ranker", "--case", case, "--engine", "embedded"
+    )
     refused(done, 71, case)
     assert snapshot(root) == before
 

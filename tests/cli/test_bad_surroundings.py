@@ -22,7 +22,7 @@ from servingrepo.repository.spare import SPARE_BYTES
 from tests.cli.inside import refused
 from tests.cli.processes import server_of, started, wait_until_gone
 from tests.cli.trees import snapshot
-from tests.support import Outcome, command, run_with
+from tests.support import Outcome, command, ending, run_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -325,20 +325,17 @@ def test_run_server_on_a_port_in_use_says_so(root: Path) -> None:
 @contextmanager
 def loading(root: Path, run: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start a promotion and wait for its server's process; nothing of it is left afterwards."""
-    arguments = ["--root", str(root), "promote", str(run), "--model", "ranker", *more]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "servingrepo", *map(str, arguments)],
+    arguments = ["promote", str(run), "--model", "ranker", "--engine", "embedded", *more]
+    promoting = subprocess.Popen(
+        [sys.executable, "-m", "servingrepo", "--root", str(root), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
+    with ending(promoting) as process:
         server = server_of(process)
         yield process, server
         wait_until_gone(server)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def ended(process: subprocess.Popen[str]) -> Outcome:
@@ -370,7 +367,8 @@ def test_a_server_that_hangs_while_loading_ends_with_the_timeout(root: Path, run
 @pytest.mark.tf
 def test_a_timeout_that_no_server_can_keep_is_refused(root: Path, run: Path) -> None:
     before = snapshot(root, burnt="ranker")
-    done = command("--root", root, "promote", run, "--model", "ranker", "--timeout", "0.2")
+    how = ("--engine", "embedded", "--timeout", "0.2")
+    done = command("--root", root, "promote", run, "--model", "ranker", *how)
     refused(done, 63, "ranker@3", "--timeout")
     assert snapshot(root, burnt="ranker") == before
 

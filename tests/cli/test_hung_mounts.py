@@ -18,7 +18,7 @@ from servingrepo.errors import StorageHung
 from servingrepo.rundir.mounts import network_mount
 from servingrepo.rundir.worktree import code_of
 from servingrepo.testing.exports import write_export
-from tests.support import command, new_repository
+from tests.support import command, ending, new_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,23 +150,27 @@ def test_a_promotion_whose_mount_hangs_when_the_run_was_read_goes_on(
     source: Path, tmp_path: Path
 ) -> None:
     repo = new_repository(tmp_path / "repo")
-    with mounted(source, tmp_path / "mnt") as server:
-        promoting = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "servingrepo",
-                    "--root",
-                    tmp_path / "repo",
-                    "promote",
-                    "-q",
-                ),
-                *(tmp_path / "mnt/run", "--model", "m", "--no-smoke", "--run-wait", "0.5"),
-            ],
-            env={**os.environ, "SERVINGREPO_FAILPOINTS": "c1.before-rename=sleep:3"},
-            stdout=subprocess.PIPE,
-        )
+    with (
+        mounted(source, tmp_path / "mnt") as server,
+        ending(
+            subprocess.Popen(
+                [
+                    *(
+                        sys.executable,
+                        "-m",
+                        "servingrepo",
+                        "--root",
+                        tmp_path / "repo",
+                        "promote",
+                        "-q",
+                    ),
+                    *(tmp_path / "mnt/run", "--model", "m", "--no-smoke", "--run-wait", "0.5"),
+                ],
+                env={**os.environ, "SERVINGREPO_FAILPOINTS": "c1.before-rename=sleep:3"},
+                stdout=subprocess.PIPE,
+            )
+        ) as promoting,
+    ):
         record = tmp_path / "repo/.servingrepo/models/m/1.json"
         ends = time.monotonic() + SLACK
         while not record.exists() and time.monotonic() < ends:
@@ -179,16 +183,20 @@ def test_a_promotion_whose_mount_hangs_when_the_run_was_read_goes_on(
 
 def test_a_signal_reaches_the_child_that_reads(source: Path, tmp_path: Path) -> None:
     new_repository(tmp_path / "repo")
-    with mounted(source, tmp_path / "mnt"):
-        promoting = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "servingrepo", "--root", tmp_path / "repo", "promote"),
-                *(tmp_path / "mnt/run", "--model", "m", "--no-smoke"),
-            ],
-            env={**os.environ, "SERVINGREPO_FAILPOINTS": "record.done=sleep:60"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    with (
+        mounted(source, tmp_path / "mnt"),
+        ending(
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "servingrepo", "--root", tmp_path / "repo", "promote"),
+                    *(tmp_path / "mnt/run", "--model", "m", "--no-smoke"),
+                ],
+                env={**os.environ, "SERVINGREPO_FAILPOINTS": "record.done=sleep:60"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        ) as promoting,
+    ):
         record = tmp_path / "repo/.servingrepo/models/m/1.json"
         ends = time.monotonic() + SLACK
         while not record.exists() and time.monotonic() < ends:

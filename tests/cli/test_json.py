@@ -210,6 +210,8 @@ def test_json_of_commands_that_talk_to_servers(tmp_path: Path) -> None:
         status = one_object(command("status", *at), name="status", ok=True)
         assert [one["available"] for one in status["models"][0]["endpoints"]] == [[1]]
     proof = one_object(
-        command("--root", repo.root, "smoke", "ranker", "--json"), name="smoke", ok=True
+        command("--root", repo.root, "smoke", "ranker", "--engine", "embedded", "--json"),
+        name="smoke",
+        ok=True,
     )
     assert [one["outcome"] for one in proof["report"]["verdicts"]] == ["passed"]

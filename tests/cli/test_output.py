@@ -20,7 +20,7 @@ from tests.cli import inside
 from tests.cli.inside import refused
 from tests.cli.processes import server_of, started, wait_until_gone
 from tests.cli.trees import snapshot
-from tests.support import command, live_server, new_repository, run_with
+from tests.support import command, ending, live_server, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,11 +244,11 @@ def test_a_signal_ends_a_promotion_at_once_and_leaves_nothing(
 ) -> None:
     before = snapshot(root, burnt="ranker")
     promote = ["--root", str(root), "promote", str(run), "--model", "ranker", "--no-smoke"]
-    process = started(*promote, failpoint=failpoint, folder=root.parent)
-    process.send_signal(number)
-    start = time.monotonic()
-    out, err = process.communicate(timeout=20)
-    assert time.monotonic() - start < 5
+    with ending(started(*promote, failpoint=failpoint, folder=root.parent)) as process:
+        process.send_signal(number)
+        start = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - start < 5
     assert process.returncode == code
     assert out == ""
     assert f"error: stopped by {number.name}" in err
@@ -270,12 +270,14 @@ def test_a_signal_during_the_copy_of_a_big_file_does_not_wait_for_its_end(
         sparse.truncate(4 << 30)
     before = snapshot(root, burnt="ranker")
     promote = ["--root", str(root), "promote", str(run), "--model", "ranker", "--no-smoke"]
-    process = started(*promote, failpoint="copy.before-write", folder=root.parent, seconds=0)
-    time.sleep(0.2)
-    process.terminate()
-    start = time.monotonic()
-    process.communicate(timeout=60)
-    assert time.monotonic() - start < 3
+    with ending(
+        started(*promote, failpoint="copy.before-write", folder=root.parent, seconds=0)
+    ) as process:
+        time.sleep(0.2)
+        process.terminate()
+        start = time.monotonic()
+        process.communicate(timeout=60)
+        assert time.monotonic() - start < 3
     assert process.returncode == 143
     assert snapshot(root, burnt="ranker") == before
 
@@ -291,9 +293,9 @@ def test_a_signal_in_json_is_an_answer_too(root: Path, run: Path) -> None:
         "--no-smoke",
         "--json",
     ]
-    process = started(*promote, failpoint="staged", folder=root.parent)
-    process.terminate()
-    out, err = process.communicate(timeout=20)
+    with ending(started(*promote, failpoint="staged", folder=root.parent)) as process:
+        process.terminate()
+        out, err = process.communicate(timeout=20)
     assert err == ""
     assert '"slug":"stopped"' in out
     assert process.returncode == 143
@@ -305,17 +307,22 @@ def test_a_signal_while_the_server_loads_takes_the_server_with_it(
     number: signal.Signals, root: Path, run: Path
 ) -> None:
     before = snapshot(root, burnt="ranker")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "servingrepo", "--root", root, "promote", run, "--model", "ranker"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
-    server = server_of(process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    with ending(
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "servingrepo", "--root", root, "promote", run),
+                *("--model", "ranker", "--engine", "embedded"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
+    ) as process:
+        server = server_of(process)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
     assert process.returncode == 128 + number
     assert f"stopped by {number.name}" in err
     wait_until_gone(server)

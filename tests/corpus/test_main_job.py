@@ -112,7 +112,10 @@ def promoted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Promoted
     for good in GOOD:
         try:
             done[good.model] = repo.promote(
-                corpus / good.run, model=good.model, saved_model=good.saved_model
+                corpus / good.run,
+                model=good.model,
+                saved_model=good.saved_model,
+                engine="embedded",
             )
         except ServingRepoError as error:
             done[good.model] = error
@@ -163,7 +166,7 @@ def test_all_good_ones_are_served_at_once_and_answer_with_their_version(
 )
 def test_a_served_one_is_proven_again_by_its_reference(name: str, promoted: Promoted) -> None:
     repo, _ = promoted
-    proof = repo.smoke(f"{name}@served")
+    proof = repo.smoke(f"{name}@served", engine="embedded")
     judge(proof.report, strict=True)
 
 
@@ -174,7 +177,7 @@ def test_a_bad_one_is_refused_for_the_right_reason_and_nothing_is_left(
     repo = new_repository(tmp_path / "serving")
     before = sorted(path for path in repo.root.rglob("*"))
     with pytest.raises(ServingRepoError) as caught:
-        repo.promote(corpus / run, model="bad")
+        repo.promote(corpus / run, model="bad", engine="embedded")
     error = caught.value
     assert type(error) is kind, (type(error), error.message)
     text = "\n".join([error.message, *error.problems])

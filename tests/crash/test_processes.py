@@ -15,7 +15,7 @@ import pytest
 import servingrepo
 from servingrepo.storage.lock import is_held
 from tests.crash.state import broken_promises, leftovers
-from tests.support import command
+from tests.support import command, ending
 
 MARK = "TEST_CRASH_MARK"
 
@@ -81,24 +81,26 @@ def test_a_promotion_killed_while_its_server_runs_leaves_no_server(
 ) -> None:
     mark = uuid.uuid4().hex
     history = (root / ".servingrepo" / "history.jsonl").read_bytes()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "servingrepo", "--root", root),
-            *("promote", runs / "new", "--model", "m"),
-        ],
-        env={**os.environ, MARK: mark},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A session of its own: a signal to us is none to its server, as with systemd or kill PID.
-        start_new_session=True,
-    )
-    end = time.monotonic() + 30
-    while len(marked(mark)) < 2 and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    assert len(marked(mark)) >= 2, "the server never started"
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=30)
+    with ending(
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "servingrepo", "--root", root),
+                *("promote", runs / "new", "--model", "m", "--engine", "embedded"),
+            ],
+            env={**os.environ, MARK: mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A session of its own: a signal to us is none to its server, as with systemd or kill PID.
+            start_new_session=True,
+        )
+    ) as process:
+        end = time.monotonic() + 30
+        while len(marked(mark)) < 2 and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        assert len(marked(mark)) >= 2, "the server never started"
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == code, said
     assert "Traceback" not in said
     assert wait_until_gone(mark) == []
@@ -117,7 +119,7 @@ def test_a_promotion_interrupted_after_its_smoke_test_has_not_happened(
     mark = uuid.uuid4().hex
     history = (root / ".servingrepo" / "history.jsonl").read_bytes()
     done = command(
-        *("--root", root, "promote", runs / "new", "--model", "m"),
+        *("--root", root, "promote", runs / "new", "--model", "m", "--engine", "embedded"),
         env={"SERVINGREPO_FAILPOINTS": f"proven={fault}", MARK: mark},
     )
     expected = {"kill": -9, "term": 143, "int": 130, "ENOSPC": 51, "EIO": 50, "EACCES": 52}
@@ -126,6 +128,7 @@ def test_a_promotion_interrupted_after_its_smoke_test_has_not_happened(
     assert command("--root", root, "recover").code == 0
     assert broken_promises(root, history_before=history) == []
     assert servingrepo.open(root).show("m").served == 1
-    again = command("--root", root, "promote", runs / "new", "--model", "m", "-q")
+    how = ("--engine", "embedded", "-q")
+    again = command("--root", root, "promote", runs / "new", "--model", "m", *how)
     assert (again.code, again.out.strip()) == (0, "3")
     assert wait_until_gone(mark) == []

@@ -62,7 +62,7 @@ def test_the_tour_prints_what_the_readme_shows(tmp_path: Path) -> None:
         done = subprocess.run(
             ["bash", "-c", line],
             cwd=tmp_path,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "SERVINGREPO_ENGINE": "embedded"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

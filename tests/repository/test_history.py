@@ -161,7 +161,7 @@ def test_zeros_before_the_last_line_are_damage(tmp_path: Path) -> None:
     history.append(Disk(), path, event(1))
     whole = path.read_bytes()
     path.write_bytes(bytes(5) + whole[5:] + whole)
-    with pytest.raises(RepositoryDamaged, match="line 1: JSON is malformed"):
+    with pytest.raises(RepositoryDamaged, match="line 1"):
         list(history.read(path))
 
 

@@ -23,7 +23,7 @@ from servingrepo.smoke import load_cases
 from servingrepo.testing.fake_models import FakeModels
 from servingrepo.testing.fake_server import serve_fake
 from tests.rollout.test_switch import ask, loaded, two_versions
-from tests.support import command, live_server, run_with, running_server
+from tests.support import command, ending, live_server, run_with, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -223,16 +223,27 @@ def test_a_switch_that_is_interrupted_puts_all_back_and_says_so(
     for one in found:
         one.load_seconds = 60
     arguments = [part for one in at(found) for part in ("--endpoint", str(one))]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "servingrepo", "--root", repo.root, "serve", "half@2", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 30
-    while time.monotonic() < end and any(len(one.reloads) < 2 for one in found):
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    with ending(
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "servingrepo",
+                "--root",
+                repo.root,
+                "serve",
+                "half@2",
+                *arguments,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    ) as process:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and any(len(one.reloads) < 2 for one in found):
+            time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert "interrupted; back where it was: half serves 1" in said
     assert [one.reloads[-1] for one in found] == [to_proto(read_config(repo.value).config)] * 3

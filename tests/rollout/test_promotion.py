@@ -74,7 +74,7 @@ def test_promote_when_somebody_rolled_back_meanwhile_publishes_without_serving(
 def test_promote_publishes_the_bytes_of_the_export_and_pins_them(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "serving")
     run = run_with(tmp_path / "run", offset=2.0, assets={"words.txt": b"a\nb\n"})
-    done = repo.promote(run, model="half", message="first")
+    done = repo.promote(run, model="half", message="first", engine="embedded")
     target = tmp_path / "serving" / "models" / "half" / "1"
     assert (done.version, done.served, done.after) == (1, True, (1,))
     same = filecmp.dircmp(run / "saved_model", target)
@@ -93,10 +93,10 @@ def test_promote_when_the_smoke_test_fails_leaves_nothing_and_burns_the_number(
     tmp_path: Path,
 ) -> None:
     repo = new_repository(tmp_path / "serving")
-    repo.promote(run_with(tmp_path / "good", offset=2.0), model="half")
+    repo.promote(run_with(tmp_path / "good", offset=2.0), model="half", engine="embedded")
     bad = run_with(tmp_path / "bad", offset=3.0, signatures=[Served(fault="uninitialized")])
     with pytest.raises(SmokeFailed):
-        repo.promote(bad, model="half")
+        repo.promote(bad, model="half", engine="embedded")
     assert [path.name for path in (tmp_path / "serving/models/half").glob("[0-9]*")] == ["1"]
     assert not list((tmp_path / "serving/models/half/.staging").iterdir())
     assert not list((tmp_path / "serving/.servingrepo/journal").iterdir())

@@ -197,7 +197,11 @@ def test_promote_with_an_endpoint_ends_with_the_new_version_answering(tmp_path: 
     repo = two_versions(tmp_path)
     with live_server(repo, log=tmp_path / "log") as endpoint:
         done = repo.promote(
-            run_with(tmp_path / "c", offset=4.0), model="half", endpoints=[endpoint], wait=30
+            run_with(tmp_path / "c", offset=4.0),
+            model="half",
+            engine="embedded",
+            endpoints=[endpoint],
+            wait=30,
         )
         assert (done.version, done.before, done.after) == (3, (1,), (3,))
         assert ask(endpoint) == (3, 4.0)
@@ -285,7 +289,7 @@ def test_smoke_of_a_version_with_a_bad_signature_names_it(tmp_path: Path) -> Non
         offset=2.0,
         signatures=[Served(), Served(key="broken", fault="uninitialized")],
     )
-    done = command("smoke", f"{run}/")
+    done = command("smoke", f"{run}/", "--engine", "embedded")
     assert done.code == 70
     assert "broken" in done.err
     assert "serving_default: passed" in done.out
