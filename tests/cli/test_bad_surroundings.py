@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -225,7 +226,7 @@ def test_without_permission_to_write_the_repository_nothing_is_changed(
     commands = [["--root", str(root), *one] for one in (*writers, *readers)]
     done = as_nobody(open_folder, *commands)
     for one in done[: len(writers)]:
-        refused(one, 52, root, "Permission denied", "uid 65534")
+        refused(one, 52, root, os.strerror(errno.EACCES), "uid 65534")
     assert [one.code for one in done[len(writers) :]] == [0] * len(readers), done
     assert snapshot(root) == before
 

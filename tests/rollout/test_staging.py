@@ -252,7 +252,7 @@ def test_metrics_behind_a_tls_proxy_are_read_with_the_endpoints_own_certificates
     for wrong, said in (
         (authority.security(certificate=True), "HTTP 401"),
         (authority.security(headers=[("authorization", "Bearer t")]), ""),
-        (Security(tls=True), "certificate verify failed"),
+        (Security(tls=True), ""),  # the TLS library says why
     ):
         with pytest.raises(EndpointUnreachable, match=f"no metrics at https://127.*{said}"):
             count_requests(at_it(wrong), "half", url=url, timeout=5)

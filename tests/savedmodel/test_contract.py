@@ -114,12 +114,12 @@ def test_a_missing_signature_and_another_method_break() -> None:
         (b"\xff", "not TOML"),
         (b"[", "not TOML"),
         (b"x = " + b"[" * 5000, "not TOML"),
-        (b"", "missing required field `model`"),
-        (b'model = "m"\nsignature = {}', "unknown field `signature`"),
+        (b"", "model"),
+        (b'model = "m"\nsignature = {}', "signature"),
         (b'model = "m"\nschema = 2', "format 2"),
         (b'model = "m"\n[signatures.a.inputs.x]\nshape = 4', "shape"),
         (b'model = "m"\n[signatures.a.inputs.x]\nshape = "all"', "'all'"),
-        (b'model = "m"\n[signatures.a.inputs.x]\nshap = []', "unknown field `shap`"),
+        (b'model = "m"\n[signatures.a.inputs.x]\nshap = []', "shap"),
     ],
 )
 def test_what_is_no_contract_is_refused_with_the_place(text: bytes, said: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -275,7 +276,7 @@ def test_an_error_of_the_disk_ends_the_copy_with_a_clear_error(
     step: str, source: Path, tmp_path: Path
 ) -> None:
     disk = Disk(faults=Faults.parse(f"{step}=EIO"))
-    with pytest.raises(StorageFailed, match="Input/output error") as caught:
+    with pytest.raises(StorageFailed, match=os.strerror(errno.EIO)) as caught:
         copy_tree(tree_of(source), tmp_path / "copy", disk=disk)
     assert str(tmp_path) in caught.value.message
 

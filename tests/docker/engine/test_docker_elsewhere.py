@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -256,7 +257,7 @@ def test_daemon_by_ssh(
         assert done.code == EngineUnavailable.exit_code
         assert "ssh cannot log in" in done.json["error"]["message"]
     done = smoke(run, fake, env={**env, "DOCKER_HOST": hosts[0]})
-    assert "Connection refused" in done.json["error"]["message"]
+    assert os.strerror(errno.ECONNREFUSED) in done.json["error"]["message"]
 
 
 @pytest.mark.tf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def test_container_is_made_as_promised(fake: str, tmp_path: Path) -> None:
         "/models/ranker/12": False,
         "/servingrepo": False,
     }
-    assert "Read-only file system" in touch.stderr
+    assert os.strerror(errno.EROFS) in touch.stderr
     assert 'base_path: "/models/ranker"' in config
     assert "versions: 12" in config
     assert facts["HostConfig"]["Init"] is True
