@@ -399,7 +399,7 @@ def test_what_was_mistyped_is_answered_with_what_is_there(root: Path, run: Path)
     def said(*arguments: str | Path) -> str:
         return inside.command("--root", root, *arguments).err
 
-    assert "No such command 'rolback'. Did you mean rollback?" in said("rolback", "ranker")
+    assert "Did you mean rollback?" in said("rolback", "ranker")
     assert "Did you mean remove?" in said("label", "remov", "ranker", "stable")
     assert "Did you mean" not in said("frobnicate")
     typo = run.with_name("rnu3")
