@@ -63,8 +63,8 @@ test-docker: env ## The tests that need Docker, and those that must not mind it;
 	tests/docker/prepare
 	$(BIN)/pytest -n $(WORKERS) -m docker
 	$(BIN)/python -m tests.docker.beside -n $(WORKERS) -m "tf and not docker and not producers" \
-		tests/cli tests/docs tests/engines tests/repository tests/rollout/test_promotion.py \
-		tests/rollout/test_switch.py tests/crash/test_processes.py
+		tests/cli tests/docs tests/engines tests/repository tests/rollout/test_guards.py tests/rollout/test_promotion.py \
+		tests/rollout/test_reasons.py tests/rollout/test_switch.py tests/crash/test_processes.py
 
 .PHONY: producers
 producers: env ## Real MLflow, TensorFlow 2.15 Estimators, TFX, TF Hub and SageMaker leave runs, which are promoted
