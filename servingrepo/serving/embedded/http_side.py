@@ -6,7 +6,6 @@ connection; as many requests at a time as `--rest_api_num_threads` says.
 
 from __future__ import annotations
 
-import gzip
 import logging
 import socket
 import threading
@@ -27,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 50  # HTTP_READ_TIMEOUT, libevent's http-internal.h
 MAX_LINE = 65_536
+BLOCK = 1 << 20
+MAX_UNPACKED = 10 << 20  # ZLib::kMaxUncompressedBytes
+GZIP = 16  # zlib's word for gzip's format
 CLIENT_CLOSED_REQUEST = 499
 
 
@@ -122,13 +124,7 @@ class _Connection(BaseHTTPRequestHandler):
             body = self._chunks()
         else:
             body = self._read(int(self.headers.get("Content-Length") or 0))
-        if "gzip" not in self.headers.get("Content-Encoding", ""):
-            return body
-        try:
-            return gzip.decompress(body)
-        except (OSError, EOFError, zlib.error):
-            # As there: what cannot be unpacked counts as no body.
-            return b""
+        return _unpacked(body) if "gzip" in self.headers.get("Content-Encoding", "") else body
 
     def _chunks(self) -> bytes:
         parts = []
@@ -148,10 +144,15 @@ class _Connection(BaseHTTPRequestHandler):
     def _read(self, size: int) -> bytes:
         if size < 0:
             raise _BodyError("the body has a negative length")
-        body = self.rfile.read(size)
-        if len(body) < size:
-            raise _BodyError("the body ends early")
-        return body
+        parts = []
+        while size:
+            # What was announced need not come: no memory is taken for it before it does.
+            part = self.rfile.read(min(size, BLOCK))
+            if not part:
+                raise _BodyError("the body ends early")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def handle_expect_100(self) -> bool:
         """Ask for the body at once: the answer to it is buffered."""
@@ -162,3 +163,14 @@ class _Connection(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
         """Log requests only when asked to: the real server logs none."""
         logger.debug(format, *args)
+
+
+def _unpacked(body: bytes) -> bytes:
+    """Unpack a body; what cannot be unpacked, or would be too large, counts as no body, as there (gzip_zlib.cc)."""
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | GZIP)
+    try:
+        unpacked = unpacking.decompress(body, MAX_UNPACKED + 1)
+    except zlib.error:
+        return b""
+    whole = unpacking.eof and not unpacking.unused_data
+    return unpacked if whole and len(unpacked) <= MAX_UNPACKED else b""

@@ -39,11 +39,16 @@ _ESCAPES = {
     "t": "\t",
 }
 _LITERALS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
+DEEPEST = 100_000
 HIGH, LOW, END_OF_SURROGATES = 0xD800, 0xDC00, 0xE000
 
 
 def read_document(body: bytes) -> Json | Status:
-    """Return the first JSON document of a body; only objects and what `member` finds have a use."""
+    """Return the first JSON document of a body; only objects and what `member` finds have a use.
+
+    Raises:
+        RecursionError: It is nested deeper than any tensor could be.
+    """
     if not body:
         return Status(Code.INVALID_ARGUMENT, "JSON Parse error: The document is empty")
     # Bytes that are not UTF-8 become lone surrogates, and the same bytes again when they are written.
@@ -106,7 +111,7 @@ _CLOSES = {(ARRAY, "]"), (ELEMENT, "]"), (OBJECT, "}"), (MEMBER, "}")}
 
 
 class _Reader:
-    """The exact reader: a state machine without recursion, so depth has no limit."""
+    """The exact reader: a state machine without recursion, so that depth costs no more than its memory."""
 
     def __init__(self, text: str, position: int) -> None:
         self._text = text
@@ -136,10 +141,7 @@ class _Reader:
                 self._name = self._string()
                 state = NAME
             elif state in _WANTS_VALUE and character in "[{":
-                self._at += 1
-                self._open.append((state, self._items, self._name))
-                self._items = []
-                state = ARRAY if character == "[" else OBJECT
+                state = self._enter(state, character)
             elif state in _WANTS_VALUE and character not in "]},:":
                 value = self._scalar(character)
                 if state == START:
@@ -147,6 +149,14 @@ class _Reader:
                 state = self._add(state, value)
             else:
                 self._fail(_MISPLACED[state])
+
+    def _enter(self, state: str, character: str) -> str:
+        if len(self._open) == DEEPEST:
+            raise RecursionError
+        self._at += 1
+        self._open.append((state, self._items, self._name))
+        self._items = []
+        return ARRAY if character == "[" else OBJECT
 
     def _add(self, state: str, value: Json) -> str:
         if state == VALUE:

@@ -32,6 +32,8 @@ __all__ = ["SslConfigError", "open_grpc", "open_rest"]
 logger = logging.getLogger(__name__)
 
 REQUEST_THREADS = 64
+MAX_MESSAGE = 2**31 - 1  # builder.SetMaxMessageSize, server.cc
+ONLY_UNCOMPRESSED = 1 << grpc.Compression.NoCompression.value
 
 
 class SslConfigError(Exception):
@@ -55,8 +57,10 @@ def open_grpc(arguments: Arguments, room: Room) -> grpc.Server | Status:
         ThreadPoolExecutor(threads if threads > 0 else REQUEST_THREADS),
         handlers=served,
         options=[
-            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", -1),
+            # A compressed message of a megabyte may be one of a thousand; the real server unpacks it.
+            ("grpc.compression_enabled_algorithms_bitset", ONLY_UNCOMPRESSED),
             # With SO_REUSEPORT two servers would share the port and each get some of the requests.
             ("grpc.so_reuseport", 0),
         ],

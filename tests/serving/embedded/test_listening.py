@@ -9,7 +9,9 @@ import re
 import signal
 import socket
 import time
+import zlib
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -28,7 +30,6 @@ from tests.serving.embedded.server_process import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def rest(
@@ -183,6 +184,86 @@ def test_a_doubled_slash_is_not_taken_for_one(serve: Callable[..., Server]) -> N
     for path, answer in (("//v1/models", b"<H1>Not Found"), ("/v1//models", b"Malformed request")):
         asked = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         assert answer in converse(server, asked.encode())
+
+
+MEGABYTE = 1 << 20
+MOST_UNPACKED = 10 * MEGABYTE
+MOST_MEMORY = 150 * MEGABYTE
+
+
+def packed(start: bytes, filling: bytes, size: int) -> bytes:
+    """Pack so many bytes into a few."""
+    packing = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    parts = [packing.compress(start)]
+    left = size - len(start)
+    while left:
+        block = (filling * MEGABYTE)[: min(left, MEGABYTE)]
+        parts.append(packing.compress(block))
+        left -= len(block)
+    return b"".join((*parts, packing.flush()))
+
+
+def peak(server: Server) -> int:
+    """Return the most memory that a server ever had, in bytes."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize(
+    ("start", "filling", "size", "code", "said"),
+    [
+        (b'{"inputs": [4]}', b" ", MOST_UNPACKED, 404, "Servable not found"),
+        (b'{"inputs": [4]}', b" ", MOST_UNPACKED + 1, 400, "The document is empty"),
+        (b'{"inputs": [4]}', b" ", 400 * MEGABYTE, 400, "The document is empty"),
+        (b'{"inputs": ', b"[", MOST_UNPACKED, 400, "nested too deep"),
+        (b'{"inputs": ', b'{"":', MOST_UNPACKED, 400, "nested too deep"),
+    ],
+)
+def test_body_that_unpacks_to_much_takes_little(
+    serve: Callable[..., Server], start: bytes, filling: bytes, size: int, code: int, said: str
+) -> None:
+    server = serve(rest=True)
+    server.wait_until_ready()
+    before = peak(server)
+    body = packed(start, filling, size)
+    assert len(body) < MEGABYTE
+    zipped = {"Content-Encoding": "gzip"}
+    got, error = rest(server, "POST", "/v1/models/m:predict", body, **zipped)
+    assert got == code
+    assert said in error["error"]
+    assert peak(server) - before < MOST_MEMORY
+
+
+def test_compressed_message_is_refused_and_takes_little(serve: Callable[..., Server]) -> None:
+    server = serve()
+    server.wait_until_ready()
+    before = peak(server)
+    with grpc.insecure_channel(
+        f"127.0.0.1:{server.port}", options=[("grpc.max_send_message_length", -1)]
+    ) as channel:
+        predict: Any = channel.unary_unary(  # type: ignore[call-arg]
+            "/tensorflow.serving.PredictionService/Predict"
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            predict(bytes(200 * MEGABYTE), compression=grpc.Compression.Gzip, timeout=READY)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert peak(server) - before < MOST_MEMORY
+
+
+@pytest.mark.parametrize("size", [10**9, 10**15, 10**30])
+def test_body_that_is_announced_and_does_not_come_takes_little(
+    serve: Callable[..., Server], size: int
+) -> None:
+    server = serve(rest=True)
+    server.wait_until_ready()
+    before = peak(server)
+    head = f"POST /v1/models/m:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n{{"
+    with socket.create_connection(("127.0.0.1", server.rest_port), timeout=STEP) as line:
+        line.sendall(head.encode())
+        line.shutdown(socket.SHUT_WR)
+        assert line.recv(1024).startswith(b"HTTP/1.1 400")
+    assert peak(server) - before < MOST_MEMORY
 
 
 def test_rest_on_the_port_of_grpc_is_left_out(serve: Callable[..., Server], tmp_path: Path) -> None:
