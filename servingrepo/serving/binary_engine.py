@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import subprocess
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.errors import EngineUnavailable
+from servingrepo.rundir.children import die_with, environment
 from servingrepo.serving.processes import RunningServer, serve_process
 from servingrepo.serving.server_arguments import refuse_engine_flags
 from servingrepo.serving.server_versions import of_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from servingrepo.serving.deadline import Deadline
     from servingrepo.serving.server_versions import Version
 
 BINARY = "tensorflow_model_server"
-_PR_SET_PDEATHSIG = 1
 _VERSION_SECONDS = 30
 
 
@@ -57,9 +55,9 @@ class BinaryEngine(msgspec.Struct, frozen=True):
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
     ) -> Iterator[RunningServer]:
-        """Serve `export` as that version of the model, for the block.
+        """Serve `export` as that version of the model, for the block, on a socket that only we can reach.
 
-        The real server listens on all interfaces (server.cc); its port is a random one.
+        The real server's port would be open to the whole network (server.cc): it gets none.
 
         Raises:
             EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
@@ -69,10 +67,10 @@ class BinaryEngine(msgspec.Struct, frozen=True):
         del txid
         binary = find_binary(self.path)
         with serve_process(
-            lambda port, config: [
+            lambda socket, config: [
                 binary,
-                f"--port={port}",
-                "--grpc_channel_arguments=grpc.so_reuseport=0",
+                f"--grpc_socket_path={socket}",
+                "--port=0",
                 f"--model_config_file={config}",
                 "--max_num_load_retries=0",
                 "--allow_version_labels_for_unavailable_models=true",
@@ -84,13 +82,13 @@ class BinaryEngine(msgspec.Struct, frozen=True):
             version=version,
             export=export,
             deadline=deadline,
-            prepare=partial(_die_with_parent, os.getpid()),
+            prepare=partial(die_with, os.getpid()),
         ) as running:
             yield running
 
 
 def find_binary(path: str) -> str:
-    """Return the binary's full path.
+    """Return the binary's full path: it is started from another directory.
 
     Raises:
         EngineUnavailable: There is none.
@@ -101,7 +99,7 @@ def find_binary(path: str) -> str:
             f"there is no {path} that can be run",
             hint="give its path, --engine binary:/usr/bin/tensorflow_model_server, or use another engine",
         )
-    return found
+    return str(Path(found).absolute())
 
 
 def binary_version(binary: str) -> str:
@@ -113,6 +111,8 @@ def binary_version(binary: str) -> str:
     try:
         done = subprocess.run(  # nosec B603 # the server's binary that the user names
             [binary, "--version"],
+            cwd="/",
+            env=environment(),
             capture_output=True,
             text=True,
             errors="replace",
@@ -130,13 +130,3 @@ def binary_version(binary: str) -> str:
             hint="give the path of TensorFlow Serving's server",
         )
     return "; ".join(lines)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Have the kernel end the server with us; it has no flag of its own for that.
-
-    PR_SET_PDEATHSIG is about the thread that started the child (prctl(2)): here the one that waits for it.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import EngineUnavailable
+from servingrepo.rundir.children import python
 from servingrepo.serving.processes import RunningServer, serve_process
 from servingrepo.serving.server_versions import of_server
 
@@ -44,7 +45,7 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
     ) -> Iterator[RunningServer]:
-        """Serve `export` as that version of the model on a loopback port, for the block.
+        """Serve `export` as that version of the model on a socket that only we can reach, for the block.
 
         The server ends with this process, however that ends; `txid` has no use here.
 
@@ -66,12 +67,11 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
         ) as running:
             yield running
 
-    def _command(self, port: int, config: Path) -> list[str]:
+    def _command(self, socket: Path, config: Path) -> list[str]:
         return [
-            self.python,
-            "-m",
-            "servingrepo.serving.embedded",
-            f"--port={port}",
+            *python("servingrepo.serving.embedded", interpreter=self.python),
+            f"--grpc_socket_path={socket}",
+            "--port=0",
             f"--model_config_file={config}",
             "--max_num_load_retries=0",
             "--allow_version_labels_for_unavailable_models=true",

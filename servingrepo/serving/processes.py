@@ -1,7 +1,7 @@
 """Servers as processes of this machine: started, watched until they listen, explained when they end.
 
-What is true of any server is here: a TensorFlow Serving opens its port once each of its models has a version
-that loaded, and says on stdout why it could not start (server.cc).
+What is true of any server is here: a TensorFlow Serving listens once each of its models has a version that
+loaded, and says on stdout why it could not start (server.cc).
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.errors import (
     EndpointUnreachable,
+    EngineUnavailable,
     LoadFailed,
     PortInUse,
     ServerDied,
@@ -26,11 +25,14 @@ from servingrepo.errors import (
     ServingRepoError,
 )
 from servingrepo.modelconfig import EMPTY, pin, render
+from servingrepo.rundir.children import environment
 from servingrepo.serving.server_arguments import refuse_unknown_flags
+from servingrepo.serving.sockets import SOCKET, is_listening_at, listener_at, server_folder
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from servingrepo.serving.deadline import Deadline
 
@@ -39,7 +41,6 @@ LOG_LINES = 15
 
 _STOP_SECONDS = 3.0
 _FAILED = "Failed to start server. Error: "
-_PORT_ATTEMPTS = 3
 
 
 class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def serve_process(
-    command: Callable[[int, Path], Sequence[str]],
+    command: Callable[[Path, Path], Sequence[str]],
     *,
     engine: str,
     server: str,
@@ -66,10 +67,10 @@ def serve_process(
     deadline: Deadline,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[RunningServer]:
-    """Run a server on a free loopback port that serves `export` as a version, for the block.
+    """Run a server that serves `export` as a version, for the block, on a socket that only we can reach.
 
     Args:
-        command: Makes the argument list from a port and a config file.
+        command: Makes the argument list from the paths of the socket and of a config file.
         engine: What records call the engine.
         server: The server's version.
         model: The model's name.
@@ -81,47 +82,43 @@ def serve_process(
     Raises:
         LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
         UsageError: The server does not know one of its flags.
+        EngineUnavailable: Another process answers than the one that was started.
+        StorageFailed: There is no place for the socket.
     """
     what = f"{model}@{version}"
-    with tempfile.TemporaryDirectory(prefix="servingrepo-engine-") as folder:
-        base = base_path_for(export, version, Path(folder))
+    with server_folder() as folder:
+        base = base_path_for(export, version, folder)
         config = pin(EMPTY, name=model, base_path=str(base), versions=[version])
-        config_file, log = Path(folder, "models.config"), Path(folder, "server.log")
+        config_file, log = folder / "models.config", folder / "server.log"
         config_file.write_text(render(config))
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
-            endpoint = Endpoint("127.0.0.1", free_port())
-            process = _spawn(command(endpoint.port, config_file), log, prepare)
-            try:
-                wait_until_open(process, endpoint, log=log, deadline=deadline, what=what)
-                refuse_unknown_flags(read_log(log))
-                yield RunningServer(endpoint=endpoint, engine=engine, server=server)
-            except PortInUse:
-                # Somebody was faster between our look for a free port and the server's bind.
-                if attempt == _PORT_ATTEMPTS:
-                    raise
-            except EndpointUnreachable as error:
-                code = process.poll()
-                if code is None:
-                    error.log = error.log or last_lines(log)
-                    raise
-                raise ServerDied(
-                    f"the server {ended(code)} while it was sent requests for {what}",
-                    hint="a request to this model ends the server: its last log lines are below",
-                    log=last_lines(log),
-                ) from error
-            except ServingRepoError as error:
+        endpoint = Endpoint.unix(folder / SOCKET)
+        process = _spawn(command(folder / SOCKET, config_file), folder, log, prepare)
+        try:
+            wait_until_open(process, endpoint, log=log, deadline=deadline, what=what)
+            _refuse_others(process, folder / SOCKET)
+            refuse_unknown_flags(read_log(log))
+            yield RunningServer(endpoint=endpoint, engine=engine, server=server)
+        except EndpointUnreachable as error:
+            code = process.poll()
+            if code is None:
                 error.log = error.log or last_lines(log)
                 raise
-            else:
-                return
-            finally:
-                stop(process)
+            raise ServerDied(
+                f"the server {ended(code)} while it was sent requests for {what}",
+                hint="a request to this model ends the server: its last log lines are below",
+                log=last_lines(log),
+            ) from error
+        except ServingRepoError as error:
+            error.log = error.log or last_lines(log)
+            raise
+        finally:
+            stop(process)
 
 
 def base_path_for(export: Path, version: int, folder: Path) -> Path:
     """Return a base path in which `export` has its number; TF Serving follows a link there."""
     if export.name == str(version):
-        return export.parent
+        return export.parent.absolute()
     base = folder / "base"
     base.mkdir()
     (base / str(version)).symlink_to(export.resolve())
@@ -129,11 +126,14 @@ def base_path_for(export: Path, version: int, folder: Path) -> Path:
 
 
 def _spawn(
-    arguments: Sequence[str], log: Path, prepare: Callable[[], None] | None
+    arguments: Sequence[str], folder: Path, log: Path, prepare: Callable[[], None] | None
 ) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         return subprocess.Popen(  # nosec B603 # the engine's server, with flags that we build
             arguments,
+            # Not where we are: that may be a run, whose files mean nothing to a server.
+            cwd=folder,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -141,6 +141,26 @@ def _spawn(
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 - the binary engine's way to die with its parent
         )
+
+
+def _refuse_others(process: subprocess.Popen[bytes], socket_file: Path) -> None:
+    """See that the server that was started is who listens, or a child of a script that starts it.
+
+    Raises:
+        EngineUnavailable: It is somebody else.
+        EndpointUnreachable: Nobody does any more.
+    """
+    try:
+        listener = listener_at(socket_file).pid
+    except OSError as error:
+        raise EndpointUnreachable(f"the server left {socket_file}: {error.strerror}") from error
+    with suppress(ProcessLookupError):
+        if listener and os.getsid(listener) == process.pid:
+            return
+    raise EngineUnavailable(
+        f"process {listener or 'unknown'} answers at {socket_file}, and not the server that was started",
+        hint="a script that starts the server must stay in its session: exec tensorflow_model_server …",
+    )
 
 
 def free_port() -> int:
@@ -183,6 +203,8 @@ def wait_until_open(
 
 def is_listening(endpoint: Endpoint) -> bool:
     """Tell whether something accepts connections there."""
+    if endpoint.socket is not None:
+        return is_listening_at(endpoint.socket)
     with socket.socket() as connection:
         connection.settimeout(1.0)
         return connection.connect_ex((endpoint.host, endpoint.port)) == 0
@@ -197,6 +219,12 @@ def why_it_ended(code: int, text: str, what: str) -> ServingRepoError:
         return LoadFailed(
             f"the server could not load {what}: {reason}",
             hint=hint_for_load_error(reason),
+            log=tail(text),
+        )
+    if "grpc_port is not set" in reason:
+        return EngineUnavailable(
+            f"the server cannot listen on a socket alone: {reason}",
+            hint="TensorFlow Serving can since 2.5: use a newer one",
             log=tail(text),
         )
     if "Failed to BuildAndStart" in reason:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from servingrepo.errors import UsageError
 from servingrepo.serving.security import PLAIN, Security
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Endpoint", "ModelMetadata", "State", "VersionStatus", "hint_for_failed"]
 
@@ -19,6 +17,7 @@ State = str
 """UNKNOWN, START, LOADING, AVAILABLE, UNLOADING or END, as GetModelStatus names them."""
 
 MAX_PORT = 65_535
+_UNIX = "unix:"
 # No name has control characters in it, or what Python makes of bytes that are no UTF-8 (PEP 383).
 _HOST_PORT = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s\x00-\x1f\x7f\ud800-\udfff]+):(?P<port>[0-9]{1,5})"
@@ -54,7 +53,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     @classmethod
     def unix(cls, path: Path) -> Endpoint:
         """Return the endpoint of a socket file, as servers open with --grpc_socket_path."""
-        return cls(host=f"unix:{path}", port=0)
+        return cls(host=f"{_UNIX}{path}", port=0)
+
+    @property
+    def socket(self) -> Path | None:
+        """The socket file; None for a host and a port."""
+        return None if self.port else Path(self.host.removeprefix(_UNIX))
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}" if self.port else self.host

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +22,9 @@ from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.engines import EngineChoice, choose_engine
 from servingrepo.serving.remote_engine import RemoteEngine
 from tests.support import command, live_server, new_repository, run_with
+
+if TYPE_CHECKING:
+    from servingrepo.api import OpenRepository
 
 pytestmark = pytest.mark.tf
 
@@ -122,9 +127,13 @@ def test_the_server_dies_when_its_promoter_is_killed(
 ) -> None:
     repo = new_repository(tmp_path / "serving")
     run = run_with(tmp_path / "a", offset=2.0)
-    marker = tmp_path / "marker"
-    marker.mkdir()
-    engine = "embedded" if kind == "embedded" else f"binary:{binary}"
+    with tempfile.TemporaryDirectory(prefix="srt-") as folder:  # short enough for a socket in it
+        see_it_die(
+            repo, run, Path(folder), "embedded" if kind == "embedded" else f"binary:{binary}"
+        )
+
+
+def see_it_die(repo: OpenRepository, run: Path, marker: Path, engine: str) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
