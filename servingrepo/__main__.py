@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` looks for modules in the current directory first, and that may be a run. What was imported up to
+    # here may come from there, nothing after it. `python -P -m` and the `servingrepo` command never look there.
+    del sys.path[0]
+
 
 def main() -> None:
     """Run the command line and exit with its code."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from servingrepo.errors import (
     UnsupportedExport,
     UsageError,
 )
+from servingrepo.rundir.children import environment, python
 from servingrepo.rundir.look import look, read_start
 from servingrepo.rundir.missing import REMEDIES
 from servingrepo.rundir.others import others
@@ -171,21 +171,21 @@ def _run_child(
     model: Path, output: Path, *, allow_lambda: bool, code: Sequence[Path], timeout: float
 ) -> Any:
     command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "servingrepo.rundir.keras_child",
-        model,
-        output,
+        *python("servingrepo.rundir.keras_child"),
+        model.absolute(),
+        output.absolute(),
         "--parent",
         str(os.getpid()),
     ]
     command += ["--allow-lambda"] if allow_lambda else []
-    command += [part for file in code for part in ("--code", file)]
+    command += [part for file in code for part in ("--code", file.absolute())]
     try:
         done = subprocess.run(  # nosec B603 # our own module, by the interpreter that runs us
             command,
+            # Not where we are: that may be a run, and Keras must find nothing there that the model names.
+            cwd=output.parent,
             env={
-                **os.environ,
+                **environment(),
                 "KERAS_BACKEND": "tensorflow",
                 "TF_CPP_MIN_LOG_LEVEL": "2",
                 "CUDA_VISIBLE_DEVICES": "-1",

@@ -1,6 +1,6 @@
 """The child process that loads a Keras model and exports it; the only part of this room that runs TensorFlow.
 
-Called as `python -m servingrepo.rundir.keras_child MODEL OUTPUT --parent PID [--allow-lambda] [--code FILE]…`. The
+Called as `python -P -m servingrepo.rundir.keras_child MODEL OUTPUT --parent PID [--allow-lambda] [--code FILE]…`. The
 last line on stdout is JSON: {"ok": true, "keras": version} or {"ok": false, "kind": …, "message": …}.
 """
 
