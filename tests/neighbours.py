@@ -28,6 +28,7 @@ def start_neighbour(
     script: str,
     *arguments: str | Path,
     groups: Sequence[int] = (),
+    env: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """Run a Python script with a function `become_nobody`."""
     if os.geteuid() != 0:
@@ -41,7 +42,7 @@ def start_neighbour(
     )
     return subprocess.Popen(
         [sys.executable, "-c", become + script, *map(str, arguments)],
-        env={**os.environ, "HOME": "/"},
+        env={**os.environ, "HOME": "/", **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,9 +53,10 @@ def what_a_neighbour_says(
     script: str,
     *arguments: str | Path,
     groups: Sequence[int] = (),
+    env: dict[str, str] | None = None,
 ) -> str:
     """Run such a script to its end; return what it printed."""
-    process = start_neighbour(script, *arguments, groups=groups)
+    process = start_neighbour(script, *arguments, groups=groups, env=env)
     said, errors = process.communicate(timeout=_SECONDS)
     assert process.returncode == 0, errors
     return said.strip()

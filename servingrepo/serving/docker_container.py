@@ -17,10 +17,16 @@ from servingrepo.errors import (
 )
 from servingrepo.serving.client import ServingClient
 from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.docker_daemon import comes_from_daemon, is_in_container, removed
+from servingrepo.serving.docker_daemon import (
+    against_a_socket,
+    comes_from_daemon,
+    is_in_container,
+    removed,
+)
 from servingrepo.serving.docker_endings import IMAGE_HINT, KILLED, why_container_ended
 from servingrepo.serving.docker_files import (
     CONFIG_FOLDER,
+    SOCKET_FOLDER,
     copy_into,
     is_readable_for_all,
     is_seen,
@@ -28,6 +34,7 @@ from servingrepo.serving.docker_files import (
 from servingrepo.serving.docker_images import GRPC_PORT, ImageFacts
 from servingrepo.serving.docker_reaping import labels
 from servingrepo.serving.processes import free_port, tail
+from servingrepo.serving.sockets import SOCKET
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
@@ -56,8 +63,6 @@ _LOG_LINES = 1000
 _NOT_GRPC = ("http1.x server", "Failed parsing HTTP/2")
 """What gRPC says of something that answers, and in another language."""
 
-_LONGEST_SOCKET_PATH = 100
-
 
 class Container:
     """A server in a container. `create`, `start`, then `remove` in any case."""
@@ -84,6 +89,7 @@ class Container:
         self.txid = txid
         # Named by us, so that it can be removed even where the answer to its creation was never read.
         self.name = f"servingrepo-{uuid.uuid4().hex[:16]}"
+        self.socket: Path | None = None  # where it listens; None if that is a port
         self.port = 0  # on the daemon's host, where the container shares its network
         self.container: Any = None
         self.exists = False
@@ -105,53 +111,65 @@ class Container:
 
     # --- create ---------------------------------------------------------------------------------
 
-    def create(self, export: Path, config: Path) -> None:
-        """Create the container with the files mounted; where the daemon does not see them, copied.
+    def create(self, export: Path, config: Path, socket: Path) -> None:
+        """Create the container: with our files mounted where the daemon sees them, else with copies of them.
+
+        Where it can listen on a socket in a mounted folder, nobody else on any machine reaches it; else on a port.
 
         Raises:
             EngineUnavailable: There is no way to do both what was asked and what is needed.
         """
-        files = {f"/models/{self.model}/{self.version}": export, CONFIG_FOLDER: config}
-        if self._may_mount(export) and self._create_mounted(files):
-            return
+        model = {f"/models/{self.model}/{self.version}": export}
+        settings = {CONFIG_FOLDER: config}
+        against = against_a_socket(self.daemon, self.engine.user)
+        self.socket = None if against else socket / SOCKET
+        if self.daemon.local:
+            ours = settings if against else {**settings, SOCKET_FOLDER: socket}
+            if self._may_mount(export) and self._create_mounted({**model, **ours}):
+                return
+            if self.socket is not None and self._create_mounted(ours):
+                self._copy(model)
+                return
+        self.socket = None
         if self.network == "none":
             raise EngineUnavailable(
-                "a container without a network is talked to through a mounted folder, but "
-                + (
-                    f"the user {self.engine.user} may not read all of {export}"
-                    if self.daemon.local and not self._may_mount(export)
-                    else f"the Docker daemon at {self.daemon.url} does not see our files"
-                ),
-                hint="leave --docker-network none out, or make the export readable for all",
+                "a container without a network is talked to through a socket in a mounted folder, but "
+                + (against or f"the Docker daemon at {self.daemon.url} does not see our files"),
+                hint="leave --docker-network none out",
             )
         self._create({})
-        self.daemon.allow(self.deadline.left)
-        copy_into(self.container, files, what=self.what)
+        self._copy({**model, **settings})
 
     def _may_mount(self, export: Path) -> bool:
-        """Tell whether mounting is worth a try."""
-        return self.daemon.local and (self.engine.user is None or is_readable_for_all(export))
+        """Tell whether whoever the server runs as can read the export, as far as its modes say."""
+        return self.engine.user is None or is_readable_for_all(export)
 
     def _create_mounted(self, files: Mapping[str, Path]) -> bool:
         """Create the container with mounts; tell whether it sees our files there.
 
-        A path that is not there is refused by the daemon; the config's is random. In a container of our own,
-        a namesake of the export may be there instead.
+        A path that is not there is refused by the daemon. Those of config and socket are random; in a container of
+        our own, a namesake of the export may be there instead of it.
         """
         from docker.errors import APIError
 
         try:
             self._create(files)
         except APIError as error:
-            if "bind source path does not exist" in (error.explanation or ""):
+            if "invalid mount config" in (error.explanation or ""):
                 return False
             raise
-        target, export = next(iter(files.items()))
-        if not is_in_container() or is_seen(self.daemon, self.name, target, export):
+        exports = [one for one in files.items() if one[0] not in {CONFIG_FOLDER, SOCKET_FOLDER}]
+        if not is_in_container() or all(
+            is_seen(self.daemon, self.name, target, export) for target, export in exports
+        ):
             return True
         if left := self.remove():
             raise EngineUnavailable(left[0], hint="docker rm -f removes it")
         return False
+
+    def _copy(self, files: Mapping[str, Path]) -> None:
+        self.daemon.allow(self.deadline.left)
+        copy_into(self.container, files, what=self.what)
 
     def _create(self, binds: Mapping[str, Path]) -> None:
         options = self._options(binds)
@@ -175,7 +193,7 @@ class Container:
                     target,
                     str(source.resolve()),
                     type="bind",
-                    read_only=not (target == CONFIG_FOLDER and network == "none"),
+                    read_only=target != SOCKET_FOLDER,
                 )
                 for target, source in binds.items()
             ],
@@ -183,7 +201,7 @@ class Container:
             "labels": labels(txid=self.txid, deadline=self.deadline),
             "platform": engine.platform,
             "mem_limit": engine.memory,
-            "user": self._user(),
+            **self._user(),
         }
         if engine.gpus:
             count = -1 if engine.gpus == "all" else int(engine.gpus)
@@ -192,7 +210,7 @@ class Container:
             options["network_mode"] = network
         elif network:
             options["network"] = network
-        if network not in {"none", "host"}:
+        if self.socket is None and network != "host":
             options["ports"] = {GRPC_PORT: (self.daemon.publish_on, None)}
         return options
 
@@ -202,24 +220,29 @@ class Container:
             f"--model_config_file={CONFIG_FOLDER}/models.config",
             "--max_num_load_retries=0",
             "--allow_version_labels_for_unavailable_models=true",
+            "--rest_api_port=0",
         ]
-        if self.network == "none":
-            flags.append(f"--grpc_socket_path={CONFIG_FOLDER}/grpc.sock")
-        if self.network == "host":
-            # 8500 and 8501 there are the machine's, and may well be in use.
+        if self.socket is not None:
+            flags += [f"--grpc_socket_path={SOCKET_FOLDER}/{SOCKET}", "--port=0"]
+        elif self.network == "host":
+            # 8500 there is the machine's, and may well be in use.
             self.port = free_port()
-            flags += [f"--port={self.port}", "--rest_api_port=0"]
+            flags.append(f"--port={self.port}")
         return [*flags, *self.engine.arguments]
 
-    def _user(self) -> str | None:
-        """Return who to run as: a socket that root made is root's alone."""
-        if self.engine.user is None and self.network == "none" and os.getuid() != 0:
-            return f"{os.getuid()}:{os.getgid()}"
-        return self.engine.user
+    def _user(self) -> dict[str, Any]:
+        """Return who to run as: only its own user and root can connect to a socket, and we may be neither."""
+        us = os.getuid()
+        if self.engine.user is None and self.socket is not None and us not in {0, self.daemon.user}:
+            return {
+                "user": f"{us}:{os.getgid()}",
+                "group_add": [str(one) for one in os.getgroups()],
+            }
+        return {"user": self.engine.user}
 
     # --- start ----------------------------------------------------------------------------------
 
-    def start(self, config: Path) -> Endpoint:
+    def start(self) -> Endpoint:
         """Start the server and wait until it answers: then its model has loaded (server.cc).
 
         Raises:
@@ -241,27 +264,24 @@ class Container:
         self._asking.start()
         while True:
             self._check_alive()
-            for endpoint in self._endpoints(config):
+            for endpoint in self._endpoints():
                 if self._answers(endpoint):
                     return endpoint
             if self.deadline.passed:
                 raise self._too_slow()
             self.deadline.pause(_POLL_SECONDS)
 
-    def _endpoints(self, config: Path) -> list[Endpoint]:
+    def _endpoints(self) -> list[Endpoint]:
         """Return where the server may be reached from here, likeliest first.
 
         Raises:
             EngineUnavailable: Nowhere.
         """
         network = self.network
-        if network == "none":
-            socket = config / "grpc.sock"
-            if len(str(socket)) > _LONGEST_SOCKET_PATH:
-                raise EngineUnavailable(
-                    f"{socket} is too long for a socket", hint="set TMPDIR to a shorter path"
-                )
-            return [Endpoint.unix(socket)]
+        if self.socket is not None:
+            # The server may put there what it wants; a link would lead us elsewhere.
+            is_there = self.socket.is_socket() and not self.socket.is_symlink()
+            return [Endpoint.unix(self.socket)] if is_there else []
         if network == "host":
             return [self.daemon.reach(self.port)]
         settings = self.container.attrs["NetworkSettings"]

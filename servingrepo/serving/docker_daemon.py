@@ -6,6 +6,7 @@ Nothing here knows of models. The SDK is imported when a daemon is first wanted:
 from __future__ import annotations
 
 import json
+import os
 import socket
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address
@@ -25,6 +26,7 @@ from servingrepo.errors import (
 )
 from servingrepo.serving.docker_contexts import locate
 from servingrepo.serving.docker_ssh import Tunnel, open_tunnel
+from servingrepo.serving.sockets import listener_at
 from servingrepo.serving.states import Endpoint
 
 if TYPE_CHECKING:
@@ -32,7 +34,14 @@ if TYPE_CHECKING:
 
     from servingrepo.serving.deadline import Deadline
 
-__all__ = ["Daemon", "connect", "daemon_errors", "is_in_container", "own_networks"]
+__all__ = [
+    "Daemon",
+    "against_a_socket",
+    "connect",
+    "daemon_errors",
+    "is_in_container",
+    "own_networks",
+]
 
 _CALL_SECONDS = 60.0
 _SHORTEST_CALL = 1.0
@@ -49,6 +58,8 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
         url: Where it is.
         host: The host that published ports are on, as seen from here.
         local: Whether it is reached by a socket of this file system, so that it may see our files.
+        user: Whose process listens at that socket: root, or with a rootless daemon this user; None elsewhere.
+        kernel: The release of the kernel that it runs on.
         architecture: What it runs natively, as images name it: amd64, arm64.
         tunnel: The ssh connection to it, if it is reached by ssh.
     """
@@ -57,6 +68,8 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     host: str
     local: bool
+    user: int | None
+    kernel: str
     architecture: str
     tunnel: Tunnel | None = None
 
@@ -72,7 +85,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
             EngineUnavailable: The ssh connection does not forward it.
         """
         if self.tunnel is not None:
-            return Endpoint(LOOPBACK, self.tunnel.forward(port))
+            return Endpoint.unix(self.tunnel.forward(port))
         return Endpoint(f"[{self.host}]" if ":" in self.host else self.host, port)
 
     def allow(self, seconds: float) -> None:
@@ -97,7 +110,9 @@ def connect(*, deadline: Deadline) -> Iterator[Daemon]:
             tunnel = None
             if url.startswith("ssh://"):
                 tunnel = stack.enter_context(open_tunnel(url, deadline=deadline))
-            client, version = _open(tunnel.url if tunnel is not None else url, place.tls, deadline)
+            reached = tunnel.url if tunnel is not None else url
+            user = _knock(reached, timeout=_patience(deadline))
+            client, version = _open(reached, place.tls, deadline)
             stack.callback(client.close)
         local = tunnel is None and url.startswith(("unix://", "http+unix://"))
         stack.enter_context(daemon_errors(url))
@@ -106,6 +121,8 @@ def connect(*, deadline: Deadline) -> Iterator[Daemon]:
             url=url,
             host=LOOPBACK if local or tunnel is not None else _host(url),
             local=local,
+            user=user,
+            kernel=version.get("KernelVersion", ""),
             # The Go name, which is what images have too.
             architecture=version.get("Arch", ""),
             tunnel=tunnel,
@@ -119,8 +136,7 @@ def _open(url: str, tls: Any, deadline: Deadline) -> tuple[Any, dict[str, Any]]:
     from requests.utils import get_environ_proxies
 
     make: Any = docker.DockerClient  # its stubs know whole seconds only
-    timeout = max(_SHORTEST_CALL, deadline.at_most(_CALL_SECONDS))
-    _knock(url, timeout=timeout)
+    timeout = _patience(deadline)
 
     def client(version: str) -> Any:
         made = make(base_url=url, tls=tls, timeout=timeout, version=version)
@@ -138,8 +154,12 @@ def _open(url: str, tls: Any, deadline: Deadline) -> tuple[Any, dict[str, Any]]:
     return client(version["ApiVersion"]), version
 
 
-def _knock(url: str, *, timeout: float) -> None:
-    """Connect to the daemon's socket and leave it.
+def _patience(deadline: Deadline) -> float:
+    return max(_SHORTEST_CALL, deadline.at_most(_CALL_SECONDS))
+
+
+def _knock(url: str, *, timeout: float) -> int | None:
+    """Connect to the daemon's socket and leave it; return whose it is. Where it is a port, do nothing.
 
     The SDK forgets to close a socket that does not connect, and tells of the failure four times over.
 
@@ -149,15 +169,13 @@ def _knock(url: str, *, timeout: float) -> None:
     """
     place = urlsplit(url)
     if not place.scheme.endswith("unix"):
-        return
-    with socket.socket(socket.AF_UNIX) as knocking:
-        knocking.settimeout(timeout)
-        try:
-            knocking.connect(place.netloc + place.path)
-        except (TimeoutError, BlockingIOError) as error:  # the second: its queue of callers is full
-            raise _silent(url) from error
-        except OSError as error:
-            raise _unreachable(url, error, while_opening=True) from error
+        return None
+    try:
+        return listener_at(place.netloc + place.path, timeout=timeout).user
+    except (TimeoutError, BlockingIOError) as error:  # the second: its queue of callers is full
+        raise _silent(url) from error
+    except OSError as error:
+        raise _unreachable(url, error, while_opening=True) from error
 
 
 def _host(url: str) -> str:
@@ -302,6 +320,27 @@ def own_networks(daemon: Daemon) -> dict[str, str]:
             network: facts["IPAddress"] for network, facts in networks.items() if facts["IPAddress"]
         }
     return {}
+
+
+def against_a_socket(daemon: Daemon, user: str | None) -> str:
+    """Say why we cannot connect to a socket that a user in a container makes in a mounted folder; empty if we can.
+
+    Args:
+        daemon: The container's daemon.
+        user: Who the server runs as there; None leaves that to us.
+    """
+    us = os.getuid()
+    if not daemon.local or daemon.kernel != os.uname().release:
+        return f"the Docker daemon at {daemon.url} is on another machine, if only a virtual one"
+    if us == 0:
+        return ""
+    rootless = daemon.user == us  # then its root is us, and all others are not
+    same = {"0", "root"} if rootless else {str(us)}
+    if user is not None and user.partition(":")[0] not in same:
+        return f"only root can connect to a socket of the user {user} in the container"
+    if not rootless and "name=userns" in (daemon.client.info().get("SecurityOptions") or ()):
+        return f"the Docker daemon at {daemon.url} gives users in containers other numbers"
+    return ""
 
 
 def _id_from_mounts() -> str:

@@ -8,9 +8,7 @@ itself is in docker_container.
 from __future__ import annotations
 
 import re
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import EngineUnavailable, ServingRepoError, UsageError
@@ -23,9 +21,11 @@ from servingrepo.serving.docker_reaping import reap, reap_left
 from servingrepo.serving.processes import RunningServer
 from servingrepo.serving.server_arguments import refuse_unknown_flags
 from servingrepo.serving.server_versions import of_image
+from servingrepo.serving.sockets import server_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from servingrepo.serving.deadline import Deadline
     from servingrepo.serving.server_versions import Version
@@ -72,14 +72,13 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
         self._check()
         with (
             connect(deadline=deadline) as daemon,
-            tempfile.TemporaryDirectory(prefix="servingrepo-engine-") as folder,
+            server_folder() as folder,
         ):
             reap_left(daemon)
             image = find_image(
                 daemon, self.image, pull=self.pull, platform=self.platform, deadline=deadline
             )
-            config = Path(folder, "config")
-            write_config(config, model=model, version=version, with_socket=self.network == "none")
+            config, socket = write_config(folder, model=model, version=version)
             box = Container(
                 self,
                 daemon,
@@ -92,8 +91,8 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
             )
             try:
                 with daemon_errors(daemon.url):
-                    box.create(export, config)
-                    endpoint = box.start(config)
+                    box.create(export, config, socket)
+                    endpoint = box.start()
                     if self.arguments:
                         refuse_unknown_flags(box.printed())
                     yield RunningServer(

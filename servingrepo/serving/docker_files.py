@@ -21,31 +21,46 @@ if TYPE_CHECKING:
 
     from servingrepo.serving.docker_daemon import Daemon
 
-__all__ = ["CONFIG_FOLDER", "copy_into", "is_readable_for_all", "is_seen", "write_config"]
+__all__ = [
+    "CONFIG_FOLDER",
+    "SOCKET_FOLDER",
+    "copy_into",
+    "is_readable_for_all",
+    "is_seen",
+    "write_config",
+]
 
 CONFIG_FOLDER = "/servingrepo"
-"""Where the container finds its config, and puts its socket if it has no network."""
+"""Where the container finds its config."""
+SOCKET_FOLDER = "/servingrepo-socket"
+"""Where it listens, if that is seen here."""
 
 _BLOCK = 1 << 20
-_STICKY_FOR_ALL = 0o1777
+_FOR_ALL = 0o777
 
 
-def write_config(folder: Path, *, model: str, version: int, with_socket: bool) -> None:
-    """Write the config as the container sees it, readable for any user in it.
+def write_config(folder: Path, *, model: str, version: int) -> tuple[Path, Path]:
+    """Write the config as the container sees it, and make room for its socket; return both folders.
+
+    Any user in the container may read the one and write the other. On this machine nobody gets there but us: mounts
+    lead past the folder around both.
 
     Args:
-        folder: Where to; it is made.
+        folder: Where to; nobody else may enter it.
         model: The model's name.
         version: Its version.
-        with_socket: Whether the server makes its socket there, as whatever user it is on this machine.
     """
-    config = pin(EMPTY, name=model, base_path=f"/models/{model}", versions=[version])
-    folder.mkdir()
-    folder.parent.chmod(0o755)
-    folder.chmod(_STICKY_FOR_ALL if with_socket else 0o755)
-    file = folder / "models.config"
-    file.write_text(render(config))
+    config, socket = folder / "config", folder / "socket"
+    config.mkdir()
+    config.chmod(0o755)
+    file = config / "models.config"
+    file.write_text(
+        render(pin(EMPTY, name=model, base_path=f"/models/{model}", versions=[version]))
+    )
     file.chmod(0o644)
+    socket.mkdir()
+    socket.chmod(_FOR_ALL)
+    return config, socket
 
 
 def is_readable_for_all(tree: Path) -> bool:

@@ -9,18 +9,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from servingrepo.errors import EngineUnavailable, ServerTimeout
-from servingrepo.serving.processes import free_port
+from servingrepo.serving.sockets import server_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from servingrepo.serving.deadline import Deadline
 
@@ -33,6 +32,7 @@ _UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}]")
 ssh would take the one for an option (-oProxyCommand=… runs a command), and hand the others to a shell where its
 configuration has a ProxyCommand or Match exec; OpenSSH refuses these itself since 9.6.
 """
+_PREFIX = "servingrepo-ssh-"
 _FORWARD_SECONDS = 15.0
 _END_SECONDS = 2.0
 
@@ -44,17 +44,17 @@ class Tunnel:
         self.url = url
         self._control = control
         self._target = target
-        self._ports: dict[int, int] = {}
+        self._forwarded: set[int] = set()
 
-    def forward(self, port: int) -> int:
-        """Return a loopback port here that leads to a loopback port there.
+    def forward(self, port: int) -> Path:
+        """Return a socket here, for nobody but us, that leads to a loopback port there.
 
         Raises:
             EngineUnavailable: The other side does not allow it.
         """
-        if port not in self._ports:
-            here = free_port()
-            wanted = f"127.0.0.1:{here}:127.0.0.1:{port}"
+        here = self._control.with_name(str(port))
+        if port not in self._forwarded:
+            wanted = f"{here}:127.0.0.1:{port}"
             command = ["ssh", "-S", str(self._control), "-O", "forward", "-L", wanted]
             done = subprocess.run(  # nosec B603 # as below
                 [*command, *self._target],
@@ -68,8 +68,8 @@ class Tunnel:
                     f"ssh does not forward port {port} of {self._target[-1]}: {done.stderr.strip()}",
                     hint="allow TCP forwarding in its sshd_config",
                 )
-            self._ports[port] = here
-        return self._ports[port]
+            self._forwarded.add(port)
+        return here
 
 
 @contextmanager
@@ -89,8 +89,8 @@ def open_tunnel(url: str, *, deadline: Deadline) -> Iterator[Tunnel]:
     parts = urlsplit(url)
     target = _target(parts, url)
     remote = parts.path if parts.path.strip("/") else _SOCKET
-    with tempfile.TemporaryDirectory(prefix="servingrepo-ssh-") as folder:
-        control, here, said = Path(folder, "c"), Path(folder, "d"), Path(folder, "said")
+    with server_folder(_PREFIX) as folder:
+        control, here, said = folder / "c", folder / "d", folder / "said"
         options = {
             "BatchMode": "yes",  # nobody is there to answer questions
             "ConnectTimeout": str(max(1, int(deadline.left))),

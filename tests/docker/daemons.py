@@ -57,6 +57,7 @@ class OwnDaemon:
         self.address = f"10.231.{block}.1"
         self.tls_port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.remapped = False
 
     def run(self, *arguments: str, stdin: bytes = b"", timeout: float = 120) -> str:
         """Run a docker command on it, which must work."""
@@ -102,7 +103,10 @@ class OwnDaemon:
             "--ip-masq=false",
             *self.options,
         ]
-        script = 'mount -t tmpfs tmpfs /tmp && exec "$@"'
+        users = f"mount --bind {self.folder}/users /etc/sub"
+        script = (
+            f"{users}uid && {users}gid" if self.remapped else "mount -t tmpfs tmpfs /tmp"
+        ) + ' && exec "$@"'
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", script, "sh", *command],
@@ -168,12 +172,15 @@ def _processes_of(folder: Path) -> list[int]:
 
 
 @contextmanager
-def own_daemon(*, megabytes: int = 2000, tls: bool = False) -> Iterator[OwnDaemon]:
+def own_daemon(
+    *, megabytes: int = 2000, tls: bool = False, remapped: bool = False
+) -> Iterator[OwnDaemon]:
     """Run a daemon for the block.
 
     Args:
         megabytes: How much room it has for everything; it is in memory.
         tls: Whether its port wants certificates: they are in its folder, under `certificates`.
+        remapped: Whether users in containers have other numbers outside; it then sees the tests' files.
     """
     need_programs()
     with _starting:
@@ -195,6 +202,11 @@ def own_daemon(*, megabytes: int = 2000, tls: bool = False) -> Iterator[OwnDaemo
                 f"--tlscert={folder}/certificates/server-cert.pem",
                 f"--tlskey={folder}/certificates/server-key.pem",
             )
+        if remapped:
+            daemon.remapped = True
+            daemon.options = ("--userns-remap=nobody:nogroup",)
+            (folder / "users").write_text("nobody:200000:65536\nnogroup:200000:65536\n")
+            folder.chmod(0o755)
         # In memory: removing ten thousand files from a disk takes longer than all the tests.
         _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(data))
         _run("ip", "link", "add", daemon.bridge, "type", "bridge")

@@ -68,11 +68,13 @@ def serve(flags: dict[str, str]) -> None:
         _Services(fake, prediction.PredictionServiceServicer), server
     )
     model.add_ModelServiceServicer_to_server(_Services(fake, model.ModelServiceServicer), server)
-    server.add_insecure_port(f"0.0.0.0:{flags.get('port', 8500)}")
+    port = flags.get("port", "8500")
+    if port != "0":
+        server.add_insecure_port(f"0.0.0.0:{port}")
     if "grpc_socket_path" in flags:
         server.add_insecure_port(f"unix:{flags['grpc_socket_path']}")
     server.start()
-    print("Running gRPC ModelServer at 0.0.0.0:8500 ...", flush=True)
+    print("Running gRPC ModelServer ...", flush=True)
     server.wait_for_termination()
 
 

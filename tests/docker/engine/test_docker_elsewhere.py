@@ -18,17 +18,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import EngineUnavailable
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.docker_engine import DockerEngine
 from servingrepo.serving.processes import free_port
 from servingrepo.testing.exports import write_export
-from tests.docker.daemons import make_certificates
-from tests.docker.engine.conftest import wait_until
+from tests.docker.daemons import make_certificates, own_daemon
+from tests.docker.engine.conftest import owned_by, wait_until
 from tests.docker.fixtures import attempt, docker, missing
+from tests.neighbours import open_folder, what_a_neighbour_says
 from tests.support import Outcome, command, run_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from servingrepo.serving.processes import RunningServer
     from tests.docker.daemons import OwnDaemon
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
@@ -59,14 +63,20 @@ def tls(daemon: OwnDaemon, address: str) -> dict[str, str]:
 
 
 @contextmanager
-def plain_tcp(daemon: OwnDaemon) -> Iterator[int]:
-    """Lead a loopback port to the daemon's socket, as `docker context` over a plain tunnel does."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def passed_on(
+    here: Path | None, there: str, changed: dict[bytes, bytes] | None = None
+) -> Iterator[int]:
+    """Lead a socket, or a loopback port, to a daemon's; words of its answers may become others of their size."""
+    listener = socket.socket(socket.AF_INET if here is None else socket.AF_UNIX)
+    listener.bind(("127.0.0.1", 0) if here is None else str(here))
+    listener.listen()
     with listener, ExitStack() as sockets:
 
-        def pump(source: socket.socket, target: socket.socket) -> None:
+        def pump(source: socket.socket, target: socket.socket, words: dict[bytes, bytes]) -> None:
             with suppress(OSError):
                 while data := source.recv(1 << 16):
+                    for old, new in words.items():
+                        data = data.replace(old, new)
                     target.sendall(data)
                 target.shutdown(socket.SHUT_WR)
 
@@ -75,13 +85,18 @@ def plain_tcp(daemon: OwnDaemon) -> Iterator[int]:
                 while True:
                     client = sockets.enter_context(listener.accept()[0])
                     server = sockets.enter_context(socket.socket(socket.AF_UNIX))
-                    server.connect(daemon.url.removeprefix("unix://"))
-                    for pair in ((client, server), (server, client)):
-                        threading.Thread(target=pump, args=pair, daemon=True).start()
+                    server.connect(there)
+                    for way in ((client, server, {}), (server, client, changed or {})):
+                        threading.Thread(target=pump, args=way, daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1]
+        yield listener.getsockname()[1] if here is None else 0
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def plain_tcp(daemon: OwnDaemon) -> AbstractContextManager[int]:
+    """Lead a loopback port to the daemon's socket, as `docker context` over a plain tunnel does."""
+    return passed_on(None, daemon.url.removeprefix("unix://"))
 
 
 def test_files_are_mounted_where_the_daemon_sees_them_and_copied_where_not(
@@ -109,6 +124,85 @@ def test_files_are_mounted_where_the_daemon_sees_them_and_copied_where_not(
     actions = [json.loads(line)["Action"] for line in said.splitlines()]
     assert actions.count("extract-to-dir") == 1
     assert actions.count("destroy") == 2
+
+
+def test_container_of_a_daemon_that_sees_no_files_is_reached_in_its_network(
+    elsewhere: OwnDaemon, fake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", elsewhere.url)
+    export = write_export(tmp_path / "e")
+    # An internal one publishes no ports: the container's own address is used.
+    elsewhere.run("network", "create", "--internal", "srt-internal")
+    try:
+        with serve(DockerEngine(image=fake, network="srt-internal"), export) as server:
+            (container,) = elsewhere.run("ps", "--quiet").split()
+            facts = json.loads(elsewhere.run("inspect", container))[0]
+            address = facts["NetworkSettings"]["Networks"]["srt-internal"]["IPAddress"]
+            assert str(server.endpoint) == f"{address}:8500"
+    finally:
+        elsewhere.run("network", "rm", "srt-internal")
+    with serve(DockerEngine(image=fake, network="host"), export) as server:
+        # The machine's own 8500 may be in use.
+        assert server.endpoint.port not in {0, 8500}
+    with (
+        pytest.raises(EngineUnavailable, match="does not see our files"),
+        serve(DockerEngine(image=fake, network="none"), export),
+    ):
+        pass
+
+
+def serve(engine: DockerEngine, export: Path) -> AbstractContextManager[RunningServer]:
+    return engine.serve(model="m", version=1, export=export, deadline=Deadline.after(60))
+
+
+def test_daemon_on_another_kernel_is_talked_to_through_a_port(
+    fake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with Docker Desktop: its virtual machine sees the files, and no sockets work across."""
+    ours = os.uname().release.encode()
+    with passed_on(tmp_path / "d.sock", "/var/run/docker.sock", {ours: b"x" * len(ours)}):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/d.sock")
+        with serve(DockerEngine(image=fake), write_export(tmp_path / "e")) as server:
+            (container,) = owned_by(os.getpid())
+            facts = json.loads(docker("inspect", container))[0]
+            ((binding,),) = [one for one in facts["NetworkSettings"]["Ports"].values() if one]
+            assert binding["HostIp"] == "127.0.0.1"
+            assert int(binding["HostPort"]) == server.endpoint.port
+            assert "/servingrepo-socket" not in {one["Destination"] for one in facts["Mounts"]}
+        assert owned_by(os.getpid()) == []
+
+
+def test_daemon_with_other_numbers_for_users_is_reached(fake: str, tmp_path: Path) -> None:
+    with own_daemon(remapped=True) as daemon, open_folder() as folder:
+        daemon.load(fake)
+        env = {"DOCKER_HOST": daemon.url}
+        write_export(folder / "run" / "saved_model")
+        for options in ((), ("--docker-user", "1000:1000"), ("--docker-network", "none")):
+            done = smoke(folder / "run", fake, *options, env=env)
+            assert proves(done)
+            assert done.json["result"]["report"]["endpoint"].startswith("unix:")
+        # Nobody can connect to the sockets of the container's users but root: then a port is published.
+        Path(daemon.url.removeprefix("unix://")).chmod(0o666)
+        export = folder / "run" / "saved_model"
+        said = what_a_neighbour_says(CLIENT, fake, export, env=env)
+        assert said.splitlines() == ["served to 0 by a socket", "served to 65534 by a port"]
+
+
+CLIENT = """
+import os, sys
+from pathlib import Path
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.docker_engine import DockerEngine
+
+def serve():
+    engine, export, deadline = DockerEngine(image=sys.argv[1]), Path(sys.argv[2]), Deadline.after(60)
+    with engine.serve(model="m", version=1, export=export, deadline=deadline) as server:
+        print("served to", os.getuid(), "by a", "port" if server.endpoint.port else "socket")
+
+serve()  # imports everything
+become_nobody()
+serve()
+"""
 
 
 def test_daemon_by_tcp_with_certificates_on_another_address(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,14 +24,14 @@ from servingrepo.serving.docker_engine import DockerEngine
 from servingrepo.testing.exports import write_export
 from tests.docker.engine.conftest import owned_by
 from tests.docker.fixtures import attempt, docker
+from tests.neighbours import open_folder, refusal_to_neighbours, what_a_neighbour_says
 from tests.support import command, run_with
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 
 SECONDS = 60
+LISTENING = " 0A "
+"""The state of a port that somebody listens on, in /proc/net/tcp."""
 
 
 def inspect(container: str) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def test_container_is_made_as_promised(fake: str, tmp_path: Path) -> None:
         with ServingClient(server.endpoint) as client:
             (status,) = client.status("ranker", timeout=5)
         touch = attempt("exec", container, "touch", "/models/ranker/12/x")
+        open_ports = attempt("exec", container, "cat", "/proc/net/tcp", "/proc/net/tcp6").stdout
         config = docker("exec", container, "cat", "/servingrepo/models.config")
     assert (status.version, status.state) == (12, "AVAILABLE")
     assert server.server == "TensorFlow ModelServer: 2.10.1-rc1; TensorFlow Library: 2.10.1"
@@ -65,22 +67,31 @@ def test_container_is_made_as_promised(fake: str, tmp_path: Path) -> None:
     assert {mount["Destination"]: mount["RW"] for mount in facts["Mounts"]} == {
         "/models/ranker/12": False,
         "/servingrepo": False,
+        "/servingrepo-socket": True,
     }
     assert os.strerror(errno.EROFS) in touch.stderr
     assert 'base_path: "/models/ranker"' in config
     assert "versions: 12" in config
     assert facts["HostConfig"]["Init"] is True
     assert facts["HostConfig"]["Memory"] == 300 << 20
-    assert facts["Args"][-3:] == [
+    assert facts["Args"][-6:] == [
         "--model_config_file=/servingrepo/models.config",
         "--max_num_load_retries=0",
         "--allow_version_labels_for_unavailable_models=true",
+        "--rest_api_port=0",
+        "--grpc_socket_path=/servingrepo-socket/grpc.sock",
+        "--port=0",
     ]
     assert facts["Config"]["Labels"]["servingrepo.txid"] == "a-transaction"
-    ((binding,),) = [ports for ports in facts["NetworkSettings"]["Ports"].values() if ports]
-    assert binding["HostIp"] == "127.0.0.1"
-    assert int(binding["HostPort"]) == server.endpoint.port
+    assert not any(facts["NetworkSettings"]["Ports"].values())
+    assert LISTENING not in open_ports
     assert owned_by(os.getpid()) == []
+
+
+def test_no_other_user_reaches_the_server(fake: str, tmp_path: Path) -> None:
+    with serve(DockerEngine(image=fake), write_export(tmp_path / "e")) as server:
+        assert server.endpoint.socket is not None
+        assert refusal_to_neighbours(server.endpoint.socket) == "Permission denied"
 
 
 def inspect_image(name: str) -> str:
@@ -100,43 +111,67 @@ def test_server_runs_as_a_user_that_owns_nothing(
     with serve(engine, write_export(tmp_path / "e")) as server:
         (container,) = owned_by(os.getpid())
         assert docker("exec", container, "id", "-u") == "1000"
-        assert server.endpoint.host.startswith("unix:") == (network == "none")
+        assert server.endpoint.socket is not None
         assert inspect(container)["HostConfig"]["NetworkMode"] == (network or "default")
 
 
+@pytest.mark.parametrize("network", [None, "none"])
 def test_export_that_only_its_owner_may_read_is_copied_for_another_user(
-    fake: str, tmp_path: Path
+    fake: str, tmp_path: Path, network: str | None
 ) -> None:
     export = write_export(tmp_path / "e")
     export.chmod(0o700)
     (export / "saved_model.pb").chmod(0o600)
-    with serve(DockerEngine(image=fake, user="1000:1000"), export) as server:
+    engine = DockerEngine(image=fake, user="1000:1000", network=network)
+    with serve(engine, export) as server:
         (container,) = owned_by(os.getpid())
-        assert inspect(container)["Mounts"] == []
-        assert server.endpoint.port
-    with (
-        pytest.raises(EngineUnavailable, match="may not read all of"),
-        serve(DockerEngine(image=fake, user="1000:1000", network="none"), export),
-    ):
-        pass
+        mounts = {mount["Destination"] for mount in inspect(container)["Mounts"]}
+        assert mounts == {"/servingrepo", "/servingrepo-socket"}
+        assert server.endpoint.socket is not None
     assert owned_by(os.getpid()) == []
+
+
+def test_client_that_is_not_root_reaches_the_server(fake: str, tmp_path: Path) -> None:
+    docker_group = Path("/var/run/docker.sock").stat().st_gid
+    with open_folder() as folder:
+        export = write_export(folder / "e")
+        said = what_a_neighbour_says(CLIENT, fake, export, groups=[docker_group])
+    # Root's socket would be root's alone.
+    assert said.splitlines() == ["served to 0 by 0", "served to 65534 by 65534"]
+
+
+CLIENT = """
+import os, sys
+from pathlib import Path
+from servingrepo.serving.client import ServingClient
+from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.docker_engine import DockerEngine
+
+def serve():
+    engine, export, deadline = DockerEngine(image=sys.argv[1]), Path(sys.argv[2]), Deadline.after(60)
+    with engine.serve(model="m", version=1, export=export, deadline=deadline) as server:
+        with ServingClient(server.endpoint) as client:
+            assert client.status("m", timeout=5)
+        print("served to", os.getuid(), "by", server.endpoint.socket.stat().st_uid)
+
+serve()  # imports everything
+become_nobody()
+serve()
+"""
 
 
 def test_container_joins_the_network_that_was_asked_for(fake: str, tmp_path: Path) -> None:
     export = write_export(tmp_path / "e")
     name = f"srt-net-{os.getpid()}"
-    # An internal one publishes no ports: the container's own address is used.
     docker("network", "create", "--internal", name)
     try:
-        with serve(DockerEngine(image=fake, network=name), export) as server:
-            (container,) = owned_by(os.getpid())
-            address = inspect(container)["NetworkSettings"]["Networks"][name]["IPAddress"]
-            assert str(server.endpoint) == f"{address}:8500"
+        for network in (name, "host"):
+            with serve(DockerEngine(image=fake, network=network), export) as server:
+                (container,) = owned_by(os.getpid())
+                assert list(inspect(container)["NetworkSettings"]["Networks"]) == [network]
+                assert server.endpoint.socket is not None
     finally:
         docker("network", "rm", name)
-    with serve(DockerEngine(image=fake, network="host"), export) as server:
-        # The machine's own 8500 may be in use.
-        assert server.endpoint.port != 8500
     with (
         pytest.raises(EngineUnavailable, match="no such network"),
         serve(DockerEngine(image=fake, network=name), export),
