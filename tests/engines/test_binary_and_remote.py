@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import EngineUnavailable, LoadFailed, ServerTimeout, UsageError
+from servingrepo.errors import (
+    EngineUnavailable,
+    LoadFailed,
+    ServerTimeout,
+    UsageError,
+)
 from servingrepo.rollout.live import wait_gone
 from servingrepo.serving.binary_engine import BinaryEngine
 from servingrepo.serving.client import ServingClient
@@ -246,6 +251,23 @@ def test_a_remote_server_that_does_not_see_the_staged_copy_is_a_clear_refusal(
         assert outside.code == EngineUnavailable.exit_code
         assert "cannot see" in outside.err
     assert not (tmp_path / "serving/models/half/1").exists()
+
+
+def test_a_server_that_cannot_do_without_a_port_is_too_old(tmp_path: Path) -> None:
+    """As TensorFlow Serving before 2.5; what it says is from its server.cc."""
+    fake = tmp_path / "fake_old_server"
+    said = "Failed to start server. Error: Invalid argument: server_options.grpc_port is not set."
+    fake.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --version ] && echo "TensorFlow ModelServer: 2.4.0" && exit 0\n'
+        f'echo "{said}"; exit 255\n'
+    )
+    fake.chmod(0o755)
+    done = command(
+        "smoke", f"{run_with(tmp_path / 'a', offset=2.0)}/", "--engine", f"binary:{fake}"
+    )
+    assert done.code == EngineUnavailable.exit_code, done.err
+    assert "since 2.5" in done.err
 
 
 def test_a_binary_that_cannot_load_the_model_says_why(tmp_path: Path, binary: Path) -> None:
