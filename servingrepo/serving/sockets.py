@@ -26,7 +26,7 @@ SOCKET = "grpc.sock"
 _LONGEST_NAME = "socket-grpc.sock"
 """As long as any path below such a folder may be."""
 
-_SHORTEST = Path("/tmp")  # noqa: S108 - the folder in it is made by mkdtemp
+_SHORTEST = Path("/tmp")  # nosec B108 # noqa: S108 - the folder in it is made by mkdtemp
 # gRPC takes an address for a URI, in which other characters are escapes or ends.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _CONNECT_SECONDS = 1.0
