@@ -167,8 +167,17 @@ class Keeping(Opened):
         )
 
     def recover(self) -> tuple[Recovered, ...]:
-        """Settle what dead commands left; every writing command does this first by itself."""
-        from servingrepo.repository.changes import recover
+        """Settle what dead commands left; every writing command does this first by itself.
+
+        Only this one looks for folders of servers that killed smoke tests left in the directory for temporary files.
+        """
+        from servingrepo.repository.changes import Recovered, recover
+        from servingrepo.serving.sockets import sweep_folders
 
         with locked(self.value):
-            return recover(self.value, reach=True)
+            done = recover(self.value, reach=True)
+        gone = sweep_folders()
+        return (
+            *done,
+            *(Recovered("", "smoke", name, None, "folder of its server removed") for name in gone),
+        )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["scratch"]
+__all__ = ["scratch", "sweep"]
 
 _ALONE = fcntl.LOCK_EX
 """How a process holds its directory, and how another finds out whether it still does."""
@@ -26,7 +26,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     Raises:
         OSError: It cannot be made.
     """
-    _sweep(parent, prefix)
+    sweep(parent, prefix)
     place, lock = _make(parent, prefix)
     try:
         yield place
@@ -51,8 +51,9 @@ def _make(parent: Path, prefix: str) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove what killed processes of this user left: directories that nobody has locked."""
+def sweep(parent: Path, prefix: str) -> tuple[str, ...]:
+    """Remove what killed processes of this user left: directories that nobody has locked. Return their names."""
+    gone: list[str] = []
     with suppress(OSError):
         for name in os.listdir(parent):  # noqa: PTH208 - glob would take the prefix for a pattern
             left = parent / name
@@ -65,5 +66,7 @@ def _sweep(parent: Path, prefix: str) -> None:
                     if os.fstat(descriptor).st_uid == os.getuid():
                         fcntl.flock(descriptor, _ALONE | fcntl.LOCK_NB)
                         shutil.rmtree(left, ignore_errors=True)
+                        gone.append(name)
                 finally:
                     os.close(descriptor)
+    return tuple(gone)

@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import StorageFailed
-from servingrepo.rundir.scratch import scratch
+from servingrepo.rundir.scratch import scratch, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PREFIX", "SOCKET", "Listener", "is_listening_at", "listener_at", "server_folder"]
+__all__ = [
+    "PREFIX",
+    "SOCKET",
+    "Listener",
+    "is_listening_at",
+    "listener_at",
+    "server_folder",
+    "sweep_folders",
+]
 
-PREFIX = "servingrepo-engine-"
+PREFIX = "servingrepo-server-"
 """How the names of engines' folders begin."""
 SOCKET = "grpc.sock"
 _LONGEST_NAME = "socket-grpc.sock"
@@ -45,6 +53,11 @@ def server_folder(prefix: str = PREFIX) -> Iterator[Path]:
     """
     with ExitStack() as stack:
         yield _folder(stack, prefix)
+
+
+def sweep_folders() -> tuple[str, ...]:
+    """Remove the folders of servers that killed processes of this user left, and return their names."""
+    return tuple(name for place in dict.fromkeys(_places()) for name in sweep(place, PREFIX))
 
 
 def _folder(stack: ExitStack, prefix: str) -> Path:

@@ -171,6 +171,16 @@ def see_it_die(repo: OpenRepository, run: Path, marker: Path, engine: str) -> No
     while running(marker) and time.monotonic() < end:
         time.sleep(0.1)
     assert not running(marker)
+    assert [one.name.rpartition("-")[0] for one in marker.iterdir()] == ["servingrepo-server"]
+    recovering = subprocess.run(
+        [sys.executable, "-m", "servingrepo", "--root", str(repo.root), "recover"],
+        env={**os.environ, "TMPDIR": str(marker)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "folder of its server removed" in recovering.stdout
+    assert not list(marker.iterdir())
 
 
 def test_promote_with_a_remote_server_that_sees_the_files(tmp_path: Path) -> None:
