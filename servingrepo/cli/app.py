@@ -47,6 +47,8 @@ class App:
     faults: str = ""
     command: str = ""
     settings: Path | None = None
+    settings_named: bool = False
+    """Whether the settings file was named by whoever called; one that was found was not."""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     prune: dict[str, Any] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -81,6 +83,13 @@ class App:
     def quiet(self) -> bool:
         """Whether only the bare result is wanted."""
         return self.verbosity < 0
+
+    def name_settings(self) -> None:
+        """Say with -v which settings file is in use; --json always says so."""
+        if self.verbosity > 0:
+            self.note(
+                f"settings: {self.settings.absolute() if self.settings is not None else 'none'}"
+            )
 
     def open(self) -> OpenRepository:
         """Open the repository that `--root` names."""
@@ -117,7 +126,12 @@ class App:
 
     def document(self, body: dict[str, Any]) -> None:
         """Print the one JSON object of a call."""
-        whole = {"schema": SCHEMA, "command": self.command, **body}
+        whole = {
+            "schema": SCHEMA,
+            "command": self.command,
+            "settings": str(self.settings.absolute()) if self.settings is not None else None,
+            **body,
+        }
         try:
             _print(msgspec.json.encode(whole))
         except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,10 +50,15 @@ def command(
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def called(*args: Any, **options: Any) -> Any:
+            click.get_current_context().ensure_object(App).name_settings()
+            return function(*args, **options)
+
         lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
         made: click.Command = click.command(
             name, epilog=f"\b\nExamples:\n{lines}", context_settings={"show_default": False}
-        )(function)
+        )(called)
         env_twins(f"{group} {name}".strip(), made.params)
         return shared_options(made)
 

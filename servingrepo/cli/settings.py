@@ -9,8 +9,8 @@ import click
 
 from servingrepo.cli.app import App
 from servingrepo.cli.connections import PATH_SETTINGS
+from servingrepo.cli.settings_file import read_found, read_named
 from servingrepo.errors import SettingsError
-from servingrepo.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,18 +59,28 @@ def read_settings(ctx: click.Context, _param: click.Parameter, given: Path | Non
     """Make the settings file the defaults of all options.
 
     Raises:
-        SettingsError: It is not TOML, or has something in it that no command knows; all of it is listed.
+        SettingsError: Others may have written it, it is not TOML, or it has something in it that no command knows;
+            all of it is listed.
     """
     app = ctx.ensure_object(App)
-    places = [given] if given is not None else [Path(FILE_NAME), app.root / FILE_NAME]
-    for place in places:
-        found = _read(ctx, place, must=given is not None)
-        if found is not None:
-            app.settings = place
-            ctx.default_map = found
-            if "root" in found:
-                app.take("root", Path(found["root"]), click.core.ParameterSource.DEFAULT_MAP)
+    if given is not None:
+        app.settings_named = True
+        _take(ctx, given, read_named(given))
+        return
+    for place in (Path(FILE_NAME), app.root / FILE_NAME):
+        data = read_found(place)
+        if data is not None:
+            _take(ctx, place, data)
             return
+
+
+def _take(ctx: click.Context, place: Path, data: bytes) -> None:
+    app = ctx.ensure_object(App)
+    found = _defaults(ctx, place, data)
+    app.settings = place
+    ctx.default_map = found
+    if "root" in found:
+        app.take("root", Path(found["root"]), click.core.ParameterSource.DEFAULT_MAP)
 
 
 def read_settings_of_root(ctx: click.Context) -> None:
@@ -79,8 +89,9 @@ def read_settings_of_root(ctx: click.Context) -> None:
     if app.settings is not None:
         return
     place = app.root / FILE_NAME
-    found = _read(ctx, place, must=False)
-    if found is not None:
+    data = read_found(place)
+    if data is not None:
+        found = _defaults(ctx, place, data)
         app.settings = place
         lock_wait = found.get("lock_wait")
         for name in ctx.command_path.split()[1:]:
@@ -90,14 +101,7 @@ def read_settings_of_root(ctx: click.Context) -> None:
             app.take("lock_wait", float(lock_wait), click.core.ParameterSource.DEFAULT_MAP)
 
 
-def _read(ctx: click.Context, place: Path, *, must: bool) -> dict[str, Any] | None:
-    try:
-        # A file that was named may be a pipe: `--config <(…)`.
-        text = place.read_bytes() if must else read_whole(place)
-    except OSError as error:
-        if must:
-            raise SettingsError(f"cannot read {place}: {error.strerror}") from error
-        return None
+def _defaults(ctx: click.Context, place: Path, text: bytes) -> dict[str, Any]:
     import tomllib  # most calls find no file
 
     try:

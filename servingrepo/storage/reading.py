@@ -39,13 +39,22 @@ def read_whole(path: Path) -> bytes:
             raise
         raise _no_file(path, stat.S_IFSOCK) from error
     try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        if kind != stat.S_IFREG:
-            raise _no_file(path, kind)
+        need_file(descriptor, path)
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
             return file.read()
     finally:
         os.close(descriptor)
+
+
+def need_file(descriptor: int, path: Path) -> None:
+    """Refuse what is open if it is no file.
+
+    Raises:
+        StorageFailed: It is something else.
+    """
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind != stat.S_IFREG:
+        raise _no_file(path, kind)
 
 
 def _no_file(path: Path, kind: int) -> StorageFailed:

@@ -80,7 +80,7 @@ def one_object(done: Outcome, *, name: str, ok: bool) -> Any:
     assert document["schema"] == 1
     assert document["command"] == name
     assert document["ok"] is ok
-    assert set(document) == {"schema", "command", "ok", "result" if ok else "error"}
+    assert set(document) == {"schema", "command", "settings", "ok", "result" if ok else "error"}
     if ok:
         assert done.code == 0
         return document["result"]

@@ -127,6 +127,9 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("rundir/worktree", "the module", "O_NOFOLLOW", 2): Mutation("0", _NO_LINK),
     _site("rundir/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
     _site("rundir/unpacking", "the module", "O_EXCL"): Mutation("0", _SWAPPED),
+    _site("cli/settings_file", "the module", "O_NOFOLLOW"): Mutation(
+        "0", ("tests/cli/test_settings_of_others.py",)
+    ),
     # who is alone
     _site("storage/lock", "_try_to_hold", "try_flock"): Mutation("True", _LOCK),
     _site("storage/lock", "try_flock", "flock"): Mutation("None", _LOCK),
