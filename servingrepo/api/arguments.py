@@ -58,12 +58,13 @@ def as_choice(engine: Engine | EngineChoice | str | None) -> Engine | EngineChoi
 def changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
     """Make a change in the way that is asked for, between its hooks."""
     from servingrepo.rollout.hooks import hooked
-    from servingrepo.rollout.rules import STRICT, Manner
+    from servingrepo.rollout.rules import Manner
 
+    endpoints = as_endpoints(how.get("endpoints", ()))
     manner = Manner(
-        endpoints=as_endpoints(how.get("endpoints", ())),
+        endpoints=endpoints,
         wait=how.get("wait", DEFAULT_WAIT),
-        rules=how.get("rules") or STRICT,
+        rules=as_rules(how.get("rules"), endpoints),
         message=as_message(how.get("message", "")),
     )
 
@@ -90,6 +91,23 @@ def optional_path(path: str | Path | None) -> Path | None:
         UsageError: No file can have this name.
     """
     return as_path(path, "path") if path else None
+
+
+def as_rules(rules: Rules | None, endpoints: Iterable[Endpoint]) -> Rules:
+    """Return the rules of a change, if they can be kept on these endpoints.
+
+    Raises:
+        UsageError: The URL of their metrics is none.
+        SettingsError: Their headers would go to the page of their metrics in clear.
+    """
+    from servingrepo.rollout.rules import STRICT
+
+    if rules is not None and rules.metrics_url:
+        from servingrepo.serving.metrics import page_of
+
+        for endpoint in endpoints:
+            page_of(rules.metrics_url, endpoint)
+    return rules or STRICT
 
 
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:

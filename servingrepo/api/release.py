@@ -16,6 +16,7 @@ from servingrepo.api.arguments import (
     as_choice,
     as_endpoints,
     as_message,
+    as_rules,
     is_path,
     optional_path,
 )
@@ -162,7 +163,6 @@ class Releasing(Opened):
         """
         from servingrepo.rollout.hooks import hooked
         from servingrepo.rollout.pruning import promote_and_prune
-        from servingrepo.rollout.rules import STRICT
         from servingrepo.rollout.tracing import Context
         from servingrepo.rollout.values import Options
         from servingrepo.rundir.archives import run_directory
@@ -172,6 +172,7 @@ class Releasing(Opened):
         from servingrepo.smoke import load_cases
 
         chosen = self._engine(engine) if smoke and not dry_run else None
+        servers = as_endpoints(endpoints)
         options = Options(
             version=version,
             saved_model=optional_path(saved_model),
@@ -180,9 +181,9 @@ class Releasing(Opened):
             strict=strict,
             cases=tuple(case for file in cases for case in load_cases(as_path(file, "case file"))),
             timeout=timeout,
-            endpoints=as_endpoints(endpoints),
+            endpoints=servers,
             wait=wait,
-            rules=rules or STRICT,
+            rules=as_rules(rules, servers),
             message=as_message(message),
             dry_run=dry_run,
             gates=tuple(parse_gate(one) if isinstance(one, str) else one for one in require),

@@ -1,4 +1,9 @@
-"""Options for servers that are spoken to over TLS, or that want headers; endpoints with all of that in them."""
+"""Options for servers that are spoken to over TLS, or that want headers; endpoints with all of that in them.
+
+Headers are often tokens. They go only to servers that were named where the headers were: on the command line and in
+the environment, which are the caller's own word together, or in the settings file. A settings file that the caller
+named is the caller's word, too; one that was found in a directory is not.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App
+from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,7 +70,10 @@ def _said_again(option: str, value: Any) -> str:
 
 
 def connection_options(function: F) -> F:
-    """Add --tls, --tls-ca, --tls-cert, --tls-key and --header, once, to a command that talks to servers."""
+    """Add --tls, --tls-ca, --tls-cert, --tls-key and --header, once, to a command that talks to servers.
+
+    `--insecure-header` goes with them.
+    """
     there = {param.name for param in getattr(function, "__click_params__", ())}
     if "tls_ca" in there:
         return function
@@ -103,6 +112,15 @@ def connection_options(function: F) -> F:
             metavar="NAME=VALUE",
             help="Metadata to send with every gRPC call, such as authorization=…; may be repeated.",
         ),
+        click.option(
+            "--insecure-header",
+            "insecure_headers",
+            is_flag=True,
+            envvar="SERVINGREPO_INSECURE_HEADER",
+            expose_value=False,
+            callback=_keep,
+            help="Let headers go to other machines without TLS, where everybody on the way can read them.",
+        ),
     ]
     decorated: Any = function
     for option in reversed(options):
@@ -111,21 +129,28 @@ def connection_options(function: F) -> F:
     return result
 
 
-def security() -> Security:
-    """Return what the options of the current command say.
+def security(*, to: Iterable[str], named_by: str) -> Security:
+    """Return what the options of the current command say of how to speak to servers.
+
+    Args:
+        to: The servers, as messages call them.
+        named_by: The parameter that names them.
 
     Raises:
-        SettingsError: A file cannot be read or used, half of a pair is missing, or a header cannot be sent.
+        SettingsError: A file cannot be read or used, half of a pair is missing, or a header cannot be sent, or not
+            there.
     """
     from servingrepo.serving.security import Security
 
     kept = click.get_current_context().meta.get(_KEPT, {})
+    keep_together(to, named_by)
     return Security.read(
         tls=kept.get("tls", False),
         ca=kept.get("tls_ca"),
         certificate=kept.get("tls_cert"),
         key=kept.get("tls_key"),
         headers=kept.get("headers") or (),
+        insecure_headers=kept.get("insecure_headers", False),
     )
 
 
@@ -141,5 +166,32 @@ def secured(endpoints: Iterable[str]) -> tuple[Endpoint, ...]:
         return ()
     from servingrepo.serving.states import Endpoint
 
-    how = security()
+    how = security(to=given, named_by="endpoints")
     return tuple(Endpoint.parse(one, how) for one in given)
+
+
+def keep_together(servers: Iterable[str], named_by: str) -> None:
+    """Refuse to send headers to servers that were not named where the headers were.
+
+    Raises:
+        SettingsError: They were not.
+    """
+    ctx = click.get_current_context()
+    headers = ctx.meta.get(_KEPT, {}).get("headers") or ()
+    app = ctx.ensure_object(App)
+    if not headers or app.settings_named or _by_hand(ctx, "headers") == _by_hand(ctx, named_by):
+        return
+    names = ", ".join(dict.fromkeys(name for name, _ in headers))
+    where = ("on the command line or in the environment", f"in {app.settings}")
+    of_headers, of_servers = where if _by_hand(ctx, "headers") else reversed(where)
+    raise SettingsError(
+        f"headers ({names}) that were given {of_headers} would go to {', '.join(servers)}, named {of_servers}: "
+        "they go only to servers that were named with them",
+        hint=f"if that file is to be trusted with it, name it: --settings {app.settings}; else give both in one "
+        "place (SERVINGREPO_HEADER and SERVINGREPO_ENDPOINT, --header and --endpoint, or both in the file)",
+    )
+
+
+def _by_hand(ctx: click.Context, name: str) -> bool:
+    """Tell whether the caller said a value, rather than a settings file."""
+    return ctx.get_parameter_source(name) in {COMMANDLINE, ParameterSource.ENVIRONMENT}

@@ -275,7 +275,8 @@ def engine_options(function: F) -> F:
         }
         _refuse_ignored(chosen["name"])
         if chosen["name"].startswith("remote"):
-            chosen["security"] = security()
+            server = chosen["name"].partition(":")[2]
+            chosen["security"] = security(to=[server], named_by="engine")
         return function(*args, engine=EngineChoice(**chosen), **options)
 
     decorated: Any = connection_options(gathered)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from servingrepo.cli.connections import keep_together
 from servingrepo.cli.options import (
     bystanders,
     dry_run_option,
@@ -123,6 +124,8 @@ def stage_options(function: F) -> F:
                     "other options of stages out",
                 )
             rules = check_rules(msgspec.structs.replace(rules or STRICT, **given, **judging))
+            if rules.metrics_url:
+                keep_together([rules.metrics_url], "metrics_url")
         return function(*args, rules=rules, **options)
 
     decorated: Any = gathered

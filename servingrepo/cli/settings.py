@@ -24,6 +24,7 @@ SHARED = (
     "tls",
     *PATH_SETTINGS,
     "headers",
+    "insecure_headers",
     "wait",
     "engine",
     "timeout",

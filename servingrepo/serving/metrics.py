@@ -108,6 +108,7 @@ def page_of(url: str, endpoint: Endpoint) -> SplitResult:
 
     Raises:
         UsageError: It is no such URL.
+        SettingsError: The endpoint's headers would go there in clear.
     """
     filled = url.replace("{host}", endpoint.host).replace("{port}", str(endpoint.port))
     try:
@@ -121,6 +122,8 @@ def page_of(url: str, endpoint: Endpoint) -> SplitResult:
             hint="give http:// or https://, with {host} and {port} for those of each endpoint: "
             "https://{host}:8443",
         )
+    if page.scheme == "http":
+        endpoint.security.refuse_in_clear(page.hostname or "", page.geturl())
     return page if page.path.strip("/") else page._replace(path=PAGE)
 
 

@@ -27,13 +27,15 @@ _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 BINARY_SUFFIX = "-bin"
 _KNOCK_SECONDS = 1.0
+_THIS_MACHINE = {"localhost", "ip6-localhost", "ip6-loopback"}
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
     """How a client trusts and proves itself: PEM texts, and headers that go with every call.
 
     TLS is spoken if `tls` is set or any of the three texts is there; without `ca`, gRPC's own list of
-    authorities is used. `certificate` and `key` are for servers that check their clients.
+    authorities is used. `certificate` and `key` are for servers that check their clients. Without TLS headers go to
+    this machine only, unless `insecure_headers` lets them go in clear: whoever is on the way could read them.
 
     Raises:
         SettingsError: Half of a pair, or a header that gRPC cannot send.
@@ -44,6 +46,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     certificate: bytes | None = None
     key: bytes | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    insecure_headers: bool = False
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -79,6 +82,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         certificate: Path | None = None,
         key: Path | None = None,
         headers: Iterable[tuple[str, str]] = (),
+        insecure_headers: bool = False,
     ) -> Security:
         """Read the PEM files, and try whether they are what they are given for.
 
@@ -91,6 +95,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
             certificate=_read_pem(certificate),
             key=_read_pem(key),
             headers=tuple((name.lower(), value) for name, value in headers),
+            insecure_headers=insecure_headers,
         )
         if ca is not None and read.ca is not None:
             _try_authorities(ca, read.ca)
@@ -102,6 +107,24 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
     def uses_tls(self) -> bool:
         """Whether the channel is encrypted."""
         return self.tls or self.ca is not None or self.certificate is not None
+
+    def refuse_in_clear(self, host: str, where: str) -> None:
+        """Refuse to send headers without encryption to another machine.
+
+        Args:
+            host: Who would get them over a connection that is not encrypted.
+            where: What it is called in the message.
+
+        Raises:
+            SettingsError: There are headers, and that was not allowed.
+        """
+        if self.headers and not self.insecure_headers and not _is_here(host):
+            names = ", ".join(dict.fromkeys(name for name, _ in self.headers))
+            raise SettingsError(
+                f"headers ({names}) would go to {where} in clear: whoever is on the way could read them",
+                hint="encrypt the connection (--tls, --tls-ca FILE, https://), or let them go in clear: "
+                "--insecure-header",
+            )
 
     def context(self) -> ssl.SSLContext:
         """Return the same trust and certificate for TLS without gRPC: a page beside the server.
@@ -168,6 +191,21 @@ def explain(host: str, port: int, security: Security, text: str) -> tuple[str, s
             "give --tls-cert and --tls-key, signed by an authority that the server trusts (its custom_ca)",
         )
     return None
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a host is this machine, without asking anybody: loopback, or a socket file."""
+    plain = host.strip("[]")
+    if plain in _THIS_MACHINE or plain.startswith("unix:"):
+        return True
+    import ipaddress  # few calls have headers
+
+    try:
+        address = ipaddress.ip_address(plain)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
+    return (mapped or address).is_loopback
 
 
 def _read_pem(path: Path | None) -> bytes | None:

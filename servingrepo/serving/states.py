@@ -28,6 +28,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Where a server listens for gRPC, and how it is spoken to: whoever has an endpoint can open a client.
 
     `name` is set where the host is one of several addresses of a DNS name: what a certificate says.
+
+    Raises:
+        SettingsError: Headers would leave this machine in clear.
     """
 
     host: str
@@ -35,12 +38,17 @@ class Endpoint(msgspec.Struct, frozen=True):
     security: Security = PLAIN
     name: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.security.uses_tls:
+            self.security.refuse_in_clear(self.host, str(self))
+
     @classmethod
     def parse(cls, text: str, security: Security = PLAIN) -> Endpoint:
         """Read HOST:PORT, with IPv6 addresses in brackets.
 
         Raises:
             UsageError: It is something else.
+            SettingsError: Headers would leave this machine in clear.
         """
         match = _HOST_PORT.fullmatch(text)
         if match is None or not 0 < int(match["port"]) <= MAX_PORT:
