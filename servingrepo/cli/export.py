@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.mounted import RunPath, read_in_a_child, run_wait_option
+from servingrepo.cli.mounted import RunPath, read_in_a_child, run_options
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How long it may take.",
 )
-@run_wait_option
+@run_options
 @click.pass_obj
 def command(
     app: App,
@@ -57,6 +57,7 @@ def command(
     allow_lambda: bool,
     code: tuple[Path, ...],
     timeout: float,
+    runs: Path,
     run_wait: float,
 ) -> None:
     """Make a SavedModel from a Keras MODEL: a .keras or whole-model .h5 file, or a run that has one.
@@ -65,6 +66,7 @@ def command(
     """
     from servingrepo.rundir.export import export_model
 
+    model = runs / model
     read_in_a_child(model, seconds=run_wait)
     done = export_model(
         model,

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,12 +23,11 @@ from servingrepo.rundir.mounts import RUN_WAIT, ask, hung, network_mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import Any, TypeVar
 
     F = TypeVar("F", bound="Callable[..., Any] | click.Command")
 
-__all__ = ["RunPath", "read_in_a_child", "run_wait_option"]
+__all__ = ["RunPath", "read_in_a_child", "run_options"]
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BY_THE_KERNEL = 128
@@ -44,9 +44,16 @@ class RunPath(click.Path):
         return self.coerce_path_result(value)
 
 
-def run_wait_option(function: F) -> F:
-    """Add --run-wait: how long a network file system with the run may take to answer."""
-    return click.option(
+def run_options(function: F) -> F:
+    """Add --runs and --run-wait: where runs lie, and how long a network file system with one may take to answer."""
+    runs = click.option(
+        "--runs",
+        type=RunPath(path_type=Path),
+        default=Path(),
+        metavar="DIR",
+        help="Where a relative path of a run counts from. [default: the current directory]",
+    )
+    wait = click.option(
         "--run-wait",
         type=click.FloatRange(min=0.1),
         default=RUN_WAIT,
@@ -54,7 +61,8 @@ def run_wait_option(function: F) -> F:
         show_envvar=True,
         metavar="SECONDS",
         help="How long a network file system that the run lies on may take to answer. [default: 30]",
-    )(function)
+    )
+    return runs(wait(function))
 
 
 def read_in_a_child(run: Path, *, seconds: float) -> Callable[[], None]:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import guard_lines
-from servingrepo.cli.mounted import RunPath, read_in_a_child, run_wait_option
+from servingrepo.cli.mounted import RunPath, read_in_a_child, run_options
 from servingrepo.cli.options import (
     engine_options,
     firmest,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     type=RunPath(path_type=Path),
     help="Which SavedModel of the run is meant, as a path in it.",
 )
-@run_wait_option
+@run_options
 @click.option(
     "--serve/--no-serve",
     "serve",
@@ -113,6 +113,7 @@ def command(
     model: str,
     number: str | None,
     saved_model: Path | None,
+    runs: Path,
     run_wait: float,
     serve: bool | None,
     smoke: bool,
@@ -142,6 +143,7 @@ def command(
     the contract that is pinned), or if its graph has operations that touch files, network or processes.
     """
     _refuse_unsmoked(smoke=smoke)
+    run = runs / run
     version = parse_version(number) if number is not None else None
     run_read = read_in_a_child(run, seconds=run_wait)
     keep = _policy(app, model) if prunes(app, model, asked=prune) else None

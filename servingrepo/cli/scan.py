@@ -11,7 +11,7 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.measured import event_lines, measured_lines
-from servingrepo.cli.mounted import RunPath, read_in_a_child, run_wait_option
+from servingrepo.cli.mounted import RunPath, read_in_a_child, run_options
 from servingrepo.cli.signatures import signature_lines
 
 
@@ -27,9 +27,9 @@ from servingrepo.cli.signatures import signature_lines
     type=RunPath(path_type=Path),
     help="Which SavedModel of the run is meant, as a path in it.",
 )
-@run_wait_option
+@run_options
 @click.pass_obj
-def command(app: App, run: Path, saved_model: Path | None, run_wait: float) -> None:
+def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait: float) -> None:
     """Say which SavedModel a run directory holds, what it promises, what is wrong with it, and what else lies there.
 
     Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
@@ -44,6 +44,7 @@ def command(app: App, run: Path, saved_model: Path | None, run_wait: float) -> N
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
 
+    run = runs / run
     read_in_a_child(run, seconds=run_wait)
     with run_directory(run) as place:
         found = scan_run(place, saved_model=saved_model, unpacked=place != run)

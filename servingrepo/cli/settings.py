@@ -50,6 +50,9 @@ ENGINE_FIELDS = {
 KEEP = "keep_"
 """How the names of the rules of prune begin."""
 
+OF_FILE = frozenset({"runs", *PATH_SETTINGS})
+"""Options of commands that are paths as seen from the file."""
+
 OF_MODEL = frozenset(
     {*ENGINE_FIELDS.values(), "allow_ops", "endpoints", "probes", "prune", "require"}
 )
@@ -153,8 +156,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
             continue
         values = _values(ctx, _options(ctx, name), table, problems, prefix=f"{key}.")
         result[name].update(
-            (one, str(place.parent / value) if one in PATH_SETTINGS else value)
-            for one, value in values
+            (one, str(place.parent / value) if one in OF_FILE else value) for one, value in values
         )
     app.prune = result.get("prune", {})
     if problems:

@@ -282,3 +282,21 @@ def test_settings_of_engines_in_general_hold_for_the_chosen_one_as_far_as_they_g
     standing = {"SERVINGREPO_ENGINE": "embedded", "SERVINGREPO_ENGINE_IMAGE": "z"}
     assert command(*promote, env=standing).code == 0
     assert command(*promote, "--engine", "binary:/bin/true", "--server-arg", "--a").code == 0
+
+
+def test_a_relative_run_counts_from_the_folder_of_runs(root: Path, tmp_path: Path) -> None:
+    run = run_with(tmp_path / "runs" / "new", offset=9.0)
+    settings = write(tmp_path / "etc", "[scan]\nruns = '../runs'\n[promote]\nruns = '../runs'\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    scan = ("scan", "new", "-q")
+    found = f"{run}/saved_model\n"
+    by_file = command("--settings", settings, *scan, cwd=elsewhere)
+    assert (tmp_path / by_file.out.strip()).samefile(run / "saved_model"), by_file
+    env = {"SERVINGREPO_SCAN_RUNS": str(run.parent)}
+    assert command(*scan, cwd=elsewhere, env=env).out == found
+    assert command(*scan, "--runs", run.parent, cwd=elsewhere).out == found
+    assert command("scan", run, "-q", "--runs", "/nowhere").out == found
+    promote = ("promote", "new", "--model", "ranker", "--no-smoke", "-q", "--root", root)
+    assert command("--settings", settings, *promote, cwd=elsewhere).out == "3\n"
+    refused(command("export", "new", "--runs", run.parent), 20, run)

@@ -176,3 +176,27 @@ def test_every_image_is_a_variable_and_the_official_one_is_the_default(
     images = docker("compose", "--file", file, "--profile", "release", "config", "--images")
     assert set(images.split()) == {"servingrepo", "tensorflow/serving:2.19.1"}
     assert attempt("compose", "--file", file, "config", "--quiet").returncode == 0
+
+
+def test_settings_that_lie_in_the_runs_or_the_repository_run_nothing(
+    environment: Environment,
+) -> None:
+    """Whoever trains may be the very user that promotes, so who owns a file tells nothing here."""
+    for folder in ("runs", "runs/one", "serving"):
+        planted = environment.folder / folder / "servingrepo.toml"
+        planted.write_text('[promote]\nbefore = "touch /serving/marker"\n')
+        planted.chmod(0o644)
+        os.chown(planted, *USER)
+    environment.up()
+    assert environment.promote("one") == 1
+    assert environment.command("scan", "two", "-q") == "/runs/two/saved_model\n"
+    assert not (environment.folder / "serving" / "marker").exists()
+
+
+def test_settings_of_the_environment_are_those_that_it_names(environment: Environment) -> None:
+    own = environment.folder / "own.toml"
+    own.write_text('[promote]\nbefore = "touch /serving/marker"\n')
+    own.chmod(0o644)
+    environment.up()
+    assert environment.promote("one", SERVINGREPO_SETTINGS=str(own)) == 1
+    assert (environment.folder / "serving" / "marker").exists()
