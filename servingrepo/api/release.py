@@ -111,8 +111,8 @@ class Releasing(Opened):
 
         refuse_hung(as_path(model, "model"), seconds=run_wait)
         return export_model(
-            Path(model),
-            output=Path(output) if output else None,
+            as_path(model, "model"),
+            output=optional_path(output),
             allow_lambda=allow_lambda,
             code=tuple(map(Path, code)),
             timeout=timeout,

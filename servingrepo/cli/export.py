@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.mounted import RunPath, read_in_a_child, run_options
+from servingrepo.cli.mounted import read_in_a_child, run_options
+from servingrepo.cli.paths import RunPath
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servingrepo.cli.paths import RunPath
 from servingrepo.rundir.children import die_with
 from servingrepo.rundir.mounts import RUN_WAIT, ask, hung, network_mount
 
@@ -27,21 +28,13 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound="Callable[..., Any] | click.Command")
 
-__all__ = ["RunPath", "read_in_a_child", "run_options"]
+__all__ = ["read_in_a_child", "run_options"]
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BY_THE_KERNEL = 128
 """The si_code of a signal from the terminal (sigaction(2)), which the child gets as well."""
 _OFTEN = 0.5
 _LAST_WORDS = 5.0
-
-
-class RunPath(click.Path):
-    """A path that is not looked at while the command line is read: its file system may hang."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002 - click's signature
-        """Return the path as it is."""
-        return self.coerce_path_result(value)
 
 
 def run_options(function: F) -> F:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from servingrepo.cli.app import App
 from servingrepo.cli.connections import connection_options, secured, security
+from servingrepo.cli.paths import LocalPath
 from servingrepo.cli.settings import ENGINE_FIELDS, ENVIRONMENT, read_settings_of_root
 from servingrepo.errors import SettingsError, UsageError
 
@@ -54,7 +55,7 @@ def shared_options(function: F) -> F:
     options = [
         click.option(
             "--root",
-            type=click.Path(path_type=Path, file_okay=False, readable=False),
+            type=LocalPath(path_type=Path, file_okay=False, readable=False),
             default=Path(),
             envvar="SERVINGREPO_ROOT",
             show_envvar=True,

@@ -14,13 +14,14 @@ from click.core import ParameterSource
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import guard_lines
-from servingrepo.cli.mounted import RunPath, read_in_a_child, run_options
+from servingrepo.cli.mounted import read_in_a_child, run_options
 from servingrepo.cli.options import (
     engine_options,
     firmest,
     require_option,
     settings_of_model,
 )
+from servingrepo.cli.paths import RunPath
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.roll_out import switch_options
 from servingrepo.cli.settings import ENGINE_FIELDS

@@ -11,7 +11,8 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.measured import event_lines, measured_lines
-from servingrepo.cli.mounted import RunPath, read_in_a_child, run_options
+from servingrepo.cli.mounted import read_in_a_child, run_options
+from servingrepo.cli.paths import RunPath
 from servingrepo.cli.signatures import signature_lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,8 @@ from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import SmokeFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servingrepo.cli.app import App
     from servingrepo.serving.engines import EngineChoice
 
@@ -49,11 +50,12 @@ def command(
     from servingrepo.rollout.trial import smoke_path
     from servingrepo.serving.engines import choose_engine
     from servingrepo.smoke import judge, load_cases
+    from servingrepo.storage.texts import as_path
 
     if is_path(subject):
         loaded = tuple(case for file in cases for case in load_cases(file))
         proof = smoke_path(
-            Path(subject),
+            as_path(subject, "path"),
             engine=choose_engine(engine),
             cases=loaded,
             timeout=timeout,

@@ -50,10 +50,9 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
     one in a run directory, is checked what the SavedModel says of itself, and the output says what nothing vouches
     for.
     """
-    from pathlib import Path
-
     from servingrepo.api.arguments import is_path
     from servingrepo.repository.verification import verify_path
+    from servingrepo.storage.texts import as_path
 
     paths = [one for one in subjects if is_path(one)]
     if max_seconds is not None:
@@ -65,7 +64,7 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
         _sitting(app, subjects, quick=quick, seconds=max_seconds)
         return
     if subjects and len(paths) == len(subjects):
-        found = tuple(verify_path(Path(one), quick=quick) for one in subjects)
+        found = tuple(verify_path(as_path(one, "path"), quick=quick) for one in subjects)
     else:
         with taken_for_names(*subjects):
             repo = app.open()

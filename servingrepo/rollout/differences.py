@@ -20,6 +20,7 @@ from servingrepo.savedmodel.compatibility import (
     Compatibility,
     compare_signatures,
 )
+from servingrepo.storage.texts import as_path
 
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
@@ -105,7 +106,7 @@ def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
 def look_at(repo: Repository | None, subject: str | Path) -> Subject:
     """Return what a reference or a path holds."""
     if repo is None or isinstance(subject, Path) or "/" in subject or subject in {".", ".."}:
-        return _of_path(Path(subject))
+        return _of_path(as_path(subject, "path"))
     reference = parse_reference(subject)
     version = resolve(repo, reference)
     name = f"{reference.model}@{version}"

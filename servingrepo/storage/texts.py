@@ -7,11 +7,15 @@ holds the one, no path of the kernel the other; better to hear of it before anyt
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from servingrepo.errors import UsageError
 
-__all__ = ["as_path", "as_text"]
+__all__ = ["as_path", "as_text", "refuse_url"]
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 def as_text(text: str, what: str) -> str:
@@ -33,8 +37,9 @@ def as_path(path: str | Path, what: str) -> Path:
     """Return a path that the kernel can be asked for; bytes that are not UTF-8 are allowed, as in any file name.
 
     Raises:
-        UsageError: It has NUL, or surrogates that stand for no bytes.
+        UsageError: It has NUL, or surrogates that stand for no bytes, or is a URL.
     """
+    refuse_url(path, what)
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError as error:
@@ -42,6 +47,25 @@ def as_path(path: str | Path, what: str) -> Path:
     if b"\0" in encoded:
         raise _refused(str(path), what, "it has a NUL character")
     return Path(path)
+
+
+def refuse_url(path: str | Path, what: str) -> None:
+    """Refuse a URL where a path is meant: `s3://bucket/x` would be the directory `s3:` here.
+
+    Raises:
+        UsageError: It is one, or was one before it became a Path, which takes one of its slashes.
+    """
+    text = str(path)
+    first, *rest = Path(path).parts or ("",)
+    was_url = isinstance(path, Path) and rest and _SCHEME.fullmatch(first)
+    if _URL.match(text) or (was_url and not os.path.lexists(first)):
+        at = text.partition(":")[2].lstrip("/")
+        hint = (
+            f"give it as /{at}"
+            if text.lower().startswith("file:")
+            else "give a local path, or mount it"
+        )
+        raise UsageError(f"the {what} {text!a} is a URL, not a directory", hint=hint)
 
 
 def _refused(text: str, what: str, why: str) -> UsageError:
