@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def command(app: App) -> None:
     """List the models: what is served, which versions there are, labels, bad versions, holds.
 
-    Models that only models.config has are listed, too. One with a base path elsewhere is unmanaged: it is shown, and
-    never changed.
+    Models that only models.config or the disk has are listed, too: versions that servingrepo did not publish are
+    FOREIGN. A model with a base path elsewhere is unmanaged: it is shown, and never changed. -q lists the models that
+    servingrepo has published versions of.
     """
     repo = app.open()
     rows = repo.list()
@@ -29,6 +30,7 @@ def command(app: App) -> None:
         app.note("no models yet; next: servingrepo promote RUN --model NAME")
         return
     notes = ["NOTES"] if any(map(_note, rows)) else []
+    ours = [row.model for row in rows if row.ours]
     if unknown and app.json:
         refuse_unreadable(repo.value, {"models": rows})
     app.result(
@@ -50,8 +52,12 @@ def command(app: App) -> None:
                 for row in rows
             ],
         ),
-        bare="\n".join(row.model for row in rows) if rows else None,
+        bare="\n".join(ours) if ours else None,
     )
+    if not ours:
+        app.note(
+            "servingrepo published none of them, and touches none; next: servingrepo promote RUN --model NAME"
+        )
     if unknown:
         refuse_unreadable(repo.value, {"models": rows})
 

@@ -75,8 +75,9 @@ def _model(model: ModelDetails) -> Iterator[str]:
     elif model.elsewhere:
         served = f"unmanaged: {served if model.served is not None else 'what its policy says'}"
         served += f", from the base path {model.elsewhere}"
-    highest = f"; the highest number ever used is {model.highest}" if model.ours else "; not ours"
-    yield f"{model.model}: {served}{highest}"
+    used = f"the highest number ever used is {model.highest}"
+    ours = used if model.ours else "not ours: servingrepo published no version of it"
+    yield f"{model.model}: {served}; {ours}"
     if model.elsewhere:
         yield "what lies there was not looked at; all below is what this repository has of that name"
     if model.hold is not None:
@@ -100,7 +101,8 @@ def _model(model: ModelDetails) -> Iterator[str]:
         ]
         for row in model.versions
     ]
-    yield from table(["VERSION", "STATE", "CREATED", "BY", "SIZE", "PROOF", "MESSAGE"], rows)
+    if rows or model.ours:
+        yield from table(["VERSION", "STATE", "CREATED", "BY", "SIZE", "PROOF", "MESSAGE"], rows)
     for one in model.trash:
         bad = ", bad" if one.bad is not None else ""
         yield (

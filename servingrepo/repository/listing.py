@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.errors import ServingRepoError
 from servingrepo.modelconfig import entry, models
+from servingrepo.repository import history
 from servingrepo.repository.records import (
     BadMark,
     Hold,
@@ -22,15 +25,18 @@ from servingrepo.repository.repository import (
     find_version,
     load_state,
     model_names,
+    names_on_disk,
     need_state,
     versions_on_disk,
 )
 from servingrepo.repository.served import base_path_elsewhere, read_steadily, served_versions
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
+from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.served import ConfigFile
 
 
@@ -38,7 +44,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     """One model in a line. `unknown` says why nobody knows what is served: models.config cannot be read.
 
     `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged.
-    `ours` is false for one that only models.config has.
+    `ours` is false if servingrepo has published no version of it: they lie there, or models.config has an entry.
     """
 
     model: str
@@ -98,20 +104,52 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
     ours: bool = True
 
 
+def shown_names(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
+    """Return the names of all models of which there is something to show, sorted.
+
+    They are ours, or models.config has an entry for them, or versions of them lie on disk that nobody published
+    here. Of ours those are left out whose first promotion failed: nothing came of it but a number that is burnt.
+    """
+    named = {one.name for one in models(config)}
+    ours = model_names(repo)
+    names = {*named, *(name for name in ours if name in named or not _is_blank(repo, name))}
+    with storage_errors("read", repo.layout.models):
+        try:
+            folders = sorted(path.name for path in repo.layout.models.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            folders = []
+    others = (one for one in folders if one not in ours and not one.startswith("."))
+    return tuple(sorted({*names, *(one for one in others if names_on_disk(repo, one))}))
+
+
+def _is_blank(repo: Repository, model: str) -> bool:
+    """Tell whether nothing is there of a model, and never was."""
+    state = load_state(repo, model)
+    if state is None or state.bad or state.hold is not None or names_on_disk(repo, model):
+        return False
+    with suppress(
+        ServingRepoError
+    ):  # a history that cannot be read is the business of those that need it
+        return not trashed_versions(repo.layout, model) and not any(
+            history.read_backwards(repo.layout.history, model=model)
+        )
+    return False
+
+
 def list_models(repo: Repository) -> tuple[ModelRow, ...]:
-    """Return a row for each of our models and each of models.config, by name."""
+    """Return a row for each model of which there is something to show, by name."""
     return read_steadily(repo, lambda file: _rows(repo, file))
 
 
 def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
     rows: list[ModelRow] = []
-    ours = set(model_names(repo))
-    for name in sorted({*ours, *(one.name for one in models(file.config))}):
-        state = need_state(repo, name) if name in ours else ModelState(name=name)
+    for name in shown_names(repo, file.config):
         found = entry(file.config, name)
         serves = served_versions(repo, file.config, name)
         on_disk = versions_on_disk(repo, name)
-        trash, trash_size = summed_trash(repo, name) if name in ours else ((), 0)
+        # Last: a first promotion writes the state before the version appears.
+        state = load_state(repo, name)
+        trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
         rows.append(
             ModelRow(
                 model=name,
@@ -120,13 +158,13 @@ def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
                 labels=found.labels if found is not None else {},
                 versions=on_disk.published,
                 foreign=tuple(on_disk.foreign),
-                bad=tuple(sorted(state.bad)),
-                held=state.hold is not None,
+                bad=tuple(sorted(state.bad)) if state is not None else (),
+                held=state is not None and state.hold is not None,
                 trash=trash,
                 trash_size=trash_size,
                 unknown=file.unknown,
                 elsewhere=base_path_elsewhere(repo, file.config, name),
-                ours=name in ours,
+                ours=state is not None,
             )
         )
     return tuple(rows)
@@ -142,11 +180,10 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
 
 
 def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
+    state = load_state(repo, model)
     found = entry(file.config, model)
-    ours = load_state(repo, model)
-    if ours is None and found is None:
+    if state is None and found is None and not names_on_disk(repo, model):
         need_state(repo, model)
-    state = ours or ModelState(name=model)
     labels = found.labels if found is not None else {}
     serves = served_versions(repo, file.config, model)
     there = base_path_elsewhere(repo, file.config, model)
@@ -170,21 +207,21 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
                 labels=tuple(
                     sorted(label for label, at in labels.items() if at == number and not there)
                 ),
-                bad=state.bad.get(number),
+                bad=state.bad.get(number) if state is not None else None,
             )
         )
     return ModelDetails(
         model=model,
         served=max(serves, default=None),
-        highest=state.highest,
-        hold=state.hold,
+        highest=state.highest if state is not None else 0,
+        hold=state.hold if state is not None else None,
         labels=labels,
         versions=tuple(rows),
         foreign=tuple(name for names in on_disk.foreign.values() for name in names),
-        trash=tuple(_trash_rows(repo, state)),
+        trash=tuple(_trash_rows(repo, state)) if state is not None else (),
         unknown=file.unknown,
         elsewhere=there,
-        ours=ours is not None,
+        ours=state is not None,
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 import servingrepo
 from servingrepo.errors import NoRepository, NoSuchVersion, RepositoryDamaged
 from servingrepo.modelconfig import EMPTY, render
-from servingrepo.modelconfig.names import names_by_version
+from servingrepo.modelconfig.names import is_model_name, names_by_version
 from servingrepo.repository import history
 from servingrepo.repository.layout import TRASH_NAME, Layout
 from servingrepo.repository.records import (
@@ -271,6 +271,13 @@ def need_state(repo: Repository, model: str) -> ModelState:
     """
     state = load_state(repo, model)
     if state is None:
+        foreign = sorted(names_on_disk(repo, model) or {}) if is_model_name(model) else []
+        if foreign:
+            raise NoSuchVersion(
+                f"servingrepo published no version of {model}: {', '.join(map(str, foreign[:20]))} on disk have "
+                "no record, so nothing is known of them",
+                hint=f"promote one: servingrepo promote {repo.layout.version(model, foreign[-1])} --model {model}",
+            )
         known = model_names(repo)
         raise NoSuchVersion(
             f"there is no model {model} in {repo.root}",

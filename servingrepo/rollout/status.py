@@ -10,10 +10,9 @@ import msgspec
 from servingrepo.errors import RequestRefused, ServingRepoError
 from servingrepo.modelconfig import Entry, Stamp, models
 from servingrepo.repository import journal
-from servingrepo.repository.listing import summed_trash
+from servingrepo.repository.listing import shown_names, summed_trash
 from servingrepo.repository.repository import (
     load_state,
-    model_names,
     versions_on_disk,
 )
 from servingrepo.repository.served import (
@@ -115,7 +114,7 @@ def read_status(
     for _ in range(_MOST_ROUNDS):
         file = read_config_or_why(repo)
         entries = {one.name: one for one in models(file.config)}
-        names = sorted({*model_names(repo), *entries}) if model is None else [model]
+        names = shown_names(repo, file.config) if model is None else (model,)
         behind = read_stragglers(repo)
         asked = _ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
         if not endpoints or read_config_or_why(repo).text == file.text:
@@ -401,7 +400,7 @@ def _failed_unpinned(
 
 
 def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
-    if not rows:
+    if not any(row.ours or row.pinned for row in rows):
         return "servingrepo promote RUN --model NAME"
     idle = [
         row for row in rows if row.ours and row.on_disk and not row.pinned and not row.elsewhere

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
-from servingrepo.errors import NoSuchVersion
+from servingrepo.api import OpenRepository
+from servingrepo.errors import NoSuchVersion, StorageFailed
+from servingrepo.repository.retention import Keep
+from servingrepo.storage.disk import Disk
+from servingrepo.storage.faults import Faults
+from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
-    from servingrepo.api import OpenRepository
     from tests.repository.conftest import Release
 
 
@@ -67,3 +72,67 @@ def test_the_record_of_a_version_says_where_it_came_from(
     assert record.source.run.endswith("slope-1.0")
     assert record.manifest.size == record.size
     assert record.signatures[0].key == "serving_default"
+
+
+def test_versions_that_nobody_published_here_are_shown(repo: OpenRepository) -> None:
+    for place in ("lr/20201016", "lr/20210118", "notes/old", ".hidden/7"):
+        (repo.value.layout.models / place).mkdir(parents=True)
+    (row,) = repo.list()
+    assert (row.model, row.versions, row.foreign) == ("lr", (), (20201016, 20210118))
+    assert (row.ours, row.served, row.held, row.bad, row.trash) == (False, None, False, (), ())
+    details = repo.show("lr")
+    assert (details.ours, details.highest, details.versions) == (False, 0, ())
+    assert details.foreign == ("20201016", "20210118")
+    (shown,) = repo.status().models
+    assert (shown.model, shown.ours, shown.foreign) == ("lr", False, (20201016, 20210118))
+    assert repo.status().ok
+    assert repo.status().next == "servingrepo promote RUN --model NAME"
+    for call in (lambda: repo.serve("lr"), lambda: repo.show_version("lr@20201016")):
+        with pytest.raises(NoSuchVersion, match="published no version of lr") as refused:
+            call()
+        assert str(repo.value.layout.version("lr", 20210118)) in (refused.value.hint or "")
+    with pytest.raises(NoSuchVersion, match="there is no model notes"):
+        repo.show("notes")
+    assert repo.models() == ()
+
+
+def test_entries_of_others_are_shown_beside_ours(repo: OpenRepository, release: Release) -> None:
+    release(1.0)
+    config = repo.value.layout.config
+    config.write_text(
+        config.read_text().rstrip().removesuffix("}")
+        + 'config { name: "el" base_path: "/elsewhere/el" model_platform: "tensorflow"'
+        " model_version_policy { specific { versions: 3 } } } }"
+    )
+    el, m = repo.list()
+    assert (el.model, el.ours, el.pinned, el.versions, el.foreign) == ("el", False, (3,), (), ())
+    assert (m.ours, m.served) == (True, 1)
+    assert repo.show("el").served == 3
+
+
+def test_a_first_promotion_that_failed_leaves_no_row(
+    repo: OpenRepository, release: Release
+) -> None:
+    failing = Disk(faults=Faults.parse("proven=EIO"))
+    broken = OpenRepository(msgspec.structs.replace(repo.value, disk=failing))
+    run = repo.root.parent / "runs" / "slope-1.0"
+    write_export(run / "saved_model", slope=1.0)
+    with pytest.raises(StorageFailed):
+        broken.promote(run, model="m", smoke=False)
+    assert repo.list() == ()
+    assert repo.status().models == ()
+    assert repo.show("m").highest == 1, "the number is burnt"
+    # Whatever somebody did to it brings it back.
+    repo.hold("m")
+    assert [row.model for row in repo.list()] == ["m"]
+    repo.release_hold("m")
+    assert [row.model for row in repo.list()] == ["m"], "history knows of it"
+
+
+def test_a_model_that_lost_all_its_versions_stays_in_the_list(
+    repo: OpenRepository, release: Release
+) -> None:
+    release(1.0, serve=False)
+    repo.prune(keep=Keep(labelled=("nosuch",)), empty_trash=True)
+    (row,) = repo.list()
+    assert (row.model, row.versions, row.trash, row.ours) == ("m", (), (), True)
