@@ -44,6 +44,7 @@ from servingrepo.repository.served import (
     last_text,
     read_config,
     served_versions,
+    why_unreplaceable,
     write_config,
 )
 from servingrepo.repository.spare import give_up_spare, keep_spare
@@ -481,6 +482,8 @@ def _settle_config(repo: Repository) -> Iterator[Recovered]:
     try:
         file = read_config(repo)
         if marker is None or file.text is None or file.stamp is not Stamp.UNEDITED:
+            return
+        if why_unreplaceable(repo):
             return
         before = marker.server_roots_before
         config = below_server_root(repo, file.config, marker.server_root, before=before)

@@ -104,6 +104,11 @@ def initialize(
         for place in (layout.root, layout.own):  # an init that was killed may have left some
             disk.remove_unfinished(place)
         if not layout.config.exists():
+            if layout.config.is_symlink():
+                raise RepositoryDamaged(
+                    f"{layout.config} is a link to {layout.config.readlink()}, where nothing is",
+                    hint="remove it, or put the file itself there",
+                )
             empty = render(EMPTY).encode()
             disk.replace_file(layout.last_config, empty, step="c2-copy")
             disk.replace_file(layout.config, empty, step="c2")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from servingrepo.errors import ConfigEdited, ConfigInvalid, StorageFailed
+from servingrepo.errors import ConfigEdited, ConfigInvalid, RepositoryDamaged, StorageFailed
 from servingrepo.modelconfig import (
     EMPTY,
     Entry,
@@ -33,7 +36,6 @@ from servingrepo.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from pathlib import Path
 
     from servingrepo.modelconfig import DiskFacts, EntryKind, Finding
 
@@ -113,17 +115,65 @@ def read_config_or_why(repo: Repository) -> ConfigFile:
         return ConfigFile(text=None, config=EMPTY, lost=True, unknown=error.message)
 
 
-def read_own_config(repo: Repository) -> ModelConfig:
+def read_own_config(repo: Repository, *, replaces: bool = True) -> ModelConfig:
     """Return the config if it is as servingrepo wrote it: what every writer starts from.
+
+    Args:
+        repo: The repository.
+        replaces: Whether the caller is about to replace the file.
 
     Raises:
         ConfigEdited: Somebody else wrote or changed it; the message has the diff.
         ConfigInvalid: It is no model config at all, or one that the server would refuse.
+        RepositoryDamaged: It is a link, or mounted by itself, so it cannot be replaced.
     """
+    if replaces:
+        refuse_unreplaceable(repo)
     file = read_config(repo)
     if file.stamp is not Stamp.UNEDITED:
         raise edited(repo, file)
     return file.config
+
+
+def why_unreplaceable(repo: Repository) -> str:
+    """Say why models.config cannot be replaced by a file of ours; nothing if it can."""
+    path = repo.layout.config
+    with storage_errors("read", path):
+        if path.is_symlink():
+            return f"{path} is a link to {path.readlink()}: a file in its place would leave that as it is"
+        mounts = {_mount_of(one) for one in (path, path.parent) if one.exists()}
+    if len(mounts) > 1:
+        return f"{path} is mounted by itself: it cannot be replaced, and servers would go on reading the old one"
+    return ""
+
+
+UNREPLACEABLE_HINT = (
+    "servingrepo replaces models.config whole, so it has to be a file in the repository's own directory, and not "
+    "one of a ConfigMap. Put the file itself there, take it over (servingrepo config write --take-edit), and "
+    "mount the directory in servers"
+)
+
+
+def refuse_unreplaceable(repo: Repository) -> None:
+    """Refuse to write a models.config that is a link, as in a ConfigMap's volume, or is mounted by itself.
+
+    Raises:
+        RepositoryDamaged: It is.
+    """
+    why = why_unreplaceable(repo)
+    if why:
+        raise RepositoryDamaged(f"{why}; nothing was changed", hint=UNREPLACEABLE_HINT)
+
+
+def _mount_of(path: Path) -> str:
+    """Return the kernel's number of the mount that a path is on (proc(5), fdinfo)."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        text = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+    finally:
+        os.close(descriptor)
+    found = re.search(r"^mnt_id:\s*(\d+)$", text, re.MULTILINE)
+    return found[1] if found is not None else ""
 
 
 def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
@@ -169,6 +219,7 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
     path = repo.layout.config
     if _holds(path, text):
         return False
+    refuse_unreplaceable(repo)
     last = last_text(repo)
     repo.disk.replace_file(repo.layout.last_config, text.encode(), step="c2-copy")
     try:

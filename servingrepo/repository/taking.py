@@ -31,6 +31,7 @@ from servingrepo.repository.served import (
     forget_roots_before,
     last_text,
     read_config,
+    refuse_unreplaceable,
     served_versions,
     write_config,
 )
@@ -104,6 +105,7 @@ def rewrite(
     """
     root = repo.server_root if server_root is None else checked_server_root(server_root)
     with writing(repo, dry_run=dry_run):
+        refuse_unreplaceable(repo)
         path = repo.layout.config
         old = _text(path)
         config, replaces_edit = _wanted(repo, edit)

@@ -405,7 +405,7 @@ def reload(
         EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
     """
     with writing(repo, dry_run=dry_run):
-        config = read_own_config(repo)
+        config = read_own_config(repo, replaces=False)
         problems = [str(one) for one in check_config(repo, config) if one.severity == "error"]
         if problems:
             raise ConfigInvalid(

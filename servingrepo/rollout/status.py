@@ -16,6 +16,7 @@ from servingrepo.repository.repository import (
     versions_on_disk,
 )
 from servingrepo.repository.served import (
+    UNREPLACEABLE_HINT,
     ConfigFile,
     check_config,
     is_elsewhere,
@@ -23,6 +24,7 @@ from servingrepo.repository.served import (
     read_config_or_why,
     read_steadily,
     served_by_policy,
+    why_unreplaceable,
 )
 from servingrepo.repository.stragglers import Straggler, read_stragglers
 from servingrepo.repository.trust import notes
@@ -177,6 +179,8 @@ def _compare(
     )
     if running:
         what_next = f"wait for the {running[0]}, then this command again"
+    elif (file.unknown or file.stamp is not Stamp.UNEDITED) and why_unreplaceable(repo):
+        what_next = UNREPLACEABLE_HINT
     elif file.unknown:
         what_next = (
             "servingrepo config write --discard-edit (back to what servingrepo wrote last)"
