@@ -75,8 +75,9 @@ class _Party:
     verdicts: list[StageVerdict] = field(default_factory=list)
 
     def may_miss(self, error: ServingRepoError) -> bool:
-        """Tell whether the switch goes on without the endpoint that gave this error."""
-        return isinstance(error, EndpointUnreachable) and len(self.missing) < self.rules.allow_down
+        """Tell whether the switch goes on without the endpoint that gave this error: at least one has to follow."""
+        may_be_down = len(self.missing) < self.rules.allow_down and len(self.clients) > 1
+        return may_be_down and isinstance(error, EndpointUnreachable)
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,10 +180,11 @@ def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) 
     try:
         _together(party, look, deadline)
     except EndpointUnreachable as error:
-        gone = (
-            "no server was changed; if one is gone, leave its --endpoint out: it reads models.config "
-            "when it starts"
-        )
+        gone = "no server was changed; one that is gone can be left out: it reads models.config when it starts"
+        if party.rules.allow_down:
+            gone += (
+                f"; of those that are named, {party.rules.allow_down} may be down, but never all"
+            )
         error.hint = f"{error.hint}; {gone}" if error.hint else gone
         raise
     settled = [str(one.endpoint) for one in party.clients if str(one.endpoint) in known]

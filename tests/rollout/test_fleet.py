@@ -22,6 +22,7 @@ from servingrepo.serving.processes import free_port
 from servingrepo.smoke import load_cases
 from servingrepo.testing.fake_models import FakeModels
 from servingrepo.testing.fake_server import serve_fake
+from tests.cli.processes import started
 from tests.rollout.test_switch import ask, loaded, two_versions
 from tests.support import command, ending, live_server, run_with, running_server
 
@@ -127,6 +128,41 @@ def test_a_rollback_with_an_endpoint_down_is_refused_unless_that_many_may_be(
     assert [one.endpoint for one in read_stragglers(repo.value)] == [down]
     shown = command("--root", repo.root, "rollback", "half", "--to", "2", "--allow-down", "1")
     assert shown.code == 34, "marked bad by the rollback before"
+
+
+def test_at_least_one_server_has_to_follow(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    before = repo.value.layout.config.read_bytes()
+    events = list(repo.history())
+    down = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    for endpoints, allowed in ((down[:1], 1), (down, 2), (down, 9)):
+        with pytest.raises(EndpointUnreachable) as refused:
+            repo.serve("half@2", endpoints=endpoints, wait=5, rules=Rules(allow_down=allowed))
+        assert f"{allowed} may be down, but never all" in (refused.value.hint or "")
+        said = "\n".join((refused.value.message, *refused.value.problems))
+        assert all(one in said for one in endpoints)
+    assert repo.value.layout.config.read_bytes() == before
+    assert list(repo.history()) == events
+    assert read_stragglers(repo.value) == ()
+
+
+@pytest.mark.tf
+def test_the_last_server_may_not_go_on_the_way(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    before = repo.value.layout.config.read_bytes()
+    with running_server(repo, log=tmp_path / "log") as (endpoint, process):
+        serve = started(
+            *("--root", repo.root, "serve", "half@2", "--allow-down", "2", "--wait", "5"),
+            *("--endpoint", str(endpoint), "--endpoint", f"127.0.0.1:{free_port()}"),
+            failpoint="switch.stage-told",
+            folder=tmp_path,
+            seconds=2,
+        )
+        process.kill()
+        process.wait()
+        _, said = serve.communicate(timeout=60)
+    assert serve.returncode == 67, said
+    assert repo.value.layout.config.read_bytes() == before
 
 
 @pytest.mark.tf
