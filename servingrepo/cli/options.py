@@ -15,7 +15,7 @@ from servingrepo.cli.app import App
 from servingrepo.cli.connections import connection_options, secured, security
 from servingrepo.cli.paths import LocalPath
 from servingrepo.cli.settings import ENGINE_FIELDS, ENVIRONMENT, read_settings_of_root
-from servingrepo.errors import SettingsError, UsageError
+from servingrepo.errors import EndpointUnreachable, SettingsError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -134,7 +134,14 @@ def endpoint_option(function: F) -> F:
     @wraps(function)
     def gathered(*args: Any, environment: str | None, **options: Any) -> Any:
         chosen = _of_environment(environment, options)
-        return function(*args, **{**chosen, "endpoints": secured(chosen["endpoints"])})
+        endpoints = secured(chosen["endpoints"])
+        try:
+            return function(*args, **{**chosen, "endpoints": endpoints})
+        except EndpointUnreachable as error:
+            engine = options.get("engine")  # a remote one may be what does not answer
+            if endpoints and (engine is None or not engine.name.startswith("remote")):
+                _say_who_named(error)
+            raise
 
     decorated: Any = gathered
     decorated = click.option(
@@ -157,6 +164,22 @@ def endpoint_option(function: F) -> F:
         "each of them.",
     )(connection_options(decorated))
     return result
+
+
+def _say_who_named(error: EndpointUnreachable) -> None:
+    """Say in the hint how to leave out an endpoint that was not named on the command line."""
+    ctx = click.get_current_context()
+    source = ctx.get_parameter_source("endpoints")
+    if source is ParameterSource.COMMANDLINE:
+        return
+    param = next(one for one in ctx.command.params if one.name == "endpoints")
+    variable = variable_behind(param, ctx)
+    named = (
+        f"{variable} names the endpoints: name the others there, or none ({variable}= in front of the command)"
+        if variable is not None
+        else f"{ctx.ensure_object(App).settings} names the endpoints: name the others by --endpoint"
+    )
+    error.hint = f"{error.hint}; {named}" if error.hint else named
 
 
 def _of_environment(environment: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +219,8 @@ def wait_option(function: F) -> F:
         envvar="SERVINGREPO_WAIT",
         show_default=True,
         metavar="SECONDS",
-        help="How long endpoints may take; then everything is put back.",
+        help="How long endpoints may take; then everything is put back, which may take 30 seconds more (60 with "
+        "--reload poll).",
     )(function)
 
 
@@ -413,7 +437,8 @@ def _engine_options() -> list[Callable[..., Any]]:
             envvar="SERVINGREPO_TIMEOUT",
             show_default=True,
             metavar="SECONDS",
-            help="How long the smoke test may take, server start included.",
+            help="How long the smoke test may take, server start included; taking the server down may take 30 "
+            "seconds more.",
         ),
         click.option(
             "--case",

@@ -75,7 +75,8 @@ def command(
     if status.unknown:
         refuse_unreadable(repo.value, {"status": status})
     if not status.ok:
-        drift = [str(one) for row in status.models for one in row.drift]
+        # A server that does not answer says nothing of any model: that is said once.
+        drift = dict.fromkeys(str(one) for row in status.models for one in row.drift)
         raise NotConverged(
             "disk, models.config and servers do not agree",
             problems=[*status.problems, *drift],
@@ -138,7 +139,7 @@ def _now() -> str:
 
 
 def _drift(status: Status) -> Iterator[str]:
-    yield from (f"  {one}" for row in status.models for one in row.drift)
+    yield from dict.fromkeys(f"  {one}" for row in status.models for one in row.drift)
     if not status.ok:
         yield f"next: {status.next}"
 

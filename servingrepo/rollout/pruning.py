@@ -105,7 +105,7 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
                         raise EndpointUnreachable(
                             f"{endpoint} does not say what it has loaded, so nothing was pruned: "
                             f"{error.message}",
-                            hint="try again when it answers, or leave --endpoint out: what models.config "
+                            hint="try again when it answers, or leave it out: what models.config "
                             "pins stays in any case",
                         ) from error
                     for one in states:

@@ -21,7 +21,7 @@ from servingrepo.serving.processes import free_port
 from servingrepo.testing.fake_models import FakeModels
 from tests.rollout.test_fleet import at, fakes, fleet_of
 from tests.rollout.test_switch import two_versions
-from tests.support import command
+from tests.support import command, run_with
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -163,3 +163,38 @@ def test_status_asks_again_when_the_config_changed_while_a_server_kept_it_waitin
     changing.join()
     assert row.pinned == (2,)
     assert [one.reason for one in row.drift if one.endpoint == str(quick)] == []
+
+
+def test_a_dead_server_is_said_once_and_not_for_each_model(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    for name in ("other", "third"):
+        repo.promote(run_with(tmp_path / name, offset=3.0), model=name, smoke=False)
+    down = f"127.0.0.1:{free_port()}"
+    done = command("--root", repo.root, "status", "--endpoint", down)
+    assert done.code == 68
+    assert done.err.count(f"answers at {down}") == 1, done.err
+    assert done.out.count("no answer") == 3, "each model's row has its cell"
+    details = command("--root", repo.root, "status", "--endpoint", down, "--json").json["error"]
+    rows = details["details"]["status"]["models"]
+    assert [one["drift"][0]["reason"] for one in rows] == ["no-answer"] * 3
+    watched = command("--root", repo.root, "status", "--endpoint", down, "--watch", "--wait", "0.5")
+    assert watched.out.count(f"answers at {down}") == 1
+
+
+def test_who_named_a_dead_server_is_said_with_how_to_leave_it_out(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    down = f"127.0.0.1:{free_port()}"
+    serve = ("--root", repo.root, "serve", "half@2", "--wait", "2")
+    typed = command(*serve, "--endpoint", down)
+    assert (typed.code, "names the endpoints" in typed.err) == (65, False)
+    by_variable = {"SERVINGREPO_ENDPOINT": down}
+    assert "SERVINGREPO_ENDPOINT names the endpoints" in command(*serve, env=by_variable).err
+    own = {"SERVINGREPO_SERVE_ENDPOINT": down}
+    assert "SERVINGREPO_SERVE_ENDPOINT names the endpoints" in command(*serve, env=own).err
+    settings = repo.root / "servingrepo.toml"
+    settings.write_text(f'endpoints = ["{down}"]\n')
+    assert f"{settings} names the endpoints" in command(*serve).err
+    # What is said works.
+    assert command(*serve, env={"SERVINGREPO_ENDPOINT": ""}).code == 65, "a file is below that"
+    settings.unlink()
+    assert command(*serve, env={"SERVINGREPO_ENDPOINT": ""}).code == 0
