@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from servingrepo.serving.server_versions import Version
 
 
+_WORTH_SAYING = 2.0
+
+
 def prove(
     engine: Engine,
     *,
@@ -89,6 +92,9 @@ def prove(
             )
     except (LoadFailed, ServerDied, ServerTimeout) as error:
         error.problems = (*error.problems, *notes)
+        if deadline.over >= _WORTH_SAYING:
+            late = f"taking the server down took {deadline.over:.0f} s, which --timeout does not count; "
+            error.problems = (*error.problems, f"{late}it may take 30 s")
         raise
     return Proof(
         engine=server.engine,

@@ -7,6 +7,7 @@ queue, and ours comes behind it. One that does not answer in time is written dow
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import ServerTimeout, ServingRepoError, SwitchFailed
@@ -28,6 +29,7 @@ RESTORE_SECONDS = 30.0
 
 _HUNG_SECONDS = 5.0
 """What it may take on a server whose reload most likely hangs for ever: ours comes behind that one."""
+_WORTH_SAYING = 2.0
 
 
 def put_back(
@@ -47,6 +49,7 @@ def put_back(
     are the endpoints that may have begun to load the new versions, `dropped` those that may have dropped the old
     ones before models.config changed.
     """
+    began = time.monotonic()
     trouble: list[str] = []
     lingers: list[str] = []
     try:
@@ -98,6 +101,13 @@ def put_back(
     say_both_paths(repo, error)
     failed = _told(plan, error, trouble, now, behind)
     failed.problems = (*failed.problems, *lingers)
+    took = time.monotonic() - began
+    if took >= _WORTH_SAYING:
+        most = RESTORE_SECONDS * (2 if poll else 1)
+        late = (
+            f"putting back took {took:.0f} s, which --wait does not count; it may take {most:.0f} s"
+        )
+        failed.problems = (*failed.problems, late)
     return failed
 
 

@@ -6,7 +6,7 @@ step here waits for the states and for a reply that names the version.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import (
@@ -22,7 +22,7 @@ from servingrepo.serving.deadline import Deadline
 from servingrepo.serving.states import VersionStatus, hint_for_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from servingrepo.serving.client import ServingClient
 
@@ -126,6 +126,31 @@ def answering(
         and one.state == "AVAILABLE"
         and client.answers(model, one.version, timeout=_call(deadline))
     }
+
+
+@contextmanager
+def polling(
+    client: ServingClient, model: str, before: Remembered, *, deadline: Deadline
+) -> Iterator[None]:
+    """Wait in the block for a server that polls models.config; if nothing changes on it, say that it may not.
+
+    Nobody can ask a server whether it polls. One that does not is as it was `before` the file changed.
+
+    Raises:
+        ServerTimeout: As in the block, with that as its hint.
+    """
+    try:
+        yield
+    except ServerTimeout as late:
+        if not late.details.get("stopped"):
+            with suppress(ServingRepoError):
+                if remembered(client, model, deadline=deadline) == before:
+                    late.hint = (
+                        f"nothing of {model} changed there: a server polls only if it was started with "
+                        "--model_config_file_poll_wait_seconds, and --model_config_file naming this models.config; "
+                        "without --reload poll it is told by RPC"
+                    )
+        raise
 
 
 def wait_available(
@@ -370,7 +395,8 @@ def converge(
     before = {one.name: remembered(client, one.name, deadline=deadline) for one in models(config)}
     if poll:
         for one in models(config):
-            _wait_for_entry(client, one, before=before[one.name], deadline=deadline)
+            with polling(client, one.name, before[one.name], deadline=deadline):
+                _wait_for_entry(client, one, before=before[one.name], deadline=deadline)
         return
     for one in models(config):
         wait_dropped(client, one.name, deadline=deadline)

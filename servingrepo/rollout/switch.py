@@ -44,7 +44,7 @@ from servingrepo.rollout.steps import EndpointResult
 from servingrepo.serving.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeVar
 
     from servingrepo.modelconfig import ModelConfig
@@ -115,9 +115,10 @@ def switch(
         _gather(repo, party, plan, deadline=deadline)
         stages = _stages(party, plan)
         committed = False
+        known: dict[str, steps.Told] = {}
         try:
             if rules.poll and clients:
-                _load_by_file(repo, party, plan, export, deadline=deadline)
+                known = _load_by_file(repo, party, plan, export, deadline=deadline)
                 stages = []
             begun = count(party.clients, plan.model, rules) if rules.counts_errors else Counts()
             for number, stage in enumerate(stages, start=1):
@@ -132,7 +133,7 @@ def switch(
             committed = True
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            done = _drop_old(repo, party, plan, deadline=deadline)
+            done = _drop_old(repo, party, plan, known, deadline=deadline)
         except ServingRepoError as error:
             if not clients:
                 raise
@@ -375,14 +376,12 @@ def _load_by_file(
     export: Inspection | None,
     *,
     deadline: Deadline,
-) -> None:
+) -> dict[str, steps.Told]:
     """Have servers that poll models.config load the new version beside the old one, then move the labels.
 
     Each file is one with which a server can start, and is replaced only when all have done what it says: a
-    server that reads seldom must not miss one.
+    server that reads seldom must not miss one. What they said before is returned.
     """
-    if plan.target is None:
-        return
     known: dict[str, steps.Told] = {}
 
     def remember(client: ServingClient) -> None:
@@ -390,9 +389,12 @@ def _load_by_file(
 
     def load(client: ServingClient) -> None:
         told = known[str(client.endpoint)]
-        steps.wait_loaded(client, plan, party.rules, export, told=told, deadline=deadline)
+        with live.polling(client, plan.model, told.before, deadline=deadline):
+            steps.wait_loaded(client, plan, party.rules, export, told=told, deadline=deadline)
 
     _together(party, remember, deadline)
+    if plan.target is None:
+        return known
     write_config(repo, plan.between)
     repo.disk.step("switch.file-between")
     _together(party, load, deadline)
@@ -400,19 +402,37 @@ def _load_by_file(
         write_config(repo, plan.labelled)
         repo.disk.step("switch.file-labelled")
         _together(party, partial(steps.wait_labelled, plan=plan, deadline=deadline), deadline)
+    return known
 
 
 def _drop_old(
-    repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline
+    repo: Repository,
+    party: _Party,
+    plan: Plan,
+    known: Mapping[str, steps.Told],
+    *,
+    deadline: Deadline,
 ) -> tuple[EndpointResult, ...]:
-    """Have servers unload what is no longer wanted, and see who answers then."""
+    """Have servers unload what is no longer wanted, and see who answers then.
+
+    `known` has what those said before that poll models.config.
+    """
     if not party.clients:
         return ()
+
+    final = partial(steps.wait_final, plan=plan, probes=len(party.rules.probes), deadline=deadline)
+
+    def wait(client: ServingClient) -> EndpointResult:
+        told = known.get(str(client.endpoint))
+        if told is None:
+            return final(client)
+        with live.polling(client, plan.model, told.before, deadline=deadline):
+            return final(client)
+
     if not party.rules.poll:
         _together(party, partial(live.send, config=plan.after, deadline=deadline), deadline)
     repo.disk.step("switch.drop-told")
-    final = partial(steps.wait_final, plan=plan, probes=len(party.rules.probes), deadline=deadline)
-    done = _together(party, final, deadline)
+    done = _together(party, wait, deadline)
     repo.disk.step("switch.dropped")
     return done
 

@@ -52,6 +52,11 @@ class Deadline:
         return 0.0 if self.stopped else max(0.0, self.moment - time.monotonic())
 
     @property
+    def over(self) -> float:
+        """Seconds since the moment, never negative."""
+        return max(0.0, time.monotonic() - self.moment)
+
+    @property
     def passed(self) -> bool:
         """Whether the moment has come, or it was ended."""
         return self.stopped or time.monotonic() >= self.moment

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 import servingrepo
-from servingrepo.errors import BadCase, EngineUnavailable
+from servingrepo.errors import BadCase, EngineUnavailable, ServerTimeout
 from servingrepo.repository.proving import prove, smoking
 from servingrepo.savedmodel import inspect_export
 from servingrepo.serving.binary_engine import BinaryEngine
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servingrepo.serving.engines import Engine
+    from servingrepo.serving.processes import RunningServer
 
 
 def _written_by(path: Path, version: bytes) -> Path:
@@ -142,3 +144,31 @@ def hold_after(lock: Path) -> Iterator[Callable[[], object]]:
         yield lambda: stack.enter_context(
             hold_lock(lock, this_process("a test"), wait=0, what="it")
         )
+
+
+class SlowToStop(EmbeddedEngine, frozen=True):
+    """A server that takes its time to be taken down."""
+
+    @contextmanager
+    def serve(self, **how: Any) -> Iterator[RunningServer]:
+        try:
+            with EmbeddedEngine.serve(self, **how) as server:
+                yield server
+        finally:
+            time.sleep(2.2)
+
+
+def test_a_smoke_test_says_what_its_time_limit_does_not_count(tmp_path: Path) -> None:
+    export = write_export(tmp_path / "export")
+    with pytest.raises(ServerTimeout) as late:
+        prove(
+            SlowToStop(),
+            model="m",
+            version=1,
+            export=export,
+            inspection=inspect_export(export),
+            timeout=0.1,
+            staged=False,
+            time="",
+        )
+    assert any("which --timeout does not count" in one for one in late.value.problems)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import SwitchFailed
+from servingrepo.errors import ServerTimeout, SwitchFailed
 from servingrepo.modelconfig import entry
 from servingrepo.repository.served import pins, read_config
 from servingrepo.rollout.rules import Rules
@@ -77,3 +78,34 @@ def test_a_switch_by_file_that_was_killed_between_its_files_is_in_the_history(
     found = entry(read_config(repo.value).config, "half")
     assert found is not None
     assert found.versions == (2,)
+
+
+def test_a_server_that_does_not_poll_is_suspected_of_it(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    text = repo.value.layout.config.read_bytes()
+    flag = "--model_config_file_poll_wait_seconds"
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        for change in (partial(repo.serve, "half@2"), partial(repo.unserve, "half")):
+            with pytest.raises(SwitchFailed, match="back where it was") as failed:
+                change(endpoints=[endpoint], rules=POLL, wait=2)
+            assert flag in (failed.value.hint or "")
+            assert repo.value.layout.config.read_bytes() == text
+        repo.serve("half@2")
+        with pytest.raises(ServerTimeout) as late:
+            repo.reload(endpoints=[endpoint], poll=True, wait=2)
+        assert flag in (late.value.hint or "")
+        # By RPC it follows.
+        repo.reload(endpoints=[endpoint], wait=20)
+        assert loaded(endpoint) == {2}
+
+
+def test_going_back_says_how_long_it_took_beyond_the_limit(tmp_path: Path) -> None:
+    repo = two_versions(tmp_path)
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        done = command(
+            *("--root", repo.root, "serve", "half@2", "--endpoint", str(endpoint)),
+            *("--reload", "poll", "--wait", "1"),
+        )
+    assert done.code == 67
+    assert "putting back took " in done.err
+    assert "which --wait does not count; it may take 60 s" in done.err
