@@ -245,13 +245,16 @@ def _size(run: Path, saved_model: Path | None, *, dry_run: bool) -> int:
     from servingrepo.errors import ServingRepoError
     from servingrepo.rundir import scan_run
     from servingrepo.rundir.measure import size_of_events
+    from servingrepo.rundir.scan import look_at_run
     from servingrepo.storage.tree import read_tree
 
-    events = size_of_events(run)
-    if dry_run:
-        return events
+    events = 0
     try:
-        found = scan_run(run, saved_model=saved_model)
+        seen = look_at_run(run)
+        events = size_of_events(seen)
+        if dry_run:
+            return events
+        found = scan_run(run, saved_model=saved_model, seen=seen)
         return events + read_tree(Path(found.export), boundary=Path(found.run)).size
     except ServingRepoError:
         return events

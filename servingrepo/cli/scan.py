@@ -37,25 +37,27 @@ def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait:
     the model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
     """
     from servingrepo.rollout.promotion import refuse_defects
-    from servingrepo.rundir import measure_run, scan_run
+    from servingrepo.rundir import scan_run
     from servingrepo.rundir.archives import run_directory
     from servingrepo.rundir.doubts import doubts_of
-    from servingrepo.rundir.look import look
-    from servingrepo.rundir.measure import size_of_events
+    from servingrepo.rundir.measure import measure, size_of_events
+    from servingrepo.rundir.mlflow import read_mlflow
+    from servingrepo.rundir.scan import look_at_run
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
 
     run = runs / run
     read_in_a_child(run, seconds=run_wait)
     with run_directory(run) as place:
-        found = scan_run(place, saved_model=saved_model, unpacked=place != run)
+        seen = look_at_run(place)
+        found = scan_run(place, saved_model=saved_model, seen=seen, unpacked=place != run)
         export = Path(found.export)
-        inspection = inspect_export(export)
+        inspection = inspect_export(export, boundary=Path(found.run))
         refuse_defects(inspection, export)
         tree = read_tree(export, boundary=Path(found.run))
-        with Bar(app, f"reading events in {run}", lambda: size_of_events(place)) as bar:
-            measured = measure_run(place, progress=bar.advance)
-        doubts = doubts_of(found, look(found.run), measured)
+        with Bar(app, f"reading events in {run}", lambda: size_of_events(seen)) as bar:
+            measured = measure(seen, read_mlflow(seen.run), progress=bar.advance)
+        doubts = doubts_of(found, seen, measured)
         app.result(
             {
                 "scan": found,

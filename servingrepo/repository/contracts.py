@@ -26,7 +26,7 @@ from servingrepo.savedmodel.contract import (
     parse_contract,
     render_contract,
 )
-from servingrepo.savedmodel.reading import Unreadable, read_bounded
+from servingrepo.savedmodel.reading import ANYWHERE, Unreadable, read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -205,5 +205,5 @@ def signatures_of(repo: Repository, model: str, version: int) -> tuple[Signature
         return record.signatures
     from servingrepo.savedmodel import inspect_export
 
-    inspection = inspect_export(repo.layout.version(model, version))
+    inspection = inspect_export(repo.layout.version(model, version), boundary=ANYWHERE)
     return inspection.signatures if inspection.tags else None

@@ -230,13 +230,14 @@ def verify_path(
 
         scan = scan_run(path)
         export, run = Path(scan.export), str(path)
-    tree = read_tree(export, boundary=Path(run).resolve() if run else export)
+    boundary = Path(run).resolve() if run else export
+    tree = read_tree(export, boundary=boundary)
     if not quick:
         found = _whole(str(path), export, record=None, progress=progress, tree=tree)
         return msgspec.structs.replace(found, run=run)
     sizes = {one.path: one.size for one in tree.files if one.path.startswith("variables/")}
     sizes.pop("variables/variables.index", None)
-    inspection = inspect_export(export)
+    inspection = inspect_export(export, boundary=boundary)
     return Verification(
         subject=str(path),
         path=str(export),
@@ -320,14 +321,15 @@ def _whole(
     tree: SourceTree | None = None,
 ) -> Verification:
     """Read every byte; of a `tree` that has no record, as a promotion would: links as what they point to."""
-    variables = read_variables(path)
+    boundary = tree.boundary if tree is not None else None
+    variables = read_variables(path, boundary=boundary)
     tensors = variables.tensors()
     watch = tensors.watch if tensors is not None else None
     if tree is not None:
         actual = hash_source(tree, progress=progress or silent, watch=watch)
     else:
         actual = hash_tree(path, progress=progress, watch=watch)
-    inspection = inspect_export(path, variables=variables)
+    inspection = inspect_export(path, boundary=boundary, variables=variables)
     checked = tensors.result() if tensors is not None else None
     return Verification(
         subject=subject,

@@ -128,8 +128,9 @@ def look_at(repo: Repository | None, subject: str | Path) -> Subject:
 
 
 def _of_path(path: Path) -> Subject:
-    export = Path(scan_run(path).export)
-    inspection = inspect_export(export)
+    scan = scan_run(path)
+    export = Path(scan.export)
+    inspection = inspect_export(export, boundary=Path(scan.run))
     refuse_defects(inspection, export)
     return Subject(
         name=str(path),

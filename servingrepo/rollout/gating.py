@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,9 +11,9 @@ from servingrepo.repository.repository import load_record
 from servingrepo.repository.served import read_own_config, served_version
 from servingrepo.rundir.doubts import doubts_of
 from servingrepo.rundir.gates import Served, judge_gate, numbers_of
-from servingrepo.rundir.look import look
-from servingrepo.rundir.measure import measure_run
+from servingrepo.rundir.measure import measure
 from servingrepo.rundir.measurements import GateVerdict, Number
+from servingrepo.rundir.origin import Origin
 from servingrepo.storage.progress import silent
 
 if TYPE_CHECKING:
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
     from servingrepo.rundir.gates import Gate
+    from servingrepo.rundir.look import Look
+    from servingrepo.rundir.mlflow import MlflowRun
+    from servingrepo.rundir.reading import FilesRead
     from servingrepo.storage.progress import Progress
 
 
@@ -30,12 +32,13 @@ _MOST_UNREAD = 100
 
 
 class Gated(msgspec.Struct, frozen=True, kw_only=True):
-    """What the run measured, and how it passed its gates."""
+    """What the run measured, how it passed its gates, and where it comes from."""
 
     numbers: tuple[Number, ...]
     verdicts: tuple[GateVerdict, ...]
     doubts: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    origin: Origin = Origin()
 
 
 def pass_gates(
@@ -44,16 +47,30 @@ def pass_gates(
     scan: RunScan,
     gates: Sequence[Gate],
     *,
+    seen: Look,
+    tracked: MlflowRun | None,
+    reads: FilesRead,
     strict: bool = False,
     progress: Progress = silent,
 ) -> Gated:
     """Read a run's numbers and hold them against gates; say what is stale or mixed in it.
 
+    Args:
+        repo: The repository.
+        model: The model.
+        scan: The run.
+        gates: What it must have measured.
+        seen: The look at it.
+        tracked: What MLflow knows of it.
+        reads: Reads files of metrics, and remembers them.
+        strict: Whether a stale or mixed run is refused.
+        progress: Told the bytes of event files as they are read.
+
     Raises:
         StaleRun: Something is, and `strict` is set.
         GateFailed: One does not pass, or the run does not say; all of them are listed.
     """
-    measured = measure_run(Path(scan.run), progress=progress)
+    measured = measure(seen, tracked, reads=reads, progress=progress)
     served = _served(repo, model) if any(gate.relative for gate in gates) else None
     verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
     unread = (
@@ -71,7 +88,7 @@ def pass_gates(
             hint=_hint(scan, bad),
             details={"gates": verdicts},
         )
-    doubts = doubts_of(scan, look(scan.run), measured)
+    doubts = doubts_of(scan, seen, measured)
     if strict and doubts:
         raise StaleRun(
             f"{scan.run} may not hold what its training ended with: {doubts[0]}",

@@ -6,6 +6,7 @@ served). Killed anywhere, the repository is as before or after a commit point.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,9 @@ from servingrepo.rollout.plans import plan_serve
 from servingrepo.rollout.reproving import find_unproven, prove_again
 from servingrepo.rollout.tracing import place_of, trace
 from servingrepo.rollout.values import Options, Promotion
-from servingrepo.rundir import scan_run
+from servingrepo.rundir.mlflow import read_mlflow
+from servingrepo.rundir.reading import FilesRead
+from servingrepo.rundir.scan import look_at_run, scan_run
 from servingrepo.savedmodel import (
     Inspection,
     TensorCheck,
@@ -47,7 +50,9 @@ from servingrepo.savedmodel import (
     inspect_export,
     read_variables,
 )
+from servingrepo.savedmodel.wording import some
 from servingrepo.smoke import check_cases, judge
+from servingrepo.storage.beneath import open_beneath
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
@@ -59,6 +64,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.repository import Repository
     from servingrepo.rundir import RunScan
+    from servingrepo.rundir.look import Look
     from servingrepo.serving.engines import Engine
     from servingrepo.storage.manifest import Manifest
 
@@ -93,15 +99,17 @@ def promote(
     check_name(model)
     refuse_flat_model(repo, model)
     read_config_of(repo, model)  # what is wrong with it is to be heard of before a long copy
+    seen = look_at_run(run)
     unpacked = bool(options.context.archive)
-    scan = scan_run(run, saved_model=options.saved_model, unpacked=unpacked)
+    scan = scan_run(run, saved_model=options.saved_model, seen=seen, unpacked=unpacked)
     export = Path(scan.export)
     tree = read_tree(export, boundary=Path(scan.run))
-    variables = read_variables(export)
-    inspection = inspect_export(export, variables=variables)
+    variables = read_variables(export, boundary=Path(scan.run))
+    inspection = inspect_export(export, boundary=Path(scan.run), variables=variables)
     refuse_defects(inspection, export)
     check_cases(options.cases, inspection)  # before a long copy
-    gated = pass_gates(repo, model, scan, options.gates, strict=options.strict, progress=progress)
+    reads = FilesRead()
+    gated = _judge_run(repo, model, scan, options, seen=seen, reads=reads, progress=progress)
     if may_be_known(repo, model, tree):
         digest = content_digest(hash_source(tree))
         unproven = find_unproven(repo, model, digest, options)
@@ -152,20 +160,8 @@ def promote(
             refuse_defects(msgspec.structs.replace(inspection, defects=checked.defects()), export)
         proof = None
         if smoking is not None:
-            proof = prove(
-                smoking,
-                model=model,
-                version=place.version,
-                export=place.export,
-                inspection=inspection,
-                cases=options.cases,
-                timeout=options.timeout,
-                staged=True,
-                time=repo.now(),
-                txid=place.txid,
-                notice=notice,
-            )
-            judge(proof.report, strict=options.strict)
+            proof = _prove(repo, place, smoking, inspection, options, notice=notice)
+        _same_run(scan, reads)
         repo.disk.step("proven", place.export)
         record = _record(
             repo,
@@ -183,6 +179,80 @@ def promote(
         return commit(repo, place, record, scan, options, inspection=inspection, known=known)
 
 
+def _judge_run(
+    repo: Repository,
+    model: str,
+    scan: RunScan,
+    options: Options,
+    *,
+    seen: Look,
+    reads: FilesRead,
+    progress: Progress,
+) -> Gated:
+    """Read what the run's files say, once: what gates are held against is what the record tells of."""
+    tracked = read_mlflow(seen.run, reads=reads)
+    gated = pass_gates(
+        repo,
+        model,
+        scan,
+        options.gates,
+        seen=seen,
+        tracked=tracked,
+        reads=reads,
+        strict=options.strict,
+        progress=progress,
+    )
+    origin = trace(seen, tracked, options.context, reads=reads)
+    return msgspec.structs.replace(gated, origin=origin)
+
+
+def _prove(
+    repo: Repository,
+    place: Reservation,
+    engine: Engine,
+    inspection: Inspection,
+    options: Options,
+    *,
+    notice: Notice,
+) -> Proof:
+    """Serve the staged copy and send it requests.
+
+    Raises:
+        LoadFailed, SmokeFailed and other errors of the engine: It did not prove itself.
+    """
+    proof = prove(
+        engine,
+        model=place.model,
+        version=place.version,
+        export=place.export,
+        inspection=inspection,
+        cases=options.cases,
+        timeout=options.timeout,
+        staged=True,
+        time=repo.now(),
+        txid=place.txid,
+        notice=notice,
+    )
+    judge(proof.report, strict=options.strict)
+    return proof
+
+
+def _same_run(scan: RunScan, reads: FilesRead) -> None:
+    """See that the files that the run was judged by are what they were.
+
+    Raises:
+        SourceChanged: One is not.
+    """
+    changed = reads.changed()
+    if changed:
+        raise SourceChanged(
+            f"{scan.run} changed while it was copied and tried: {some(changed)}",
+            problems=changed if len(changed) > 1 else (),
+            hint="promote again when whatever writes there has finished: it is judged by these files",
+            details={"files": list(changed)},
+        )
+
+
 def refuse_defects(inspection: Inspection, export: Path) -> None:
     """Refuse an export that is known to be bad before any server starts, with all that is wrong.
 
@@ -193,8 +263,12 @@ def refuse_defects(inspection: Inspection, export: Path) -> None:
         return
     with storage_errors("read", export):
         for name in ("saved_model.pb", "saved_model.pbtxt", "variables/variables.index"):
-            if (export / name).is_file():
-                (export / name).open("rb").close()
+            try:
+                os.close(open_beneath(f"{export}/{name}", os.path.realpath(export)))
+            except PermissionError:
+                raise
+            except OSError:
+                continue  # that is among the defects
     kinds: dict[str, type[ServingRepoError]] = {
         "missing": NoSavedModel,
         "damaged": DamagedExport,
@@ -267,7 +341,7 @@ def _record(
         gates=gated.verdicts,
         doubts=gated.doubts,
         unread=gated.unread,
-        origin=trace(scan, options.context),
+        origin=gated.origin,
         guard=guard,
         demands=inspection.demands,
     )

@@ -316,10 +316,11 @@ def _together(
 def _export(repo: Repository, plan: Plan) -> Inspection | None:
     """Look at the version that is to be probed, as it is on disk."""
     from servingrepo.savedmodel import inspect_export
+    from servingrepo.savedmodel.reading import ANYWHERE
 
     if plan.target is None:
         return None
-    return inspect_export(repo.layout.version(plan.model, plan.target))
+    return inspect_export(repo.layout.version(plan.model, plan.target), boundary=ANYWHERE)
 
 
 def _take_stage(

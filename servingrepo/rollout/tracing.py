@@ -10,14 +10,15 @@ import msgspec
 
 from servingrepo.masking import free_name, mask_command, mask_start, mask_text
 from servingrepo.rundir.configuration import read_configuration
-from servingrepo.rundir.look import look
-from servingrepo.rundir.mlflow import read_mlflow
 from servingrepo.rundir.origin import Origin
 from servingrepo.rundir.pipeline import pipeline_ids
 from servingrepo.rundir.worktree import code_of
 
 if TYPE_CHECKING:
     from servingrepo.rundir import RunScan
+    from servingrepo.rundir.look import Look
+    from servingrepo.rundir.mlflow import MlflowRun
+    from servingrepo.rundir.reading import FilesRead
 
 __all__ = ["Context", "place_of", "trace"]
 
@@ -44,17 +45,23 @@ def place_of(path: str, scan: RunScan, context: Context) -> str:
     return context.archive if below == "." else f"{context.archive}:{below}"
 
 
-def trace(scan: RunScan, context: Context) -> Origin:
-    """Return what is known of where a run's SavedModel comes from, secrets masked."""
-    found = read_configuration(look(scan.run))
+def trace(seen: Look, tracked: MlflowRun | None, context: Context, *, reads: FilesRead) -> Origin:
+    """Return what is known of where a run's SavedModel comes from, secrets masked.
+
+    Args:
+        seen: The look at the run.
+        tracked: What MLflow knows of the run.
+        context: What the caller knows.
+        reads: Reads files of configuration, and remembers them.
+    """
+    found = read_configuration(seen, reads=reads)
     config = found.values
-    tracked = read_mlflow(scan.run)
     if tracked is not None:
         for name, one in tracked.params.items():
             key = free_name(f"params/{mask_text(name)}", config)
             config[key] = mask_start(name, one, longest=_LONGEST_PARAMETER)
     # What an archive unpacked to may have a .git of anybody's.
-    code = code_of(Path(scan.run), of="run") if not context.archive else None
+    code = code_of(Path(seen.run), of="run") if not context.archive else None
     if code is None and context.working_directory is not None:
         code = code_of(context.working_directory, of="working directory")
     command = mask_text(shlex.join(mask_command(context.command)))

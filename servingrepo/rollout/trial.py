@@ -11,6 +11,7 @@ from servingrepo.repository.usage import using
 from servingrepo.rollout.promotion import refuse_defects
 from servingrepo.rundir import scan_run
 from servingrepo.savedmodel import inspect_export
+from servingrepo.savedmodel.reading import ANYWHERE
 from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def smoke_version(
     with smoking(repo, model, version, engine) as txid, using(repo, model, version):
         need_version(repo, model, version)
         export = repo.layout.version(model, version)
-        inspection = inspect_export(export)
+        inspection = inspect_export(export, boundary=ANYWHERE)
         refuse_defects(inspection, export)
         return prove(
             engine,
@@ -73,8 +74,9 @@ def smoke_path(
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: It cannot be tried.
         LoadFailed and other errors of the engine: It cannot be served.
     """
-    export = Path(scan_run(run).export)
-    inspection = inspect_export(export)
+    scan = scan_run(run)
+    export = Path(scan.export)
+    inspection = inspect_export(export, boundary=Path(scan.run))
     refuse_defects(inspection, export)
     return prove(
         engine,

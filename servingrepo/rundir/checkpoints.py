@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.rundir.look import read_start
+from servingrepo.rundir.look import read_start, size_of, written
 from servingrepo.rundir.values import Other
 
 if TYPE_CHECKING:
@@ -37,10 +36,10 @@ def recognise(folder: Folder) -> Iterator[Other]:
     prefixes = {prefix for prefix in with_data if f"{prefix}.index" in folder.files}
     if not prefixes:
         return
-    written = {each: _written(folder.files[f"{each}.index"]) for each in prefixes}
+    times = {each: written(folder.files[f"{each}.index"]) for each in prefixes}
     latest = _latest(folder)
     if latest is None or latest not in prefixes:
-        latest = max(sorted(prefixes), key=written.__getitem__)
+        latest = max(sorted(prefixes), key=times.__getitem__)
     by_estimator = "graph.pbtxt" in folder.files and f"{latest}.meta" in folder.files
     yield Other(
         kind="estimator-checkpoint" if by_estimator else "tf-checkpoint",
@@ -49,15 +48,15 @@ def recognise(folder: Folder) -> Iterator[Other]:
         if by_estimator
         else "the latest TensorFlow checkpoint: variables only",
         count=len(prefixes),
-        details=_details(folder, latest, written),
+        details=_details(folder, latest, times),
     )
 
 
-def _details(folder: Folder, latest: str, written: dict[str, float]) -> str:
+def _details(folder: Folder, latest: str, times: dict[str, float]) -> str:
     """Say whether the latest is whole by its index and sizes, which others there are, and what looks misplaced."""
     said = [_verified(folder, latest)]
-    if len(written) > 1:
-        newest = sorted(written, key=lambda each: (written[each], each))
+    if len(times) > 1:
+        newest = sorted(times, key=lambda each: (times[each], each))
         others = [name for name in newest if name != latest]
         more = f" and {len(others) - _LISTED} older" if len(others) > _LISTED else ""
         said.append(f"also {', '.join(others[-_LISTED:])}{more}")
@@ -86,7 +85,7 @@ def _verified(folder: Folder, prefix: str) -> str:
         name = f"{prefix}.data-{shard:05d}-of-{index.num_shards:05d}"
         if name not in folder.files:
             wrong.append(f"{name} is missing")
-        elif (found := Path(folder.files[name]).stat().st_size) < size:
+        elif (found := size_of(folder.files[name])) < size:
             wrong.append(f"{name} has {found:,} bytes where {size:,} are needed")
     if wrong:
         return f"damaged: {', '.join(wrong[:_LISTED])}"
@@ -101,10 +100,3 @@ def _latest(folder: Folder) -> str | None:
     if match is None:
         return None
     return match["path"].decode("utf-8", "surrogateescape").rpartition("/")[2]
-
-
-def _written(path: str) -> float:
-    try:
-        return Path(path).stat().st_mtime
-    except OSError:
-        return 0.0

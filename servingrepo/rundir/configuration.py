@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servingrepo.masking import MASK, free_name, hides, mask_command, mask_start, mask_text
-from servingrepo.rundir.look import read_start
+from servingrepo.rundir.look import LINK_OUT
+from servingrepo.rundir.reading import FilesRead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ _MOST_FILES = 20
 _MOST_VALUES = 200
 _LONGEST_VALUE = 200
 _LONGEST_KEY = 200
+_LONGEST_PATH = 500
 _LONGEST_LIST = 1024
 _DEEPEST = 6
 
@@ -45,37 +47,47 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     unread: dict[str, str]
 
 
-def read_configuration(seen: Look) -> Configuration:
-    """Read a run's files of configuration; a broken one, or one that is too long, is hashed and said."""
+def read_configuration(seen: Look, *, reads: FilesRead | None = None) -> Configuration:
+    """Read a run's files of configuration; a broken one, or one that is too long, is hashed and said.
+
+    `reads` reads them, and remembers them.
+    """
+    reads = reads or FilesRead()
     values: dict[str, str] = {}
     files: dict[str, str] = {}
-    unread: dict[str, str] = {}
-    for folder in seen.folders:
-        if folder.is_saved_model:
-            continue
-        for name in sorted(folder.files):
-            if not CONFIGS.fullmatch(name):
-                continue
-            path = _text(folder.below(name))
-            if len(files) + len(unread) >= _MOST_FILES:
-                unread.setdefault("…", f"more than {_MOST_FILES} files are not looked at")
-                continue
-            data = read_start(folder.files[name], _LONGEST + 1)
-            if len(data) > _LONGEST:
-                unread[path] = f"it has more than {_LONGEST:,} bytes"
-                continue
+    linked = (path for path, _ in seen.links_out if CONFIGS.fullmatch(path.rpartition("/")[2]))
+    unread = {_text(path): LINK_OUT for path in islice(linked, _MOST_FILES)}
+    every = list(islice(_files(seen), _MOST_FILES + 1))
+    if len(every) > _MOST_FILES:
+        unread["…"] = f"more than {_MOST_FILES} files are not looked at"
+    for below, place in every[:_MOST_FILES]:
+        path = _text(below)
+        folder, _, name = path.rpartition("/")
+        try:
+            data = reads.whole(place, below, most=_LONGEST)
             files[path] = hashlib.sha256(data).hexdigest()
-            prefix = () if folder.path == "." else tuple(_text(folder.path).split("/"))
-            try:
-                for keys, value in _values(name, data):
-                    if len(values) >= _MOST_VALUES:
-                        unread[path] = f"the run has more than {_MOST_VALUES} values"
-                        break
-                    said = mask_start("/".join(keys), value, longest=_LONGEST_VALUE)
-                    values[free_name(_key(prefix, keys), values)] = _text(said)
-            except (ValueError, RecursionError) as error:
-                unread[path] = _text(mask_start("", str(error), longest=_LONGEST_VALUE))
+            for keys, value in _values(name, data):
+                if len(values) >= _MOST_VALUES:
+                    unread[path] = f"the run has more than {_MOST_VALUES} values"
+                    break
+                if sum(map(len, (folder, *keys))) > _LONGEST_PATH:
+                    unread[path] = f"a key has more than {_LONGEST_PATH} characters"
+                    continue
+                said = mask_start("/".join(keys), value, longest=_LONGEST_VALUE)
+                values[free_name(_key(folder, keys), values)] = _text(said)
+        except OSError as error:
+            unread[path] = error.strerror or str(error)
+        except (ValueError, RecursionError) as error:
+            unread[path] = _text(mask_start("", str(error), longest=_LONGEST_VALUE))
     return Configuration(values=values, files=files, unread=unread)
+
+
+def _files(seen: Look) -> Iterator[tuple[str, str]]:
+    """Yield the files of configuration: their paths below the run, and absolute."""
+    for folder in seen.folders:
+        for name in sorted(folder.files) if not folder.is_saved_model else ():
+            if CONFIGS.fullmatch(name):
+                yield folder.below(name), folder.files[name]
 
 
 def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -87,7 +99,9 @@ def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
     if name.endswith(".json"):
         yield from _flat(json.loads(data), ())
     elif name.endswith(".toml"):
-        yield from _flat(tomllib.loads(data.decode()), ())
+        from servingrepo.rundir.toml_values import load_toml
+
+        yield from _flat(load_toml(data), ())
     elif name.endswith((".yaml", ".yml")):
         from servingrepo.rundir.yaml_values import load_yaml
 
@@ -140,9 +154,10 @@ def _begin(value: Any) -> Any:
     ]
 
 
-def _key(prefix: tuple[str, ...], keys: tuple[str, ...]) -> str:
+def _key(folder: str, keys: tuple[str, ...]) -> str:
     """Return a value's key for the record: a key may be a secret too, or as long as the file."""
-    return _text("/".join(prefix + tuple(mask_text(one[:_LONGEST_KEY]) for one in keys)))
+    parts = tuple(mask_text(one[:_LONGEST_KEY]) for one in keys)
+    return _text("/".join((folder, *parts) if folder else parts))
 
 
 def _text(value: str) -> str:

@@ -7,10 +7,10 @@ said: a copy writes files in any order.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servingrepo.rundir.configuration import CONFIGS
+from servingrepo.rundir.look import written
 from servingrepo.rundir.values import shown
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def _files(seen: Look, wanted: Callable[[str], object]) -> Iterator[tuple[float,
             continue
         for name in folder.files:
             if wanted(name):
-                try:
-                    yield Path(folder.files[name]).stat().st_mtime, folder.below(name)
-                except OSError:
-                    continue
+                yield written(folder.files[name]), folder.below(name)
 
 
 def _is_below_top(folder: Folder) -> bool:

@@ -1,7 +1,10 @@
-"""One bounded look at a run directory's names; contents are read elsewhere, and only a few bytes of them.
+"""One bounded look at a run directory's names, and the reading of its files, of which it knows where they lie.
 
 Links are never followed out of the run, directories that hold no runs (`.git`, caches) are left out, and the
 look ends after a number of levels, entries and seconds, whichever comes first: a run may hold 50,000 files.
+
+A look resolves links. What is read or listed afterwards is opened without following any: whoever may write in the
+run could put one in the place of what was seen.
 """
 
 from __future__ import annotations
@@ -10,19 +13,19 @@ import os
 import stat
 import time
 from collections import deque
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.rundir.mounts import mount_table, network_mounts
+from servingrepo.storage.beneath import entries_of, holds, opened_plain, stat_plain
 from servingrepo.storage.reading import is_left_by_macos
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 __all__ = [
+    "LINK_OUT",
     "SAVED_MODEL_FILES",
     "Folder",
     "Look",
@@ -35,6 +38,8 @@ __all__ = [
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 """A directory with one of these is a SavedModel (tensorflow/cc/saved_model/constants.h)."""
 
+LINK_OUT = "a link out of the run or to nothing, which is not followed"
+
 MAX_DEPTH = 4
 MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
@@ -44,6 +49,8 @@ _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
 _HIDDEN_BUT_LOOKED_AT = {".hydra"}
 """Where Hydra writes a run's config.yaml."""
+_LAST_DATE = 253_402_300_799.0
+"""The last second of the year 9999: no date of Python's is later."""
 _NO_RUNS = {"__MACOSX", "__pycache__", "node_modules", "site-packages"}
 
 
@@ -99,7 +106,7 @@ def look(
         max_seconds: After how much time to stop.
         mounts: Directories that are not entered, but named as unreadable: by default the mounts of network file
             systems below the run, because one whose server is gone would hang every call for ever.
-        boundary: What links may not leave, if that is a directory above the run.
+        boundary: What links may not leave: a directory that the run is a part of; None for the run itself.
 
     Raises:
         OSError: The run itself cannot be listed. Directories below it that cannot are in `unreadable`.
@@ -165,15 +172,10 @@ def _goes_deeper(at: _Next, max_depth: int) -> bool:
     return at.deeper and at.depth < max_depth
 
 
-def holds(run: str, path: str) -> bool:
-    """Tell whether a path is the run or below it, both absolute and without links."""
-    return path == run or path.startswith(run.rstrip("/") + "/")
-
-
 def read_start(path: str, size: int) -> bytes:
     """Read at most `size` bytes from a regular file's start; nothing if it cannot be read.
 
-    Nothing is opened that could block, such as a FIFO, nor a link put there since the look.
+    Nothing is opened that could block, such as a FIFO, nor anything by way of a link.
     """
     return _read(path, size, from_end=False)
 
@@ -181,6 +183,29 @@ def read_start(path: str, size: int) -> bytes:
 def read_end(path: str, size: int) -> bytes:
     """Read at most `size` bytes from a regular file's end; nothing if it cannot be read."""
     return _read(path, size, from_end=True)
+
+
+def size_of(path: str) -> int:
+    """Return a regular file's size in bytes; 0 where there is none."""
+    facts = _facts(path)
+    return facts.st_size if facts is not None else 0
+
+
+def written(path: str) -> float:
+    """Return when a regular file was last written, in seconds since the epoch; 0 where there is none.
+
+    A file may say any time at all; a date can be made of each that is returned.
+    """
+    facts = _facts(path)
+    return min(max(facts.st_mtime, 0.0), _LAST_DATE) if facts is not None else 0.0
+
+
+def _facts(path: str) -> os.stat_result | None:
+    try:
+        facts = stat_plain(path)
+    except OSError:
+        return None
+    return facts if stat.S_ISREG(facts.st_mode) else None
 
 
 class _Next(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,30 +229,30 @@ class _Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 def _list_folder(boundary: str, at: _Next, *, limit: int) -> _Listed:
     """List one directory, at most `limit` entries of it; links stay in the boundary."""
-    with os.scandir(at.real_path) as scanned:
-        entries = sorted(islice(scanned, limit + 1), key=lambda entry: entry.name)
+    entries = entries_of(at.real_path, most=limit + 1)
     files: dict[str, str] = {}
     folders: list[str] = []
     linked: list[_Next] = []
     links_out: list[tuple[str, str]] = []
     links = 0
-    names = {entry.name for entry in entries}
-    for entry in entries[:limit]:
-        if is_left_by_macos(entry.name, names):
+    names = {name for name, _ in entries}
+    for name, kind in entries[:limit]:
+        if is_left_by_macos(name, names):
             continue
-        if entry.is_file(follow_symlinks=False):
-            files[entry.name] = entry.path
-        elif entry.is_dir(follow_symlinks=False):
-            folders.append(entry.name)
-        elif entry.is_symlink() and links < _MAX_LINKS:
+        real_path = f"{at.real_path.rstrip('/')}/{name}"
+        if kind == "file":
+            files[name] = real_path
+        elif kind == "directory":
+            folders.append(name)
+        elif kind == "link" and links < _MAX_LINKS:
             links += 1
-            path = entry.name if at.path == "." else f"{at.path}/{entry.name}"
-            target, kind = _target(boundary, entry.path)
-            if kind == "file":
-                files[entry.name] = target
-            elif kind == "directory":
+            path = name if at.path == "." else f"{at.path}/{name}"
+            target, what = _target(boundary, real_path)
+            if what == "file":
+                files[name] = target
+            elif what == "directory":
                 linked.append(_Next(path=path, real_path=target, depth=1, deeper=False))
-            elif kind == "outside":
+            elif what == "outside":
                 links_out.append((path, target))
     return _Listed(
         folder=Folder(
@@ -250,7 +275,7 @@ def _target(boundary: str, link: str) -> tuple[str, str]:
     if not holds(boundary, target):
         return target, "outside"
     try:
-        mode = Path(target).lstat().st_mode
+        mode = stat_plain(target).st_mode
     except OSError:
         return target, "outside"
     if stat.S_ISDIR(mode):
@@ -272,17 +297,9 @@ def _folders_to_list(folder: Folder) -> Iterator[_Next]:
 
 
 def _read(path: str, size: int, *, from_end: bool) -> bytes:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags)
+        with opened_plain(path) as descriptor:
+            begin = max(0, os.fstat(descriptor).st_size - size) if from_end else 0
+            return os.pread(descriptor, size, begin)
     except OSError:
         return b""
-    try:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
-            return b""
-        return os.pread(descriptor, size, max(0, facts.st_size - size) if from_end else 0)
-    except OSError:
-        return b""
-    finally:
-        os.close(descriptor)

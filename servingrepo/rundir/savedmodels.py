@@ -6,12 +6,14 @@ Whether one is whole and can be served is not asked here.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from servingrepo.rundir import estimator
-from servingrepo.rundir.look import SAVED_MODEL_FILES
+from servingrepo.rundir.look import SAVED_MODEL_FILES, written
 from servingrepo.rundir.values import Candidate, ExportKind, Other
+from servingrepo.storage.beneath import opened_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +48,7 @@ def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
         path=folder.path,
         real_path=folder.real_path,
         kind=kind,
-        written=_written(files[0]),
+        written=written(files[0]),
         size=_size(folder.real_path),
     )
 
@@ -87,23 +89,16 @@ def _is_for_evaluation(path: str) -> bool:
     return not _FOR_EVALUATION.isdisjoint(path.split("/"))
 
 
-def _written(path: str) -> float:
-    try:
-        return Path(path).lstat().st_mtime
-    except OSError:
-        return 0.0
-
-
 def _size(folder: str) -> int:
     """Add up the files' sizes; links count nothing, and a tree too large is counted as far as looked."""
     size = files = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            files += 1
-            try:
-                size += Path(parent, name).lstat().st_size
-            except OSError:
-                continue
-        if files > _MAX_FILES:
-            break
+    with suppress(OSError), opened_plain(folder) as top:
+        for _, _, names, at in os.fwalk(".", dir_fd=top):
+            for name in names:
+                files += 1
+                with suppress(OSError):
+                    facts = os.stat(name, dir_fd=at, follow_symlinks=False)
+                    size += facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+            if files > _MAX_FILES:
+                break
     return size

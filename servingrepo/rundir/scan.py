@@ -17,24 +17,43 @@ from servingrepo.errors import (
     UsageError,
 )
 from servingrepo.rundir import estimator
-from servingrepo.rundir.look import SAVED_MODEL_FILES, Folder, Look, holds, look
+from servingrepo.rundir.look import SAVED_MODEL_FILES, Folder, Look, look
 from servingrepo.rundir.missing import nothing_found
 from servingrepo.rundir.others import others
 from servingrepo.rundir.provenance import provenance
 from servingrepo.rundir.savedmodels import candidate, candidates
 from servingrepo.rundir.values import RunScan, shown
+from servingrepo.storage.beneath import holds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from servingrepo.rundir.values import Candidate
 
-__all__ = ["scan_run"]
+__all__ = ["look_at_run", "scan_run"]
 
 _MAX_LISTED = 20
 
 
-def scan_run(run: Path, *, saved_model: Path | None = None, unpacked: bool = False) -> RunScan:
+def look_at_run(run: Path) -> Look:
+    """Look at the names in a run directory.
+
+    Raises:
+        NoSavedModel: It is not there, or no directory.
+        NoPermission: It cannot be listed.
+        StorageFailed: Reading it failed in another way.
+    """
+    given = shown(str(run))
+    return _look(_resolved(run, given), given)
+
+
+def scan_run(
+    run: Path,
+    *,
+    saved_model: Path | None = None,
+    seen: Look | None = None,
+    unpacked: bool = False,
+) -> RunScan:
     """Find the SavedModel in a run directory and look at what else lies there.
 
     It is the directory itself, the one directly below it, or the newest complete
@@ -45,6 +64,7 @@ def scan_run(run: Path, *, saved_model: Path | None = None, unpacked: bool = Fal
         run: The run directory; a link to one is followed.
         saved_model: The SavedModel to take, below the run or absolute, when the run has several.
         unpacked: The run is what an archive unpacked to.
+        seen: The look at the run, if there was one already.
 
     Raises:
         NoSavedModel: There is none; the message says what there is instead and the hint how to get one.
@@ -56,8 +76,8 @@ def scan_run(run: Path, *, saved_model: Path | None = None, unpacked: bool = Fal
         StorageFailed: Reading it failed in another way.
     """
     given = shown(str(run))
-    real = _resolved(run, given)
-    seen = _look(real, given)
+    seen = seen if seen is not None else look_at_run(run)
+    real = seen.run
     if saved_model is not None:
         found = candidates(seen)
         taken = _chosen(real, given, saved_model)

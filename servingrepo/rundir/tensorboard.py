@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from servingrepo.rundir.event_file import read_events
+from servingrepo.rundir.event_file import MOST_NUMBERS, MOST_TAGS, TooMuch, read_events
+from servingrepo.rundir.look import size_of
 from servingrepo.rundir.measurements import EventRun, Measurement, Point
 
 if TYPE_CHECKING:
@@ -30,24 +30,38 @@ __all__ = ["read_event_run"]
 def read_event_run(
     folder: Folder, names: list[str], *, progress: Progress
 ) -> tuple[EventRun, list[Measurement]]:
-    """Read a folder's event files: what was found out about them, and the scalars."""
+    """Read a folder's event files: what was found out about them, and the scalars.
+
+    Raises:
+        TooMuch: They hold more than is kept in memory.
+    """
     by_tag: dict[str, list[_Piece]] = defaultdict(list)
     problems: list[str] = []
-    total = 0
+    total = numbers = 0
     for name in names:
-        size = _size(folder.files[name])
+        size = size_of(folder.files[name])
         told = [0]
 
         def tell(done: int, told: list[int] = told) -> None:
             told.append(done)
             progress(done)
 
-        read = read_events(folder.files[name], progress=tell)
-        progress(max(0, size - sum(told)))
+        try:
+            read = read_events(
+                folder.files[name],
+                progress=tell,
+                most=MOST_NUMBERS - numbers,
+                most_tags=MOST_TAGS,
+            )
+        finally:
+            progress(max(0, size - sum(told)))
+        numbers += read.numbers
         total += size
         problems += [f"{folder.below(name)}: {problem}" for problem in read.problems]
         for tag, piece in _pieces(read, folder.below(name)):
             by_tag[tag].append(piece)
+        if len(by_tag) > MOST_TAGS:
+            raise TooMuch
     mixed, reused = _overlap(by_tag)
     measurements = [
         _measurement(folder.below(tag), _without_repeats(pieces), doubtful=mixed)
@@ -80,19 +94,6 @@ def _pieces(read: EventFile, file: str) -> Iterable[tuple[str, _Piece]]:
     for rows in read.rows:
         if len(rows.places):
             columns[rows.tag].append((rows.places, rows.steps, rows.times, rows.values))
-    alone: dict[str, list[tuple[int, int, float, float]]] = defaultdict(list)
-    for one in read.scalars:
-        alone[one.tag].append((one.place, one.step, one.time, one.value))
-    for tag, rows_of_tag in alone.items():
-        places, steps, times, values = zip(*rows_of_tag, strict=True)
-        columns[tag].append(
-            (
-                np.array(places, dtype=np.int64),
-                np.array(steps, dtype=np.int64),
-                np.array(times, dtype=np.float64),
-                np.array(values, dtype=np.float64),
-            )
-        )
     for tag, parts in columns.items():
         whole = [np.concatenate(column) for column in zip(*parts, strict=True)]
         order = np.argsort(whole[0], kind="stable")
@@ -162,10 +163,3 @@ def _point(piece: _Piece, at: int) -> Point:
         file=piece.file,
         time=float(piece.times[at]),
     )
-
-
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return 0

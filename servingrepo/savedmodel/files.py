@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.savedmodel.reading import Unreadable, file_size, open_regular
+from servingrepo.savedmodel.reading import Unreadable, files_of
 from servingrepo.savedmodel.values import Defect
 from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.reading import is_git_lfs_pointer
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from servingrepo.savedmodel.reading import ExportFiles
     from servingrepo.savedmodel.restoring import Assets
 
 __all__ = ["find_asset_defects", "layout_defect", "transport_defect"]
@@ -22,10 +23,10 @@ _LONGEST_POINTER = 1024
 _PARTS = ("variables", "assets", "assets.extra")
 
 
-def layout_defect(path: Path) -> Defect | None:
-    """Say what a directory is that holds no SavedModel, or return None if it holds one."""
+def layout_defect(path: Path, *, boundary: Path | None = None) -> Defect | None:
+    """Say what a directory is that holds no SavedModel, or return None if it holds one; see `inspect_export`."""
     try:
-        names = {one.name for one in path.iterdir()}
+        names = set(files_of(path, boundary=boundary).names())
     except OSError as error:
         return Defect(
             slug="no-directory",
@@ -65,19 +66,19 @@ def layout_defect(path: Path) -> Defect | None:
     )
 
 
-def transport_defect(path: Path, files: Iterable[str]) -> Defect | None:
+def transport_defect(files: ExportFiles, read: Iterable[str]) -> Defect | None:
     """Say what became of an export on its way here, if its files are not what they were.
 
     Args:
-        path: The export.
-        files: What a server reads of it, besides assets and data files.
+        files: The export.
+        read: What a server reads of it, besides assets and data files.
     """
     try:
-        names = sorted(one.name for one in path.iterdir())
+        names = sorted(files.names())
     except OSError:
         return None
     windows = [name for name in names if name.startswith(tuple(f"{part}\\" for part in _PARTS))]
-    if windows and not (path / windows[0].partition("\\")[0]).exists():
+    if windows and windows[0].partition("\\")[0] not in names:
         return Defect(
             slug="backslashes",
             kind="damaged",
@@ -85,15 +86,15 @@ def transport_defect(path: Path, files: Iterable[str]) -> Defect | None:
             hint="it was packed on Windows: give the zip itself as the run, or unpack it with unzip or 7z",
         )
     try:
-        data = sorted(one.name for one in (path / "variables").glob("variables.data-*"))
+        data = sorted(one for one in files.names("variables") if one.startswith("variables.data-"))
     except OSError:
         data = []
-    return _pointers(path, [*files, *(f"variables/{name}" for name in data)])
+    return _pointers(files, [*read, *(f"variables/{name}" for name in data)])
 
 
-def _pointers(path: Path, names: Iterable[str]) -> Defect | None:
+def _pointers(files: ExportFiles, names: Iterable[str]) -> Defect | None:
     """Return the defect that files of an export were not fetched by Git LFS, if some were not."""
-    found = [name for name in names if _is_pointer(path / name)]
+    found = [name for name in names if _is_pointer(files, name)]
     if not found:
         return None
     are = plural(len(found), "file is a Git LFS pointer", "files are Git LFS pointers")
@@ -105,23 +106,24 @@ def _pointers(path: Path, names: Iterable[str]) -> Defect | None:
     )
 
 
-def _is_pointer(path: Path) -> bool:
-    if not 0 < (file_size(path) or 0) <= _LONGEST_POINTER:
+def _is_pointer(files: ExportFiles, name: str) -> bool:
+    if not 0 < (files.size(name) or 0) <= _LONGEST_POINTER:
         return False
     try:
-        with open_regular(path) as (file, _):
-            return is_git_lfs_pointer(file.read(_LONGEST_POINTER))
+        return is_git_lfs_pointer(files.read(name, limit=_LONGEST_POINTER))
     except Unreadable:
         return False
 
 
-def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
+def find_asset_defects(
+    files: ExportFiles, assets: Assets
+) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
     """Return what is wrong with the files that the graph names in `assets/`, and notes on unread ones."""
     names = (*assets.read, *assets.unread)
     read = frozenset(assets.read)  # there may be very many
     outside = [name for name in names if name.startswith("/") or ".." in name.split("/")]
     beyond = frozenset(outside)
-    sizes = {name: file_size(path / "assets" / name) for name in names if name not in beyond}
+    sizes = {name: files.size(f"assets/{name}") for name in names if name not in beyond}
     missing = [name for name, size in sizes.items() if size is None]
     defects = []
     if outside:
@@ -145,7 +147,7 @@ def find_asset_defects(path: Path, assets: Assets) -> tuple[tuple[Defect, ...], 
             )
         )
     pointers = _pointers(
-        path, [f"assets/{name}" for name in names if name in read and sizes.get(name)]
+        files, [f"assets/{name}" for name in names if name in read and sizes.get(name)]
     )
     if pointers is not None:
         defects.append(pointers)

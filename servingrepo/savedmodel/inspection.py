@@ -6,7 +6,6 @@ Serving's behaviour is from tensorflow/cc/saved_model/{loader,reader}.cc, and wa
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +18,7 @@ from servingrepo.savedmodel.files import find_asset_defects, layout_defect, tran
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.placement import find_unplaceable
-from servingrepo.savedmodel.reading import Unreadable, read_bounded
+from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
 from servingrepo.savedmodel.restoring import named_assets, needs_variables
 from servingrepo.savedmodel.signatures import dtype_name, signatures_from, uncallable
 from servingrepo.savedmodel.values import (
@@ -106,23 +105,31 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def inspect_export(path: Path, *, variables: Variables | None = None) -> Inspection:
+def inspect_export(
+    path: Path, *, boundary: Path | None = None, variables: Variables | None = None
+) -> Inspection:
     """Read one export and return what it is and what is wrong with it.
 
     The graph, the index of the variables and fingerprint.pb are read; of data files and assets only that
-    they are there, and their sizes. `variables` spares reading the index again.
+    they are there, and their sizes.
+
+    Args:
+        path: The export.
+        boundary: What its links may not leave: the run that it is in, by default the export itself.
+        variables: Spares reading the index again.
     """
-    wrong = layout_defect(path)
+    wrong = layout_defect(path, boundary=boundary)
     if wrong is not None:
         return Inspection(path=str(path), defects=(wrong,))
+    files = files_of(path, boundary=boundary)
     # A link to nowhere is there, too: it is the one that a server would try to read.
-    binary = os.path.lexists(path / "saved_model.pb")
+    binary = "saved_model.pb" in files.names()
     name = "saved_model.pb" if binary else "saved_model.pbtxt"
-    wrong = transport_defect(path, (name, "variables/variables.index", WARMUP))
+    wrong = transport_defect(files, (name, "variables/variables.index", WARMUP))
     if wrong is not None:
         return Inspection(path=str(path), file=name, defects=(wrong,))
     try:
-        data = read_bounded(path / name, limit=GRAPH_LIMIT if binary else TEXT_LIMIT)
+        data = files.read(name, limit=GRAPH_LIMIT if binary else TEXT_LIMIT)
     except Unreadable as error:
         return Inspection(path=str(path), file=name, defects=(_damaged(name, str(error)),))
     found = Inspection(path=str(path), file=name, digest=blake3(data).hexdigest(), size=len(data))
@@ -133,18 +140,18 @@ def inspect_export(path: Path, *, variables: Variables | None = None) -> Inspect
     except ValueError as error:
         return msgspec.structs.replace(found, defects=(_damaged(name, str(error)),))
     return _inspect_message(
-        path,
+        files,
         message,
         found,
         saved_model=data if binary else b"",
-        variables=variables if variables is not None else read_variables(path),
+        variables=variables if variables is not None else read_variables(path, boundary=boundary),
     )
 
 
 def _inspect_message(
-    path: Path, message: Any, found: Inspection, *, saved_model: bytes, variables: Variables
+    files: ExportFiles, message: Any, found: Inspection, *, saved_model: bytes, variables: Variables
 ) -> Inspection:
-    fingerprint, notes = _fingerprint(path, message, saved_model, variables)
+    fingerprint, notes = _fingerprint(files, message, saved_model, variables)
     wrong = fingerprint_defects(fingerprint)
     tag_sets = tuple(tuple(sorted(one.meta_info_def.tags)) for one in message.meta_graphs)
     found = msgspec.structs.replace(found, tag_sets=tag_sets, fingerprint=fingerprint)
@@ -163,12 +170,12 @@ def _inspect_message(
     reader = GraphReader(meta_graph.graph_def)
     needs = needs_variables(meta_graph, reader)
     assets = named_assets(meta_graph, reader)
-    variable_defects, variable_notes = find_variable_defects(path, needs, variables)
-    asset_defects, asset_notes = find_asset_defects(path, assets)
+    variable_defects, variable_notes = find_variable_defects(files, needs, variables)
+    asset_defects, asset_notes = find_asset_defects(files, assets)
     placement_defects, placement_notes = _placement(reader)
     signatures = signatures_from(meta_graph.signature_def)
     fed = _fed_dtypes(signatures, reader)
-    warmup = check_warmup(path, signatures=signatures, fed=fed)
+    warmup = check_warmup(files, signatures=signatures, fed=fed)
     if any(one.slug == "variables-missing" for one in variable_defects):
         # That the hash of what is missing differs says nothing more.
         wrong = tuple(one for one in wrong if "checkpoint_hash" not in one.message)
@@ -250,10 +257,10 @@ def _damaged(name: str, reason: str) -> Defect:
 
 
 def _fingerprint(
-    path: Path, message: Any, saved_model: bytes, variables: Variables
+    files: ExportFiles, message: Any, saved_model: bytes, variables: Variables
 ) -> tuple[Fingerprint | None, tuple[str, ...]]:
     try:
-        data = read_bounded(path / "fingerprint.pb", limit=1 << 20)
+        data = files.read("fingerprint.pb", limit=1 << 20)
     except Unreadable as error:
         return None, () if error.missing else (f"fingerprint.pb is not used: {error}",)
     if variables.data is None and variables.problem:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.savedmodel.bundle import BadIndex, BundleIndex, read_index, shard_name
-from servingrepo.savedmodel.reading import Unreadable, file_size, read_bounded
+from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
 from servingrepo.savedmodel.tensors import Tensors, misfits
 from servingrepo.savedmodel.values import Defect, TensorDamage
 from servingrepo.savedmodel.wording import plural, some
@@ -27,6 +27,7 @@ INDEX_LIMIT = 64 << 20
 
 AGAIN = "export the model again, or copy it again from where it is whole"
 _MOST = 100
+_INDEX = "variables/variables.index"
 _SHARD = re.compile(r"variables\.data-[0-9]{5}-of-([0-9]{5})")
 
 
@@ -47,10 +48,10 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
         return Tensors(self.index, wrong=self.misplaced) if self.index is not None else None
 
 
-def read_variables(path: Path) -> Variables:
-    """Read the index of an export."""
+def read_variables(path: Path, *, boundary: Path | None = None) -> Variables:
+    """Read the index of an export; see `inspect_export`."""
     try:
-        data = read_bounded(path / "variables" / "variables.index", limit=INDEX_LIMIT)
+        data = files_of(path, boundary=boundary).read(_INDEX, limit=INDEX_LIMIT)
     except Unreadable as error:
         return Variables(problem="" if error.missing else str(error))
     try:
@@ -61,29 +62,32 @@ def read_variables(path: Path) -> Variables:
 
 
 def find_variable_defects(
-    path: Path, needs: Needs, variables: Variables
+    files: ExportFiles, needs: Needs, variables: Variables
 ) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
     """Return what is wrong with `variables/`, and notes on what no server minds."""
-    folder = path / "variables"
     index = variables.index
     if variables.problem:
         # The names of the data files still tell whether one of them is missing.
         wrong = _index_defect(variables.problem)
-        return (wrong, *_missing(folder, _promised(folder))), ()
+        return (wrong, *_missing(files, _promised(files))), ()
     if index is None:
-        return _without_index(folder, needs), ()
+        return _without_index(files, needs), ()
     places = tuple(
         Defect(slug="tensor-misplaced", kind="damaged", message=str(one), hint=AGAIN)
         for one in variables.misplaced[:_MOST]
     )
-    defects = (*_shards(folder, index), *_names(index, needs), *_slices(index), *places)
-    return defects, _strangers(folder, index)
+    defects = (*_shards(files, index), *_names(index, needs), *_slices(index), *places)
+    return defects, _strangers(files, index)
 
 
-def _without_index(folder: Path, needs: Needs) -> tuple[Defect, ...]:
+def _without_index(files: ExportFiles, needs: Needs) -> tuple[Defect, ...]:
     if not needs.needed:
         return ()
-    missing = "variables/variables.index" if folder.is_dir() else "variables/"
+    missing = _INDEX
+    try:
+        files.names("variables")
+    except OSError:
+        missing = "variables/"
     return (
         Defect(
             slug="variables-missing",
@@ -104,13 +108,13 @@ def _index_defect(reason: str) -> Defect:
     )
 
 
-def _shards(folder: Path, index: BundleIndex) -> tuple[Defect, ...]:
-    defects = list(_missing(folder, index.shards))
+def _shards(files: ExportFiles, index: BundleIndex) -> tuple[Defect, ...]:
+    defects = list(_missing(files, index.shards))
     short: list[str] = []
     empty: list[str] = []
     for shard, needed in sorted(index.shard_bytes.items()):
         name = shard_name(shard, index.num_shards)
-        size = file_size(folder / name)
+        size = files.size(f"variables/{name}")
         if size is not None and size < needed:
             says = f"variables/{name} has {size} bytes of at least {needed}"
             (short if size else empty).append(says)
@@ -119,8 +123,8 @@ def _shards(folder: Path, index: BundleIndex) -> tuple[Defect, ...]:
         ("shard-truncated", short, "cut short"),
     ):
         if which:
-            files = plural(len(which), "data file is", "data files are")
-            message = f"{files} {what}: {some(which)}"
+            they_are = plural(len(which), "data file is", "data files are")
+            message = f"{they_are} {what}: {some(which)}"
             defects.append(Defect(slug=slug, kind="damaged", message=message, hint=AGAIN))
     return tuple(defects)
 
@@ -133,11 +137,11 @@ def _slices(index: BundleIndex) -> tuple[Defect, ...]:
     return (Defect(slug="slices-missing", kind="damaged", message=message, hint=AGAIN),)
 
 
-def _strangers(folder: Path, index: BundleIndex) -> tuple[str, ...]:
+def _strangers(files: ExportFiles, index: BundleIndex) -> tuple[str, ...]:
     """Note data files that the index does not know: left by another save, and read by nobody."""
     known = {*index.shards, "variables.index"}
     try:
-        names = {one.name for one in folder.iterdir()}
+        names = {*files.names("variables")}
     except OSError:
         return ()
     others = sorted(one for one in names - known if not is_left_by_macos(one, names))
@@ -146,18 +150,18 @@ def _strangers(folder: Path, index: BundleIndex) -> tuple[str, ...]:
     return (f"files in variables/ that the index does not name: {some(others)}",)
 
 
-def _promised(folder: Path) -> list[str]:
+def _promised(files: ExportFiles) -> list[str]:
     """Return the data files that the names of those in the folder promise: all NNNNN of NNNNN."""
     try:
-        found = [match for one in folder.iterdir() if (match := _SHARD.fullmatch(one.name))]
+        found = [match for one in files.names("variables") if (match := _SHARD.fullmatch(one))]
     except OSError:
         return []
     totals = {int(match[1]) for match in found}
     return [shard_name(shard, total) for total in sorted(totals) for shard in range(total)]
 
 
-def _missing(folder: Path, names: Iterable[str]) -> tuple[Defect, ...]:
-    missing = [f"variables/{name}" for name in names if file_size(folder / name) is None]
+def _missing(files: ExportFiles, names: Iterable[str]) -> tuple[Defect, ...]:
+    missing = [path for name in names if files.size(path := f"variables/{name}") is None]
     if not missing:
         return ()
     return (

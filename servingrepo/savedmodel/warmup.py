@@ -15,13 +15,12 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from servingrepo.savedmodel.crc32c import crc32c, mask
-from servingrepo.savedmodel.reading import Unreadable, open_regular
+from servingrepo.savedmodel.reading import ExportFiles, Unreadable
 from servingrepo.savedmodel.replay import Known, replay_problems
 from servingrepo.savedmodel.values import Defect, Signature, Warmup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 __all__ = ["FILE", "MAX_RECORDS", "Look", "check_warmup"]
 
@@ -50,17 +49,17 @@ class _Stop(Exception):
 
 
 def check_warmup(
-    path: Path, *, signatures: tuple[Signature, ...], fed: Mapping[tuple[str, str], str]
+    files: ExportFiles, *, signatures: tuple[Signature, ...], fed: Mapping[tuple[str, str], str]
 ) -> Look:
     """Check an export's warm-up file.
 
     Args:
-        path: The export.
+        files: The export.
         signatures: What it answers.
         fed: The dtypes that the graph wants, by signature and alias, where that is known.
     """
     try:
-        with open_regular(path / FILE) as (file, size):
+        with files.open(FILE) as (file, size):
             return _look(file, size, Known({one.key: one for one in signatures}, fed))
     except Unreadable as error:
         if error.missing:

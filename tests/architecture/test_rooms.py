@@ -34,8 +34,8 @@ ORDER = (
 """Each room imports only from rooms above it. `__init__` has no room: it names the API lazily and a version."""
 
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-LONGEST = 499
-"""Lines of the longest file there may be."""
+LONGEST = 800
+"""Lines of the longest file there may be: one that is a single thing may be as long."""
 
 TENSORFLOW_ONLY_IN = ("servingrepo/serving/embedded/", "demo/", "benchmarks/")
 GRPC_ONLY_IN = ("servingrepo/serving/", "servingrepo/testing/")

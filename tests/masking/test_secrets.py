@@ -16,7 +16,9 @@ from servingrepo.repository.records import EXACT, Format, ModelState, VersionRec
 from servingrepo.repository.rounds import RoundState
 from servingrepo.repository.stragglers import Stragglers
 from servingrepo.rollout.tracing import Context, trace
-from servingrepo.rundir import scan_run
+from servingrepo.rundir.mlflow import read_mlflow
+from servingrepo.rundir.reading import FilesRead
+from servingrepo.rundir.scan import look_at_run
 from tests.masking.secrets import COMMANDS, HARMLESS, NAMED, PASSWORD, TEXTS, TOKENS, URLS, Secret
 from tests.support import command, new_repository, run_with
 
@@ -31,7 +33,8 @@ PROGRAMS = ("curl", "docker", "mysql", "python", "sshpass", "train", "wandb", "-
 
 def recorded_of(run: Path, *typed: str) -> Origin:
     """What a promotion of a run records of where it comes from, typed as this command."""
-    return trace(scan_run(run), Context(command=typed))
+    seen = look_at_run(run)
+    return trace(seen, read_mlflow(seen.run), Context(command=typed), reads=FilesRead())
 
 
 def everything_in(root: Path) -> str:

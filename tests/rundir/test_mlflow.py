@@ -11,7 +11,7 @@ import pytest
 from servingrepo.errors import NoSavedModel
 from servingrepo.rundir import measure_run, scan_run
 from servingrepo.rundir.mlflow import read_mlflow
-from servingrepo.rundir.mlflow_database import read_database
+from servingrepo.rundir.mlflow_database import Limits, read_database
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
@@ -202,9 +202,11 @@ def test_a_database_that_cannot_be_read_is_a_problem_and_no_more(
 def test_a_query_that_takes_too_long_ends(tmp_path: Path) -> None:
     path = database(tmp_path)
     with closing(sqlite3.connect(path)) as made, made:
-        made.executemany("INSERT INTO tags VALUES (?, 'b', 'c')", [(n,) for n in range(1000)])
+        other = [(0.5, n, "another run", n) for n in range(1000)]
+        made.executemany("INSERT INTO metrics VALUES ('auc', ?, ?, ?, ?, 0)", other)
     assert not read_database(path, run=RUN, model=None).problem
-    assert "interrupted" in read_database(path, run=RUN, model=None, steps=1000).problem
+    limits = Limits(seconds=0)
+    assert "takes longer" in read_database(path, run=RUN, model=None, limits=limits).problem
 
 
 @pytest.mark.parametrize("with_database", [False, True])

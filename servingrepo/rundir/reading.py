@@ -1,0 +1,109 @@
+"""Reading a run's files whole, and knowing afterwards whether they are still what was read.
+
+A promotion is judged by these files and its record tells of them; whatever writes into the run meanwhile must not
+make the one tell of another run than the other saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import msgspec
+
+from servingrepo.storage.beneath import opened_plain
+
+__all__ = ["FilesRead"]
+
+_SMALL = 1 << 20
+"""Bytes of a file that is compared by its content; a larger one by size, time and inode."""
+
+
+class FilesRead:
+    """Reads files, and remembers what they were."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, _Read] = {}
+
+    def whole(self, path: str, name: str, *, most: int, grows: bool = False) -> bytes:
+        """Read a regular file whole.
+
+        Args:
+            path: The file, absolute and without links.
+            name: What to call it.
+            most: How many bytes it may have.
+            grows: It is written on while training goes on: what is added later is no change.
+
+        Raises:
+            ValueError: It has more bytes.
+            OSError: It cannot be read, is something else, or a link is on the way to it.
+        """
+        data, facts = _read(path, most + 1)
+        if len(data) > most:
+            raise ValueError(f"it has more than {most:,} bytes")
+        self._remember(path, name, data, facts, grows=grows)
+        return data
+
+    def start(self, path: str, name: str, size: int) -> bytes:
+        """Read at most so many bytes from a regular file's start; nothing if it cannot be read."""
+        try:
+            data, facts = _read(path, size)
+        except OSError:
+            return b""
+        self._remember(path, name, data, facts)
+        return data
+
+    def changed(self) -> tuple[str, ...]:
+        """Return the names of the files that are not what they were, or are gone."""
+        return tuple(sorted(one.name for path, one in self._files.items() if one.differs_at(path)))
+
+    def _remember(
+        self, path: str, name: str, data: bytes, facts: os.stat_result, *, grows: bool = False
+    ) -> None:
+        self._files[path] = _Read(
+            name=name,
+            length=len(data),
+            digest=_digest(data) if len(data) <= _SMALL else "",
+            facts=(facts.st_size, facts.st_mtime_ns, facts.st_dev, facts.st_ino),
+            grows=grows,
+        )
+
+
+class _Read(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file was when it was read; `length` is how much of it was."""
+
+    name: str
+    length: int
+    digest: str
+    facts: tuple[int, int, int, int]
+    """Size, nanoseconds of its time, device, inode."""
+    grows: bool
+
+    def differs_at(self, path: str) -> bool:
+        """Tell whether it is something else by now."""
+        size, _, *same = self.facts
+        try:
+            data, facts = _read(path, self.length if self.digest else 0)
+        except OSError:
+            return True
+        if self.digest:
+            longer = facts.st_size > size and not self.grows
+            return longer or facts.st_size < size or _digest(data) != self.digest
+        if self.grows:
+            return facts.st_size < size or [facts.st_dev, facts.st_ino] != same
+        return (facts.st_size, facts.st_mtime_ns, facts.st_dev, facts.st_ino) != self.facts
+
+
+def _read(path: str, most: int) -> tuple[bytes, os.stat_result]:
+    """Read at most so many bytes of a regular file, and ask for its facts, before anything of it is read."""
+    with opened_plain(path) as descriptor:
+        facts = os.fstat(descriptor)
+        pieces = []
+        while most and (piece := os.read(descriptor, min(most, 1 << 20))):
+            pieces.append(piece)
+            most -= len(piece)
+    return b"".join(pieces), facts
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
