@@ -29,6 +29,7 @@ _Bytes = npt.NDArray[np.uint8]
 _Places = npt.NDArray[np.int64]
 
 _FEWEST = 16
+"""Records that are worth being decoded together: of fewer, each takes longer than alone."""
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 _MASK_DELTA = np.uint32(0xA282EAD8)
 _WALL_TIME, _STEP, _SUMMARY = 0x09, 0x10, 0x2A
@@ -77,6 +78,8 @@ def take_rows(
     table = np.lib.stride_tricks.sliding_window_view(whole, size + 4)[at]
     left = np.ones(len(at), dtype=bool)
     for layout in _layouts(table, size):
+        if len(layout.chosen) < _FEWEST:
+            continue
         _take(
             table[layout.chosen],
             at[layout.chosen],
@@ -114,7 +117,8 @@ def _layouts(table: _Bytes, size: int) -> Iterator[_Layout]:
             like &= head[9] == _STEP
             like &= (head[10 : 9 + step_bytes] >= _CONTINUED).all(axis=0)
             like &= head[9 + step_bytes] < _CONTINUED
-        for length in np.flatnonzero(np.bincount(head[begin + 5][like], minlength=1)).tolist():
+        counts = np.bincount(head[begin + 5][like], minlength=1)
+        for length in np.flatnonzero(counts >= _FEWEST).tolist():
             after = begin + 6 + length
             named = like & (head[begin + 5] == length)
             if after + 5 == size:
@@ -141,8 +145,6 @@ def _take(
     taken: Taken,
 ) -> None:
     """Decode rows of one layout, a tag at a time."""
-    if not len(table):
-        return
     free = [*range(1, 9), *range(10, 10 + layout.step_bytes)]
     free += range(layout.value, layout.value + 4)
     common = np.zeros((len(table), -(-size // 8) * 8), dtype=np.uint8)

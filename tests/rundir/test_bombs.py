@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,25 @@ def many_tags(run: Path) -> None:
         return framed(event.SerializeToString())
 
     file_of(run, *(tags(1_000 * number) for number in range(30)))
+
+
+def hardly_alike(run: Path) -> None:
+    """Records of all lengths, with steps and tags of all lengths: no two of them have one layout."""
+    one_float = bytes([0x42, 0x0A, 0x08, 0x01, 0x12, 0x00, 0x22, 0x04]) + struct.pack("<f", 1.0)
+    records = []
+    for size in range(40, 136):
+        for step_bytes in range(7):
+            step = b"\x10" + b"\x80" * (step_bytes - 1) + b"\1" if step_bytes else b""
+            head = b"\x09" + struct.pack("<d", 1.0) + step
+            for length in range(size - len(head) - 18):
+                inside = size - len(head) - 2
+                rest = inside - 4 - length - len(one_float)
+                payload = head + bytes([0x2A, inside, 0x0A, inside - 2, 0x0A, length])
+                payload += b"t" * length + one_float
+                if rest != 1:  # a field that nobody knows has two bytes at least
+                    payload += (bytes([0x7A, rest - 2]) + b"\0" * (rest - 2)) if rest else b""
+                    records.append(framed(payload))
+    file_of(run, *(2 * records))
 
 
 def many_points(run: Path) -> None:
@@ -111,6 +131,7 @@ BOMBS: dict[str, tuple[Callable[[Path], object], str]] = {
     "metrics: many rows": (file("metrics.csv", "a\n" + "1\n" * 2_000_000), "1,000,000 values"),
     "metrics: many lines": (file("metrics.jsonl", '{"a":1}\n' * 200_000), ""),
     "events: many tags": (many_tags, "more than 10,000,000 numbers or 10,000 tags"),
+    "events: hardly alike": (hardly_alike, ""),
     "mlflow: many points": (many_points, "more than 1,000,000 points"),
     "mlflow: long": (long_points, "more than 67,108,864 bytes"),
 }  # fmt: skip
