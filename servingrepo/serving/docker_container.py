@@ -316,8 +316,8 @@ class Container:
     def _too_slow(self) -> ServerTimeout:
         return ServerTimeout(
             f"the container had not loaded {self.what} after {self.deadline.seconds:.3g} s",
-            hint="give it longer with --timeout SECONDS, or look at its log below; where the log says that it "
-            "serves, it is not reached from here: --docker-network NAME puts it where it is",
+            hint="give it longer with --timeout SECONDS; where its log says that it serves, it is not reached from "
+            "here: --docker-network NAME puts it where it is",
             problems=[one for one in (self.image.doubt, self.said) if one],
         )
 

@@ -103,10 +103,11 @@ def serve_process(
             if code is None:
                 error.log = error.log or last_lines(log)
                 raise
+            said = last_lines(log)
             raise ServerDied(
                 f"the server {ended(code)} while it was sent requests for {what}",
-                hint="a request to this model ends the server: its last log lines are below",
-                log=last_lines(log),
+                hint=f"a request to this model ends the server; {see_log(said)}",
+                log=said,
             ) from error
         except ServingRepoError as error:
             error.log = error.log or last_lines(log)
@@ -193,10 +194,11 @@ def wait_until_open(
         if is_listening(endpoint):
             return
         if deadline.passed:
+            said = last_lines(log)
             raise ServerTimeout(
                 f"the server had not loaded {what} after {deadline.seconds:.3g} s",
-                hint="give it longer with --timeout SECONDS, or look at its log below",
-                log=last_lines(log),
+                hint=f"give it longer with --timeout SECONDS; {see_log(said)}",
+                log=said,
             )
         deadline.pause(0.02)
 
@@ -231,7 +233,7 @@ def why_it_ended(code: int, text: str, what: str) -> ServingRepoError:
         return PortInUse(f"the server could not listen: {reason}", log=tail(text))
     return ServerDied(
         f"the server {ended(code)} while loading {what}" + (f": {reason}" if reason else ""),
-        hint="its last log lines are below; out of memory shows as SIGKILL",
+        hint=f"{see_log(text)}; out of memory shows as SIGKILL",
         log=tail(text),
     )
 
@@ -258,6 +260,11 @@ def hint_for_load_error(reason: str) -> str:
     if "matching supplied tags" in reason:
         return "the SavedModel has no MetaGraph with exactly the tag serve; export it for serving"
     return "export the model again; nothing was published"
+
+
+def see_log(text: str) -> str:
+    """Say where a server's own words are, or that it left none: an error must not point to what is not there."""
+    return "see its last log lines" if text.strip() else "it left no log lines"
 
 
 def read_log(log: Path) -> str:

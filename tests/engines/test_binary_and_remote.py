@@ -16,6 +16,7 @@ import pytest
 from servingrepo.errors import (
     EngineUnavailable,
     LoadFailed,
+    ServerDied,
     ServerTimeout,
     UsageError,
 )
@@ -295,3 +296,27 @@ def test_a_binary_that_cannot_load_the_model_says_why(tmp_path: Path, binary: Pa
             ),
         ):
             pass
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("", "it left no log lines"), ("out of cheese", "see its last log lines")]
+)
+def test_an_error_points_to_a_servers_log_only_where_there_is_one(
+    words: str, said: str, tmp_path: Path
+) -> None:
+    server = tmp_path / "tensorflow_model_server"
+    version = "echo TensorFlow ModelServer: 2.19.1; echo TensorFlow Library: 2.19.1"
+    server.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && {{ {version}; exit 0; }}\nprintf "{words}"\nexit 3\n'
+    )
+    server.chmod(0o755)
+    run = run_with(tmp_path / "a", offset=2.0)
+    with (
+        pytest.raises(ServerDied) as died,
+        BinaryEngine(path=str(server)).serve(
+            model="half", version=1, export=run / "saved_model", deadline=Deadline.after(30)
+        ),
+    ):
+        pass
+    assert said in (died.value.hint or "")
+    assert died.value.log == words
