@@ -29,6 +29,7 @@ from servingrepo.repository.leftovers import OnServers, clear_servers, say_endpo
 from servingrepo.repository.records import SCHEMA, BadMark, Format, ModelState, load, say_proofs
 from servingrepo.repository.repository import (
     Repository,
+    burn_number,
     load_record,
     load_state,
     locked,
@@ -254,8 +255,9 @@ def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
         outcome = "it was cut short with old and new served: history says so"
     else:
         outcome = "it had not happened: dropped"
-    # A smoke test is over before the version appears.
-    servers = clear_servers(repo, intent, reach=reach) if not happened else OnServers()
+    # A smoke test is over before the version appears; of a container more than that may be left.
+    looked = not happened or intent.engine == "docker"
+    servers = clear_servers(repo, intent, reach=reach) if looked else OnServers()
     if intent.command == "promote":
         if not happened and intent.version is not None:
             _drop_record(repo, intent)
@@ -268,13 +270,6 @@ def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
         repo.disk.step("settle.before-intent-removal")
         repo.disk.remove_file(repo.layout.intent(intent.txid))
     return "; ".join(one for one in said if one)
-
-
-def burn_number(repo: Repository, model: str, version: int) -> None:
-    """Remember that a number was used: something was staged under it. The caller holds the lock."""
-    state = load_state(repo, model) or ModelState(name=model)
-    if state.highest < version:
-        save_state(repo, msgspec.structs.replace(state, highest=version))
 
 
 def _event_of(repo: Repository, intent: Intent) -> Event | None:

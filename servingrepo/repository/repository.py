@@ -296,6 +296,13 @@ def save_state(repo: Repository, state: ModelState) -> None:
     repo.disk.replace_file(repo.layout.state(state.name), encode(state), step="state")
 
 
+def burn_number(repo: Repository, model: str, version: int) -> None:
+    """Remember that a number was used: something was staged under it. The caller holds the lock."""
+    state = load_state(repo, model) or ModelState(name=model)
+    if state.highest < version:
+        save_state(repo, msgspec.structs.replace(state, highest=version))
+
+
 def load_record(repo: Repository, model: str, version: int) -> VersionRecord | None:
     """Return the record of a version; None for a foreign or missing one."""
     path = repo.layout.record(model, version)

@@ -11,12 +11,12 @@ import msgspec
 
 from servingrepo.errors import NothingToRollBack, ServingRepoError, SwitchFailed
 from servingrepo.repository import history
-from servingrepo.repository.changes import burn_number, new_event, writing
+from servingrepo.repository.changes import new_event, writing
 from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.publication import find_same, publish, same_in_trash
 from servingrepo.repository.records import say_proofs
 from servingrepo.repository.references import Reference, previous_version
-from servingrepo.repository.repository import load_state
+from servingrepo.repository.repository import burn_number, load_state
 from servingrepo.repository.served import read_config_of, read_own_config, served_versions
 from servingrepo.repository.spare import give_up_spare
 from servingrepo.rollout.guards import pass_guards

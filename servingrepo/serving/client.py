@@ -6,6 +6,7 @@ nothing and retries nothing. TensorFlow is not imported.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from servingrepo.serving.states import Endpoint
 
 __all__ = ["ServingClient"]
+
+_BREAK = re.compile(r"\s*\n\s*")
 
 
 class ServingClient:
@@ -185,7 +188,7 @@ def _open(endpoint: Endpoint) -> grpc.Channel:
 
 def _one_line(text: str) -> str:
     """Return a server's words in one line: TensorFlow breaks its messages, and we show them in a sentence."""
-    return " ".join(text.split())
+    return _BREAK.sub(" ", text)
 
 
 @contextmanager
