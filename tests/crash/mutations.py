@@ -61,6 +61,7 @@ _LOCK_PLACES = ("tests/storage/test_lock_places.py",)
 _TRUST = ("tests/repository/test_trust.py",)
 _PRUNING = ("tests/repository/test_pruning.py",)
 _ARCHIVES = ("tests/rundir/test_archives.py",)
+_BENEATH = ("tests/storage/test_beneath.py",)
 _NO_LINK = ("tests/rundir/test_worktree.py", "-k", "no_link")
 _SWAPPED = ("tests/rundir/test_hostile_archives.py", "-k", "swapped")
 _EXPORT = ("tests/crash/test_export.py", "-k", "durable")
@@ -122,7 +123,8 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/copying", "copy_file", "O_EXCL"): Mutation("0", _COPYING),
     _site("storage/copying", "_no_follow", "O_NOFOLLOW"): Mutation("0", _COPYING),
     _site("repository/journal", "declare", "O_EXCL"): Mutation("0", _JOURNAL),
-    _site("rundir/look", "_read", "O_NOFOLLOW"): Mutation("0", ("tests/rundir/test_look.py",)),
+    _site("storage/beneath", "the module", "O_NOFOLLOW"): Mutation("0", _BENEATH),
+    _site("storage/beneath", "open_plain", "O_NOFOLLOW"): Mutation("0", _BENEATH),
     _site("rundir/worktree", "the module", "O_NOFOLLOW"): Mutation("0", _NO_LINK),
     _site("rundir/worktree", "the module", "O_NOFOLLOW", 2): Mutation("0", _NO_LINK),
     _site("rundir/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
