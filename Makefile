@@ -111,9 +111,9 @@ flips: env ## 2,000 single bits flipped in models that others wrote, published a
 FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: env ## Each parser of an export's files, fuzzed with coverage for FUZZ_SECONDS
+fuzz: env ## Each parser of strangers' files, fuzzed with coverage for FUZZ_SECONDS
 	$(BIN)/python $(LOCKED) requirements/fuzz.txt
-	for parser in index snappy layouts graph fingerprint text; do \
+	for parser in $$($(BIN)/python tests/fuzz/parsers.py --list); do \
 		$(BIN)/python tests/fuzz/parsers.py $$parser -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1000 \
 			-timeout=20 -max_len=4096 || exit 1; \
 	done

@@ -29,7 +29,6 @@ __all__ = [
     "SAVED_MODEL_FILES",
     "Folder",
     "Look",
-    "holds",
     "look",
     "read_end",
     "read_start",

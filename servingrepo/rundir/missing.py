@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import NoSavedModel, ServingRepoError, UnsafeExport, UnsupportedExport
-from servingrepo.rundir.look import SAVED_MODEL_FILES, holds
+from servingrepo.rundir.look import SAVED_MODEL_FILES
 from servingrepo.rundir.values import shown
+from servingrepo.storage.beneath import holds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

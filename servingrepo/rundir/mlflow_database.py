@@ -57,6 +57,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     text: int = 32 << 20
     """Characters of its parameters, tags and the names of its metrics."""
     seconds: float = 10.0
+    """Of processor time."""
 
 
 class InDatabase(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +180,7 @@ class _Reader:
         self._limits = limits
         self._text = limits.text
         self._steps = _SCHEMA_STEPS
-        self._ends = time.monotonic() + limits.seconds
+        self._ends = time.thread_time() + limits.seconds
         self._stopped = ""
         for limit, value in (
             (sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST),
@@ -283,7 +284,7 @@ class _Reader:
         self._steps -= 1
         if self._steps < 0:
             self._stopped = "it has more tables than MLflow makes"
-        elif time.monotonic() > self._ends:
+        elif time.thread_time() > self._ends:
             self._stopped = f"that takes longer than {self._limits.seconds:g} s"
         return bool(self._stopped)
 

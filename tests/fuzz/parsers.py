@@ -1,16 +1,23 @@
-"""Fuzz each parser of an export's files with coverage: `python tests/fuzz/parsers.py PARSER [libFuzzer options]`.
+"""Fuzz what reads strangers' files, with coverage: `python tests/fuzz/parsers.py PARSER [libFuzzer options]`.
 
-The archives that an export may come in are among them. Anything but a result or the parser's own error ends the run
+These are the parsers of an export's files and of configs, and the readers of a run: its archive, its events,
+configurations and metrics, and what MLflow keeps of it. Anything but a result or the parser's own error ends the run
 with a traceback, and the bytes are kept in a file. `make fuzz` gives each parser a minute, with the options that
 libFuzzer has: memory and time for one input.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
+import sqlite3
+import struct
 import sys
+import tarfile
 import tempfile
-from contextlib import suppress
+import zipfile
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +29,18 @@ with atheris.instrument_imports(
     include=["servingrepo.savedmodel", "servingrepo.textproto", "servingrepo.rundir"]
 ):
     from servingrepo.errors import ServingRepoError
-    from servingrepo.protos import model_server_config_pb2, saved_model_pb2
+    from servingrepo.protos import event_pb2, model_server_config_pb2, saved_model_pb2
+    from servingrepo.rundir import tensorboard, toml_values, yaml_values  # noqa: F401 - imported where a run has some
     from servingrepo.rundir.archives import Limits, unpacked
+    from servingrepo.rundir.configuration import read_configuration
+    from servingrepo.rundir.look import Folder, Look
+    from servingrepo.rundir.measure import measure
+    from servingrepo.rundir.mlflow import read_mlflow
+    from servingrepo.rundir.mlflow_database import read_database
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.bundle import BadIndex, read_index
     from servingrepo.savedmodel.canonical import canonical_bytes
+    from servingrepo.savedmodel.crc32c import crc32c, mask
     from servingrepo.savedmodel.fingerprint import read_fingerprint
     from servingrepo.savedmodel.layouts import BrokenLayout, Strings, Variants
     from servingrepo.savedmodel.snappy import BadSnappy, decompress
@@ -40,12 +54,14 @@ from tests.savedmodel.hostile import block
 from tests.savedmodel.hostile import index as made_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from google.protobuf.message import Message
 
 NOTHING_KNOWN = DescriptorPool()
 FOLDER = Path(tempfile.mkdtemp(prefix="servingrepo-fuzz-"))
+RUN = FOLDER / "mlruns" / "1" / ("8" * 32)
+LONG_AGO = (1_000_000_000, 1_000_000_000)
 
 
 def index(data: bytes) -> None:
@@ -132,17 +148,181 @@ def checksummed(block: bytes) -> bytes:
     return rest[:148] + b"%06o\0 " % sum(rest) + rest[156:]
 
 
+def folder_of(**files: bytes) -> Folder:
+    """Write files into the run's folder, and return it as a look has it; the last `_` of a name is a dot."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    places = {}
+    for name, data in files.items():
+        path = RUN / ".".join(name.rsplit("_", 1))
+        path.write_bytes(data)
+        places[path.name] = str(path)
+    return Folder(real_path=str(RUN), path=".", depth=0, files=places, folders=())
+
+
+def look_of(folder: Folder) -> Look:
+    return Look(
+        run=str(RUN), folders=(folder,), links_out=(), unreadable=(), entries=1, complete=True
+    )
+
+
+def framed(payload: bytes) -> bytes:
+    head = struct.pack("<Q", len(payload))
+    ends = [struct.pack("<I", mask(crc32c(part))) for part in (head, payload)]
+    return head + ends[0] + payload + ends[1]
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """Cut bytes in pieces, each of which begins with its length."""
+    while data:
+        yield data[1 : 1 + data[0]]
+        data = data[1 + data[0] :]
+
+
+def events(data: bytes) -> None:
+    """Fuzz the bytes as they are, or records whose checksums are right: many of them alike, or a large one."""
+    kind, data = sum(data[:1]) % 3, data[1:]
+    if kind == 1:
+        records = (framed(one) * (30 if at % 2 else 1) for at, one in enumerate(pieces(data)))
+        data = b"".join(records)
+    elif kind:
+        data = framed(data[:200] + b"\x1a\xf0\xa2\x04" + b"x" * 70_000 + data[200:])
+    name = "events.out.tfevents.1_x"
+    measure(look_of(folder_of(**{name: data, f"2{name}": data[::2]})), None)
+
+
+def configuration(data: bytes) -> None:
+    name = ("config_json", "params_toml", "hparams_yaml")[sum(data[:1]) % 3]
+    read_configuration(look_of(folder_of(**{name: data[1:]})))
+
+
+def metrics(data: bytes) -> None:
+    name = ("metrics_json", "history_jsonl", "results_csv")[sum(data[:1]) % 3]
+    measure(look_of(folder_of(**{name: data[1:]})), None)
+
+
+def mlflow(data: bytes) -> None:
+    first, second, third, *_ = (*pieces(data), b"", b"", b"")
+    for name in ("metrics", "params"):
+        (RUN / name).mkdir(parents=True, exist_ok=True)
+    (RUN / "meta.yaml").write_bytes(f"run_id: {RUN.name}\n".encode() + first)
+    (RUN / "MLmodel").write_bytes(third)
+    (RUN / "metrics/f1").write_bytes(second)
+    (RUN / "params/lr").write_bytes(third)
+    read_mlflow(str(RUN))
+    (RUN / "meta.yaml").unlink()
+    read_mlflow(str(RUN / "params"))
+
+
+def patched(whole: bytes, data: bytes) -> bytes:
+    """Change bytes of something that is whole: each three are a place and what to put there."""
+    changed = bytearray(whole)
+    for at in range(0, len(data) - 2, 3):
+        changed[int.from_bytes(data[at : at + 2], "little") % len(changed)] = data[at + 2]
+    return bytes(changed)
+
+
+def _database() -> tuple[bytes, bytes]:
+    """Return a small database as MLflow makes it, and its write-ahead log."""
+    path = FOLDER / "made.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as made:
+        made.executescript(
+            """
+            PRAGMA page_size = 512;
+            PRAGMA journal_mode = WAL;
+            CREATE TABLE runs (run_uuid, name, experiment_id, user_id, lifecycle_stage);
+            CREATE TABLE params (key, value, run_uuid, PRIMARY KEY (key, run_uuid));
+            CREATE TABLE tags (key, value, run_uuid);
+            CREATE TABLE metrics (key, value, timestamp, run_uuid, step, is_nan);
+            CREATE TABLE logged_models (model_id, source_run_id);
+            """
+        )
+        made.execute("INSERT INTO runs VALUES (?, 'n', 1, 'root', 'active')", (RUN.name,))
+        made.execute("INSERT INTO params VALUES ('lr', ?, ?)", ("0.1" * 400, RUN.name))
+        made.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        made.execute("INSERT INTO metrics VALUES ('auc', 0.5, 1000, ?, 1, 0)", (RUN.name,))
+        return path.read_bytes(), path.with_name("made.db-wal").read_bytes()
+
+
+def database(data: bytes) -> None:
+    """Fuzz a database and a log of which some bytes are others; the checksums of a log are seldom right then."""
+    whole, log = DATABASE
+    log = log if data[:1] < b"@" else patched(log, data[1:4])
+    for name, content in (("mlflow.db", patched(whole, data[1:])), ("mlflow.db-wal", log)):
+        (FOLDER / name).write_bytes(content)
+        os.utime(FOLDER / name, LONG_AGO)
+    read_database(FOLDER / "mlflow.db", run=RUN.name, model="m", tags=("mlflow.user",))
+    assert {path.name for path in FOLDER.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db-wal"}
+
+
+def _archives() -> tuple[bytes, ...]:
+    """Return small archives with files, directories and links."""
+    found = []
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
+            for name, kind in (("a", tarfile.DIRTYPE), ("a/l", tarfile.SYMTYPE)):
+                entry = tarfile.TarInfo(name)
+                entry.type, entry.linkname = kind, "f"
+                tar.addfile(entry)
+            for name in ("a/f", f"a/{'n' * 120}"):
+                entry = tarfile.TarInfo(name)
+                entry.size = 3
+                tar.addfile(entry, io.BytesIO(b"xyz"))
+        found.append(packed.getvalue())
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zipped:
+        for name in ("a/", "a/f", "a/b/g"):
+            zipped.writestr(name, b"" if name.endswith("/") else b"xyz" * 9, zipfile.ZIP_DEFLATED)
+    return (*found, packed.getvalue())
+
+
+EVENT = event_pb2.Event(
+    wall_time=1.0, step=300, summary={"value": [{"tag": "loss", "simple_value": 0.5}]}
+).SerializeToString()
+DATABASE = _database()
+ARCHIVES = _archives()
 PARSERS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (index, snappy, layouts, graph, fingerprint, text, archive)
+    one.__name__: one
+    for one in (
+        *(index, snappy, layouts, graph, fingerprint, text, archive),
+        *(events, configuration, metrics, mlflow, database),
+    )
 }
+
+
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    "events": (
+        b"\0" + framed(EVENT),
+        b"\1" + bytes([len(EVENT)]) + EVENT + bytes([len(EVENT)]) + EVENT,
+        b"\2" + EVENT,
+    ),
+    "configuration": (
+        b'\0{"a": {"b": [1, {"c": 2.5e3}], "token": "x"}, "d": null}',
+        b'\1a.b = 1\n[t.u]\nd = 2026-05-10\n[[v]]\ne = {f = [0x1, "x"]}\n"q" = """\nr"""\n',
+        b"\2a: &a {b: [1, 2.5], c: 2026-05-10}\nd: {<<: *a}\ne: 1:30\nf: !!binary aGk=\n",
+    ),
+    "metrics": (
+        b'\0{"a": {"b": [1, 2.5, NaN]}, "rows": [{"step": 1, "x": 2}], "c": "3"}',
+        b'\1{"step": 1, "a": {"b": 2}}\n\n{"epoch": 2e3, "a": {"b": "7"}}\n',
+        b'\2step,a,b\n1,0.5,"x"\n2,1e3,,\n',
+    ),
+    "mlflow": (b"\x0drun_name: 'x'\n\x0e1000 0.5 1\n2 3\n\x0amodel_id: m",),
+    "database": (b"\0\0\0\0", b"\xff\x20\0\7\x18\0\1"),
+    "archive": ARCHIVES,
+}
+"""What a fuzzer begins with, where it would take long to find out how anything looks at all."""
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--list"]:
         print("\n".join(PARSERS))
         return
-    parser = PARSERS[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, parser)
+    name = sys.argv.pop(1)
+    corpus = FOLDER / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS.get(name, ())):
+        (corpus / str(number)).write_bytes(seed)
+    atheris.Setup([*sys.argv, str(corpus)], PARSERS[name])
     try:
         atheris.Fuzz()
     finally:

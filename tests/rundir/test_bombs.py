@@ -72,7 +72,7 @@ def hardly_alike(run: Path) -> None:
                 if rest != 1:  # a field that nobody knows has two bytes at least
                     payload += (bytes([0x7A, rest - 2]) + b"\0" * (rest - 2)) if rest else b""
                     records.append(framed(payload))
-    file_of(run, *(2 * records))
+    file_of(run, *(4 * records))
 
 
 def many_points(run: Path) -> None:
