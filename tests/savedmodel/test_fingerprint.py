@@ -46,7 +46,7 @@ def test_all_five_hashes_are_those_that_tensorflow_computes(
 ) -> None:
     said = json.loads((tensorflow_models / "said.json").read_text())[name]
     found = fingerprint_of(tensorflow_models / name)
-    assert found.producer == 4
+    assert found.producer in {1, 4}  # of TensorFlow 2.19, of later ones
     assert {one.name: one.computed for one in found.fields if one.computed} == said
     assert verdicts(tensorflow_models / name) == dict.fromkeys(HASHES, "matches")
 

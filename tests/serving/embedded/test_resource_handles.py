@@ -34,14 +34,16 @@ def test_resource_handles_are_refused_before_dtypes_are_compared(
     server.wait_until_ready()
     handle = {"name": "n", "container": "c", "hash_code": 5, "maybe_type_name": "t"}
     expected = {
-        "Invalid resource type hash code: 0(name:  type: )": fed(),
+        # TensorFlow's own text: how many spaces stand for an empty name differs between its releases.
+        "Invalid resource type hash code: 0(name: type: )": fed(),
         "Invalid resource type hash code: 5(name: n type: t)": fed(resource_handle_val=handle),
     }
     with server.client() as client:
         for text, request in expected.items():
             with pytest.raises(RequestRefused) as refused:
                 client.predict(request, timeout=STEP)
-            assert (refused.value.code, refused.value.text) == ("INVALID_ARGUMENT", text)
+            assert refused.value.code == "INVALID_ARGUMENT"
+            assert " ".join(refused.value.text.split()) == text
         unknown = fed()
         unknown.output_filter.append("nope")
         with pytest.raises(RequestRefused, match="output tensor alias not found"):
