@@ -137,6 +137,10 @@ def _above(path: str) -> Iterator[tuple[int, str]]:
             os.close(at)
             at = below
         yield at, names[-1]
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = path  # not the last name of it, which the system was asked for
+        raise
     finally:
         os.close(at)
 
