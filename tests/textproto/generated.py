@@ -294,7 +294,7 @@ class Maker:
                 yield b" { unknown_rank: true } " if self._is(self._wrong) else b" {} "
                 continue
             group = field.containing_oneof.name if field.containing_oneof else field.name
-            if group in used and not field.is_repeated and not self._is(self._wrong * 5):
+            if group in used and not _is_repeated(field) and not self._is(self._wrong * 5):
                 continue
             used.add(group)
             yield from self._field(field, depth=depth)
@@ -311,7 +311,7 @@ class Maker:
         else:
             yield self._one([":"], ["", "=", "::", ":-"])
         yield self._space()
-        if self._is(0.3 if field.is_repeated else self._wrong):
+        if self._is(0.3 if _is_repeated(field) else self._wrong):
             yield b"["
             yield from self._listed(field, depth=depth)
             yield self._one(["]"], ["", ",]", "}", ";]"])
@@ -371,3 +371,9 @@ class Maker:
             [*SPACE, *NO_SPACE, *OTHER_WORDS, *NO_INTEGERS, *NO_PIECES]
         ).encode()
         return text[:at] + other + text[at + self._random.choice([0, 0, 1, 2]) :]
+
+
+def _is_repeated(field: Any) -> bool:
+    # protobuf 7 has no label any more, and 5 no is_repeated.
+    found = getattr(field, "is_repeated", None)
+    return bool(field.label == field.LABEL_REPEATED if found is None else found)
