@@ -87,6 +87,7 @@ class _Parser:
         self._tokens = tokens(text)
         self._schemas: dict[Any, Schema] = {}
         self._within: list[Any] = []
+        self._in_entry: dict[int, set[str]] = {}
         self._depth = 0
         self._advance()
 
@@ -187,7 +188,13 @@ class _Parser:
     def _check_once(self, message: Any, field: Field, token: Token) -> None:
         if field.is_repeated:
             return
-        if message.HasField(field.name) if field.has_presence else getattr(message, field.name):
+        given = self._in_entry.get(id(message))
+        if given is not None:
+            # In an entry of a map protobuf 3.21 knows a default value from none, and 31 does not.
+            if field.name in given:
+                self._note(token, f"{field.name} is given twice")
+            given.add(field.name)
+        elif message.HasField(field.name) if field.has_presence else getattr(message, field.name):
             self._note(token, f"{field.name} is given twice")
         elif field.oneof and (other := message.WhichOneof(field.oneof)):
             self._note(token, f"{field.name} is given beside {other}; only one of them may be")
@@ -224,7 +231,9 @@ class _Parser:
     def _entry(self, entries: Any, field: Field) -> None:
         token = self._token
         entry = entries.GetEntryClass()()
+        self._in_entry[id(entry)] = set()
         self._message(entry)
+        del self._in_entry[id(entry)]
         if entry.key in entries:
             self._remark("repeated-key", token, field, str(entry.key), entry.key)
         if hasattr(entry.value, "DESCRIPTOR"):

@@ -294,7 +294,9 @@ class Maker:
                 yield b" { unknown_rank: true } " if self._is(self._wrong) else b" {} "
                 continue
             group = field.containing_oneof.name if field.containing_oneof else field.name
-            if group in used and not _is_repeated(field) and not self._is(self._wrong * 5):
+            # In an entry of a map, releases differ in whether a default value counts as given.
+            twice = not descriptor.GetOptions().map_entry and self._is(self._wrong * 5)
+            if group in used and not _is_repeated(field) and not twice:
                 continue
             used.add(group)
             yield from self._field(field, depth=depth)

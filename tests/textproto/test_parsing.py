@@ -89,6 +89,8 @@ def remarks(text: str) -> tuple[Remark, ...]:
         ("model_version_policy { latest {} latest {} }", 41, "latest is given twice"),
         ("model_version_policy ( latest {} )", 29, 'expected "{", found ('),
         ("version_labels { key: 'a' key: 'b' }", 34, "key is given twice"),
+        ("version_labels { key: '' key: 'b' }", 33, "key is given twice"),
+        ("version_labels { value: 0 value: 1 }", 34, "value is given twice"),
         ("logging_config { sampling_config { sampling_rate: 0x1 } }", 58, "a decimal number"),
         ("logging_config { sampling_config { sampling_rate: 010 } }", 58, "a decimal number"),
         ("logging_config { sampling_config { sampling_rate: 1.5.5 } }", 58, "1.5.5 is no number"),
