@@ -24,6 +24,7 @@ from servingrepo.errors import StorageHung
 from servingrepo.rundir.mounts import network_mount, refuse_hung
 from servingrepo.rundir.origin import Code
 from servingrepo.rundir.scratch import scratch
+from servingrepo.storage.beneath import opened_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,8 +33,6 @@ __all__ = ["code_of", "commit_of"]
 
 _SECONDS = 10.0
 _PREFIX = "servingrepo-git-"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _SMALL = 65_536
 _LARGEST = 64 << 20
 """Bytes of an index or of packed-refs; larger ones are not read."""
@@ -196,25 +195,15 @@ def _text(folder: Path, name: str, *, most: int = _SMALL) -> str:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[IO[bytes]]:
-    """Open a regular file of a directory for the block; no link on the way to it is followed.
+    """Open a file of a git directory, whose path has no links, for the block; no link on the way to it is followed.
 
     Raises:
         OSError: It is not there, or it is something else.
     """
-    *above, last = name.split("/")
-    if ".." in above or last == "..":
-        raise FileNotFoundError(name)
-    place = os.open(folder, _DIRECTORY)
-    try:
-        for part in above:
-            outer, place = place, os.open(part, _DIRECTORY, dir_fd=place)
-            os.close(outer)
-        descriptor = os.open(last, _FILE, dir_fd=place)
-    finally:
-        os.close(place)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise FileNotFoundError(name)
+    with (
+        opened_plain(f"{folder}/{name}") as descriptor,
+        open(descriptor, "rb", closefd=False) as file,
+    ):
         yield file
 
 

@@ -62,7 +62,6 @@ _TRUST = ("tests/repository/test_trust.py",)
 _PRUNING = ("tests/repository/test_pruning.py",)
 _ARCHIVES = ("tests/rundir/test_archives.py",)
 _BENEATH = ("tests/storage/test_beneath.py",)
-_NO_LINK = ("tests/rundir/test_worktree.py", "-k", "no_link")
 _SWAPPED = ("tests/rundir/test_hostile_archives.py", "-k", "swapped")
 _EXPORT = ("tests/crash/test_export.py", "-k", "durable")
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
@@ -125,8 +124,6 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "declare", "O_EXCL"): Mutation("0", _JOURNAL),
     _site("storage/beneath", "the module", "O_NOFOLLOW"): Mutation("0", _BENEATH),
     _site("storage/beneath", "open_plain", "O_NOFOLLOW"): Mutation("0", _BENEATH),
-    _site("rundir/worktree", "the module", "O_NOFOLLOW"): Mutation("0", _NO_LINK),
-    _site("rundir/worktree", "the module", "O_NOFOLLOW", 2): Mutation("0", _NO_LINK),
     _site("rundir/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
     _site("rundir/unpacking", "the module", "O_EXCL"): Mutation("0", _SWAPPED),
     _site("cli/settings_file", "the module", "O_NOFOLLOW"): Mutation(
