@@ -113,7 +113,9 @@ def promote(
     if may_be_known(repo, model, tree):
         digest = content_digest(hash_source(tree))
         unproven = find_unproven(repo, model, digest, options)
-        proof = prove_again(repo, model, digest, inspection, options, engine=engine, notice=notice)
+        proof = None
+        if unproven is not None and engine is not None:
+            proof = prove_again(repo, unproven, inspection, options, engine=engine, notice=notice)
         again = serve_again(repo, model, digest, scan, options, run_read=run_read)
         if again is not None:
             return msgspec.structs.replace(

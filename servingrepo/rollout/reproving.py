@@ -36,34 +36,28 @@ def find_unproven(
 
 def prove_again(
     repo: Repository,
-    model: str,
-    digest: str,
+    unproven: VersionRecord,
     inspection: Inspection,
     options: Options,
     *,
-    engine: Engine | None,
+    engine: Engine,
     notice: Notice,
-) -> Proof | None:
-    """Smoke-test the version that has this content already, and add the proof to its record.
-
-    Nothing is done, and None returned, if no version has it, it has a proof that is enough, or nothing is to be run.
+) -> Proof:
+    """Smoke-test a version that `find_unproven` found, and add the proof to its record.
 
     Raises:
         SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
-        VersionBad: The content is marked bad.
         Locked: The proof could not be written down.
     """
-    same = find_unproven(repo, model, digest, options)
-    if same is None or engine is None:
-        return None
-    name = f"{model}@{same.version}"
+    model, version = unproven.model, unproven.version
+    name = f"{model}@{version}"
     notice(f"{name} has this content and was not proven so: it is smoke-tested now")
-    with smoking(repo, model, same.version, engine) as txid, using(repo, model, same.version):
+    with smoking(repo, model, version, engine) as txid, using(repo, model, version):
         proof = prove(
             engine,
             model=model,
-            version=same.version,
-            export=repo.layout.version(model, same.version),
+            version=version,
+            export=repo.layout.version(model, version),
             inspection=inspection,
             cases=options.cases,
             timeout=options.timeout,
@@ -77,4 +71,4 @@ def prove_again(
     except SmokeFailed as failed:
         failed.problems = (*failed.problems, f"{name} is published already, and stays as it is")
         raise
-    return add_proof(repo, model, same.version, proof, why=options.message)
+    return add_proof(repo, model, version, proof, why=options.message)
