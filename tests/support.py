@@ -15,14 +15,16 @@ import msgspec
 
 import servingrepo
 from servingrepo.serving.deadline import Deadline
+from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.serving.processes import free_port, stop, wait_until_open
 from servingrepo.serving.states import Endpoint
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from servingrepo.api import OpenRepository
+    from servingrepo.serving.processes import RunningServer
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,23 @@ def without_root() -> Iterator[Path]:
             os.seteuid(before)
             for each in folder.rglob("*"):
                 each.chmod(0o755)
+
+
+@dataclass(frozen=True)
+class Meanwhile:
+    """The embedded engine, in whose time something happens."""
+
+    happens: Callable[[], object]
+    name: str = "embedded"
+
+    def expected_version(self) -> None:
+        return
+
+    @contextmanager
+    def serve(self, **options: Any) -> Iterator[RunningServer]:
+        with EmbeddedEngine().serve(**options) as server:
+            self.happens()
+            yield server
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +14,7 @@ import servingrepo
 from tests.support import run_with
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -27,3 +31,14 @@ def root(tmp_path: Path) -> Path:
 def run(tmp_path: Path) -> Path:
     """A run directory whose SavedModel was never promoted."""
     return run_with(tmp_path / "run3", offset=3.0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may read: pytest's own are for one user only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    folder = Path(tempfile.mkdtemp(prefix="servingrepo-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -169,17 +168,6 @@ os.setuid(65534)
 done = [command(*arguments) for arguments in then]
 print(json.dumps([[one.code, one.out, one.err] for one in done]))
 """
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may read."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    folder = Path(tempfile.mkdtemp(prefix="servingrepo-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def as_nobody(folder: Path, *commands: list[str]) -> list[Outcome]:

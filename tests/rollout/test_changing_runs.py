@@ -5,26 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from servingrepo.errors import SourceChanged
-from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.testing.exports import write_export
 from tests.rundir.test_events import file_of, scalar
 from tests.rundir.test_mlflow import RUN, database
-from tests.support import command, git, new_repository, work_tree
+from tests.support import Meanwhile, command, git, new_repository, work_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
-    from servingrepo.serving.processes import RunningServer
 
 LARGE = json.dumps({"auc": 0.5, "padding": "x" * (2 << 20)})
 
@@ -52,22 +48,6 @@ def run(tmp_path: Path) -> Path:
         (run / name).write_text(text)
     file_of(run / "logs", *(scalar("acc", step, step / 8) for step in range(10)))
     return run
-
-
-class Meanwhile(msgspec.Struct, frozen=True):
-    """The embedded engine, in whose time something happens."""
-
-    happens: Callable[[], object]
-    name: str = "embedded"
-
-    def expected_version(self) -> None:
-        return
-
-    @contextmanager
-    def serve(self, **options: Any) -> Iterator[RunningServer]:
-        with EmbeddedEngine().serve(**options) as server:
-            self.happens()
-            yield server
 
 
 def while_copied(run: Path, happens: Callable[[], object]) -> Callable[[int], None]:

@@ -4,14 +4,11 @@ import filecmp
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 import servingrepo
-from servingrepo.api import OpenRepository
 from servingrepo.errors import (
     ConfigEdited,
     DamagedExport,
@@ -24,34 +21,13 @@ from servingrepo.errors import (
 )
 from servingrepo.repository.retention import Keep
 from servingrepo.repository.served import pins, read_config
-from servingrepo.serving.embedded_engine import EmbeddedEngine
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.testing.exports import Served
-from tests.support import new_repository, run_with
+from tests.support import Meanwhile, new_repository, run_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from servingrepo.serving.processes import RunningServer
-
-
-class RollingBack(msgspec.Struct, frozen=True):
-    """An engine in whose time somebody rolls back."""
-
-    repo: OpenRepository
-    name: str = "embedded"
-
-    def expected_version(self) -> None:
-        return
-
-    @contextmanager
-    def serve(self, **options: Any) -> Iterator[RunningServer]:
-        with EmbeddedEngine().serve(**options) as server:
-            done = self.repo.rollback("half")
-            assert any("half@3" in one for one in done.promoting), "the rollback warns of it"
-            yield server
 
 
 @pytest.mark.tf
@@ -61,9 +37,13 @@ def test_promote_when_somebody_rolled_back_meanwhile_publishes_without_serving(
     repo = new_repository(tmp_path / "serving")
     repo.promote(run_with(tmp_path / "a", offset=1.0), model="half", smoke=False)
     repo.promote(run_with(tmp_path / "b", offset=2.0), model="half", smoke=False)
-    done = repo.promote(
-        run_with(tmp_path / "c", offset=3.0), model="half", engine=RollingBack(repo), serve=True
-    )
+
+    def roll_back() -> None:
+        rolled_back = repo.rollback("half")
+        assert any("half@3" in one for one in rolled_back.promoting), "the rollback warns of it"
+
+    run = run_with(tmp_path / "c", offset=3.0)
+    done = repo.promote(run, model="half", engine=Meanwhile(roll_back), serve=True)
     assert (done.version, done.published, done.served, done.after) == (3, True, False, (1,))
     assert done.overtaken.startswith("rollback by ")
     assert pins(read_config(repo.value).config, "half") == (1,)
