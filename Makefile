@@ -63,8 +63,8 @@ test-docker: env ## The tests that need Docker, and those that must not mind it;
 	tests/docker/prepare
 	$(BIN)/pytest -n $(WORKERS) -m docker
 	$(BIN)/python -m tests.docker.beside -n $(WORKERS) -m "tf and not docker and not producers" \
-		tests/cli tests/docs tests/engines tests/repository tests/rollout/test_guards.py tests/rollout/test_promotion.py \
-		tests/rollout/test_reasons.py tests/rollout/test_switch.py tests/crash/test_processes.py
+		tests/cli tests/docs tests/servers tests/repository tests/verbs/test_guards.py tests/verbs/test_promotion.py \
+		tests/fleet/test_reasons.py tests/fleet/test_switch.py tests/crash/test_processes.py
 
 .PHONY: producers
 producers: env ## Real MLflow, TensorFlow 2.15 Estimators, TFX, TF Hub and SageMaker leave runs, which are promoted
@@ -77,7 +77,7 @@ crash: env ## Every failpoint of every writing command with every fault
 
 .PHONY: swaps
 swaps: env ## A hundred version swaps of the embedded server under constant load
-	SERVINGREPO_SWAPS=100 $(BIN)/pytest -s tests/serving/embedded/test_swaps.py
+	SERVINGREPO_SWAPS=100 $(BIN)/pytest -s tests/embedded/test_swaps.py
 
 .PHONY: races
 races: env ## Sixteen processes at one repository for minutes, killed at random (SECONDS=120), as JSON
@@ -85,11 +85,11 @@ races: env ## Sixteen processes at one repository for minutes, killed at random 
 
 .PHONY: load
 load: env ## 50 promotions, label moves and rollbacks on 3 servers under 8 clients
-	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/rollout/test_under_load.py
+	SERVINGREPO_LOAD_CHANGES=50 $(BIN)/pytest tests/fleet/test_under_load.py
 
 .PHONY: phases
 phases: env ## A server killed, hung, stuttering, slow or busy for a minute in every phase of a switch
-	SERVINGREPO_PHASES=all $(BIN)/pytest -n $(WORKERS) tests/rollout/test_phases.py
+	SERVINGREPO_PHASES=all $(BIN)/pytest -n $(WORKERS) tests/verbs/test_phases.py
 
 .PHONY: reliability
 reliability: env ## The table of docs/reliability.md: faults, power losses, races, mutations; root for all of it
@@ -129,7 +129,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/container.py
-	$(BIN)/python benchmarks/rundir.py
+	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/fleet.py
 
 .PHONY: clean

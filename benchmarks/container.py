@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from benchmarks import timing
 from servingrepo.errors import LoadFailed, ServingRepoError
 from servingrepo.modelconfig import EMPTY, pin, render
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.states import Endpoint
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ def refusal(run: Path, image: str, folder: Path) -> float:
     script = (
         "import sys; from pathlib import Path\n"
         "from servingrepo.errors import LoadFailed\n"
-        "from servingrepo.serving.deadline import Deadline\n"
-        "from servingrepo.serving.docker_engine import DockerEngine\n"
+        "from servingrepo.deadline import Deadline\n"
+        "from servingrepo.servers.engines.docker import DockerEngine\n"
         "try:\n"
         "    with DockerEngine(image=sys.argv[2]).serve(model='model', version=1, export=Path(sys.argv[1]),\n"
         "        deadline=Deadline.after(120)): pass\n"

@@ -16,7 +16,7 @@ import servingrepo
 from benchmarks import timing
 from servingrepo.modelconfig import pin
 from servingrepo.repository.served import read_own_config, write_config
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.states import Endpoint
 from servingrepo.testing.exports import write_export
 from servingrepo.testing.fake_models import FakeModels
 from servingrepo.testing.fake_server import serve_fake

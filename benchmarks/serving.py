@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from benchmarks import timing
+from servingrepo.deadline import Deadline
 from servingrepo.protos import predict_pb2, types_pb2
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.processes import free_port, wait_until_open
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.engines.processes import free_port, wait_until_open
+from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -64,7 +64,7 @@ def start_server(config: Path, *, folder: Path) -> float:
     """Start the embedded server, return the seconds until it listens with its model loaded, and stop it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-    module = "servingrepo.serving.embedded"
+    module = "servingrepo.embedded"
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", module, f"--port={port}", f"--model_config_file={config}"],

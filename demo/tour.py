@@ -17,8 +17,8 @@ from pathlib import Path
 
 from servingrepo.modelconfig.start_flags import START_FLAGS
 from servingrepo.protos import predict_pb2, types_pb2
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.states import Endpoint
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE / "work"

@@ -20,11 +20,11 @@ from servingrepo.lazy import names_from
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository, init, open  # noqa: A004 - the API's verb
     from servingrepo.errors import ServingRepoError
-    from servingrepo.serving.binary_engine import BinaryEngine
-    from servingrepo.serving.docker_engine import DockerEngine
-    from servingrepo.serving.embedded_engine import EmbeddedEngine
-    from servingrepo.serving.security import Security
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.engines.binary import BinaryEngine
+    from servingrepo.servers.engines.docker import DockerEngine
+    from servingrepo.servers.engines.embedded import EmbeddedEngine
+    from servingrepo.servers.security import Security
+    from servingrepo.servers.states import Endpoint
 
 __version__ = "0.1.0"
 
@@ -42,12 +42,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BinaryEngine": "serving.binary_engine",
-    "DockerEngine": "serving.docker_engine",
-    "EmbeddedEngine": "serving.embedded_engine",
-    "Endpoint": "serving.states",
+    "BinaryEngine": "servers.engines.binary",
+    "DockerEngine": "servers.engines.docker",
+    "EmbeddedEngine": "servers.engines.embedded",
+    "Endpoint": "servers.states",
     "OpenRepository": "api",
-    "Security": "serving.security",
+    "Security": "servers.security",
     "ServingRepoError": "errors",
     "init": "api",
     "open": "api",

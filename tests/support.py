@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import servingrepo
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.embedded_engine import EmbeddedEngine
-from servingrepo.serving.processes import free_port, stop, wait_until_open
-from servingrepo.serving.states import Endpoint
+from servingrepo.deadline import Deadline
+from servingrepo.servers.engines.embedded import EmbeddedEngine
+from servingrepo.servers.engines.processes import free_port, stop, wait_until_open
+from servingrepo.servers.states import Endpoint
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servingrepo.api import OpenRepository
-    from servingrepo.serving.processes import RunningServer
+    from servingrepo.servers.engines.processes import RunningServer
 
 
 @dataclass(frozen=True)

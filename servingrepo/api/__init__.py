@@ -18,7 +18,7 @@ from servingrepo.repository.repository import (
     open_repository,
 )
 from servingrepo.storage.disk import Disk
-from servingrepo.storage.texts import as_path
+from servingrepo.texts import as_path
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, TypedDict
 import msgspec
 
 from servingrepo.masking import mask_text
-from servingrepo.storage.texts import as_path, as_text
+from servingrepo.texts import as_path, as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.rules import Rules
-    from servingrepo.rollout.serving import Switched
-    from servingrepo.serving.engines import Engine, EngineChoice
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.fleet.hooks import Hooks
+    from servingrepo.fleet.rules import Rules
+    from servingrepo.servers.engines.choice import Engine, EngineChoice
+    from servingrepo.servers.states import Endpoint
+    from servingrepo.verbs.serving import Switched
 
 DEFAULT_WAIT = 60.0
 """Seconds for live servers to follow a change."""
@@ -50,15 +50,15 @@ def as_choice(engine: Engine | EngineChoice | str | None) -> Engine | EngineChoi
     """Return the engine, or what was asked for by name."""
     if not isinstance(engine, str):
         return engine
-    from servingrepo.serving.engines import EngineChoice
+    from servingrepo.servers.engines.choice import EngineChoice
 
     return EngineChoice(name=engine)
 
 
 def changed(action: str, change: Callable[..., Switched], how: How) -> Switched:
     """Make a change in the way that is asked for, between its hooks."""
-    from servingrepo.rollout.hooks import hooked
-    from servingrepo.rollout.rules import Manner
+    from servingrepo.fleet.hooks import hooked
+    from servingrepo.fleet.rules import Manner
 
     endpoints = as_endpoints(how.get("endpoints", ()))
     manner = Manner(
@@ -100,10 +100,10 @@ def as_rules(rules: Rules | None, endpoints: Iterable[Endpoint]) -> Rules:
         UsageError: The URL of their metrics is none.
         SettingsError: Their headers would go to the page of their metrics in clear.
     """
-    from servingrepo.rollout.rules import STRICT
+    from servingrepo.fleet.rules import STRICT
 
     if rules is not None and rules.metrics_url:
-        from servingrepo.serving.metrics import page_of
+        from servingrepo.servers.metrics import page_of
 
         for endpoint in endpoints:
             page_of(rules.metrics_url, endpoint)
@@ -119,8 +119,8 @@ def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
     given = tuple(endpoints)
     if not given:
         return ()
-    from servingrepo.serving.addresses import resolved
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.addresses import resolved
+    from servingrepo.servers.states import Endpoint
 
     return resolved(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
 

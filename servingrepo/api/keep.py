@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.pruning import Pruned, Restored
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.retention import Keep
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Progress
 
 
@@ -122,7 +122,7 @@ class Keeping(Opened):
             EndpointUnreachable: An endpoint cannot say what it has loaded.
         """
         from servingrepo.repository.retention import policies_for
-        from servingrepo.rollout.pruning import prune_models
+        from servingrepo.verbs.prune import prune_models
 
         names = tuple(dict.fromkeys(map(check_name, models))) or self.models()
         policies = {} if keep is None and empty_trash else policies_for(names, keep)
@@ -172,7 +172,7 @@ class Keeping(Opened):
         Only this one looks for folders of servers that killed smoke tests left in the directory for temporary files.
         """
         from servingrepo.repository.changes import Recovered, recover
-        from servingrepo.serving.sockets import sweep_folders
+        from servingrepo.servers.sockets import sweep_folders
 
         with locked(self.value):
             done = recover(self.value, reach=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from servingrepo.serving.engines import Engine, EngineChoice
+    from servingrepo.servers.engines.choice import Engine, EngineChoice
 
 
 class Opened:
@@ -38,7 +38,7 @@ class Opened:
     def _engine(self, engine: Engine | EngineChoice | str | None) -> Engine:
         """Return the engine that was given, or the one that was asked for by name."""
         from servingrepo.repository.leftovers import left_on
-        from servingrepo.serving.engines import EngineChoice, choose_engine
+        from servingrepo.servers.engines.choice import EngineChoice, choose_engine
 
         if engine is None or isinstance(engine, str):
             engine = EngineChoice(name=engine or "auto")

@@ -27,29 +27,29 @@ from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import (
     find_version,
 )
-from servingrepo.rundir.mounts import RUN_WAIT
+from servingrepo.runs.mounts import RUN_WAIT
 from servingrepo.storage.progress import silent, unheard, untold
-from servingrepo.storage.texts import as_path
+from servingrepo.texts import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from servingrepo.fleet.hooks import Hooks
+    from servingrepo.fleet.rules import Rules
     from servingrepo.repository.contracts import Pinned
     from servingrepo.repository.records import Proof
     from servingrepo.repository.retention import Keep
     from servingrepo.repository.rounds import Round
     from servingrepo.repository.verification import Verification
-    from servingrepo.rollout.differences import Checked, Diff
-    from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.rules import Rules
-    from servingrepo.rollout.tracing import Context
-    from servingrepo.rollout.values import Promotion
-    from servingrepo.rundir import Measured, RunScan
-    from servingrepo.rundir.export import Exported
-    from servingrepo.rundir.gates import Gate
-    from servingrepo.serving.engines import Engine, EngineChoice
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.runs import Measured, RunScan
+    from servingrepo.runs.export import Exported
+    from servingrepo.runs.gates import Gate
+    from servingrepo.servers.engines.choice import Engine, EngineChoice
+    from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Notice, Progress, Told
+    from servingrepo.verbs.diff import Checked, Diff
+    from servingrepo.verbs.tracing import Context
+    from servingrepo.verbs.values import Promotion
 
 
 class Releasing(Opened):
@@ -71,9 +71,9 @@ class Releasing(Opened):
         Raises:
             StorageHung: It did not answer.
         """
-        from servingrepo.rundir import scan_run
-        from servingrepo.rundir.archives import run_directory
-        from servingrepo.rundir.mounts import refuse_hung
+        from servingrepo.runs import scan_run
+        from servingrepo.runs.archives import run_directory
+        from servingrepo.runs.mounts import refuse_hung
 
         given = as_path(run, "run")
         refuse_hung(given, seconds=run_wait)
@@ -89,8 +89,8 @@ class Releasing(Opened):
         Raises:
             StorageHung: The run lies on a network file system that does not answer; see `scan`.
         """
-        from servingrepo.rundir import measure_run
-        from servingrepo.rundir.mounts import refuse_hung
+        from servingrepo.runs import measure_run
+        from servingrepo.runs.mounts import refuse_hung
 
         refuse_hung(as_path(run, "run"), seconds=run_wait)
         return measure_run(as_path(run, "run"), progress=progress)
@@ -106,8 +106,8 @@ class Releasing(Opened):
         run_wait: float = RUN_WAIT,
     ) -> Exported:
         """Make a SavedModel from a Keras model file, or from a run that has one; see `servingrepo export`."""
-        from servingrepo.rundir.export import export_model
-        from servingrepo.rundir.mounts import refuse_hung
+        from servingrepo.runs.export import export_model
+        from servingrepo.runs.mounts import refuse_hung
 
         refuse_hung(as_path(model, "model"), seconds=run_wait)
         return export_model(
@@ -161,15 +161,15 @@ class Releasing(Opened):
             ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
                 lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
         """
-        from servingrepo.rollout.hooks import hooked
-        from servingrepo.rollout.pruning import promote_and_prune
-        from servingrepo.rollout.tracing import Context
-        from servingrepo.rollout.values import Options
-        from servingrepo.rundir.archives import run_directory
-        from servingrepo.rundir.gates import parse_gate
-        from servingrepo.rundir.mounts import refuse_hung
-        from servingrepo.serving.targets import target_of
+        from servingrepo.fleet.hooks import hooked
+        from servingrepo.runs.archives import run_directory
+        from servingrepo.runs.gates import parse_gate
+        from servingrepo.runs.mounts import refuse_hung
+        from servingrepo.servers.engines.targets import target_of
         from servingrepo.smoke import load_cases
+        from servingrepo.verbs.prune import promote_and_prune
+        from servingrepo.verbs.tracing import Context
+        from servingrepo.verbs.values import Options
 
         chosen = self._engine(engine) if smoke and not dry_run else None
         servers = as_endpoints(endpoints)
@@ -297,7 +297,7 @@ class Releasing(Opened):
         Raises:
             NoSuchVersion, NothingToRollBack, NoSavedModel, DamagedExport: There is nothing to compare.
         """
-        from servingrepo.rollout.differences import diff
+        from servingrepo.verbs.diff import diff
 
         return diff(self.value, old, new)
 
@@ -317,7 +317,7 @@ class Releasing(Opened):
 
     def check_contract(self, model: str, subject: str | Path) -> Checked:
         """Hold a version or an export against what the model's clients rely on; nothing is raised for a breach."""
-        from servingrepo.rollout.differences import check_subject
+        from servingrepo.verbs.diff import check_subject
 
         return check_subject(self.value, check_name(model), subject)
 
@@ -337,8 +337,8 @@ class Releasing(Opened):
         Raises:
             LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
         """
-        from servingrepo.rollout.trial import smoke_path, smoke_version
         from servingrepo.smoke import load_cases
+        from servingrepo.verbs.smoke import smoke_path, smoke_version
 
         loaded = tuple(case for file in cases for case in load_cases(as_path(file, "case file")))
         chosen = self._engine(engine)

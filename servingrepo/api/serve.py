@@ -19,9 +19,9 @@ from servingrepo.repository.served import need_model
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from servingrepo.rollout.serving import Reloaded, Switched
-    from servingrepo.rollout.status import Status
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.states import Endpoint
+    from servingrepo.verbs.serving import Reloaded, Switched
+    from servingrepo.verbs.status import Status
 
 
 class Serving(Opened):
@@ -29,13 +29,13 @@ class Serving(Opened):
 
     def serve(self, reference: str, **how: Unpack[How]) -> Switched:
         """Serve a version; see `servingrepo serve`."""
-        from servingrepo.rollout.serving import serve
+        from servingrepo.verbs.serving import serve
 
         return changed("serve", partial(serve, self.value, parse_reference(reference)), how)
 
     def unserve(self, model: str, **how: Unpack[How]) -> Switched:
         """Take a model out of models.config; see `servingrepo unserve`."""
-        from servingrepo.rollout.serving import unserve
+        from servingrepo.verbs.serving import unserve
 
         return changed("unserve", partial(unserve, self.value, check_name(model)), how)
 
@@ -48,7 +48,7 @@ class Serving(Opened):
         **how: Unpack[How],
     ) -> Switched:
         """Go back to the version served before, or to a selector such as 7 or "label:stable"."""
-        from servingrepo.rollout.serving import rollback
+        from servingrepo.verbs.serving import rollback
 
         target = selector_of(check_name(model), str(to)) if to is not None else None
         change = partial(rollback, self.value, check_name(model), to=target, mark_bad=mark_bad)
@@ -58,14 +58,14 @@ class Serving(Opened):
         self, reference: str, label: str, *, serve: bool = False, **how: Unpack[How]
     ) -> Switched:
         """Give a version a label; see `servingrepo label set`."""
-        from servingrepo.rollout.labels import set_label
+        from servingrepo.verbs.label import set_label
 
         change = partial(set_label, self.value, parse_reference(reference), label, serve=serve)
         return changed("label", change, how)
 
     def label_remove(self, model: str, *labels: str, **how: Unpack[How]) -> Switched:
         """Take labels away, all at once; see `servingrepo label remove`."""
-        from servingrepo.rollout.labels import remove_labels
+        from servingrepo.verbs.label import remove_labels
 
         return changed("label", partial(remove_labels, self.value, check_name(model), labels), how)
 
@@ -78,7 +78,7 @@ class Serving(Opened):
         dry_run: bool = False,
     ) -> Reloaded:
         """Make endpoints serve what models.config says; see `servingrepo reload`."""
-        from servingrepo.rollout.serving import reload
+        from servingrepo.verbs.serving import reload
 
         return reload(
             self.value,
@@ -96,7 +96,7 @@ class Serving(Opened):
         wait: float = 0.0,
     ) -> Status:
         """Return disk, config and endpoints side by side, waiting up to `wait` seconds for agreement."""
-        from servingrepo.rollout.status import wait_for_agreement
+        from servingrepo.verbs.status import wait_for_agreement
 
         if model is not None:
             need_model(self.value, check_name(model))
@@ -112,7 +112,7 @@ class Serving(Opened):
         wait: float | None = None,
     ) -> Iterator[Status]:
         """Yield a status after another until all agrees or `wait` seconds are over; without end if it is None."""
-        from servingrepo.rollout.status import watch
+        from servingrepo.verbs.status import watch
 
         if model is not None:
             need_model(self.value, check_name(model))

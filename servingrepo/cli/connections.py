@@ -20,8 +20,8 @@ from servingrepo.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from servingrepo.serving.security import Security
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.security import Security
+    from servingrepo.servers.states import Endpoint
 
     HeaderType = click.ParamType[tuple[str, str]]
 else:
@@ -140,7 +140,7 @@ def security(*, to: Iterable[str], named_by: str) -> Security:
         SettingsError: A file cannot be read or used, half of a pair is missing, or a header cannot be sent, or not
             there.
     """
-    from servingrepo.serving.security import Security
+    from servingrepo.servers.security import Security
 
     kept = click.get_current_context().meta.get(_KEPT, {})
     keep_together(to, named_by)
@@ -164,7 +164,7 @@ def secured(endpoints: Iterable[str]) -> tuple[Endpoint, ...]:
     given = tuple(endpoints)
     if not given:
         return ()
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.states import Endpoint
 
     how = security(to=given, named_by="endpoints")
     return tuple(Endpoint.parse(one, how) for one in given)

@@ -14,7 +14,7 @@ from servingrepo.errors import BreakingChange, UsageError
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
-    from servingrepo.rollout.differences import Checked
+    from servingrepo.verbs.diff import Checked
 
 
 @make(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.cli.app import App
-    from servingrepo.rollout.differences import Diff
+    from servingrepo.verbs.diff import Diff
 
 
 @make(
@@ -35,7 +35,7 @@ def command(app: App, old: str, new: str) -> None:
     whatever the verdict: `promote` and `contract --check` are what stops a pipeline.
     """
     from servingrepo.api.arguments import is_path
-    from servingrepo.rollout.differences import diff
+    from servingrepo.verbs.diff import diff
 
     with taken_for_names(old, new):
         only_paths = is_path(old) and is_path(new)

@@ -65,7 +65,7 @@ def command(
 
     Keras loads it in a process of its own, in safe mode; the repository is not touched.
     """
-    from servingrepo.rundir.export import export_model
+    from servingrepo.runs.export import export_model
 
     model = runs / model
     read_in_a_child(model, seconds=run_wait)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from servingrepo.rundir import Measured, Measurement, Point
+    from servingrepo.runs import Measured, Measurement, Point
 
 _MOST = 12
 

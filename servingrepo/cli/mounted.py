@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servingrepo.children import die_with
 from servingrepo.cli.paths import RunPath
-from servingrepo.rundir.children import die_with
-from servingrepo.rundir.mounts import RUN_WAIT, ask, hung, network_mount
+from servingrepo.runs.mounts import RUN_WAIT, ask, hung, network_mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable

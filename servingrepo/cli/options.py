@@ -238,14 +238,14 @@ def message_option(function: F) -> F:
 
 
 class _GateType(click.ParamType[Any]):
-    """A gate, as servingrepo.rundir.gates reads it."""
+    """A gate, as servingrepo.runs.gates reads it."""
 
     name = "gate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it; what cannot be read is a mistake of the command line or the settings file."""
         from servingrepo.errors import UsageError
-        from servingrepo.rundir.gates import parse_gate
+        from servingrepo.runs.gates import parse_gate
 
         if not isinstance(value, str):
             return value
@@ -291,7 +291,7 @@ def engine_options(function: F) -> F:
 
     @wraps(function)
     def gathered(*args: Any, **options: Any) -> Any:
-        from servingrepo.serving.engines import EngineChoice
+        from servingrepo.servers.engines.choice import EngineChoice
 
         of_model = settings_of_subject(options)
         chosen = {
@@ -320,7 +320,7 @@ def _refuse_ignored(engine: str) -> None:
     Raises:
         UsageError: There is one; all of them are named.
     """
-    from servingrepo.serving.engines import ignored_by
+    from servingrepo.servers.engines.choice import ignored_by
 
     ctx = click.get_current_context()
     typed = ParameterSource.COMMANDLINE

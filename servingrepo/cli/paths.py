@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from servingrepo.errors import UsageError
-from servingrepo.storage.texts import refuse_url
+from servingrepo.texts import refuse_url
 
 __all__ = ["LocalPath", "RunPath"]
 

@@ -32,14 +32,14 @@ from servingrepo.modelconfig.names import parse_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.fleet.hooks import Hooks
+    from servingrepo.fleet.rules import Rules
     from servingrepo.repository.retention import Keep
-    from servingrepo.rollout.hooks import Hooks
-    from servingrepo.rollout.rules import Rules
-    from servingrepo.rollout.tracing import Context
-    from servingrepo.rollout.values import Promotion
-    from servingrepo.rundir.gates import Gate
-    from servingrepo.serving.engines import EngineChoice
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.runs.gates import Gate
+    from servingrepo.servers.engines.choice import EngineChoice
+    from servingrepo.servers.states import Endpoint
+    from servingrepo.verbs.tracing import Context
+    from servingrepo.verbs.values import Promotion
 
 
 @make(
@@ -231,7 +231,7 @@ def _policy(app: App, model: str) -> Keep:
 
 def _context() -> Context:
     """Return what is recorded of this call, secrets masked: the command, where it was typed, the pipeline."""
-    from servingrepo.rollout.tracing import Context
+    from servingrepo.verbs.tracing import Context
 
     return Context(
         command=("servingrepo", *sys.argv[1:]),
@@ -243,9 +243,9 @@ def _context() -> Context:
 def _size(run: Path, saved_model: Path | None, *, dry_run: bool) -> int:
     """Return how much there is to read and copy, for the progress bar; errors are promote's to raise."""
     from servingrepo.errors import ServingRepoError
-    from servingrepo.rundir import scan_run
-    from servingrepo.rundir.measure import size_of_events
-    from servingrepo.rundir.scan import look_at_run
+    from servingrepo.runs import scan_run
+    from servingrepo.runs.measure import size_of_events
+    from servingrepo.runs.scan import look_at_run
     from servingrepo.storage.tree import read_tree
 
     events = 0

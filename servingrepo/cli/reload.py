@@ -13,7 +13,7 @@ from servingrepo.cli.roll_out import reload_option
 from servingrepo.errors import UsageError
 
 if TYPE_CHECKING:
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.states import Endpoint
 
 
 @make(

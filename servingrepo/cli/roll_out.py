@@ -23,7 +23,7 @@ from servingrepo.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servingrepo.rollout.rules import Rules
+    from servingrepo.fleet.rules import Rules
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -61,8 +61,8 @@ def rules_options(function: F) -> F:
         probes = tuple(map(Path, [chosen] if isinstance(chosen, str) else chosen))
         others = bystanders(options)
         if allow_down or probes or others or reload_by == "poll" or server_version:
-            from servingrepo.rollout.rules import Rules
-            from servingrepo.serving.server_versions import parse_server_version
+            from servingrepo.fleet.rules import Rules
+            from servingrepo.servers.engines.server_versions import parse_server_version
             from servingrepo.smoke import load_cases
 
             rules = Rules(
@@ -114,8 +114,8 @@ def stage_options(function: F) -> F:
         if any(given.values()):
             import msgspec
 
-            from servingrepo.rollout.rules import STRICT
-            from servingrepo.rollout.staging import check_rules
+            from servingrepo.fleet.rules import STRICT
+            from servingrepo.fleet.stages import check_rules
 
             if not options.get("endpoints"):
                 raise UsageError(
@@ -200,7 +200,7 @@ def hook_options(function: F) -> F:
     ) -> Any:
         hooks = None
         if hooks_before or hooks_after:
-            from servingrepo.rollout.hooks import Hooks
+            from servingrepo.fleet.hooks import Hooks
 
             hooks = Hooks(before=hooks_before, after=hooks_after)
         return function(*args, hooks=hooks, **options)

@@ -18,6 +18,6 @@ def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     It serves what models.config says, on loopback only, for laptops, CI and compose tests. Its exit codes are
     tensorflow_model_server's.
     """
-    from servingrepo.serving.embedded import main
+    from servingrepo.embedded import main
 
     ctx.exit(main(arguments))

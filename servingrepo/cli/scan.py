@@ -36,15 +36,15 @@ def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait:
     Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
     the model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
     """
-    from servingrepo.rollout.promotion import refuse_defects
-    from servingrepo.rundir import scan_run
-    from servingrepo.rundir.archives import run_directory
-    from servingrepo.rundir.doubts import doubts_of
-    from servingrepo.rundir.measure import measure, size_of_events
-    from servingrepo.rundir.mlflow import read_mlflow
-    from servingrepo.rundir.scan import look_at_run
+    from servingrepo.runs import scan_run
+    from servingrepo.runs.archives import run_directory
+    from servingrepo.runs.doubts import doubts_of
+    from servingrepo.runs.measure import measure, size_of_events
+    from servingrepo.runs.mlflow import read_mlflow
+    from servingrepo.runs.scan import look_at_run
     from servingrepo.savedmodel import inspect_export
     from servingrepo.storage.tree import read_tree
+    from servingrepo.verbs.promote import refuse_defects
 
     run = runs / run
     read_in_a_child(run, seconds=run_wait)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.listing import ModelDetails
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.trash import Trashed
-    from servingrepo.rundir.origin import Code, Origin
+    from servingrepo.runs.origin import Code, Origin
 
 _MOST_NUMBERS = 12
 

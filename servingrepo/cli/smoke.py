@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servingrepo.cli.app import App
-    from servingrepo.serving.engines import EngineChoice
+    from servingrepo.servers.engines.choice import EngineChoice
 
 
 @make(
@@ -47,10 +47,10 @@ def command(
     slash in it.
     """
     from servingrepo.api.arguments import is_path
-    from servingrepo.rollout.trial import smoke_path
-    from servingrepo.serving.engines import choose_engine
+    from servingrepo.servers.engines.choice import choose_engine
     from servingrepo.smoke import judge, load_cases
-    from servingrepo.storage.texts import as_path
+    from servingrepo.texts import as_path
+    from servingrepo.verbs.smoke import smoke_path
 
     if is_path(subject):
         loaded = tuple(case for file in cases for case in load_cases(file))

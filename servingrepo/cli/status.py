@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from servingrepo.api import OpenRepository
-    from servingrepo.rollout.drift import OnEndpoint
-    from servingrepo.rollout.status import ModelStatus, Status
-    from servingrepo.serving.states import Endpoint
+    from servingrepo.servers.states import Endpoint
+    from servingrepo.verbs.drift import OnEndpoint
+    from servingrepo.verbs.status import ModelStatus, Status
 
 _AGO = re.compile(r" \([^()]* ago\)")
 

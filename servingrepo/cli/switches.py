@@ -9,8 +9,8 @@ from servingrepo.cli.app import App, pinned, sized
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from servingrepo.rollout.hooks import HookResult
-    from servingrepo.rollout.serving import Switched
+    from servingrepo.fleet.hooks import HookResult
+    from servingrepo.verbs.serving import Switched
 
 
 def switch_lines(done: Switched) -> Iterator[str]:

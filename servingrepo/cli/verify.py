@@ -52,7 +52,7 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
     """
     from servingrepo.api.arguments import is_path
     from servingrepo.repository.verification import verify_path
-    from servingrepo.storage.texts import as_path
+    from servingrepo.texts import as_path
 
     paths = [one for one in subjects if is_path(one)]
     if max_seconds is not None:

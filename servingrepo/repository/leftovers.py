@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.deadline import Deadline
 from servingrepo.errors import ConfigInvalid, ServingRepoError
 from servingrepo.modelconfig import entry
 from servingrepo.repository import journal
 from servingrepo.repository.served import read_config, served_versions
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
     from servingrepo.repository.history import Event
@@ -51,7 +51,7 @@ def clear_servers(repo: Repository, intent: Intent, *, reach: bool) -> OnServers
 
 def _reap_container(intent: Intent) -> str:
     """Remove the container that a dead command left; where that cannot be done, say so: a later writer will."""
-    from servingrepo.serving.docker_reaping import reap
+    from servingrepo.servers.engines.docker_reaping import reap
 
     try:
         reap(frozenset({intent.txid}), deadline=Deadline.after(_REAP_SECONDS))
@@ -62,7 +62,7 @@ def _reap_container(intent: Intent) -> str:
 
 def _empty_smoke_server(repo: Repository, intent: Intent, version: int) -> OnServers:
     """Unload the version from the server on which it was tried; never one that models.config serves."""
-    from servingrepo.serving.remote_engine import empty
+    from servingrepo.servers.engines.remote import empty
 
     name = f"{intent.model}@{version}"
     if is_served(repo, intent.model, version):

@@ -10,7 +10,7 @@ from servingrepo.modelconfig import entry
 from servingrepo.repository import history
 from servingrepo.repository.repository import load_record, model_names, need_state
 from servingrepo.repository.served import base_path_elsewhere, read_config
-from servingrepo.rundir.origin import Origin
+from servingrepo.runs.origin import Origin
 
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.deadline import Deadline
 from servingrepo.errors import (
     LoadFailed,
     Locked,
@@ -23,9 +24,8 @@ from servingrepo.repository.repository import locked, me, need_version, new_txid
 from servingrepo.repository.usage import alone
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.savedmodel.wording import some
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.server_versions import of_server, too_new
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.engines.server_versions import of_server, too_new
 from servingrepo.smoke import SmokeCase, check_cases, run_smoke
 from servingrepo.storage.progress import Notice, unheard
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Inspection
-    from servingrepo.serving.engines import Engine
-    from servingrepo.serving.server_versions import Version
+    from servingrepo.servers.engines.choice import Engine
+    from servingrepo.servers.engines.server_versions import Version
 
 
 _WORTH_SAYING = 2.0
@@ -202,7 +202,7 @@ def smoking(repo: Repository, model: str, version: int, engine: Engine) -> Itera
 
 def server_of(engine: Engine | None) -> str:
     """Return the server that an engine uses and does not start, as HOST:PORT; empty if it starts its own."""
-    from servingrepo.serving.remote_engine import RemoteEngine
+    from servingrepo.servers.engines.remote import RemoteEngine
 
     return str(engine.endpoint) if isinstance(engine, RemoteEngine) else ""
 

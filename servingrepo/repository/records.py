@@ -13,8 +13,8 @@ import msgspec
 
 from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.masking import masked
-from servingrepo.rundir.measurements import GateVerdict, Number
-from servingrepo.rundir.origin import Origin
+from servingrepo.runs.measurements import GateVerdict, Number
+from servingrepo.runs.origin import Origin
 from servingrepo.savedmodel import Demands, Fingerprint, Signature, TensorCheck
 from servingrepo.savedmodel.compatibility import Change, Compatibility
 from servingrepo.smoke import SmokeReport

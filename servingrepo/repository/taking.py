@@ -37,7 +37,7 @@ from servingrepo.repository.served import (
 )
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import read_whole
-from servingrepo.storage.texts import as_text
+from servingrepo.texts import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path

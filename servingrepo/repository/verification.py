@@ -226,7 +226,7 @@ def verify_path(
     """
     export, run = path, ""
     if _may_be_a_run(path):
-        from servingrepo.rundir import scan_run  # lazily: a published version is no run
+        from servingrepo.runs import scan_run  # lazily: a published version is no run
 
         scan = scan_run(path)
         export, run = Path(scan.export), str(path)

@@ -31,9 +31,9 @@ from servingrepo.smoke.tensors import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from servingrepo.deadline import Deadline
     from servingrepo.savedmodel.values import Signature
-    from servingrepo.serving.client import ServingClient
-    from servingrepo.serving.deadline import Deadline
+    from servingrepo.servers.client import ServingClient
 
 __all__ = ["REQUEST_SECONDS", "Result", "Target", "send_examples", "send_predict"]
 

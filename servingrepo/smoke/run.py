@@ -18,11 +18,11 @@ from servingrepo.smoke.requests import Result, Target, send_examples, send_predi
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from servingrepo.deadline import Deadline
     from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.savedmodel.values import Signature, TensorSpec
-    from servingrepo.serving.client import ServingClient
-    from servingrepo.serving.deadline import Deadline
-    from servingrepo.serving.states import VersionStatus
+    from servingrepo.servers.client import ServingClient
+    from servingrepo.servers.states import VersionStatus
     from servingrepo.smoke.cases import SmokeCase
 
 __all__ = ["await_version", "run_cases", "run_smoke"]

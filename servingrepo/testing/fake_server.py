@@ -16,8 +16,8 @@ from servingrepo.protos import (
     regression_pb2,
     service_modules,
 )
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

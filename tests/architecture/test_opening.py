@@ -21,20 +21,20 @@ OPENING = frozenset(
 """Names of functions that take a path, or that go on from one."""
 
 ALLOWED: dict[str, dict[str, str]] = {
-    "rundir/scan.py": {
+    "runs/scan.py": {
         "stat": "the run itself, which the user names",
         "iterdir": "what lies beside a run that is not there",
         "is_dir": "the SavedModel that the user names, its links resolved and held against the run",
     },
-    "rundir/savedmodels.py": {
+    "runs/savedmodels.py": {
         "fwalk": "goes on from a directory that beneath.py opened, and follows no links",
         "stat": "of names in the directories of that walk, without following links",
     },
-    "rundir/mlflow_database.py": {
+    "runs/mlflow_database.py": {
         "connect": "the copy in our scratch directory",
         "open": "the same",
     },
-    "rundir/mounts.py": {"read_text": "the kernel's table of mounts"},
+    "runs/mounts.py": {"read_text": "the kernel's table of mounts"},
     "savedmodel/reading.py": {
         "open": "the export's own ExportFiles.open, and read_bounded for what the user names",
         "listdir": "a descriptor that beneath.py gave",
@@ -45,13 +45,12 @@ ALLOWED: dict[str, dict[str, str]] = {
 """What is called all the same, by file, and why that is right."""
 
 OTHERS = {
-    "rundir/archives.py": "the archive that the user names, and the directory that it is unpacked in",
-    "rundir/scratch.py": "our own directories",
-    "rundir/unpacking.py": "what an archive unpacks to, below our own directory, by descriptors and without links",
-    "rundir/export.py": "the model that the user names, and what is made of it",
-    "rundir/keras_child.py": "the model that export hands over",
-    "rundir/provenance.py": "git's own files",
-    "rundir/worktree.py": "git's own files",
+    "runs/archives.py": "the archive that the user names, and the directory that it is unpacked in",
+    "runs/unpacking.py": "what an archive unpacks to, below our own directory, by descriptors and without links",
+    "runs/export.py": "the model that the user names, and what is made of it",
+    "runs/keras_child.py": "the model that export hands over",
+    "runs/provenance.py": "git's own files",
+    "runs/worktree.py": "git's own files",
 }
 """Files that read no run's files for records, and what they open."""
 
@@ -69,7 +68,7 @@ def calls_that_open(path: Path) -> set[str]:
 
 FILES = sorted(
     path.relative_to(PACKAGE).as_posix()
-    for room in ("rundir", "savedmodel")
+    for room in ("runs", "savedmodel")
     for path in (PACKAGE / room).rglob("*.py")
 )
 

@@ -14,19 +14,24 @@ PACKAGE = ROOT / "servingrepo"
 ORDER = (
     ("lazy",),
     ("errors",),
+    ("deadline",),
+    ("texts",),
     ("masking",),
     ("protos",),
     ("textproto",),
+    ("children",),
     ("storage",),
     ("savedmodel",),
-    ("rundir",),
     ("modelconfig",),
-    ("serving",),
+    ("runs",),
+    ("servers",),
     ("smoke",),
     ("repository",),
-    ("rollout",),
+    ("fleet",),
+    ("verbs",),
     ("reports",),
     ("api",),
+    ("embedded",),
     ("cli",),
     ("__main__",),
     ("testing",),
@@ -37,10 +42,10 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 LONGEST = 800
 """Lines of the longest file there may be: one that is a single thing may be as long."""
 
-TENSORFLOW_ONLY_IN = ("servingrepo/serving/embedded/", "demo/", "benchmarks/")
-GRPC_ONLY_IN = ("servingrepo/serving/", "servingrepo/testing/")
+TENSORFLOW_ONLY_IN = ("servingrepo/embedded/", "demo/", "benchmarks/")
+GRPC_ONLY_IN = ("servingrepo/servers/", "servingrepo/embedded/", "servingrepo/testing/")
 PROTOBUF_MODULES_ONLY_IN = ("servingrepo/protos.py",)
-PROGRAMS = ("servingrepo/cli/", "servingrepo/serving/embedded/")
+PROGRAMS = ("servingrepo/cli/", "servingrepo/embedded/")
 """What may print: the command line, and the embedded server, which is a program as the real one is."""
 
 
@@ -148,7 +153,7 @@ def test_imports_of_ours_name_modules_that_there_are() -> None:
         ("tensorflow", TENSORFLOW_ONLY_IN),
         ("grpc", GRPC_ONLY_IN),
         ("tensorflow_serving", PROTOBUF_MODULES_ONLY_IN),
-        ("docker", ("servingrepo/serving/",)),
+        ("docker", ("servingrepo/servers/engines/",)),
         ("click", ("servingrepo/cli/",)),
     ],
 )

@@ -48,7 +48,7 @@ def server_of(process: subprocess.Popen[str]) -> int:
                 for child in (task / "children").read_text().split():
                     # Before its exec a child is still a copy of the command.
                     run = Path(f"/proc/{child}/cmdline").read_bytes()
-                    if b"servingrepo.serving.embedded" in run:
+                    if b"servingrepo.embedded" in run:
                         return int(child)
         time.sleep(0.005)
 

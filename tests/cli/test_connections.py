@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.serving.states import Endpoint
-from tests.serving.authority import Authority
+from servingrepo.servers.states import Endpoint
+from tests.servers.authority import Authority
 from tests.support import command, live_server, new_repository, run_with
 
 if TYPE_CHECKING:

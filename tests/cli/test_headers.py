@@ -8,8 +8,8 @@ import pytest
 
 from servingrepo import Endpoint, Security
 from servingrepo.errors import SettingsError
-from servingrepo.rollout.rules import Rules
-from servingrepo.serving.metrics import page_of
+from servingrepo.fleet.rules import Rules
+from servingrepo.servers.metrics import page_of
 from tests.cli.inside import refused
 from tests.support import Outcome, command, live_server, new_repository, run_with
 

@@ -15,8 +15,8 @@ import pytest
 
 import servingrepo
 from servingrepo.errors import StorageHung
-from servingrepo.rundir.mounts import network_mount
-from servingrepo.rundir.worktree import code_of
+from servingrepo.runs.mounts import network_mount
+from servingrepo.runs.worktree import code_of
 from servingrepo.testing.exports import write_export
 from tests.support import command, ending, new_repository
 
@@ -46,7 +46,7 @@ def mounted(source: Path, place: Path, *, after: int = NEVER) -> Iterator[subpro
         pytest.skip("only root may mount a file system, and /dev/fuse has to be there")
     place.mkdir()
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.rundir.hanging", source, place, "--after", str(after)],
+        [sys.executable, "-m", "tests.runs.hanging", source, place, "--after", str(after)],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -78,7 +78,7 @@ def started(place: Path) -> list[str]:
             line = (folder / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if str(place) in line and "tests.rundir.hanging" not in line:
+        if str(place) in line and "tests.runs.hanging" not in line:
             found.append(line)
     return found
 

@@ -15,7 +15,7 @@ import pytest
 import servingrepo
 from servingrepo.modelconfig.start_flags import LABELS_FLAG, START_FLAGS
 from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
-from servingrepo.serving.processes import free_port
+from servingrepo.servers.engines.processes import free_port
 from servingrepo.testing.exports import Served
 from tests.cli import inside
 from tests.cli.inside import refused

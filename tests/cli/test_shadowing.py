@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import h5py
 import pytest
 
-from servingrepo.rundir.children import environment
+from servingrepo.children import environment
 from tests.cli.test_hung_mounts import mounted
 from tests.support import Outcome, new_repository, run_with
 

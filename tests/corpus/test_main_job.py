@@ -18,9 +18,9 @@ from servingrepo.errors import (
     ServingRepoError,
     UnsupportedExport,
 )
-from servingrepo.rollout.values import Promotion
-from servingrepo.serving.client import ServingClient
+from servingrepo.servers.client import ServingClient
 from servingrepo.smoke import judge
+from servingrepo.verbs.values import Promotion
 from tests.support import live_server, new_repository
 
 pytestmark = [pytest.mark.corpus, pytest.mark.tf, pytest.mark.timeout(240)]
@@ -201,7 +201,7 @@ def test_a_run_with_two_versions_is_ambiguous_and_both_are_named(
 
 
 def test_an_estimator_s_run_is_described_with_what_else_lies_there(corpus: Path) -> None:
-    from servingrepo.rundir import scan_run
+    from servingrepo.runs import scan_run
 
     found = scan_run(corpus / "tfx" / "estimator_run")
     assert found.export.endswith("export/chicago-taxi/1646034756")

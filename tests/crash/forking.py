@@ -27,9 +27,13 @@ LAZY = (
     *("servingrepo.cli.restore", "servingrepo.cli.rollback", "servingrepo.cli.serve"),
     *("servingrepo.cli.unserve", "servingrepo.repository.marks", "servingrepo.repository.rounds"),
     *("servingrepo.repository.taking", "servingrepo.repository.verification"),
-    *("servingrepo.rollout.labels", "servingrepo.rollout.promotion", "servingrepo.rollout.pruning"),
-    *("servingrepo.rollout.serving", "servingrepo.rundir.archives", "servingrepo.serving.engines"),
-    *("servingrepo.serving.docker_reaping", "servingrepo.smoke"),
+    *("servingrepo.verbs.label", "servingrepo.verbs.promote", "servingrepo.verbs.prune"),
+    *(
+        "servingrepo.verbs.serving",
+        "servingrepo.runs.archives",
+        "servingrepo.servers.engines.choice",
+    ),
+    *("servingrepo.servers.engines.docker_reaping", "servingrepo.smoke"),
 )
 """Modules that commands import when they are called."""
 

@@ -60,9 +60,9 @@ _JOURNAL = ("tests/repository/test_journal.py",)
 _LOCK_PLACES = ("tests/storage/test_lock_places.py",)
 _TRUST = ("tests/repository/test_trust.py",)
 _PRUNING = ("tests/repository/test_pruning.py",)
-_ARCHIVES = ("tests/rundir/test_archives.py",)
+_ARCHIVES = ("tests/runs/test_archives.py",)
 _BENEATH = ("tests/storage/test_beneath.py",)
-_SWAPPED = ("tests/rundir/test_hostile_archives.py", "-k", "swapped")
+_SWAPPED = ("tests/runs/test_hostile_archives.py", "-k", "swapped")
 _EXPORT = ("tests/crash/test_export.py", "-k", "durable")
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
 
@@ -124,8 +124,8 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "declare", "O_EXCL"): Mutation("0", _JOURNAL),
     _site("storage/beneath", "the module", "O_NOFOLLOW"): Mutation("0", _BENEATH),
     _site("storage/beneath", "open_plain", "O_NOFOLLOW"): Mutation("0", _BENEATH),
-    _site("rundir/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
-    _site("rundir/unpacking", "the module", "O_EXCL"): Mutation("0", _SWAPPED),
+    _site("runs/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
+    _site("runs/unpacking", "the module", "O_EXCL"): Mutation("0", _SWAPPED),
     _site("cli/settings_file", "the module", "O_NOFOLLOW"): Mutation(
         "0", ("tests/cli/test_settings_of_others.py",)
     ),
@@ -153,30 +153,30 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/proving", "smoking", "writing"): Mutation(
         _NOBODY, ("tests/repository/test_proving.py", "-k", "settles_nothing")
     ),
-    _site("rollout/committing", "commit", "writing"): Mutation(_NOBODY, _OVERTAKEN),
-    _site("rollout/committing", "serve_again", "writing"): Mutation(
+    _site("verbs/committing", "commit", "writing"): Mutation(_NOBODY, _OVERTAKEN),
+    _site("verbs/committing", "serve_again", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "content_that_is_there")
     ),
-    _site("rollout/serving", "reload", "writing"): Mutation(
+    _site("verbs/serving", "reload", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "a_reload")
     ),
     _site("api/keep", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),
     _site("repository/journal", "set_aside_unreadable", "is_held"): Mutation("False", _TRUST),
     _site("repository/usage", "using", "try_flock"): Mutation("True", _PRUNING),
     _site("repository/usage", "alone", "try_flock"): Mutation("True", _PRUNING),
-    _site("rundir/scratch", "_make", "flock"): Mutation("None", _ARCHIVES),
-    _site("rundir/scratch", "the module", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
-    _site("rundir/scratch", "sweep", "flock"): Mutation("None", _ARCHIVES),
-    _site("rundir/scratch", "sweep", "LOCK_NB"): Mutation("0", (*_ARCHIVES, "--timeout=20")),
-    _site("rundir/export", "keep", "sync_file"): Mutation("None", _EXPORT),
-    _site("rundir/export", "keep", "sync_directory"): Mutation("None", _EXPORT),
+    _site("storage/scratch", "_make", "flock"): Mutation("None", _ARCHIVES),
+    _site("storage/scratch", "the module", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
+    _site("storage/scratch", "sweep", "flock"): Mutation("None", _ARCHIVES),
+    _site("storage/scratch", "sweep", "LOCK_NB"): Mutation("0", (*_ARCHIVES, "--timeout=20")),
+    _site("runs/export", "keep", "sync_file"): Mutation("None", _EXPORT),
+    _site("runs/export", "keep", "sync_directory"): Mutation("None", _EXPORT),
     _site("storage/disk", "append_line", "O_NOFOLLOW"): Mutation("0", (*_DISK, *_TRUST)),
     _site("storage/hashing", "hash_file", "O_NOFOLLOW"): Mutation(
         "0", ("tests/storage/test_hashing.py",)
     ),
     _site("storage/lock", "the module", "O_NOFOLLOW"): Mutation("0", (*_LOCK, *_LOCK_PLACES)),
     _site("storage/tree", "_opened", "O_NOFOLLOW"): Mutation(
-        "0", ("tests/storage/test_tree.py", "tests/rollout/test_hostile_runs.py")
+        "0", ("tests/storage/test_tree.py", "tests/verbs/test_hostile_runs.py")
     ),
 }
 

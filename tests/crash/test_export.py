@@ -14,10 +14,10 @@ import h5py
 import pytest
 
 from servingrepo.errors import ServingRepoError
-from servingrepo.rundir.export import keep
-from servingrepo.rundir.scratch import scratch
+from servingrepo.runs.export import keep
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
+from servingrepo.storage.scratch import scratch
 from servingrepo.testing.exports import write_export
 from tests.crash.test_steps import NEED_KERAS
 from tests.support import command
@@ -29,8 +29,8 @@ PREFIX = ".saved_model.partial-"
 KEEP = f"""
 import sys
 from pathlib import Path
-from servingrepo.rundir.export import keep
-from servingrepo.rundir.scratch import scratch
+from servingrepo.runs.export import keep
+from servingrepo.storage.scratch import scratch
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.testing.exports import write_export

@@ -49,10 +49,7 @@ def servers(mark: str) -> list[int]:
     found = []
     for process in marked(mark):
         with suppress(OSError):
-            if (
-                b"servingrepo.serving.embedded"
-                in Path("/proc", str(process), "cmdline").read_bytes()
-            ):
+            if b"servingrepo.embedded" in Path("/proc", str(process), "cmdline").read_bytes():
                 found.append(process)
     return found
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NOT_SWEPT = {
     "reload": "it changes servers, and of the disk only what every writer settles first",
     "export": "it changes nothing in a repository; tests/crash/test_export.py interrupts it",
-    "smoke": "it changes nothing in a repository; tests/rollout/test_smoke_leftovers.py kills it",
+    "smoke": "it changes nothing in a repository; tests/verbs/test_smoke_leftovers.py kills it",
     **dict.fromkeys(
         ("scan", "diff", "status", "list", "show", "history", "run-server"),
         "it changes nothing in a repository",
@@ -35,24 +35,24 @@ NOT_SWEPT = {
 """Commands without a scenario, and why they need none."""
 
 NEED_SERVERS = {
-    "switch.file-between": "tests/rollout/test_polling.py kills there",
-    "switch.file-labelled": "tests/rollout/test_polling.py switches labels by file",
-    "switch.going-back": "tests/rollout/test_phases.py goes back there",
-    "switch.stage-dropped": "tests/rollout/test_phases.py rolls back in stages",
+    "switch.file-between": "tests/fleet/test_polling.py kills there",
+    "switch.file-labelled": "tests/fleet/test_polling.py switches labels by file",
+    "switch.going-back": "tests/verbs/test_phases.py goes back there",
+    "switch.stage-dropped": "tests/verbs/test_phases.py rolls back in stages",
     **dict.fromkeys(
         (
             f"switch.{step}"
             for step in ("gathered", "stage-told", "stage-proven", "drop-told", "dropped")
         ),
-        "tests/rollout/test_phases.py stops there",
+        "tests/verbs/test_phases.py stops there",
     ),
     **dict.fromkeys(
         (f"stragglers.{end}" for end in ("before-write", "before-sync", "before-rename")),
-        "a note for the next command: tests/rollout/test_fleet.py",
+        "a note for the next command: tests/fleet/test_fleet.py",
     ),
     **dict.fromkeys(
         (f"stragglers.{end}" for end in ("after-rename", "done")),
-        "a note for the next command: tests/rollout/test_fleet.py",
+        "a note for the next command: tests/fleet/test_fleet.py",
     ),
 }
 """Steps that only a change of live servers reaches, and which tests do."""

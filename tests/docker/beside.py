@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from servingrepo.serving.docker_engine import DEFAULT_IMAGE
+from servingrepo.servers.engines.docker import DEFAULT_IMAGE
 from tests.docker import images
 
 

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.serving.processes import free_port
+from servingrepo.servers.engines.processes import free_port
 from tests.docker import images
 from tests.docker.fixtures import missing
 

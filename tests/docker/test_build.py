@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.serving.processes import free_port
+from servingrepo.servers.engines.processes import free_port
 from tests.architecture.test_lock import pinned
 from tests.docker import images
 from tests.docker.fixtures import docker
-from tests.serving.authority import Authority
+from tests.servers.authority import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

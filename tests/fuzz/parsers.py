@@ -26,17 +26,17 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for what the tests make
 
 with atheris.instrument_imports(
-    include=["servingrepo.savedmodel", "servingrepo.textproto", "servingrepo.rundir"]
+    include=["servingrepo.savedmodel", "servingrepo.textproto", "servingrepo.runs"]
 ):
     from servingrepo.errors import ServingRepoError
     from servingrepo.protos import event_pb2, model_server_config_pb2, saved_model_pb2
-    from servingrepo.rundir import tensorboard, toml_values, yaml_values  # noqa: F401 - imported where a run has some
-    from servingrepo.rundir.archives import Limits, unpacked
-    from servingrepo.rundir.configuration import read_configuration
-    from servingrepo.rundir.look import Folder, Look
-    from servingrepo.rundir.measure import measure
-    from servingrepo.rundir.mlflow import read_mlflow
-    from servingrepo.rundir.mlflow_database import read_database
+    from servingrepo.runs import tensorboard, toml_values, yaml_values  # noqa: F401 - imported where a run has some
+    from servingrepo.runs.archives import Limits, unpacked
+    from servingrepo.runs.configuration import read_configuration
+    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.measure import measure
+    from servingrepo.runs.mlflow import read_mlflow
+    from servingrepo.runs.mlflow_database import read_database
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.bundle import BadIndex, read_index
     from servingrepo.savedmodel.canonical import canonical_bytes

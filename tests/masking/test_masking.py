@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from servingrepo.masking import MASK, mask, mask_command
-from servingrepo.rundir.pipeline import VARIABLES, pipeline_ids
+from servingrepo.runs.pipeline import VARIABLES, pipeline_ids
 
 
 @pytest.mark.parametrize(

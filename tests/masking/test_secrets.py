@@ -12,20 +12,20 @@ import pytest
 from servingrepo.masking import MASK, mask, mask_command, mask_text, masked
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
+from servingrepo.repository.lagging import Stragglers
 from servingrepo.repository.records import EXACT, Format, ModelState, VersionRecord, encode
 from servingrepo.repository.rounds import RoundState
-from servingrepo.repository.stragglers import Stragglers
-from servingrepo.rollout.tracing import Context, trace
-from servingrepo.rundir.mlflow import read_mlflow
-from servingrepo.rundir.reading import FilesRead
-from servingrepo.rundir.scan import look_at_run
+from servingrepo.runs.mlflow import read_mlflow
+from servingrepo.runs.reading import FilesRead
+from servingrepo.runs.scan import look_at_run
+from servingrepo.verbs.tracing import Context, trace
 from tests.masking.secrets import COMMANDS, HARMLESS, NAMED, PASSWORD, TEXTS, TOKENS, URLS, Secret
 from tests.support import command, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from servingrepo.rundir.origin import Origin
+    from servingrepo.runs.origin import Origin
 
 SHAPES = (*TOKENS, *URLS, *TEXTS)
 PROGRAMS = ("curl", "docker", "mysql", "python", "sshpass", "train", "wandb", "--")

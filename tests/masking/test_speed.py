@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.masking import mask, mask_command, mask_text
-from servingrepo.rundir.configuration import read_configuration
-from servingrepo.rundir.look import look
+from servingrepo.runs.configuration import read_configuration
+from servingrepo.runs.look import look
 
 if TYPE_CHECKING:
     from pathlib import Path

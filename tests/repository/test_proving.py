@@ -13,12 +13,12 @@ import servingrepo
 from servingrepo.errors import BadCase, EngineUnavailable, ServerTimeout
 from servingrepo.repository.proving import prove, smoking
 from servingrepo.savedmodel import inspect_export
-from servingrepo.serving.binary_engine import BinaryEngine
-from servingrepo.serving.docker_engine import DockerEngine
-from servingrepo.serving.embedded_engine import EmbeddedEngine
-from servingrepo.serving.processes import free_port
-from servingrepo.serving.remote_engine import RemoteEngine
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.engines.binary import BinaryEngine
+from servingrepo.servers.engines.docker import DockerEngine
+from servingrepo.servers.engines.embedded import EmbeddedEngine
+from servingrepo.servers.engines.processes import free_port
+from servingrepo.servers.engines.remote import RemoteEngine
+from servingrepo.servers.states import Endpoint
 from servingrepo.smoke import SmokeCase
 from servingrepo.storage.lock import hold_lock, this_process
 from servingrepo.testing.exports import write_export
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from servingrepo.serving.engines import Engine
-    from servingrepo.serving.processes import RunningServer
+    from servingrepo.servers.engines.choice import Engine
+    from servingrepo.servers.engines.processes import RunningServer
 
 
 def _written_by(path: Path, version: bytes) -> Path:

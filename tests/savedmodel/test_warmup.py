@@ -275,10 +275,10 @@ def test_no_bytes_make_the_check_fail(
 
 _SERVER = """
 import json, sys
-from servingrepo.serving.embedded.capi import TensorFlowRuntime
-from servingrepo.serving.embedded.inference import Model, Options
-from servingrepo.serving.embedded.metrics import Metrics
-from servingrepo.serving.embedded.warmup import warm_up
+from servingrepo.embedded.capi import TensorFlowRuntime
+from servingrepo.embedded.inference import Model, Options
+from servingrepo.embedded.metrics import Metrics
+from servingrepo.embedded.warmup import warm_up
 session = TensorFlowRuntime().load(sys.argv[1], ["serve"])
 model = Model(session, Options())
 said = {one: str(warm_up(model, one, iterations=1, metrics=Metrics())) for one in sys.argv[1:]}

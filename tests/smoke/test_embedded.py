@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servingrepo.deadline import Deadline
 from servingrepo.errors import LoadFailed, SmokeFailed
 from servingrepo.savedmodel import inspect_export
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.embedded_engine import EmbeddedEngine
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.smoke import SmokeCase, SmokeReport, judge, load_cases, run_smoke
 from servingrepo.testing.exports import Served, write_export
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from servingrepo.deadline import Deadline
 from servingrepo.errors import BadCase, EndpointUnreachable, LoadFailed, ServerTimeout
 from servingrepo.protos import example_pb2
 from servingrepo.savedmodel import Inspection, inspect_export
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.states import Endpoint
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.states import Endpoint
 from servingrepo.smoke import SmokeCase, SmokeReport, run_smoke
 from servingrepo.smoke.tensors import make_tensor, read_tensor
 from servingrepo.testing.exports import Served, saved_model, write_export

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 from google.protobuf.message import DecodeError
 
-from servingrepo.serving.embedded.capi import TensorFlowRuntime
-from servingrepo.serving.embedded.status import Code, Status
+from servingrepo.embedded.capi import TensorFlowRuntime
+from servingrepo.embedded.status import Code, Status
 
 # What ReadTextProto (tsl/platform/env.cc) returns for a text that does not parse: the second where its end was read.
 REFUSED = {Code.DATA_LOSS, Code.OUT_OF_RANGE}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import EngineUnavailable, NoSpace, ServerDied, ServerTimeout
-from servingrepo.serving.processes import free_port
+from servingrepo.servers.engines.processes import free_port
 from servingrepo.testing.exports import write_export
 from tests.docker.daemons import base_image_with, own_daemon, tiny_image
 from tests.docker.engine.conftest import owned_by, wait_until
@@ -111,8 +111,8 @@ def test_user_who_may_not_talk_to_the_daemon_is_told(elsewhere: OwnDaemon) -> No
         "import os\n"
         "from servingrepo.errors import EngineUnavailable\n"
         "import docker.context, docker.tls, requests.utils\n"
-        "from servingrepo.serving.deadline import Deadline\n"
-        "from servingrepo.serving.docker_daemon import connect\n"
+        "from servingrepo.deadline import Deadline\n"
+        "from servingrepo.servers.engines.docker_daemon import connect\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534); os.environ['HOME'] = '/'\n"
         "try:\n"
         "    with connect(deadline=Deadline.after(5)): print('let in')\n"

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servingrepo.deadline import Deadline
 from servingrepo.errors import EngineUnavailable
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.docker_engine import DockerEngine
-from servingrepo.serving.processes import free_port
+from servingrepo.servers.engines.docker import DockerEngine
+from servingrepo.servers.engines.processes import free_port
 from servingrepo.testing.exports import write_export
 from tests.docker.daemons import make_certificates, own_daemon
 from tests.docker.engine.conftest import owned_by, wait_until
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from servingrepo.serving.processes import RunningServer
+    from servingrepo.servers.engines.processes import RunningServer
     from tests.docker.daemons import OwnDaemon
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
@@ -191,8 +191,8 @@ def test_daemon_with_other_numbers_for_users_is_reached(fake: str, tmp_path: Pat
 CLIENT = """
 import os, sys
 from pathlib import Path
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.docker_engine import DockerEngine
+from servingrepo.deadline import Deadline
+from servingrepo.servers.engines.docker import DockerEngine
 
 def serve():
     engine, export, deadline = DockerEngine(image=sys.argv[1]), Path(sys.argv[2]), Deadline.after(60)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import servingrepo
+from servingrepo.deadline import Deadline
 from servingrepo.errors import (
     EngineUnavailable,
     LoadFailed,
@@ -18,9 +19,8 @@ from servingrepo.errors import (
     ServerTimeout,
     UsageError,
 )
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.docker_engine import DockerEngine
+from servingrepo.servers.client import ServingClient
+from servingrepo.servers.engines.docker import DockerEngine
 from servingrepo.testing.exports import write_export
 from tests.docker.engine.conftest import owned_by
 from tests.docker.fixtures import attempt, docker
@@ -143,9 +143,9 @@ def test_client_that_is_not_root_reaches_the_server(fake: str, tmp_path: Path) -
 CLIENT = """
 import os, sys
 from pathlib import Path
-from servingrepo.serving.client import ServingClient
-from servingrepo.serving.deadline import Deadline
-from servingrepo.serving.docker_engine import DockerEngine
+from servingrepo.servers.client import ServingClient
+from servingrepo.deadline import Deadline
+from servingrepo.servers.engines.docker import DockerEngine
 
 def serve():
     engine, export, deadline = DockerEngine(image=sys.argv[1]), Path(sys.argv[2]), Deadline.after(60)

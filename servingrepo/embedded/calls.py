@@ -1,0 +1,144 @@
+"""What a request asks of the core, whichever way it came: REST and gRPC share these.
+
+After model_servers/get_model_status_impl.cc and servables/tensorflow/get_model_metadata_impl.cc. A request
+and a response are messages; an error is a Status. Neither gRPC nor HTTP is known here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.embedded.inference import Model, Options, fill_model_spec
+from servingrepo.embedded.status import Code, Status
+from servingrepo.protos import get_model_metadata_pb2, get_model_status_pb2
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from servingrepo.embedded.core import ServerCore
+    from servingrepo.embedded.metrics import Metrics
+    from servingrepo.embedded.runtime import Feed, Session, Tensor
+    from servingrepo.embedded.states import Event
+
+__all__ = ["MISSING_SPEC", "fill_status", "find", "get_metadata", "get_status", "infer"]
+
+SIGNATURE_DEF = "signature_def"
+MISSING_SPEC = Status(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+
+Answer = Any
+"""A response message."""
+
+
+def find(core: ServerCore, spec: Any) -> Any:
+    """Return a handle of the version that a ModelSpec means, or why there is none."""
+    choice = spec.WhichOneof("version_choice")
+    return core.find(
+        spec.name,
+        version=spec.version.value if choice == "version" else None,
+        label=spec.version_label if choice == "version_label" else None,
+    )
+
+
+def infer(
+    core: ServerCore,
+    spec: Any,
+    run: Callable[[Model], Answer | Status],
+    *,
+    options: Options,
+    timeout_ms: int,
+    metrics: Metrics,
+    api: str = "",
+) -> Answer | Status:
+    """Look the model up and run a request on it; `api` names what the time in TensorFlow counts for."""
+    found = find(core, spec)
+    if isinstance(found, Status):
+        return found
+    with found as handle:
+        session: Session = handle.servable
+        if api:
+            session = _TimedSession(session, metrics, (spec.name, api, "TF1"))
+        return run(Model(session, options, handle.id.version, timeout_ms))
+
+
+class _TimedSession:
+    """A session for one request, which notes how long TensorFlow took."""
+
+    def __init__(self, session: Session, metrics: Metrics, labels: tuple[str, str, str]) -> None:
+        self._session = session
+        self._metrics = metrics
+        self._labels = labels
+
+    @property
+    def signatures(self) -> Mapping[str, Any]:
+        return self._session.signatures
+
+    def decode(self, proto: Any) -> Feed | None:
+        return self._session.decode(proto)
+
+    def run(
+        self, feeds: Sequence[tuple[str, Feed]], fetches: Sequence[str], *, timeout_ms: int
+    ) -> list[Tensor] | Status:
+        begun = time.monotonic()
+        result = self._session.run(feeds, fetches, timeout_ms=timeout_ms)
+        if not isinstance(result, Status):
+            self._metrics.observe("/tensorflow/serving/runtime_latency", self._labels, since=begun)
+        return result
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def get_metadata(core: ServerCore, request: Any) -> Answer | Status:
+    """Answer a GetModelMetadataRequest."""
+    if not request.HasField("model_spec"):
+        return MISSING_SPEC
+    if not request.metadata_field:
+        text = "GetModelMetadataRequest must specify at least one metadata_field"
+        return Status(Code.INVALID_ARGUMENT, text)
+    for field in request.metadata_field:
+        if field != SIGNATURE_DEF:
+            return Status(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+    found = find(core, request.model_spec)
+    if isinstance(found, Status):
+        return found
+    response = get_model_metadata_pb2.GetModelMetadataResponse()
+    with found as handle:
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for key, signature in handle.servable.signatures.items():
+            signatures.signature_def[key].CopyFrom(signature)
+        fill_model_spec(
+            response.model_spec, name=handle.id.name, signature=None, version=handle.id.version
+        )
+    response.metadata[SIGNATURE_DEF].Pack(signatures)
+    return response
+
+
+def get_status(core: ServerCore, request: Any) -> Answer | Status:
+    """Answer a GetModelStatusRequest."""
+    if not request.HasField("model_spec"):
+        return MISSING_SPEC
+    name = request.model_spec.name
+    # A label is ignored: only a number narrows the answer.
+    if request.model_spec.WhichOneof("version_choice") == "version":
+        version = request.model_spec.version.value
+        event = core.monitor.version(name, version)
+        events: tuple[Event, ...] = () if event is None else (event,)
+        missing = f"Could not find version {version} of model {name}"
+    else:
+        events = core.monitor.versions(name)
+        missing = f"Could not find any versions of model {name}"
+    if not events:
+        return Status(Code.NOT_FOUND, missing)
+    response = get_model_status_pb2.GetModelStatusResponse()
+    for event in events:
+        one = response.model_version_status.add(version=event.id.version, state=int(event.state))
+        fill_status(one.status, event.health)
+    return response
+
+
+def fill_status(message: Any, status: Status) -> None:
+    """Fill a StatusProto."""
+    message.SetInParent()
+    message.error_code = int(status.code)
+    message.error_message = status.message.encode(errors="replace").decode()

@@ -1,0 +1,80 @@
+"""One attempt to bring a version up: estimate, load, warm up.
+
+After servables/tensorflow/{util,saved_model_bundle_factory}.cc and session_bundle/oss/session_bundle_util.cc:
+what fails before TensorFlow's loader is called fails here, with the same texts.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from servingrepo.embedded.runtime import Runtime, Session
+from servingrepo.embedded.status import OK, Code, Status, from_os_error
+from servingrepo.embedded.versions import VersionPath, exists, file_path, join_path
+
+__all__ = ["ModelLoader", "disk_status"]
+
+# MaybeSavedModelDirectory (loader.cc).
+GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
+
+
+class ModelLoader(msgspec.Struct, frozen=True):
+    """Brings versions up with a runtime; `warm_up` runs on the new session, before it is available."""
+
+    runtime: Runtime
+    tags: tuple[str, ...] = ("serve",)
+    warm_up: Callable[[Session, str], Status] = lambda _session, _path: OK
+
+    def reserve(self, version: VersionPath) -> Status:
+        """Fail where the real server's estimate of the size on disk fails; it never is too much."""
+        return disk_status(version.path)
+
+    def load(self, version: VersionPath) -> Session | Status:
+        """Load and warm up."""
+        path = version.path
+        if exists(join_path(path, "export.meta")):
+            return Status(Code.UNIMPLEMENTED, "Session Bundle is deprecated and removed.")
+        if not any(exists(join_path(path, name)) for name in GRAPH_FILES):
+            text = (
+                "Specified file path does not appear to contain a SavedModel bundle (should have a "
+                f"file called `saved_model.pb`)\nSpecified file path: {path}"
+            )
+            return Status(Code.NOT_FOUND, text)
+        session = self.runtime.load(path, self.tags)
+        if isinstance(session, Status):
+            return session
+        warmed = self.warm_up(session, path)
+        if not warmed.ok:
+            session.close()
+            return warmed
+        return session
+
+    def unload(self, servable: Session) -> None:
+        """Close the session."""
+        servable.close()
+
+
+def disk_status(path: str) -> Status:
+    """Return OK if every directory below `path` can be listed and every file has a size."""
+    if not exists(path):
+        return Status(Code.NOT_FOUND, f"{path} not found")
+    directories = deque([path])
+    while directories:
+        directory = directories.popleft()
+        try:
+            children = sorted(entry.name for entry in Path(file_path(directory)).iterdir())
+        except OSError as error:
+            return from_os_error(error, directory)
+        for child in (join_path(directory, name) for name in children):
+            try:
+                mode = Path(file_path(child)).stat().st_mode
+            except OSError as error:
+                return from_os_error(error, child)
+            if stat.S_ISDIR(mode):
+                directories.append(child)
+    return OK

@@ -1,0 +1,204 @@
+"""PredictionService and ModelService over gRPC, on top of a ServerCore.
+
+After model_servers/{prediction_service_impl,model_service_impl}.cc. An error becomes the call's status;
+no body goes with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import grpc
+import msgspec
+
+from servingrepo.embedded import config
+from servingrepo.embedded.calls import (
+    MISSING_SPEC,
+    fill_status,
+    get_metadata,
+    get_status,
+    infer,
+)
+from servingrepo.embedded.core import ServerCore
+from servingrepo.embedded.examples import (
+    classify,
+    multi_inference,
+    regress,
+    serialized_examples,
+)
+from servingrepo.embedded.inference import Model, Options, predict
+from servingrepo.embedded.metrics import Metrics
+from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.protos import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+__all__ = ["Room", "handlers"]
+
+logger = logging.getLogger(__name__)
+
+MESSAGE_LIMIT = 1024
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+Answer = Any
+"""A response message."""
+Left = Callable[[], float | None]
+"""How many seconds the client still waits, if it said so."""
+
+
+class Room(msgspec.Struct, frozen=True):
+    """What the services answer from."""
+
+    core: ServerCore
+    options: Options
+    metrics: Metrics
+
+
+def handlers(room: Room) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    """Return the handlers of both services."""
+    prediction = {
+        "Predict": (partial(_infer, room, "Predict", predict), predict_pb2.PredictRequest),
+        "Classify": (
+            partial(_infer, room, "Classify", classify),
+            classification_pb2.ClassificationRequest,
+        ),
+        "Regress": (partial(_infer, room, "Regress", regress), regression_pb2.RegressionRequest),
+        "MultiInference": (partial(_infer_many, room), inference_pb2.MultiInferenceRequest),
+        "GetModelMetadata": (
+            lambda request, _: get_metadata(room.core, request),
+            get_model_metadata_pb2.GetModelMetadataRequest,
+        ),
+    }
+    model = {
+        "GetModelStatus": (
+            lambda request, _: get_status(room.core, request),
+            get_model_status_pb2.GetModelStatusRequest,
+        ),
+        "HandleReloadConfigRequest": (
+            partial(_reload, room),
+            model_management_pb2.ReloadConfigRequest,
+        ),
+    }
+    return [
+        _service("tensorflow.serving.PredictionService", prediction),
+        _service("tensorflow.serving.ModelService", model),
+    ]
+
+
+def _service(name: str, methods: dict[str, tuple[Any, Any]]) -> grpc.GenericRpcHandler[Any, Any]:
+    return grpc.method_handlers_generic_handler(
+        name,
+        {
+            method: grpc.unary_unary_rpc_method_handler(
+                partial(_answer, act),
+                request_deserializer=request.FromString,
+                response_serializer=_serialize,
+            )
+            for method, (act, request) in methods.items()
+        },
+    )
+
+
+def _serialize(message: Any) -> bytes:
+    return bytes(message.SerializeToString())
+
+
+def _answer(
+    act: Callable[[Any, Left], Answer | Status], request: Any, context: grpc.ServicerContext
+) -> Answer:
+    answer = act(request, context.time_remaining)
+    if isinstance(answer, Status):
+        _abort(context, answer)
+    return answer
+
+
+def _abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
+    # Cut by bytes, as there (grpc_status_util.cc), so the text may not be UTF-8 any more: grpc takes bytes.
+    text: Any = status.message.encode(errors="surrogateescape")
+    if len(text) > MESSAGE_LIMIT:
+        text = text[:MESSAGE_LIMIT] + b"...TRUNCATED"
+    context.abort(_CODES[int(status.code)], text)
+
+
+def _infer(
+    room: Room, name: str, run: Callable[[Model, Any], Answer | Status], request: Any, left: Left
+) -> Answer | Status:
+    """Answer Predict, Classify or Regress, and count it."""
+    begun = time.monotonic()
+    model_name = request.model_spec.name
+    if request.HasField("model_spec"):
+        answer = infer(
+            room.core,
+            request.model_spec,
+            lambda model: run(model, request),
+            options=room.options,
+            timeout_ms=_timeout(left),
+            metrics=room.metrics,
+            api=name,
+        )
+    else:
+        answer = MISSING_SPEC
+    code = answer.code if isinstance(answer, Status) else Code.OK
+    if code is Code.OK:
+        labels = (model_name, name, "GRPC")
+        room.metrics.observe("/tensorflow/serving/request_latency", labels, since=begun)
+    room.metrics.count("/tensorflow/serving/request_count", (model_name, code.name))
+    return answer
+
+
+def _infer_many(room: Room, request: Any, left: Left) -> Answer | Status:
+    spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+    answer = infer(
+        room.core,
+        spec,
+        lambda model: multi_inference(model, request),
+        options=room.options,
+        timeout_ms=_timeout(left),
+        metrics=room.metrics,
+    )
+    if not isinstance(answer, Status):
+        number = len(serialized_examples(request.input))
+        room.metrics.observe("/tensorflow/serving/request_example_counts", (spec.name,), number)
+        room.metrics.count(
+            "/tensorflow/serving/request_example_count_total", (spec.name,), by=number
+        )
+    return answer
+
+
+def _timeout(left: Left) -> int:
+    seconds = left()
+    return 0 if seconds is None else max(int(seconds * 1000), 0)
+
+
+def _reload(room: Room, request: Any, _: Left) -> Answer | Status:
+    names = sorted(set(request.metric_names))
+    before = [room.metrics.first_value(name) for name in names]
+    wanted = config.from_message(request.config)
+    if wanted.kind == "list":
+        outcome = room.core.reload(wanted)
+    else:
+        outcome = Status(
+            Code.INVALID_ARGUMENT,
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported",
+        )
+    if not outcome.ok:
+        logger.error("reload refused or failed: %s", outcome)
+        return outcome
+    response = model_management_pb2.ReloadConfigResponse()
+    fill_status(response.status, OK)
+    for name, old in zip(names, before, strict=True):
+        increase = room.metrics.first_value(name) - old
+        response.metric.add(name=name, int64_value_increase=increase)
+    return response

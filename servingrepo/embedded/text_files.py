@@ -1,0 +1,110 @@
+"""Reads the text-format files that flags name: models, TLS, monitoring.
+
+After util/proto_util.h (ParseProtoTextFile), config/ssl_config.proto and config/monitoring_config.proto.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from servingrepo import textproto
+from servingrepo.embedded.config import ServerConfig, from_message
+from servingrepo.embedded.status import Code, Status, from_os_error
+from servingrepo.protos import model_server_config_pb2
+
+__all__ = ["SslConfig", "read_metrics_path", "read_models", "read_ssl"]
+
+logger = logging.getLogger(__name__)
+
+_Field = descriptor_pb2.FieldDescriptorProto
+# tensorflow-serving-api leaves these two files out; their messages are small enough to be described here.
+_MESSAGES: dict[str, tuple[tuple[str, int, str], ...]] = {
+    "SSLConfig": (
+        ("server_key", _Field.TYPE_STRING, ""),
+        ("server_cert", _Field.TYPE_STRING, ""),
+        ("custom_ca", _Field.TYPE_STRING, ""),
+        ("client_verify", _Field.TYPE_BOOL, ""),
+    ),
+    "PrometheusConfig": (("enable", _Field.TYPE_BOOL, ""), ("path", _Field.TYPE_STRING, "")),
+    "MonitoringConfig": (("prometheus_config", _Field.TYPE_MESSAGE, "PrometheusConfig"),),
+}
+PACKAGE = "tensorflow.serving"
+
+
+class SslConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """An SSLConfig: PEM texts, and whether clients must show a certificate."""
+
+    server_key: bytes
+    server_cert: bytes
+    custom_ca: bytes
+    client_verify: bool
+
+
+def read_models(path: str) -> ServerConfig | Status:
+    """Read a ModelServerConfig; errors are those of the real server."""
+    message = _read(path, model_server_config_pb2.ModelServerConfig())
+    return message if isinstance(message, Status) else from_message(message)
+
+
+def read_ssl(path: str) -> SslConfig | Status:
+    """Read an SSLConfig."""
+    message = _read(path, _new("SSLConfig"))
+    if isinstance(message, Status):
+        return message
+    return SslConfig(
+        server_key=message.server_key.encode(),
+        server_cert=message.server_cert.encode(),
+        custom_ca=message.custom_ca.encode(),
+        client_verify=message.client_verify,
+    )
+
+
+def read_metrics_path(path: str, default: str) -> str | Status:
+    """Read a MonitoringConfig; return where metrics are to be shown, nothing for nowhere."""
+    message = _read(path, _new("MonitoringConfig"))
+    if isinstance(message, Status):
+        return message
+    prometheus = message.prometheus_config
+    return (prometheus.path or default) if prometheus.enable else ""
+
+
+def _read(path: str, message: Any) -> Any | Status:
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        return from_os_error(error, path)
+    if not data:
+        # The real server maps the file into memory, which an empty one refuses.
+        return Status(Code.INVALID_ARGUMENT, f"{path}; Invalid argument")
+    try:
+        textproto.parse(data.decode(errors="surrogateescape"), message)
+    except textproto.BadText as error:
+        # The place of the mistake goes to the log only, as there.
+        for one in error.mistakes:
+            logger.error("%s:%s: not a text-format %s", path, one, message.DESCRIPTOR.name)  # noqa: TRY400
+        return Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
+    return message
+
+
+def _new(name: str) -> Any:
+    # A pool of its own: should a later tensorflow-serving-api bring the files, nothing clashes.
+    file = descriptor_pb2.FileDescriptorProto(
+        name="servingrepo/server_settings.proto", package=PACKAGE, syntax="proto3"
+    )
+    for message_name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=message_name)
+        for number, (field, kind, kind_name) in enumerate(fields, start=1):
+            described = message.field.add(
+                name=field, number=number, type=kind, label=_Field.LABEL_OPTIONAL
+            )
+            if kind_name:
+                described.type_name = f".{PACKAGE}.{kind_name}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    descriptor = pool.FindMessageTypeByName(f"{PACKAGE}.{name}")
+    return message_factory.GetMessageClass(descriptor)()

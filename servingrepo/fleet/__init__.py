@@ -1,0 +1,1 @@
+"""Several live servers as one: plan, steps, switch, going back, stages."""

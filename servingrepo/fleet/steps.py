@@ -1,0 +1,114 @@
+"""The steps of a switch on one live server: be told, load, prove, move labels, drop. switch.py takes them in turn.
+
+Each step ends before any server begins the next, so that no server moves a label or drops a version while another
+may still refuse the new one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.fleet import live
+from servingrepo.fleet.plans import without_labels
+from servingrepo.fleet.probes import probe
+
+if TYPE_CHECKING:
+    from servingrepo.deadline import Deadline
+    from servingrepo.fleet.plans import Plan
+    from servingrepo.fleet.rules import Rules
+    from servingrepo.savedmodel import Inspection
+    from servingrepo.servers.client import ServingClient
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a server said before it was told of the new version, and labels that could not hold on it then."""
+
+    before: live.Remembered
+    dead: frozenset[str] = frozenset()
+
+
+class EndpointResult(msgspec.Struct, frozen=True):
+    """What one endpoint was proven to do after a switch; or that it was left out, and does not follow yet."""
+
+    endpoint: str
+    outcome: str
+    follows: bool = True
+
+
+def look(client: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
+    """Note what a server says of the model, once nothing of it is being unloaded to be added again."""
+    before = live.remembered(client, plan.model, deadline=deadline)
+    if not plan.old_pins:
+        live.wait_dropped(client, plan.model, deadline=deadline)
+    loaded = {one.version for one in before.values() if one.state == "AVAILABLE"}
+    # A label whose version is gone makes the server refuse the whole config (UpdateModelVersionLabelMap).
+    dead = frozenset(label for label, at in plan.old_labels.items() if at not in loaded)
+    return Told(before, dead)
+
+
+def tell(client: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
+    """Have a server begin to load the new version beside the old one."""
+    told = look(client, plan, deadline=deadline)
+    between = without_labels(plan.between, plan.model, told.dead)
+    live.send(client, between, deadline=deadline)
+    return told
+
+
+def wait_loaded(
+    client: ServingClient,
+    plan: Plan,
+    rules: Rules,
+    export: Inspection | None,
+    *,
+    told: Told,
+    deadline: Deadline,
+) -> None:
+    """Wait until the new versions are loaded, and see that they answer, and answer the user's own cases."""
+    live.wait_available(
+        client,
+        plan.model,
+        plan.new_pins,
+        before=told.before,
+        base_path=plan.base_path,
+        deadline=deadline,
+    )
+    live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
+    if export is not None and plan.target is not None:
+        probe(
+            client,
+            plan.model,
+            plan.target,
+            cases=rules.probes,
+            inspection=export,
+            deadline=deadline,
+        )
+
+
+def wait_labelled(client: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
+    """Wait until each label is answered by its version."""
+    for label, version in sorted(plan.new_labels.items()):
+        live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
+
+
+def wait_final(
+    client: ServingClient, plan: Plan, *, probes: int = 0, deadline: Deadline
+) -> EndpointResult:
+    """Wait until what is no longer wanted is unloaded, and see who answers then: unlabelled, pinned, labelled.
+
+    `probes` is how many requests of the user's own the server has answered.
+    """
+    gone = set(plan.old_pins) - set(plan.new_pins)
+    left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
+    if plan.target is not None:
+        live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
+        live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
+    wait_labelled(client, plan, deadline=deadline)
+    tried = f"{probes} probe case{'s' if probes > 1 else ''}" if probes else "GetModelMetadata"
+    said = f"{plan.model}@{max(plan.new_pins)} answers {tried}" if plan.new_pins else "unloaded"
+    if plan.new_labels:
+        listed = sorted(plan.new_labels.items())
+        said += "; " + ", ".join(f"{label} is {version}" for label, version in listed)
+    later = f"; {', '.join(left)}, and dropped by the server in its own time" if left else ""
+    return EndpointResult(str(client.endpoint), said + later)

@@ -1,0 +1,165 @@
+"""A run's files of configuration: which there are, what they hash to, and the values of those in JSON, TOML or YAML.
+
+Files of gin are programs of its own language, with imports and references: they are hashed and not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from servingrepo.masking import MASK, free_name, hides, mask_command, mask_start, mask_text
+from servingrepo.runs.look import LINK_OUT
+from servingrepo.runs.reading import FilesRead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.runs.look import Look
+
+__all__ = ["CONFIGS", "Configuration", "read_configuration"]
+
+CONFIGS = re.compile(
+    r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
+)
+"""Names of files that hold configuration."""
+
+_LONGEST = 1 << 20
+_MOST_FILES = 20
+_MOST_VALUES = 200
+_LONGEST_VALUE = 200
+_LONGEST_KEY = 200
+_LONGEST_PATH = 500
+_LONGEST_LIST = 1024
+_DEEPEST = 6
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """Values by key, secrets masked; SHA-256 by file; and why files have no values, or none of their own here."""
+
+    values: dict[str, str]
+    files: dict[str, str]
+    unread: dict[str, str]
+
+
+def read_configuration(seen: Look, *, reads: FilesRead | None = None) -> Configuration:
+    """Read a run's files of configuration; a broken one, or one that is too long, is hashed and said.
+
+    `reads` reads them, and remembers them.
+    """
+    reads = reads or FilesRead()
+    values: dict[str, str] = {}
+    files: dict[str, str] = {}
+    linked = (path for path, _ in seen.links_out if CONFIGS.fullmatch(path.rpartition("/")[2]))
+    unread = {_text(path): LINK_OUT for path in islice(linked, _MOST_FILES)}
+    every = list(islice(_files(seen), _MOST_FILES + 1))
+    if len(every) > _MOST_FILES:
+        unread["…"] = f"more than {_MOST_FILES} files are not looked at"
+    for below, place in every[:_MOST_FILES]:
+        path = _text(below)
+        folder, _, name = path.rpartition("/")
+        try:
+            data = reads.whole(place, below, most=_LONGEST)
+            files[path] = hashlib.sha256(data).hexdigest()
+            for keys, value in _values(name, data):
+                if len(values) >= _MOST_VALUES:
+                    unread[path] = f"the run has more than {_MOST_VALUES} values"
+                    break
+                if sum(map(len, (folder, *keys))) > _LONGEST_PATH:
+                    unread[path] = f"a key has more than {_LONGEST_PATH} characters"
+                    continue
+                said = mask_start("/".join(keys), value, longest=_LONGEST_VALUE)
+                values[free_name(_key(folder, keys), values)] = _text(said)
+        except OSError as error:
+            unread[path] = error.strerror or str(error)
+        except (ValueError, RecursionError) as error:
+            unread[path] = _text(mask_start("", str(error), longest=_LONGEST_VALUE))
+    return Configuration(values=values, files=files, unread=unread)
+
+
+def _files(seen: Look) -> Iterator[tuple[str, str]]:
+    """Yield the files of configuration: their paths below the run, and absolute."""
+    for folder in seen.folders:
+        for name in sorted(folder.files) if not folder.is_saved_model else ():
+            if CONFIGS.fullmatch(name):
+                yield folder.below(name), folder.files[name]
+
+
+def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the values of a file by their keys.
+
+    Raises:
+        ValueError, RecursionError: It is not what its name says.
+    """
+    if name.endswith(".json"):
+        yield from _flat(json.loads(data), ())
+    elif name.endswith(".toml"):
+        from servingrepo.runs.toml_values import load_toml
+
+        yield from _flat(load_toml(data), ())
+    elif name.endswith((".yaml", ".yml")):
+        from servingrepo.runs.yaml_values import load_yaml
+
+        yield from _flat(load_yaml(data), ())
+
+
+def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the leaves of nested tables and lists; a list of plain values is one leaf.
+
+    What is nested too deep is left out: written as it is it could hold secrets under names that nobody looked at.
+    """
+    if isinstance(value, dict) and len(keys) < _DEEPEST:
+        secret = _value_of_a_secret(value)
+        for key, one in value.items():
+            yield from _flat(MASK if key in secret else one, (*keys, str(key)))
+    elif isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+        if len(keys) < _DEEPEST:
+            for number, one in enumerate(value):
+                yield from _flat(one, (*keys, str(number)))
+    elif keys and not isinstance(value, dict):
+        yield keys, value if isinstance(value, str) else json.dumps(_begin(value), default=str)
+
+
+def _value_of_a_secret(table: dict[Any, Any]) -> frozenset[str]:
+    """Return where the value lies that goes by the name of a secret: `{"name": "DB_PASSWORD", "value": …}`."""
+    for name in ("name", "key"):
+        called = table.get(name)
+        if isinstance(called, str):
+            return frozenset(
+                one for one in ("value", "default") if hides(called, str(table.get(one)))
+            )
+    return frozenset()
+
+
+def _begin(value: Any) -> Any:
+    """Return as much of a list as may be kept, without the secrets that its options have: `["--token", "x"]`."""
+    if not isinstance(value, list):
+        return value
+    begin: list[Any] = []
+    size = 0
+    for one in value:
+        if size > _LONGEST_LIST:
+            break
+        begin.append(one[:_LONGEST_LIST] if isinstance(one, str) else one)
+        size += len(str(begin[-1])) + 1
+    said = mask_command([str(one) for one in begin])
+    return [
+        new if isinstance(old, str) or new == MASK else old
+        for new, old in zip(said, begin, strict=True)
+    ]
+
+
+def _key(folder: str, keys: tuple[str, ...]) -> str:
+    """Return a value's key for the record: a key may be a secret too, or as long as the file."""
+    parts = tuple(mask_text(one[:_LONGEST_KEY]) for one in keys)
+    return _text("/".join((folder, *parts) if folder else parts))
+
+
+def _text(value: str) -> str:
+    """Return text as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
+    return value.encode("utf-8", "backslashreplace").decode()

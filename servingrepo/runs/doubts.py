@@ -1,0 +1,77 @@
+"""What makes it doubtful that a run's SavedModel is the one that its training ended with.
+
+Times are those of files, so a copy that does not keep them can hide something, but within a minute nothing is
+said: a copy writes files in any order.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from servingrepo.runs.configuration import CONFIGS
+from servingrepo.runs.look import written
+from servingrepo.runs.values import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.measurements import Measured
+    from servingrepo.runs.values import RunScan
+
+__all__ = ["doubts_of"]
+
+_SECONDS = 60.0
+_CHECKPOINTS = (".index", ".keras", ".weights.h5", ".h5", ".hdf5")
+
+
+def doubts_of(scan: RunScan, seen: Look, measured: Measured) -> tuple[str, ...]:
+    """Return what is stale or mixed in a run, in words.
+
+    That is: a checkpoint or configuration written more than a minute after the SavedModel, a second SavedModel
+    while nobody chose one, and event files of a second run, after the first or at the same time.
+    """
+    taken = next(one for one in scan.candidates if one.real_path == scan.export)
+    found: list[str] = []
+    for what, wanted in (("checkpoint", _is_checkpoint), ("configuration", CONFIGS.fullmatch)):
+        newest = max(_files(seen, wanted), default=None)
+        if newest is not None and newest[0] > taken.written + _SECONDS:
+            found.append(
+                f"the {what} {shown(newest[1])} was written {_time(newest[0])}, after the SavedModel "
+                f"{shown(taken.path)}, {_time(taken.written)}"
+            )
+    if scan.kind != "chosen":
+        # An exporter of tf.estimator keeps its earlier exports: the newest of them is meant.
+        exporter = taken.path.rpartition("/")[0] if scan.kind == "estimator-export" else None
+        found += [
+            f"there is another SavedModel, {one}"
+            for one in scan.candidates
+            if one is not taken and (exporter is None or one.path.rpartition("/")[0] != exporter)
+        ]
+    for run in measured.event_runs:
+        found += [doubt for doubt in (run.mixed, run.reused) if doubt]
+    return tuple(found)
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.endswith(_CHECKPOINTS)
+
+
+def _files(seen: Look, wanted: Callable[[str], object]) -> Iterator[tuple[float, str]]:
+    """Yield when files were written, and their paths; the parts of SavedModels do not count."""
+    parts = tuple(f"{folder.real_path}/" for folder in seen.folders if _is_below_top(folder))
+    for folder in seen.folders:
+        if folder.is_saved_model or f"{folder.real_path}/".startswith(parts):
+            continue
+        for name in folder.files:
+            if wanted(name):
+                yield written(folder.files[name]), folder.below(name)
+
+
+def _is_below_top(folder: Folder) -> bool:
+    return folder.is_saved_model and folder.depth > 0
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

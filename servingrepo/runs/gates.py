@@ -1,0 +1,212 @@
+"""Gates: what a run must have measured before its model may be promoted, such as `validation/accuracy >= 0.92`.
+
+    [last(]NAME[)] OP BOUND      the last value
+    best(NAME) OP BOUND          the highest for >= and >, the lowest for <= and <
+    BOUND                        a number, or what the served version had: `served`, `served - 0.005`
+
+NAME is what `scan` shows, or its end: `validation/accuracy` is also `logs/validation/accuracy`, and, where
+nothing is called so, `logs/validation/epoch_accuracy`, as Keras' TensorBoard callback has it. What is missing,
+not a number, or meant by several names, does not pass.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
+
+from servingrepo.errors import UsageError
+from servingrepo.runs.measurements import GateVerdict, Measurement, Number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Gate", "Served", "judge_gate", "numbers_of", "parse_gate"]
+
+_NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_GATE = re.compile(
+    r"(?:(?P<take>last|best)\((?P<inner>[^()<>=]+)\)|(?P<name>[^()<>=]+))"
+    r"\s*(?P<op>>=|<=|>|<)\s*"
+    rf"(?:(?P<served>served)(?:\s*(?P<sign>[+-])\s*(?P<margin>{_NUMBER}))?|(?P<bound>[+-]?{_NUMBER}))"
+)
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_MOST_NUMBERS = 500
+
+T = TypeVar("T", Measurement, Number)
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One gate. `bound` is the margin to the served version's value if `relative`."""
+
+    text: str
+    name: str
+    take: Literal["last", "best"]
+    op: str
+    bound: float
+    relative: bool
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that is served, and the numbers on its record."""
+
+    version: int
+    numbers: tuple[Number, ...]
+
+
+def parse_gate(text: str) -> Gate:
+    """Read a gate.
+
+    Raises:
+        UsageError: It is none.
+    """
+    match = _GATE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(
+            f"--require {text!r} is no gate",
+            hint="for example 'validation/accuracy >= 0.92', 'best(loss) < 0.1' or 'auc >= served - 0.005'",
+        )
+    margin = float(match["margin"] or 0) * (-1 if match["sign"] == "-" else 1)
+    return Gate(
+        text=text.strip(),
+        name=(match["inner"] or match["name"]).strip(),
+        take="best" if match["take"] == "best" else "last",
+        op=match["op"],
+        bound=margin if match["served"] else float(match["bound"]),
+        relative=match["served"] is not None,
+    )
+
+
+def numbers_of(measurements: Sequence[Measurement]) -> tuple[Number, ...]:
+    """Return what a record keeps of measurements: at most 500 names, and no NaN, which JSON cannot hold."""
+    return tuple(
+        Number(
+            name=one.name,
+            last=_finite(one.last.value),
+            step=one.last.step,
+            lowest=_finite(one.lowest.value) if one.lowest is not None else None,
+            highest=_finite(one.highest.value) if one.highest is not None else None,
+        )
+        for one in measurements[:_MOST_NUMBERS]
+    )
+
+
+def judge_gate(
+    gate: Gate, measurements: Sequence[Measurement], *, served: Served | None
+) -> GateVerdict:
+    """Say whether a run passes a gate.
+
+    Args:
+        gate: The gate.
+        measurements: What the run measured.
+        served: What it is compared with if the gate says so; None if nothing is served: then there is nothing to
+            be worse than, and the verdict says that nothing was compared.
+    """
+    named = _named(gate.name, measurements)
+    if len(named) != 1:
+        return _missing(gate, measurements, named)
+    (one,) = named
+    point = one.last
+    if gate.take == "best":
+        best = one.highest if gate.op.startswith(">") else one.lowest
+        point = best if best is not None else point
+    where = f"{one.name} is {_digits(point.value, gate.bound)} ({gate.take}, step {point.step}, {point.file})"
+    verdict = GateVerdict(
+        gate=gate.text,
+        verdict="failed",
+        name=one.name,
+        value=_finite(point.value),
+        step=point.step,
+        file=point.file,
+        why=where,
+    )
+    if one.doubtful:
+        return msgspec.structs.replace(verdict, why=f"{where}, but {one.doubtful}")
+    if math.isnan(point.value):
+        return verdict
+    bound = gate.bound
+    if gate.relative:
+        if served is None:
+            return msgspec.structs.replace(
+                verdict,
+                verdict="not compared",
+                why=f"{where}; nothing is served to compare it with",
+            )
+        number = _of_served(gate, one.name, served)
+        if number is None:
+            return msgspec.structs.replace(
+                verdict,
+                verdict="missing",
+                why=f"{where}, but the record of version {served.version}, which is served, has no {gate.name}",
+            )
+        bound += number
+        where += f"; version {served.version}, which is served, had {number:.6g}"
+    passed = _COMPARE[gate.op](point.value, bound)
+    return msgspec.structs.replace(
+        verdict,
+        verdict="passed" if passed else "failed",
+        bound=_finite(bound),
+        served=served.version if gate.relative and served is not None else None,
+        why=where,
+    )
+
+
+def _missing(
+    gate: Gate, measurements: Sequence[Measurement], named: Sequence[Measurement]
+) -> GateVerdict:
+    if named:
+        why = f"{gate.name} may be any of {_listed([one.name for one in named])}: write more of the name"
+    elif measurements:
+        known = sorted(one.name for one in measurements)
+        close = [name for name in known if gate.name.rpartition("/")[2] in name]
+        why = f"the run has no {gate.name}; it has {_listed(close or known)}"
+    else:
+        why = f"the run has no {gate.name}, nor any other metric"
+    return GateVerdict(gate=gate.text, verdict="missing", name=gate.name, why=why)
+
+
+def _listed(names: Sequence[str]) -> str:
+    most = 6
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _named(name: str, found: Sequence[T]) -> list[T]:
+    """Return those that a name means: called so, ending so, or ending so with Keras' prefix."""
+    folder, slash, last = name.rpartition("/")
+    keras = f"{folder}{slash}epoch_{last}"
+    for wanted in (name, keras):
+        whole = [one for one in found if one.name == wanted]
+        if whole:
+            return whole
+        ending = [one for one in found if one.name.endswith(f"/{wanted}")]
+        if ending:
+            return ending
+    return []
+
+
+def _of_served(gate: Gate, name: str, served: Served) -> float | None:
+    """Return the served version's number: of the very name, or of what the gate means there."""
+    named = _named(name, served.numbers) or _named(gate.name, served.numbers)
+    if len(named) != 1:
+        return None
+    if gate.take == "last":
+        return named[0].last
+    return named[0].highest if gate.op.startswith(">") else named[0].lowest
+
+
+def _digits(value: float, bound: float) -> str:
+    """Return six digits, or all of them where six would look like the bound: 0.9 as float32 is less than 0.9."""
+    short = f"{value:.6g}"
+    return repr(value) if value != bound and short == f"{bound:.6g}" else short
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

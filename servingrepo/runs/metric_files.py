@@ -1,0 +1,189 @@
+"""Metrics in JSON, JSON lines and CSV: whatever numbers they hold, by their keys."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from servingrepo.runs.look import written
+from servingrepo.runs.measurements import Measurement, Point
+from servingrepo.runs.reading import FilesRead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from servingrepo.runs.look import Folder
+
+__all__ = ["METRICS", "read_metric_file"]
+
+METRICS = re.compile(
+    r"(?:metrics|results|scores|evaluation|eval|history|metadata|training|training_log)\.(?:jsonl?|csv)"
+)
+"""Names of files that hold metrics."""
+
+_LONGEST = 16 << 20
+_MOST_VALUES = 1_000_000
+"""By its commas and brackets: each value takes some 200 bytes of memory on its way to being a number."""
+_MOST_NAMES = 10_000
+_LONGEST_NAME = 500
+_DEEPEST = 8
+_STEPS = ("step", "epoch", "global_step", "iteration")
+_FARTHEST = 1 << 63
+
+
+def read_metric_file(
+    folder: Folder, name: str, *, reads: FilesRead | None = None
+) -> list[Measurement]:
+    """Read the numbers in one file; a list of numbers, a line of JSON or of CSV is a step.
+
+    `reads` reads it, and remembers it.
+
+    Raises:
+        ValueError: It is not what its name says, or more than a file of metrics is; the message says why.
+        OSError: It cannot be read.
+    """
+    path = folder.files[name]
+    file = folder.below(name)
+    data = (reads or FilesRead()).whole(path, file, most=_LONGEST)
+    kind: Literal["json", "csv"] = "csv" if name.endswith(".csv") else "json"
+    between = (b",", b"\n") if kind == "csv" else (b",", b"{", b"[")
+    if sum(map(data.count, between)) > _MOST_VALUES:
+        raise ValueError(f"it has more than {_MOST_VALUES:,} values")
+    try:
+        text = data.decode("utf-8-sig")
+        if kind == "csv":
+            found = _of_rows(_csv_rows(text))
+        elif name.endswith(".jsonl"):
+            found = _of_rows(json.loads(line) for line in text.split("\n") if line.strip())
+        else:
+            found = _few(_of_json(json.loads(text), ()))
+    except _TooMuch:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise ValueError(f"it is no {name.rpartition('.')[2].upper()}: {error}") from None
+    time = written(path)
+    return [
+        _measurement(folder.below(key), points, file=file, time=time, source=kind)
+        for key, points in found.items()
+    ]
+
+
+class _TooMuch(ValueError):
+    """The file is what its name says, and more than is read of such files."""
+
+
+def _csv_rows(text: str) -> Iterator[dict[str, str]]:
+    """Yield the rows of CSV by the names in the first; of a row that is too short or too long what has a name."""
+    rows = csv.reader(io.StringIO(text))
+    names = next(rows, [])
+    for row in rows:
+        if row:
+            yield dict(zip(names, row, strict=False))
+
+
+def _of_json(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """Yield the numbers of a JSON value by their keys, joined with slashes."""
+    if len(keys) > _DEEPEST:
+        return
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _of_json(one, (*keys, key))
+    elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        for key, points in _of_rows(value).items():
+            yield _name(*keys, key), points
+    elif isinstance(value, list) and value and keys:
+        numbers = [_number(one) for one in value]
+        if None not in numbers:
+            yield _name(*keys), [(at, one) for at, one in enumerate(numbers) if one is not None]
+    elif keys and (number := _number(value)) is not None:
+        yield _name(*keys), [(0, number)]
+
+
+def _of_rows(rows: Iterable[Any]) -> dict[str, list[tuple[int, float]]]:
+    """Return the numbers of rows, by column; a column such as `step` or `epoch` counts them."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for at, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise ValueError(f"row {at + 1} has no names")  # noqa: TRY004 - said of a file, not a type
+        steps = (_number(row.get(name)) for name in _STEPS)
+        step = next((int(one) for one in steps if one is not None and _is_step(one)), at)
+        rest = {key: one for key, one in row.items() if key not in _STEPS}
+        flat = _few(_of_json(rest, ()))
+        flat |= {
+            _name(key): [(0, number)]
+            for key, one in rest.items()
+            if isinstance(one, str) and (number := _number(one)) is not None
+        }
+        for key, points in flat.items():
+            found.setdefault(key, []).append((step, points[-1][1]))
+        if len(found) > _MOST_NAMES:
+            raise _many_names()
+    return found
+
+
+def _few(
+    found: Iterator[tuple[str, list[tuple[int, float]]]],
+) -> dict[str, list[tuple[int, float]]]:
+    """Return points by their names, if these are not too many."""
+    by_name: dict[str, list[tuple[int, float]]] = {}
+    for name, points in found:
+        by_name[name] = points
+        if len(by_name) > _MOST_NAMES:
+            raise _many_names()
+    return by_name
+
+
+def _many_names() -> _TooMuch:
+    return _TooMuch(f"it has more than {_MOST_NAMES:,} names")
+
+
+def _name(*keys: str) -> str:
+    """Join keys, if what comes of it is not too long."""
+    if sum(map(len, keys)) > _LONGEST_NAME:
+        raise _TooMuch(f"it has a name of more than {_LONGEST_NAME} characters")
+    return "/".join(keys)
+
+
+def _is_step(number: float) -> bool:
+    """Tell whether a number counts steps: whole, and none that no record could hold."""
+    return number == number // 1 and -_FARTHEST <= number < _FARTHEST
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _measurement(
+    name: str,
+    points: list[tuple[int, float]],
+    *,
+    file: str,
+    time: float,
+    source: Literal["json", "csv"],
+) -> Measurement:
+    numbers = [one for one in points if not math.isnan(one[1])]
+
+    def point(one: tuple[int, float]) -> Point:
+        return Point(step=one[0], value=one[1], file=file, time=time)
+
+    return Measurement(
+        name=name,
+        source=source,
+        count=len(points),
+        last=point(points[-1]),
+        lowest=point(min(numbers, key=_value)) if numbers else None,
+        highest=point(max(numbers, key=_value)) if numbers else None,
+    )
+
+
+def _value(point: tuple[int, float]) -> float:
+    return point[1]

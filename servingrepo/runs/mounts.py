@@ -1,0 +1,151 @@
+"""Network file systems: where they are mounted, and whether they answer, found out without waiting for them.
+
+A call on one whose server is gone returns only when the server is back, and on some the process that made it
+cannot even be killed until then. So the question is asked by a process of its own, which can be left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from servingrepo.errors import StorageHung
+from servingrepo.runs.values import shown
+
+__all__ = [
+    "RUN_WAIT",
+    "ask",
+    "hung",
+    "mount_table",
+    "network_mount",
+    "network_mounts",
+    "refuse_hung",
+]
+
+RUN_WAIT = 30.0
+"""Seconds that a network file system may take to answer before it is taken for hung."""
+
+_NETWORK = (
+    "nfs",
+    "cifs",
+    "smb",
+    "ceph",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "afs",
+    "9p",
+    "fuse",
+    "glusterfs",
+    "davfs",
+    "autofs",
+)
+"""Types of file systems whose server may be gone; autofs is one that is not mounted yet."""
+_MOUNT_POINT = 4
+_OCTAL = re.compile(r"\\([0-7]{3})")
+_MOST_LINKS = 40
+# NFS, SMB and FUSE have no cache of this: the server is asked every time (statfs(2)).
+_QUESTION = "import os, sys; os.statvfs(sys.argv[1])"
+
+
+def mount_table() -> str:
+    """Return the text of /proc/self/mountinfo, which no file system is asked for; empty where there is none."""
+    try:
+        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def network_mounts(mountinfo: str) -> frozenset[str]:
+    """Return where network file systems are mounted, from the text of /proc/self/mountinfo (proc(5))."""
+    kinds: dict[str, str] = {}
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        if after and len(fields) > _MOUNT_POINT:
+            # Spaces and the like are written as octal escapes. What is mounted on top of another comes later.
+            place = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[_MOUNT_POINT])
+            kinds[place] = after.partition(" ")[0]
+    return frozenset(place for place, kind in kinds.items() if kind.startswith(_NETWORK))
+
+
+def network_mount(path: Path) -> str | None:
+    """Return the network mount that a path leads to or through; None if it stays on local disks.
+
+    Links on local disks are followed; nothing beyond a network mount is looked at.
+    """
+    mounts = network_mounts(mount_table())
+    if not mounts:
+        return None
+    at = ""
+    links = 0
+    ahead = list(reversed(Path.cwd().joinpath(path).parts[1:]))
+    while True:
+        if (at or "/") in mounts:
+            return at or "/"
+        if not ahead:
+            return None
+        name = ahead.pop()
+        if name == "..":
+            at = at.rpartition("/")[0]
+            continue
+        below = f"{at}/{name}"
+        target = None if below in mounts else _link_target(below)
+        if target is None:
+            at = below
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            return None
+        if target.startswith("/"):
+            at = ""
+        ahead += [part for part in reversed(Path(target).parts) if part != "/"]
+
+
+def _link_target(path: str) -> str | None:
+    try:
+        return str(Path(path).readlink())
+    except OSError:
+        return None
+
+
+def ask(path: Path) -> int:
+    """Start a process that ends when the file system of a path has answered anything; return its id."""
+    nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0o600) for number in range(3)]
+    question = [sys.executable, "-I", "-S", "-c", _QUESTION, os.fspath(path)]
+    return os.posix_spawn(sys.executable, question, {**os.environ}, file_actions=nowhere)
+
+
+def hung(path: Path, mount: str, seconds: float) -> StorageHung:
+    """Make the error for a path on a mount that has not answered for so long."""
+    return StorageHung(
+        f"{shown(str(path))} cannot be read: the network file system mounted at {shown(mount)} has not answered "
+        f"for {seconds:g} s",
+        hint="bring its server back, or copy the run to a local disk; --run-wait gives it more time",
+    )
+
+
+def refuse_hung(path: Path, *, seconds: float = RUN_WAIT) -> None:
+    """Return at once for a path on local disks; ask the network file system of another one.
+
+    Raises:
+        StorageHung: It does not answer within that time. What asked is killed, and ends when the kernel lets it.
+    """
+    mount = network_mount(path)
+    if mount is None:
+        return
+    asking = ask(path)
+    answered = threading.Event()
+
+    def reap() -> None:
+        os.waitpid(asking, 0)
+        answered.set()
+
+    threading.Thread(target=reap, name="servingrepo-mount", daemon=True).start()
+    if not answered.wait(seconds):
+        os.kill(asking, signal.SIGKILL)
+        raise hung(path, mount, seconds)

@@ -1,0 +1,104 @@
+"""The SavedModels in a run: where they are, when they were written, how large they are.
+
+Whether one is whole and can be served is not asked here.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from servingrepo.runs import estimator
+from servingrepo.runs.look import SAVED_MODEL_FILES, written
+from servingrepo.runs.values import Candidate, ExportKind, Other
+from servingrepo.storage.beneath import opened_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.runs.look import Folder, Look
+
+__all__ = ["candidate", "candidates", "unservable"]
+
+_MAX_FILES = 20_000
+_FOR_EVALUATION = {"Format-TFMA", "eval_model_dir"}
+
+
+def candidates(seen: Look) -> tuple[Candidate, ...]:
+    """Return every SavedModel seen, each once though links lead to it, by path."""
+    found: dict[str, Candidate] = {}
+    for folder in seen.folders:
+        unfit = estimator.is_temporary(folder.path) or _is_for_evaluation(folder.path)
+        if folder.is_saved_model and not unfit:
+            kind: ExportKind = "nested"
+            if folder.depth <= 1:
+                kind = "child" if folder.depth else "self"
+            elif estimator.is_export(folder.path):
+                kind = "estimator-export"
+            found.setdefault(folder.real_path, candidate(folder, kind=kind))
+    return tuple(sorted(found.values(), key=lambda each: each.path))
+
+
+def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
+    """Describe the SavedModel in a folder that has one."""
+    files = [folder.files[name] for name in SAVED_MODEL_FILES if name in folder.files]
+    return Candidate(
+        path=folder.path,
+        real_path=folder.real_path,
+        kind=kind,
+        written=written(files[0]),
+        size=_size(folder.real_path),
+    )
+
+
+def unservable(folder: Folder) -> Iterator[Other]:
+    """Yield what looks like a SavedModel and is none that TensorFlow Serving loads."""
+    unfinished = estimator.is_temporary(folder.path)
+    if folder.is_saved_model and _is_for_evaluation(folder.path):
+        note = "a SavedModel for evaluation (TFMA), not for serving"
+        yield Other(kind="eval-saved-model", path=folder.path, note=note)
+        return
+    if folder.is_saved_model and not unfinished:
+        return
+    if "saved_model.cpb" in folder.files:
+        yield Other(
+            kind="chunked-saved-model",
+            path=folder.below("saved_model.cpb"),
+            note="a SavedModel in chunks, which TensorFlow Serving finds but cannot load",
+        )
+    if unfinished or estimator.is_export(folder.path):
+        yield Other(
+            kind="incomplete-export",
+            path=folder.path,
+            note="an export that was never finished",
+        )
+    elif {"variables", "assets"} <= set(folder.folders) or (
+        "variables" in folder.folders and "fingerprint.pb" in folder.files
+    ):
+        yield Other(
+            kind="incomplete-export",
+            path=folder.path,
+            note="a SavedModel's directories without its saved_model.pb",
+        )
+
+
+def _is_for_evaluation(path: str) -> bool:
+    """Tell whether TFX's Trainer left an EvalSavedModel here (tfx/utils/path_utils.py)."""
+    return not _FOR_EVALUATION.isdisjoint(path.split("/"))
+
+
+def _size(folder: str) -> int:
+    """Add up the files' sizes; links count nothing, and a tree too large is counted as far as looked."""
+    size = files = 0
+    with suppress(OSError), opened_plain(folder) as top:
+        for _, _, names, at in os.fwalk(".", dir_fd=top):
+            for name in names:
+                files += 1
+                with suppress(OSError):
+                    facts = os.stat(name, dir_fd=at, follow_symlinks=False)
+                    size += facts.st_size if stat.S_ISREG(facts.st_mode) else 0
+            if files > _MAX_FILES:
+                break
+    return size

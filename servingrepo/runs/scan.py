@@ -1,0 +1,230 @@
+"""Find the SavedModel in a run directory, or say exactly why there is none to take."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from servingrepo.errors import (
+    AmbiguousExport,
+    NoPermission,
+    NoSavedModel,
+    ServingRepoError,
+    StorageFailed,
+    UnsafeExport,
+    UsageError,
+)
+from servingrepo.runs import estimator
+from servingrepo.runs.look import SAVED_MODEL_FILES, Folder, Look, look
+from servingrepo.runs.missing import nothing_found
+from servingrepo.runs.others import others
+from servingrepo.runs.provenance import provenance
+from servingrepo.runs.savedmodels import candidate, candidates
+from servingrepo.runs.values import RunScan, shown
+from servingrepo.storage.beneath import holds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.runs.values import Candidate
+
+__all__ = ["look_at_run", "scan_run"]
+
+_MAX_LISTED = 20
+
+
+def look_at_run(run: Path) -> Look:
+    """Look at the names in a run directory.
+
+    Raises:
+        NoSavedModel: It is not there, or no directory.
+        NoPermission: It cannot be listed.
+        StorageFailed: Reading it failed in another way.
+    """
+    given = shown(str(run))
+    return _look(_resolved(run, given), given)
+
+
+def scan_run(
+    run: Path,
+    *,
+    saved_model: Path | None = None,
+    seen: Look | None = None,
+    unpacked: bool = False,
+) -> RunScan:
+    """Find the SavedModel in a run directory and look at what else lies there.
+
+    It is the directory itself, the one directly below it, or the newest complete
+    `export/<exporter>/<timestamp>/`; where there is none of these, the only one further down. Only names and
+    a few bytes of files are read, links are not followed out of the run, and nothing is written.
+
+    Args:
+        run: The run directory; a link to one is followed.
+        saved_model: The SavedModel to take, below the run or absolute, when the run has several.
+        unpacked: The run is what an archive unpacked to.
+        seen: The look at the run, if there was one already.
+
+    Raises:
+        NoSavedModel: There is none; the message says what there is instead and the hint how to get one.
+        UnsupportedExport: There is an export, in a form that TensorFlow Serving does not load.
+        AmbiguousExport: There are several and nothing says which one is meant.
+        UnsafeExport: It can only be reached by a link that leaves the run.
+        UsageError: `saved_model` is not in the run.
+        NoPermission: The run cannot be listed.
+        StorageFailed: Reading it failed in another way.
+    """
+    given = shown(str(run))
+    seen = seen if seen is not None else look_at_run(run)
+    real = seen.run
+    if saved_model is not None:
+        found = candidates(seen)
+        taken = _chosen(real, given, saved_model)
+        found = (*(each for each in found if each.real_path != taken.real_path), taken)
+    else:
+        found = candidates(seen)
+        if not found:
+            raise nothing_found(given, seen, others(seen))
+        taken = _picked(given, seen, found)
+    return RunScan(
+        run=real,
+        export=taken.real_path,
+        kind=taken.kind,
+        candidates=found,
+        others=others(seen),
+        complete=seen.complete,
+        provenance=provenance(real, taken, unpacked=unpacked),
+    )
+
+
+def _nearby(missing: Path) -> str:
+    """Say what is there instead of a path that is not."""
+    from difflib import get_close_matches  # only who mistypes waits for it
+
+    try:
+        names = [one.name for one in missing.parent.iterdir()]
+    except OSError:
+        return f"check the path: {missing.parent} cannot be read, or is not there either"
+    close = get_close_matches(missing.name, names)
+    listed = " or ".join(str(missing.with_name(one)) for one in close)
+    return f"did you mean {listed}?" if close else "check the path"
+
+
+def _resolved(run: Path, given: str) -> str:
+    """Follow the links of the run itself, and refuse what is no directory."""
+    try:
+        real = os.path.realpath(run, strict=True)
+        mode = Path(real).stat().st_mode
+    except FileNotFoundError:
+        what = "is a link to nothing" if Path(run).is_symlink() else "does not exist"
+        raise NoSavedModel(f"the run directory {given} {what}", hint=_nearby(Path(given))) from None
+    except NotADirectoryError:
+        raise NoSavedModel(f"{given} is below a file", hint="check the path") from None
+    except OSError as error:
+        _refused(given, error)
+    if stat.S_ISDIR(mode):
+        return real
+    if not stat.S_ISREG(mode):
+        raise NoSavedModel(f"{given} is not a directory but a device, socket or FIFO")
+    raise _for_a_file(real, given)
+
+
+def _for_a_file(real: str, given: str) -> ServingRepoError:
+    """Say what a file is that was given as the run: the same words as for one in a run."""
+    parent, name = os.path.split(real)
+    if name.startswith("saved_model.pb"):
+        return NoSavedModel(
+            f"{given} is a file: a SavedModel is the directory that it lies in",
+            hint=f"give {shown(str(Path(given).parent))}",
+        )
+    folder = Folder(real_path=parent, path=".", depth=0, files={name: real}, folders=())
+    seen = Look(
+        run=parent, folders=(folder,), links_out=(), unreadable=(), entries=1, complete=True
+    )
+    said = nothing_found(str(Path(given).parent), seen, others(seen))
+    what = said.problems[0] if said.problems else f"{shown(name)}: no model file that is known"
+    return NoSavedModel(f"{given} is a file, not a run directory: {what}", hint=said.hint)
+
+
+def _look(real: str, given: str, *, boundary: str | None = None) -> Look:
+    try:
+        return look(real, boundary=boundary)
+    except OSError as error:
+        _refused(given, error)
+
+
+def _refused(given: str, error: OSError) -> NoReturn:
+    if isinstance(error, PermissionError):
+        raise NoPermission(
+            f"{given} cannot be read by this user", hint=f"make it readable: {error.strerror}"
+        ) from None
+    raise StorageFailed(f"{given} cannot be read: {error.strerror or error}") from None
+
+
+def _picked(given: str, seen: Look, found: Sequence[Candidate]) -> Candidate:
+    """Take the one SavedModel that the layout says is meant."""
+    near = [each for each in found if each.kind in {"self", "child"}]
+    exported = [each for each in found if each.kind == "estimator-export"]
+    meant = [*near, *estimator.newest(exported)]
+    if not meant and seen.complete:
+        meant = list(found)
+    if len(meant) != 1:
+        raise _ambiguous(given, seen, meant or found)
+    return meant[0]
+
+
+def _ambiguous(given: str, seen: Look, found: Sequence[Candidate]) -> AmbiguousExport:
+    newest = max(found, key=lambda each: each.written)
+    listed = [str(each) for each in found[:_MAX_LISTED]]
+    if len(found) > _MAX_LISTED:
+        listed.append(f"and {len(found) - _MAX_LISTED} more")
+    if not seen.complete:
+        listed.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+    count = f"{len(found)} SavedModels" if len(found) > 1 else "a SavedModel and maybe more"
+    return AmbiguousExport(
+        f"{given} has {count}, and nothing says which one is meant",
+        hint=f"choose with --saved-model, for example --saved-model {shown(newest.path)}",
+        problems=listed,
+    )
+
+
+def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
+    """Take the SavedModel that the user names, if it is one and lies in the run."""
+    named = shown(str(saved_model))
+    path = str(Path(real, saved_model))
+    try:
+        target = os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        raise NoSavedModel(
+            f"--saved-model {named} does not exist in {given}", hint="it is a path below the run"
+        ) from None
+    except OSError as error:
+        _refused(named, error)
+    if Path(target).name in SAVED_MODEL_FILES:
+        target = str(Path(target).parent)
+    if not holds(real, target):
+        # The text may be inside and a link on the way lead out, or the run be given by a link itself.
+        lexical = os.path.normpath(path)
+        if holds(real, lexical):
+            raise UnsafeExport(
+                f"--saved-model {named} leads out of {given} by a link, to {shown(target)}",
+                hint="copy the SavedModel into the run, or give the directory it lies in as the run",
+            )
+        raise UsageError(
+            f"--saved-model {named} does not lie in {given}",
+            hint="name a SavedModel below the run, or give its own directory as the run",
+        )
+    if not Path(target).is_dir():
+        raise NoSavedModel(f"--saved-model {named} is not a directory", hint="name a directory")
+    below = _look(target, named, boundary=real)
+    if not below.folders[0].is_saved_model:
+        raise nothing_found(shown(str(Path(given, saved_model))), below, others(below))
+    folder = Folder(
+        real_path=target,
+        path=os.path.relpath(target, real),
+        depth=0,
+        files=below.folders[0].files,
+        folders=(),
+    )
+    return candidate(folder, kind="chosen")

@@ -1,0 +1,165 @@
+"""TensorBoard's runs: which folders hold event files, their scalars, and whether two runs wrote into one folder.
+
+A job that starts again from a checkpoint opens a new file and repeats some steps. As TensorBoard does
+(event_processing/plugin_event_accumulator.py), what the earlier files say of those steps and later is dropped.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from servingrepo.runs.event_file import MOST_NUMBERS, MOST_TAGS, TooMuch, read_events
+from servingrepo.runs.look import size_of
+from servingrepo.runs.measurements import EventRun, Measurement, Point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from servingrepo.runs.event_file import EventFile
+    from servingrepo.runs.look import Folder
+    from servingrepo.storage.progress import Progress
+
+__all__ = ["read_event_run"]
+
+
+def read_event_run(
+    folder: Folder, names: list[str], *, progress: Progress
+) -> tuple[EventRun, list[Measurement]]:
+    """Read a folder's event files: what was found out about them, and the scalars.
+
+    Raises:
+        TooMuch: They hold more than is kept in memory.
+    """
+    by_tag: dict[str, list[_Piece]] = defaultdict(list)
+    problems: list[str] = []
+    total = numbers = 0
+    for name in names:
+        size = size_of(folder.files[name])
+        told = [0]
+
+        def tell(done: int, told: list[int] = told) -> None:
+            told.append(done)
+            progress(done)
+
+        try:
+            read = read_events(
+                folder.files[name],
+                progress=tell,
+                most=MOST_NUMBERS - numbers,
+                most_tags=MOST_TAGS,
+            )
+        finally:
+            progress(max(0, size - sum(told)))
+        numbers += read.numbers
+        total += size
+        problems += [f"{folder.below(name)}: {problem}" for problem in read.problems]
+        for tag, piece in _pieces(read, folder.below(name)):
+            by_tag[tag].append(piece)
+        if len(by_tag) > MOST_TAGS:
+            raise TooMuch
+    mixed, reused = _overlap(by_tag)
+    measurements = [
+        _measurement(folder.below(tag), _without_repeats(pieces), doubtful=mixed)
+        for tag, pieces in sorted(by_tag.items())
+    ]
+    run = EventRun(
+        path=folder.path,
+        files=len(names),
+        size=total,
+        tags=tuple(sorted(by_tag)),
+        mixed=mixed,
+        reused=reused,
+        problems=tuple(problems),
+    )
+    return run, measurements
+
+
+class _Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """One tag's numbers in one file, in the order of the file: arrays of equal length."""
+
+    file: str
+    steps: Any
+    times: Any
+    values: Any
+
+
+def _pieces(read: EventFile, file: str) -> Iterable[tuple[str, _Piece]]:
+    """Put together what was read of each tag, in the order of the file."""
+    columns: dict[str, list[tuple[Any, Any, Any, Any]]] = defaultdict(list)
+    for rows in read.rows:
+        if len(rows.places):
+            columns[rows.tag].append((rows.places, rows.steps, rows.times, rows.values))
+    for tag, parts in columns.items():
+        whole = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = np.argsort(whole[0], kind="stable")
+        steps_of, times_of, values_of = (column[order] for column in whole[1:])
+        yield tag, _Piece(file=file, steps=steps_of, times=times_of, values=values_of)
+
+
+def _overlap(by_tag: dict[str, list[_Piece]]) -> tuple[str, str]:
+    """Say whether two files were written at the same time, and whether a later one begins at the first's begin."""
+    mixed = reused = ""
+    for tag, pieces in sorted(by_tag.items()):
+        for earlier, later in itertools.pairwise(pieces):
+            if later.times.min() < earlier.times.max():
+                mixed = mixed or (
+                    f"{earlier.file} and {later.file} both have {tag}, written at the same time: "
+                    "two runs write into one folder"
+                )
+            elif later.steps[0] <= earlier.steps[0]:
+                reused = reused or (
+                    f"{later.file} begins {tag} again at step {int(later.steps[0])}, as {earlier.file} did: "
+                    "the folder was used for a second run"
+                )
+    return mixed, reused
+
+
+def _without_repeats(pieces: list[_Piece]) -> list[_Piece]:
+    """Drop what a later file says again: all from its first step on."""
+    kept: list[_Piece] = []
+    first: int | None = None
+    for piece in reversed(pieces):
+        keep = slice(None) if first is None else piece.steps < first
+        one = msgspec.structs.replace(
+            piece, steps=piece.steps[keep], times=piece.times[keep], values=piece.values[keep]
+        )
+        begins = int(piece.steps.min())
+        first = begins if first is None else min(first, begins)
+        if len(one.steps):
+            kept.append(one)
+    return kept[::-1]
+
+
+def _measurement(name: str, pieces: list[_Piece], *, doubtful: str) -> Measurement:
+    lowest: Point | None = None
+    highest: Point | None = None
+    for piece in pieces:
+        if np.isnan(piece.values).all():
+            continue
+        low = _point(piece, int(np.nanargmin(piece.values)))
+        high = _point(piece, int(np.nanargmax(piece.values)))
+        lowest = low if lowest is None or low.value < lowest.value else lowest
+        highest = high if highest is None or high.value > highest.value else highest
+    return Measurement(
+        name=name,
+        source="tensorboard",
+        count=sum(len(piece.values) for piece in pieces),
+        last=_point(pieces[-1], -1),
+        lowest=lowest,
+        highest=highest,
+        doubtful=doubtful,
+    )
+
+
+def _point(piece: _Piece, at: int) -> Point:
+    return Point(
+        step=int(piece.steps[at]),
+        value=float(piece.values[at]),
+        file=piece.file,
+        time=float(piece.times[at]),
+    )

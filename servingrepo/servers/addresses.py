@@ -1,0 +1,71 @@
+"""Names that stand for several servers: each address is an endpoint of its own, and has to be asked.
+
+gRPC would take one of them and leave the others as they are. The addresses of one family are meant: a name that
+has one IPv4 and one IPv6 address is one server that can be reached in two ways.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from servingrepo.servers.states import Endpoint
+
+__all__ = ["resolved"]
+
+_ONE_MACHINE = {"localhost", "ip6-localhost"}
+
+
+def resolved(
+    endpoints: Iterable[Endpoint], *, lookup: Callable[..., Any] = socket.getaddrinfo
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints, each once, with names of several addresses replaced by all of these.
+
+    A name with one address stays a name, and so does one that cannot be looked up: whoever talks to it says
+    what is wrong.
+
+    Args:
+        endpoints: What was given.
+        lookup: What `socket.getaddrinfo` does.
+    """
+    found: dict[str, Endpoint] = {}
+    for endpoint in endpoints:
+        for one in _addresses(endpoint, lookup):
+            found.setdefault(str(one), one)
+    return tuple(found.values())
+
+
+def _addresses(endpoint: Endpoint, lookup: Callable[..., Any]) -> Iterator[Endpoint]:
+    host = endpoint.host
+    if not endpoint.port or host in _ONE_MACHINE or _is_address(host):
+        yield endpoint
+        return
+    try:
+        answers = lookup(host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError:
+        answers = []
+    families = [
+        sorted({answer[4][0] for answer in answers if answer[0] == family})
+        for family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    most = max(families, key=len)
+    if len(most) < 2:  # noqa: PLR2004 - one address is one server
+        yield endpoint
+        return
+    for address in most:
+        shown = f"[{address}]" if ":" in address else address
+        yield msgspec.structs.replace(endpoint, host=shown, name=host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,221 @@
+"""A gRPC client of TensorFlow Serving: any engine is just an endpoint to it.
+
+Job: send one request with a deadline, and turn what comes back into values or into our errors. It decides
+nothing and retries nothing. TensorFlow is not imported.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+
+from servingrepo.errors import EndpointUnreachable, RequestRefused, ServerTimeout
+from servingrepo.protos import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    service_modules,
+)
+from servingrepo.servers.security import explain
+from servingrepo.servers.states import ModelMetadata, VersionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.servers.states import Endpoint
+
+__all__ = ["ServingClient"]
+
+_BREAK = re.compile(r"\s*\n\s*")
+
+
+class ServingClient:
+    """One channel to one endpoint. Use it as a context manager; every call has a timeout in seconds.
+
+    Raises from every call:
+        EndpointUnreachable: Nothing that speaks gRPC answers there.
+        ServerTimeout: No answer within the timeout.
+        RequestRefused: The server answered with an error.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._channel = _open(endpoint)
+        prediction, model = service_modules()
+        self._prediction = prediction.PredictionServiceStub(self._channel)
+        self._model = model.ModelServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def status(
+        self, model: str, version: int | None = None, *, timeout: float
+    ) -> tuple[VersionStatus, ...]:
+        """Return the state of one version or of all the server remembers, highest number first.
+
+        A model or version that the server never had gives an empty tuple: for it that is NOT_FOUND, and the
+        same answer as for a model that is configured but has no version yet (get_model_status_impl.cc).
+        """
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = model
+        if version is not None:
+            request.model_spec.version.value = version
+        try:
+            reply = self._call(
+                self._model.GetModelStatus, request, timeout, "GetModelStatus", model
+            )
+        except RequestRefused as refused:
+            if refused.code == "NOT_FOUND":
+                return ()
+            raise
+        names = get_model_status_pb2.ModelVersionStatus.State
+        return tuple(
+            VersionStatus(
+                version=one.version,
+                state=names.Name(one.state),
+                code=one.status.error_code,
+                error=_one_line(one.status.error_message),
+            )
+            for one in reply.model_version_status
+        )
+
+    def metadata(
+        self,
+        model: str,
+        version: int | None = None,
+        *,
+        label: str | None = None,
+        timeout: float,
+    ) -> ModelMetadata:
+        """Return the version that answers for this model, version or label, and its signatures."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest()
+        request.model_spec.name = model
+        if version is not None:
+            request.model_spec.version.value = version
+        if label is not None:
+            request.model_spec.version_label = label
+        request.metadata_field.append("signature_def")
+        reply = self._call(
+            self._prediction.GetModelMetadata, request, timeout, "GetModelMetadata", model
+        )
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        reply.metadata["signature_def"].Unpack(signatures)
+        return ModelMetadata(
+            version=reply.model_spec.version.value, signatures=dict(signatures.signature_def)
+        )
+
+    def answers(self, model: str, version: int, *, timeout: float) -> bool:
+        """Tell whether requests for exactly this version find it loaded.
+
+        AVAILABLE in `status` alone does not prove that: a version that was taken back while it was LOADING behind a
+        long request may be called AVAILABLE for ever (basic_manager.cc), and answers nothing.
+        """
+        try:
+            self.metadata(model, version, timeout=timeout)
+        except RequestRefused as refused:
+            if refused.code == "NOT_FOUND":
+                return False
+            raise
+        return True
+
+    def predict(self, request: Any, *, timeout: float) -> Any:
+        """Send a PredictRequest, return the PredictResponse."""
+        return self._call(
+            self._prediction.Predict, request, timeout, "Predict", request.model_spec.name
+        )
+
+    def classify(self, request: Any, *, timeout: float) -> Any:
+        """Send a ClassificationRequest, return the ClassificationResponse."""
+        return self._call(
+            self._prediction.Classify, request, timeout, "Classify", request.model_spec.name
+        )
+
+    def regress(self, request: Any, *, timeout: float) -> Any:
+        """Send a RegressionRequest, return the RegressionResponse."""
+        return self._call(
+            self._prediction.Regress, request, timeout, "Regress", request.model_spec.name
+        )
+
+    def reload(self, config: Any, *, timeout: float) -> None:
+        """Send a ModelServerConfig to replace the server's whole config.
+
+        The server answers once every *newly named* model has one version loaded or failed; it does not wait
+        for new versions of known models, nor for unloads (model_service_impl.cc). A call that timed out is
+        still carried out later, so the config is then unknown.
+        """
+        request = model_management_pb2.ReloadConfigRequest()
+        request.config.CopyFrom(config)
+        self._call(
+            self._model.HandleReloadConfigRequest, request, timeout, "HandleReloadConfigRequest", ""
+        )
+
+    def _call(self, method: Any, request: Any, timeout: float, name: str, model: str) -> Any:
+        with translated_errors(self.endpoint, name, model, timeout):
+            return method(
+                request,
+                timeout=max(timeout, 0.001),
+                metadata=self.endpoint.security.headers or None,
+            )
+
+
+def _open(endpoint: Endpoint) -> grpc.Channel:
+    security = endpoint.security
+    options: list[tuple[str, int | str]] = [
+        # Replies above gRPC's default of 4 MB are ordinary: embeddings, images.
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        # A server that was restarted must be found at once, not after a growing back-off.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # A proxy in the environment is for the world, not for model servers.
+        ("grpc.enable_http_proxy", 0),
+    ]
+    if endpoint.name:
+        # One of several addresses of a name: the certificate and the proxies in between know the name only.
+        options.append(("grpc.ssl_target_name_override", endpoint.name))
+        options.append(("grpc.default_authority", endpoint.name))
+    if not security.uses_tls:
+        return grpc.insecure_channel(str(endpoint), options=options)
+    credentials = grpc.ssl_channel_credentials(security.ca, security.key, security.certificate)
+    return grpc.secure_channel(str(endpoint), credentials, options=options)
+
+
+def _one_line(text: str) -> str:
+    """Return a server's words in one line: TensorFlow breaks its messages, and we show them in a sentence."""
+    return _BREAK.sub(" ", text)
+
+
+@contextmanager
+def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float) -> Iterator[None]:
+    """Turn grpc's errors into ours, at the one seam where they arise."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code().name
+        text = _one_line(error.details() or "")
+        about = f" for model {model}" if model else ""
+        if code == "UNAVAILABLE" and not text.startswith("Model labels does not init yet"):
+            explained = explain(endpoint.host, endpoint.port, endpoint.security, text)
+            if explained is not None:
+                why, hint = explained
+                raise EndpointUnreachable(
+                    f"no connection to {endpoint}: {why}", hint=hint
+                ) from error
+            raise EndpointUnreachable(
+                f"no TensorFlow Serving answers at {endpoint}: {text or code}",
+                hint="check the host and the gRPC port (8500 by default, not the REST port 8501)",
+            ) from error
+        if code == "DEADLINE_EXCEEDED":
+            raise ServerTimeout(
+                f"{endpoint} did not answer {name}{about} within {timeout:.3g} s",
+                hint="a model may be loading, or an earlier reload hangs; see the server's log",
+            ) from error
+        raise RequestRefused(
+            f"{endpoint} refused {name}{about}: {code}: {text}", code=code, text=text
+        ) from error

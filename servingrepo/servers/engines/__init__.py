@@ -1,0 +1,1 @@
+"""How a server is started, and how files reach it: one file per engine."""

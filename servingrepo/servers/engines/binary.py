@@ -1,0 +1,132 @@
+"""The binary engine: a tensorflow_model_server of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.children import die_with, environment
+from servingrepo.errors import EngineUnavailable
+from servingrepo.servers.engines.processes import RunningServer, serve_process
+from servingrepo.servers.engines.server_arguments import refuse_engine_flags
+from servingrepo.servers.engines.server_versions import of_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.deadline import Deadline
+    from servingrepo.servers.engines.server_versions import Version
+
+BINARY = "tensorflow_model_server"
+_VERSION_SECONDS = 30
+
+
+class BinaryEngine(msgspec.Struct, frozen=True):
+    """A server binary with tensorflow_model_server's flags: a path, or a name to look up on PATH."""
+
+    path: str = BINARY
+    arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse flags that are the engine's."""
+        refuse_engine_flags(self.arguments)
+
+    @property
+    def name(self) -> str:
+        """What records call this engine."""
+        return "binary"
+
+    def expected_version(self) -> Version | None:
+        """Return the TensorFlow that the binary says it has.
+
+        Raises:
+            EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
+        """
+        return of_server(binary_version(find_binary(self.path)))
+
+    @contextmanager
+    def serve(
+        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+    ) -> Iterator[RunningServer]:
+        """Serve `export` as that version of the model, for the block, on a socket that only we can reach.
+
+        The real server's port would be open to the whole network (server.cc): it gets none.
+
+        Raises:
+            EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
+            LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
+            UsageError: The server does not know one of the arguments.
+        """
+        del txid
+        binary = find_binary(self.path)
+        with serve_process(
+            lambda socket, config: [
+                binary,
+                f"--grpc_socket_path={socket}",
+                "--port=0",
+                f"--model_config_file={config}",
+                "--max_num_load_retries=0",
+                "--allow_version_labels_for_unavailable_models=true",
+                *self.arguments,
+            ],
+            engine=self.name,
+            server=binary_version(binary),
+            model=model,
+            version=version,
+            export=export,
+            deadline=deadline,
+            prepare=partial(die_with, os.getpid()),
+        ) as running:
+            yield running
+
+
+def find_binary(path: str) -> str:
+    """Return the binary's full path: it is started from another directory.
+
+    Raises:
+        EngineUnavailable: There is none.
+    """
+    found = shutil.which(path)
+    if found is None:
+        raise EngineUnavailable(
+            f"there is no {path} that can be run",
+            hint="give its path, --engine binary:/usr/bin/tensorflow_model_server, or use another engine",
+        )
+    return str(Path(found).absolute())
+
+
+def binary_version(binary: str) -> str:
+    """Ask a server binary for its version, which it prints in two lines (main.cc).
+
+    Raises:
+        EngineUnavailable: It does not answer like a TensorFlow Serving.
+    """
+    try:
+        done = subprocess.run(  # nosec B603 # the server's binary that the user names
+            [binary, "--version"],
+            cwd="/",
+            env=environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineUnavailable(
+            f"{binary} --version does not answer: {error}", hint="is it a tensorflow_model_server?"
+        ) from error
+    lines = [line.strip() for line in done.stdout.splitlines() if "TensorFlow" in line]
+    if done.returncode != 0 or not lines:
+        raise EngineUnavailable(
+            f"{binary} --version does not answer like a tensorflow_model_server",
+            hint="give the path of TensorFlow Serving's server",
+        )
+    return "; ".join(lines)

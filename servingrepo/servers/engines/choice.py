@@ -1,0 +1,141 @@
+"""Engines by name. To everybody else each of them is just a gRPC endpoint for the time of a block."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from servingrepo.deadline import Deadline
+from servingrepo.errors import ServingRepoError, UsageError
+from servingrepo.servers.engines.binary import BINARY, BinaryEngine
+from servingrepo.servers.engines.container_options import ContainerOptions
+from servingrepo.servers.engines.embedded import EmbeddedEngine
+from servingrepo.servers.engines.remote import RemoteEngine
+from servingrepo.servers.security import PLAIN, Security
+from servingrepo.servers.states import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from servingrepo.servers.engines.docker import DockerEngine
+    from servingrepo.servers.engines.processes import RunningServer
+    from servingrepo.servers.engines.server_versions import Version
+
+_LOOK_SECONDS = 10.0
+NAMES = "auto, docker, binary, binary:PATH, embedded, remote:HOST:PORT"
+
+
+class Engine(Protocol):
+    """What can serve one version of one model."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+
+    def expected_version(self) -> Version | None:
+        """Return the TensorFlow that its server will have, where that is known before it starts."""
+
+    def serve(
+        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+    ) -> AbstractContextManager[RunningServer]:
+        """Serve the directory `export` as that version of the model, for the block."""
+
+
+_TAKES = {"binary": {"arguments"}, "embedded": set[str](), "remote": set[str]()}
+"""What of ContainerOptions an engine makes use of; one that is not here, of all."""
+
+
+def ignored_by(engine: str) -> frozenset[str]:
+    """Return the fields of ContainerOptions that mean nothing to the engine of this name."""
+    kind = engine.partition(":")[0]
+    if kind not in _TAKES:
+        return frozenset()
+    return frozenset(ContainerOptions.__struct_fields__) - _TAKES[kind]
+
+
+class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
+    """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
+
+    name: str = "auto"
+    security: Security = PLAIN
+
+
+def choose_engine(
+    choice: EngineChoice,
+    *,
+    models: Path | None = None,
+    server_root: str = "/models",
+    ours: tuple[str, ...] = (),
+    left_on: Callable[[Endpoint], frozenset[tuple[str, int]]] | None = None,
+) -> Engine:
+    """Return the engine that was asked for.
+
+    `auto` is docker if the daemon answers and the image is there (or may be pulled), else a
+    tensorflow_model_server on PATH, else the embedded one. `left_on` says what dead smoke tests left on a server.
+
+    Raises:
+        UsageError: There is no such engine.
+    """
+    kind, _, rest = choice.name.partition(":")
+    if choice.name == "auto":
+        return _best(choice)
+    if choice.name == "embedded":
+        return EmbeddedEngine()
+    if choice.name == "docker":
+        return _docker(choice)
+    if kind == "binary":
+        return BinaryEngine(path=rest or BINARY, arguments=choice.arguments)
+    if kind == "remote" and rest:
+        endpoint = Endpoint.parse(rest, choice.security)
+        return RemoteEngine(
+            endpoint=endpoint,
+            left=left_on(endpoint) if left_on is not None else frozenset(),
+            models=models,
+            server_root=server_root,
+            ours=ours,
+        )
+    raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
+
+
+def _best(choice: EngineChoice) -> Engine:
+    if _docker_is_ready(choice):
+        return _docker(choice)
+    if shutil.which(BINARY) is not None:
+        return BinaryEngine(arguments=choice.arguments)
+    return EmbeddedEngine()
+
+
+def _docker(choice: EngineChoice) -> DockerEngine:
+    from servingrepo.servers.engines.docker import DEFAULT_IMAGE, DockerEngine
+
+    given = {one: getattr(choice, one) for one in ContainerOptions.__struct_fields__}
+    return DockerEngine(**{**given, "image": choice.image or DEFAULT_IMAGE})
+
+
+def _docker_is_ready(choice: EngineChoice) -> bool:
+    """Tell whether a daemon answers and has the image; asked without importing its SDK where none can be."""
+    if not os.environ.get("DOCKER_HOST") and not _has_daemon_trace():
+        return False
+    from servingrepo.servers.engines.docker_daemon import connect
+    from servingrepo.servers.engines.docker_images import find_image
+
+    engine = _docker(choice)
+    deadline = Deadline.after(_LOOK_SECONDS)
+    try:
+        with connect(deadline=deadline) as daemon:
+            if not choice.pull:
+                find_image(
+                    daemon, engine.image, pull=False, platform=engine.platform, deadline=deadline
+                )
+    except ServingRepoError:
+        return False
+    return True
+
+
+def _has_daemon_trace() -> bool:
+    return (
+        Path("/var/run/docker.sock").exists() or Path("~/.docker/config.json").expanduser().exists()
+    )

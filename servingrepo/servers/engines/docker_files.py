@@ -1,0 +1,143 @@
+"""How files reach a container: mounted where the daemon sees them, else copied in as a stream."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import tarfile
+import threading
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from servingrepo.errors import EngineUnavailable
+from servingrepo.modelconfig import EMPTY, pin, render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from servingrepo.servers.engines.docker_daemon import Daemon
+
+__all__ = [
+    "CONFIG_FOLDER",
+    "SOCKET_FOLDER",
+    "copy_into",
+    "is_readable_for_all",
+    "is_seen",
+    "write_config",
+]
+
+CONFIG_FOLDER = "/servingrepo"
+"""Where the container finds its config."""
+SOCKET_FOLDER = "/servingrepo-socket"
+"""Where it listens, if that is seen here."""
+
+_BLOCK = 1 << 20
+_FOR_ALL = 0o777
+
+
+def write_config(folder: Path, *, model: str, version: int) -> tuple[Path, Path]:
+    """Write the config as the container sees it, and make room for its socket; return both folders.
+
+    Any user in the container may read the one and write the other. On this machine nobody gets there but us: mounts
+    lead past the folder around both.
+
+    Args:
+        folder: Where to; nobody else may enter it.
+        model: The model's name.
+        version: Its version.
+    """
+    config, socket = folder / "config", folder / "socket"
+    config.mkdir()
+    config.chmod(0o755)
+    file = config / "models.config"
+    file.write_text(
+        render(pin(EMPTY, name=model, base_path=f"/models/{model}", versions=[version]))
+    )
+    file.chmod(0o644)
+    socket.mkdir()
+    socket.chmod(_FOR_ALL)
+    return config, socket
+
+
+def is_readable_for_all(tree: Path) -> bool:
+    """Tell whether any user can read a whole tree: published versions are so, a run's export need not be."""
+    paths = [tree, *tree.rglob("*")]
+    wanted = ((path, stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)) for path in paths)
+    return all(path.stat().st_mode & bits == bits for path, bits in wanted)
+
+
+def is_seen(daemon: Daemon, container: str, target: str, source: Path) -> bool:
+    """Tell whether what is mounted at `target` is our `source`, and not a namesake on the daemon's machine.
+
+    One of its files is looked at from both sides. The daemon tells a file's size and time in a header
+    (ContainerArchiveInfo); to ask for the archive itself takes eight times as long.
+    """
+    file = next((one for one in sorted(source.iterdir()) if one.is_file()), None)
+    if file is None:
+        return False
+    api = daemon.client.api
+    answer = api.head(
+        f"{api.base_url}/v{api.api_version}/containers/{container}/archive",
+        params={"path": f"{target}/{file.name}"},
+        timeout=api.timeout,
+    )
+    header = answer.headers.get("X-Docker-Container-Path-Stat", "")
+    if not answer.ok or not header:
+        return False
+    seen = json.loads(base64.b64decode(header))
+    ours = file.stat()
+    written = datetime.fromtimestamp(int(ours.st_mtime), UTC).isoformat().removesuffix("+00:00")
+    return bool(seen["size"] == ours.st_size and seen["mtime"].startswith(written))
+
+
+def copy_into(container: Any, files: Mapping[str, Path], *, what: str) -> None:
+    """Copy trees into a container that was not started yet, in constant memory.
+
+    Whoever reads them there can: owner and modes are not those of the source.
+
+    Raises:
+        EngineUnavailable: A file cannot be read here. What the daemon says is left to the SDK.
+    """
+    reading, writing = os.pipe()
+    trouble: list[OSError] = []
+
+    def pack() -> None:
+        try:
+            with (
+                os.fdopen(writing, "wb") as stream,
+                tarfile.open(
+                    fileobj=stream, mode="w|", dereference=True, bufsize=_BLOCK
+                ) as archive,
+            ):
+                for target, source in files.items():
+                    archive.add(source, arcname=target.lstrip("/"), filter=_for_anybody)
+        except BrokenPipeError:
+            pass  # the daemon wants no more; it says why
+        except OSError as error:
+            trouble.append(error)
+
+    packer = threading.Thread(target=pack, name="packer", daemon=True)
+    packer.start()
+    try:
+        with os.fdopen(reading, "rb", buffering=0) as stream:
+            # Blocks, not the file itself: some versions of requests read a file line by line.
+            blocks: Iterator[bytes] = iter(partial(stream.read, _BLOCK), b"")
+            container.put_archive("/", blocks)
+    finally:
+        packer.join()
+    if trouble:
+        raise EngineUnavailable(
+            f"{what} cannot be copied into a container: {trouble[0]}",
+            hint="can this user read all of the export?",
+        ) from trouble[0]
+
+
+def _for_anybody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o755 if entry.isdir() else 0o644
+    return entry

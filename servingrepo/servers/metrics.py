@@ -1,0 +1,160 @@
+"""What a server counts of its requests, from its Prometheus page.
+
+TensorFlow Serving counts Predict, Classify and Regress over gRPC, and every call of the REST API, by model and
+status (util/prometheus_exporter.cc); a series appears with its first request. The page needs --rest_api_port and
+--monitoring_config_file.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from servingrepo.errors import EndpointUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from servingrepo.servers.states import Endpoint
+
+__all__ = ["Requests", "count_requests", "page_of"]
+
+PAGE = "/monitoring/prometheus/metrics"
+_POINT = re.compile(
+    r'^:tensorflow:serving:request_count\{model_name="(?P<model>[^"]*)",status="(?P<status>[^"]*)"\} '
+    r"(?P<count>\d+)",
+    re.MULTILINE,
+)
+_OK = 200
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """How many requests for a model a server has answered, and how many of them with an error.
+
+    `exhausted` counts those that a full server turned away (RESOURCE_EXHAUSTED). They say nothing of a version, so
+    `all` and `errors` do not have them.
+    """
+
+    all: int = 0
+    errors: int = 0
+    exhausted: int = 0
+
+    def since(self, before: Requests) -> Requests:
+        """Return what came since then; a server that was restarted in between counts from nothing."""
+        if self.all < before.all or self.exhausted < before.exhausted:
+            return self
+        return Requests(
+            self.all - before.all, self.errors - before.errors, self.exhausted - before.exhausted
+        )
+
+    def plus(self, other: Requests) -> Requests:
+        """Return both together."""
+        return Requests(
+            self.all + other.all, self.errors + other.errors, self.exhausted + other.exhausted
+        )
+
+    def __str__(self) -> str:
+        """Say how many failed of how many."""
+        said = f"{self.errors} of {self.all} requests failed"
+        return f"{said}, {self.exhausted} more met a full server" if self.exhausted else said
+
+
+def count_requests(
+    endpoint: Endpoint, model: str, *, port: str = "", url: str = "", timeout: float
+) -> Requests:
+    """Read a server's counters of one model.
+
+    Args:
+        endpoint: Where it listens for gRPC; over https its authority, client certificate and headers hold here too.
+        model: The model.
+        port: Its REST port, or one relative to the gRPC port, such as +1: plain HTTP, as the server itself speaks it.
+        url: Or where the page is, as `page_of` reads it.
+        timeout: In seconds.
+
+    Raises:
+        EndpointUnreachable: The page is not there.
+    """
+    if url:
+        page = page_of(url, endpoint)
+    else:
+        number = endpoint.port + int(port) if port[:1] in {"+", "-"} else int(port)
+        page = SplitResult("http", f"{endpoint.host}:{number}", PAGE, "", "")
+    try:
+        status, text = _get(page, endpoint, headers=bool(url), timeout=timeout)
+    except (OSError, http.client.HTTPException) as error:
+        raise _no_page(page.geturl(), str(error)) from error
+    if status != _OK:
+        raise _no_page(page.geturl(), f"HTTP {status}")
+    found = Requests()
+    for point in _POINT.finditer(text):
+        if point["model"] == model:
+            found = found.plus(_counted(point["status"], int(point["count"])))
+    return found
+
+
+def _counted(status: str, count: int) -> Requests:
+    if status == "RESOURCE_EXHAUSTED":
+        return Requests(exhausted=count)
+    return Requests(count, 0 if status == "OK" else count)
+
+
+def page_of(url: str, endpoint: Endpoint) -> SplitResult:
+    """Return where an endpoint's page is: {host} and {port} in the URL stand for those of the endpoint.
+
+    Without a path it is where TensorFlow Serving has its page.
+
+    Raises:
+        UsageError: It is no such URL.
+        SettingsError: The endpoint's headers would go there in clear.
+    """
+    filled = url.replace("{host}", endpoint.host).replace("{port}", str(endpoint.port))
+    try:
+        page = urlsplit(filled)
+        whole = page.scheme in {"http", "https"} and page.hostname and page.port != 0
+    except ValueError:
+        whole = False
+    if not whole or "{" in filled or page.username or not filled.isascii():
+        raise UsageError(
+            f"not a URL of a metrics page: {url!r}",
+            hint="give http:// or https://, with {host} and {port} for those of each endpoint: "
+            "https://{host}:8443",
+        )
+    if page.scheme == "http":
+        endpoint.security.refuse_in_clear(page.hostname or "", page.geturl())
+    return page if page.path.strip("/") else page._replace(path=PAGE)
+
+
+def _get(
+    page: SplitResult, endpoint: Endpoint, *, headers: bool, timeout: float
+) -> tuple[int, str]:
+    """Ask for a page; return its status and text."""
+    host = page.hostname or ""
+    # One of several addresses of a name: the certificate and the proxies in between know the name only.
+    named = endpoint.name if endpoint.name and host == endpoint.host.strip("[]") else host
+    port = page.port or (443 if page.scheme == "https" else 80)
+    connection = http.client.HTTPConnection(named, port, timeout=timeout)
+    try:
+        plain = socket.create_connection((host, port), timeout=timeout)
+        connection.sock = plain
+        if page.scheme == "https":
+            context = endpoint.security.context()
+            connection.sock = context.wrap_socket(plain, server_hostname=named)
+        wanted = page._replace(scheme="", netloc="", fragment="").geturl()
+        connection.request(
+            "GET", wanted, headers=dict(endpoint.security.headers if headers else ())
+        )
+        reply = connection.getresponse()
+        return reply.status, reply.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def _no_page(where: str, why: str) -> EndpointUnreachable:
+    return EndpointUnreachable(
+        f"no metrics at {where}: {why}",
+        hint="the server needs --rest_api_port and --monitoring_config_file with prometheus_config { enable: true }; "
+        "over https the proxy's certificate must be trusted: --tls-ca",
+    )

@@ -1,0 +1,124 @@
+"""What is said of servers, as values: where they are, which versions they serve. No gRPC is imported."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from servingrepo.errors import UsageError
+from servingrepo.servers.security import PLAIN, Security
+
+__all__ = ["Endpoint", "ModelMetadata", "State", "VersionStatus", "hint_for_failed"]
+
+State = str
+"""UNKNOWN, START, LOADING, AVAILABLE, UNLOADING or END, as GetModelStatus names them."""
+
+MAX_PORT = 65_535
+_UNIX = "unix:"
+# No name has control characters in it, or what Python makes of bytes that are no UTF-8 (PEP 383).
+_HOST_PORT = re.compile(
+    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s\x00-\x1f\x7f\ud800-\udfff]+):(?P<port>[0-9]{1,5})"
+)
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a server listens for gRPC, and how it is spoken to: whoever has an endpoint can open a client.
+
+    `name` is set where the host is one of several addresses of a DNS name: what a certificate says.
+
+    Raises:
+        SettingsError: Headers would leave this machine in clear.
+    """
+
+    host: str
+    port: int
+    security: Security = PLAIN
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.security.uses_tls:
+            self.security.refuse_in_clear(self.host, str(self))
+
+    @classmethod
+    def parse(cls, text: str, security: Security = PLAIN) -> Endpoint:
+        """Read HOST:PORT, with IPv6 addresses in brackets.
+
+        Raises:
+            UsageError: It is something else.
+            SettingsError: Headers would leave this machine in clear.
+        """
+        match = _HOST_PORT.fullmatch(text)
+        if match is None or not 0 < int(match["port"]) <= MAX_PORT:
+            raise UsageError(
+                f"not an endpoint: {text!r}",
+                hint="give HOST:PORT of the server's gRPC port, such as localhost:8500",
+            )
+        return cls(host=match["host"], port=int(match["port"]), security=security)
+
+    @classmethod
+    def unix(cls, path: Path) -> Endpoint:
+        """Return the endpoint of a socket file, as servers open with --grpc_socket_path."""
+        return cls(host=f"{_UNIX}{path}", port=0)
+
+    @property
+    def socket(self) -> Path | None:
+        """The socket file; None for a host and a port."""
+        return None if self.port else Path(self.host.removeprefix(_UNIX))
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
+class VersionStatus(msgspec.Struct, frozen=True):
+    """What GetModelStatus says of one version; `error` is empty unless the version failed."""
+
+    version: int
+    state: State
+    code: int
+    error: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended because it could not be loaded: END alone is a normal unload."""
+        return self.state == "END" and self.code != 0
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it could not be loaded because its files are not whole: no restart helps then."""
+        return self.failed and (
+            self.code in _DAMAGE_CODES or any(sign in self.error for sign in _DAMAGE_SIGNS)
+        )
+
+
+_DAMAGE_CODES = frozenset({15})
+"""DATA_LOSS: a checksum differs (tensor_bundle.cc, block.cc)."""
+
+_DAMAGE_SIGNS = (
+    "Read less bytes than requested",
+    "No such file or directory",
+    "does not appear to contain a SavedModel",
+)
+"""What servers say of a file that is cut off or missing (posix_file_system.cc, saved_model_bundle_factory.cc)."""
+
+
+def hint_for_failed(model: str, status: VersionStatus) -> str:
+    """Say what to do about a version of ours that a live server could not load."""
+    if status.damaged:
+        return (
+            f"its files are damaged: servingrepo verify {model}@{status.version} names them; serve another version, "
+            "and promote its run again"
+        )
+    return (
+        "a version that failed is never tried again by a running server: publish it under the next number, or "
+        "restart the server"
+    )
+
+
+class ModelMetadata(msgspec.Struct, frozen=True):
+    """The reply of GetModelMetadata: the version that answered and its SignatureDefs by key."""
+
+    version: int
+    signatures: dict[str, Any]

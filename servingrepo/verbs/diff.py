@@ -1,0 +1,151 @@
+"""diff and contract --check: two versions, or exports that lie anywhere, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import NoSuchVersion
+from servingrepo.repository.contracts import current_baseline, signatures_of
+from servingrepo.repository.references import parse_reference, resolve
+from servingrepo.repository.repository import load_record
+from servingrepo.runs import scan_run
+from servingrepo.savedmodel import Demands, Signature, inspect_export
+from servingrepo.savedmodel.compatibility import (
+    Change,
+    Comparison,
+    Compatibility,
+    compare_signatures,
+)
+from servingrepo.texts import as_path
+from servingrepo.verbs.promote import refuse_defects
+
+if TYPE_CHECKING:
+    from servingrepo.repository.repository import Repository
+
+__all__ = ["Checked", "Diff", "Subject", "check_subject", "diff"]
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of a comparison. `demands` is None for a version whose record does not have it."""
+
+    name: str
+    tensorflow: str
+    signatures: tuple[Signature, ...]
+    demands: Demands | None
+
+
+class Diff(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients and servers see of a change from `old` to `new`.
+
+    `new_ops` are operations that only the new graph has, `new_effects` those of them that touch files, the
+    network or processes; both None where one side's operations are not on record.
+    """
+
+    old: str
+    new: str
+    verdict: Compatibility
+    changes: tuple[Change, ...]
+    tensorflow: tuple[str, str]
+    new_ops: tuple[str, ...] | None
+    new_effects: tuple[str, ...] | None
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version means to clients of what it was held against; `why` says why that is not known."""
+
+    subject: str
+    against: str
+    verdict: Compatibility | None
+    changes: tuple[Change, ...]
+    why: str = ""
+
+
+def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
+    """Compare two versions or exports. Without a repository both must be paths.
+
+    Raises:
+        NoSuchVersion, NothingToRollBack: A reference means nothing.
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: A path is no whole export.
+    """
+    before, after = look_at(repo, old), look_at(repo, new)
+    comparison = compare_signatures(before.signatures, after.signatures)
+    ops, effects = _new_operations(before.demands, after.demands)
+    return Diff(
+        old=before.name,
+        new=after.name,
+        verdict=comparison.verdict,
+        changes=comparison.changes,
+        tensorflow=(before.tensorflow, after.tensorflow),
+        new_ops=ops,
+        new_effects=effects,
+    )
+
+
+def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
+    """Hold a version or an export against a model's contract, or against what is served of it.
+
+    Raises:
+        BadContract: The contract is none.
+        NoSuchVersion, NoSavedModel, DamagedExport and their like: There is nothing to check.
+    """
+    baseline = current_baseline(repo, model)
+    found = look_at(repo, subject)
+    comparison = baseline.compare(found.signatures)
+    return Checked(
+        subject=found.name,
+        against=baseline.name,
+        verdict=comparison.verdict if comparison is not None else None,
+        changes=(comparison or Comparison()).changes,
+        why=baseline.unknown,
+    )
+
+
+def look_at(repo: Repository | None, subject: str | Path) -> Subject:
+    """Return what a reference or a path holds."""
+    if repo is None or isinstance(subject, Path) or "/" in subject or subject in {".", ".."}:
+        return _of_path(as_path(subject, "path"))
+    reference = parse_reference(subject)
+    version = resolve(repo, reference)
+    name = f"{reference.model}@{version}"
+    record = load_record(repo, reference.model, version)
+    if record is not None:
+        return Subject(
+            name=name,
+            tensorflow=record.tensorflow,
+            signatures=record.signatures,
+            demands=record.demands,
+        )
+    if signatures_of(repo, reference.model, version) is None:
+        raise NoSuchVersion(
+            f"there is no version {name}, or it cannot be read",
+            hint=f"servingrepo show {reference.model} lists its versions",
+        )
+    found = _of_path(repo.layout.version(reference.model, version))
+    return msgspec.structs.replace(found, name=name)
+
+
+def _of_path(path: Path) -> Subject:
+    scan = scan_run(path)
+    export = Path(scan.export)
+    inspection = inspect_export(export, boundary=Path(scan.run))
+    refuse_defects(inspection, export)
+    return Subject(
+        name=str(path),
+        tensorflow=inspection.tensorflow_version,
+        signatures=inspection.signatures,
+        demands=inspection.demands,
+    )
+
+
+def _new_operations(
+    old: Demands | None, new: Demands | None
+) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    if old is None or new is None:
+        return None, None
+    before = {*old.ops, *old.function_ops}
+    ops = tuple(sorted({*new.ops, *new.function_ops} - before))
+    had = {one.op for one in old.effects}
+    return ops, tuple(one.op for one in new.effects if one.op not in had)

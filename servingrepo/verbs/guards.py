@@ -1,0 +1,160 @@
+"""What a promotion must pass before anything is staged: the clients' contract, and what the graph asks for.
+
+Both are read from the files alone, so a promotion that would break clients stops in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import (
+    BreakingChange,
+    ServingRepoError,
+    UnsafeOperation,
+    UnsupportedExport,
+)
+from servingrepo.repository.contracts import current_baseline
+from servingrepo.repository.records import Guard
+from servingrepo.savedmodel.server_fit import effect_line, fit_server
+from servingrepo.savedmodel.wording import some
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from servingrepo.repository.contracts import Baseline
+    from servingrepo.repository.repository import Repository
+    from servingrepo.savedmodel import Demands, Effect, Inspection, Signature
+    from servingrepo.savedmodel.compatibility import Comparison
+    from servingrepo.servers.engines.targets import Target
+
+__all__ = ["pass_guards", "say_changes"]
+
+MOST_PROBLEMS = 500
+"""Lines that an error has: an export that others wrote may have 100,000 signatures."""
+
+
+def pass_guards(
+    inspection: Inspection,
+    *,
+    model: str,
+    baseline: Baseline,
+    target: Target,
+    allow_breaking: bool,
+    allow_ops: Collection[str],
+) -> Guard:
+    """Hold an export against what clients rely on and what servers can and may do.
+
+    Returns:
+        What was found, and what was let through because it was allowed.
+
+    Raises:
+        UnsupportedExport: The server that will run it is known, and lacks operations.
+        BreakingChange: Clients of the baseline would break, and that was not allowed.
+        UnsafeOperation: The graph reaches beyond itself, and that was not allowed.
+            Whichever it is, `problems` has all of them.
+    """
+    comparison = baseline.compare(inspection.signatures)
+    breaking = comparison.breaking if comparison is not None else ()
+    effects = inspection.demands.effects if inspection.demands is not None else ()
+    unsafe = [one for one in effects if one.op not in allow_ops]
+    server, checked, lacking = _fit(inspection.demands, target)
+    stops = [
+        *(lacking if target.certain else ()),
+        *(() if allow_breaking else (one.message for one in breaking)),
+        *(effect_line(one) for one in unsafe),
+    ]
+    if stops:
+        raise _stopped(
+            inspection.path,
+            model=model,
+            problems=stops,
+            lacks=bool(lacking and target.certain),
+            against=baseline.name if breaking and not allow_breaking else "",
+            unsafe=unsafe,
+        )
+    return Guard(
+        against=baseline.name,
+        verdict=comparison.verdict if comparison is not None else "not checked",
+        why=baseline.unknown,
+        changes=comparison.changes if comparison is not None else (),
+        allowed_breaking=bool(breaking),
+        allowed_ops=tuple(one.op for one in effects),
+        server=server if checked else "",
+        server_problems=lacking,
+        notes=_notes(inspection, model, checked=checked),
+    )
+
+
+def say_changes(repo: Repository, model: str, signatures: tuple[Signature, ...]) -> tuple[str, ...]:
+    """Say what serving other signatures means to clients of what is served now; nothing if it does not break them.
+
+    Never raises: going back must not be stopped by what cannot be compared.
+    """
+    try:
+        baseline = current_baseline(repo, model)
+        comparison = baseline.compare(signatures)
+    except ServingRepoError as error:
+        return (f"the signatures were not compared: {error.message}",)
+    if comparison is None or not comparison.breaking:
+        return ()
+    return tuple(f"breaks clients of {baseline.name}: {one}" for one in _messages(comparison))
+
+
+def _notes(inspection: Inspection, model: str, *, checked: bool) -> tuple[str, ...]:
+    """Return what is odd and stops nothing here."""
+    notes = []
+    if inspection.demands is not None and inspection.demands.custom and not checked:
+        notes.append(f"no TensorFlow Serving has the operations {some(inspection.demands.custom)}")
+    others = [one for one in inspection.warmup.models if one != model] if inspection.warmup else []
+    if others:
+        written = f"its warm-up requests were written for the model {some(others)}"
+        notes.append(f"{written}; servers do not look at that")
+    return tuple(notes)
+
+
+def _messages(comparison: Comparison) -> list[str]:
+    return [one.message for one in comparison.breaking]
+
+
+def _fit(demands: Demands | None, target: Target) -> tuple[str, bool, tuple[str, ...]]:
+    """Return the server's name, whether its operations are known, and what it lacks."""
+    if demands is None or target.version is None:
+        return "", False, ()
+    fit = fit_server(demands, target.version)
+    return fit.server, fit.checked, fit.problems
+
+
+def _stopped(
+    path: str,
+    *,
+    model: str,
+    problems: list[str],
+    lacks: bool,
+    against: str,
+    unsafe: list[Effect],
+) -> ServingRepoError:
+    hints = []
+    if against:
+        instead = f"give it another name than {model}"
+        if against.endswith(".toml"):
+            instead = "edit the contract, if nobody relies on that"
+        hints.append(f"--allow-breaking publishes it all the same; or {instead}")
+    if unsafe:
+        options = " ".join(f"--allow-op {one.op}" for one in unsafe[:10])
+        hints.append(f"export it without these operations, or allow them: {options}")
+    kind: type[ServingRepoError]
+    if lacks:
+        kind, what = UnsupportedExport, problems[0]
+        hints = ["smoke-test on the server that is meant: --image, or export it for that one"]
+    elif against:
+        kind, what = BreakingChange, f"it would break clients of {against}"
+    else:
+        kind, what = UnsafeOperation, "its graph reaches beyond itself"
+    if len(problems) > MOST_PROBLEMS:
+        problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS} more"]
+    return kind(
+        f"{path} cannot be promoted: {what}",
+        problems=problems if len(problems) > 1 or not lacks else (),
+        hint="; ".join(hints),
+        details={"against": against, "operations": [one.op for one in unsafe]},
+    )

@@ -1,0 +1,130 @@
+"""label set, label remove: names for versions, so that clients can be moved one by one.
+
+Labels never change what unlabelled clients get, unless that is asked for: TensorFlow Serving gives them the highest
+loaded version (basic_manager.cc), and a labelled version has to be loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import NoSuchVersion, UsageError
+from servingrepo.fleet.plans import plan_label
+from servingrepo.modelconfig import check_label, entry
+from servingrepo.repository.changes import writing
+from servingrepo.repository.references import Reference, resolve
+from servingrepo.repository.repository import need_state
+from servingrepo.repository.served import read_config_of, served_versions
+from servingrepo.verbs.serving import Switched, carry_out, need_servable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from servingrepo.fleet.rules import Manner
+    from servingrepo.modelconfig import ModelConfig
+    from servingrepo.repository.repository import Repository
+
+
+def set_label(
+    repo: Repository,
+    reference: Reference,
+    label: str,
+    *,
+    serve: bool = False,
+    manner: Manner,
+) -> Switched:
+    """Give a version a label; another version that had it loses it, and stays loaded only if it is still needed.
+
+    Raises:
+        BadName: It is no label.
+        UsageError: The version is above what is served, so unlabelled clients would get it; `serve` allows that.
+        NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
+        ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
+        EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
+    """
+    model = reference.model
+    check_label(label)
+    with writing(repo, dry_run=manner.dry_run):
+        config = read_config_of(repo, model)
+        version = resolve(repo, reference)
+        need_servable(repo, model, version)
+        serving = served_versions(repo, config, model)
+        served = max(serving, default=None)
+        if (served is None or version > served) and not serve:
+            now = f"version {served} is" if served is not None else "nothing is"
+            raise UsageError(
+                f"{model}@{version} cannot have a label and leave unlabelled clients as they are: they get the "
+                f"highest loaded version, and {now} served now",
+                hint=f"servingrepo label set {model}@{version} {label} --serve gives it to unlabelled clients too",
+            )
+        plan = plan_label(
+            config,
+            model=model,
+            labels={**_labels(config, model), label: version},
+            target=version,
+            served=max(version, served or version),
+            base_path=repo.base_path(model),
+            serving=serving,
+        )
+        return carry_out(
+            repo,
+            plan,
+            action="label",
+            manner=manner,
+        )
+
+
+def remove_labels(
+    repo: Repository,
+    model: str,
+    gone: Collection[str],
+    *,
+    manner: Manner,
+) -> Switched:
+    """Take labels away; their versions are unloaded unless they are served or have another label.
+
+    All at once: with one label left on a version that went, servers would refuse the config.
+
+    Raises:
+        UsageError: No label was named.
+        NoSuchVersion: The model has no such label.
+        ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
+    """
+    with writing(repo, dry_run=manner.dry_run):
+        config = read_config_of(repo, model)
+        need_state(repo, model)
+        labels = _labels(config, model)
+        if not gone:
+            raise UsageError("no label was named", hint=f"labels of {model}: {_listed(labels)}")
+        unknown = [label for label in gone if label not in labels]
+        if unknown:
+            raise NoSuchVersion(
+                f"{model} has no label {', '.join(unknown)}",
+                hint=f"labels of {model}: {_listed(labels)}",
+            )
+        serving = served_versions(repo, config, model)
+        served = max(serving, default=max(labels.values()))
+        plan = plan_label(
+            config,
+            model=model,
+            labels={name: at for name, at in labels.items() if name not in gone},
+            target=served,
+            served=served,
+            base_path=repo.base_path(model),
+            serving=serving,
+        )
+        return carry_out(
+            repo,
+            plan,
+            action="label",
+            manner=manner,
+        )
+
+
+def _listed(labels: dict[str, int]) -> str:
+    return ", ".join(sorted(labels)) or "none"
+
+
+def _labels(config: ModelConfig, model: str) -> dict[str, int]:
+    found = entry(config, model)
+    return dict(found.labels) if found is not None else {}

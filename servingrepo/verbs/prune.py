@@ -1,0 +1,202 @@
+"""prune as people call it: what live servers have loaded is asked first, the trash emptied last if wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import EndpointUnreachable, ServingRepoError
+from servingrepo.fleet.plans import plan_serve
+from servingrepo.fleet.switch import connect
+from servingrepo.repository.emptying import Emptied, empty_trash
+from servingrepo.repository.history import Move
+from servingrepo.repository.listing import summed_trash
+from servingrepo.repository.protection import Foreseen, entries_of
+from servingrepo.repository.pruning import ModelPruned, Pruned, foresee, prune
+from servingrepo.repository.records import SCHEMA
+from servingrepo.repository.repository import model_names, need_state
+from servingrepo.repository.retention import need_policies
+from servingrepo.repository.served import read_config, refuse_elsewhere
+from servingrepo.storage.progress import silent, unheard, untold
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import timedelta
+    from pathlib import Path
+
+    from servingrepo.repository.protection import Loaded
+    from servingrepo.repository.repository import Repository
+    from servingrepo.repository.retention import Keep
+    from servingrepo.servers.client import ServingClient
+    from servingrepo.servers.engines.choice import Engine
+    from servingrepo.servers.states import Endpoint, VersionStatus
+    from servingrepo.storage.progress import Notice, Progress, Told
+    from servingrepo.verbs.values import Options, Promotion
+
+_CALL_SECONDS = 5.0
+
+
+def prune_models(
+    repo: Repository,
+    policies: Mapping[str, Keep],
+    *,
+    emptying: Collection[str] = (),
+    older_than: timedelta | None = None,
+    endpoints: Sequence[Endpoint] = (),
+    message: str = "",
+    dry_run: bool = False,
+) -> Pruned:
+    """Prune each model by its policy, then empty the trash of those in `emptying`.
+
+    Raises:
+        UsageError: A policy is empty.
+        ConfigInvalid: models.config cannot be read, or has a model elsewhere; nothing was changed.
+        EndpointUnreachable: An endpoint cannot say what it has loaded; nothing was changed.
+        ServingRepoError: As `prune` and `empty_trash` say.
+    """
+    refuse_elsewhere(repo, read_config(repo).config, *policies)
+    for model in {*policies, *emptying}:
+        need_state(repo, model)
+    pruned: tuple[ModelPruned, ...] = ()
+    if policies:
+        loaded = loaded_on(repo, endpoints, tuple(policies))
+        pruned = prune(repo, policies, loaded=loaded, message=message, dry_run=dry_run)
+    emptied: tuple[Emptied, ...] = ()
+    if emptying:
+        try:
+            emptied = empty_trash(
+                repo, emptying, older_than=older_than, message=message, dry_run=dry_run
+            )
+        except ServingRepoError as error:
+            gone = [f"{one.model}@{version}" for one in pruned for version in one.gone]
+            if gone and not dry_run:
+                error.problems = (*error.problems, f"pruned before that: {', '.join(gone)}")
+            raise
+    gone_now = [one for row in pruned for one in row.decisions if not one.keep]
+    return Pruned(
+        models=pruned,
+        emptied=emptied,
+        moved=sum(one.size for one in gone_now),
+        freed=sum(one.freed for one in emptied),
+        trash_size=sum(summed_trash(repo, name)[1] for name in model_names(repo)),
+        dry_run=dry_run,
+    )
+
+
+def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[str]) -> Loaded:
+    """Ask servers which versions they have, or load, or try to; other names of a model's folder count too.
+
+    Raises:
+        EndpointUnreachable: One does not say.
+    """
+    found: Loaded = {}
+    if not endpoints:
+        return found
+    config = read_config(repo).config
+    for endpoint in endpoints:
+        with connect(endpoint) as client:
+            for name in names:
+                called = {name, *(one.name for one in entries_of(repo, config, name))}
+                for other in sorted(called):
+                    try:
+                        states = _loaded(client, other)
+                    except ServingRepoError as error:
+                        raise EndpointUnreachable(
+                            f"{endpoint} does not say what it has loaded, so nothing was pruned: "
+                            f"{error.message}",
+                            hint="try again when it answers, or leave it out: what models.config "
+                            "pins stays in any case",
+                        ) from error
+                    for one in states:
+                        reasons = found.setdefault(name, {}).get(one.version, ())
+                        reason = f"{one.state} on {endpoint}"
+                        found[name][one.version] = (*reasons, reason)
+    return found
+
+
+def _loaded(client: ServingClient, model: str) -> list[VersionStatus]:
+    """Return what a server has of a model; one that is called AVAILABLE and does not answer is gone."""
+    return [
+        one
+        for one in client.status(model, timeout=_CALL_SECONDS)
+        if one.state != "END"
+        and (one.state != "AVAILABLE" or client.answers(model, one.version, timeout=_CALL_SECONDS))
+    ]
+
+
+def promote_and_prune(
+    repo: Repository,
+    run: Path,
+    *,
+    model: str,
+    engine: Engine | None,
+    options: Options,
+    keep: Keep | None,
+    progress: Progress = silent,
+    notice: Notice = unheard,
+    run_read: Told = untold,
+) -> Promotion:
+    """Promote, then prune the model by a policy if there is one, as a change of its own.
+
+    If the pruning fails, the promotion is what it is: the result says both. A dry run says what would go.
+
+    Raises:
+        UsageError: The policy is empty; nothing was begun.
+        ServingRepoError: As `promote` says.
+    """
+    from servingrepo.verbs.promote import promote  # it talks to servers; a prune need not
+
+    if keep is not None:
+        need_policies({model: keep})
+    done = promote(
+        repo,
+        run,
+        model=model,
+        engine=engine,
+        options=options,
+        progress=progress,
+        notice=notice,
+        run_read=run_read,
+    )
+    if keep is None:
+        return done
+    because = f"after the promotion of {model}@{done.version}"
+    try:
+        pruned = (
+            _foreseen(repo, done, keep)
+            if options.dry_run
+            else prune_models(
+                repo, {model: keep}, endpoints=options.endpoints, message=f"{because}: keep {keep}"
+            )
+        )
+    except ServingRepoError as error:
+        failed = "; ".join([error.message, *error.problems])
+        return msgspec.structs.replace(done, prune_failed=failed)
+    except BaseException as interruption:
+        interruption.add_note(f"this was {because}, which has happened all the same")
+        raise
+    return msgspec.structs.replace(done, pruned=pruned)
+
+
+def _foreseen(repo: Repository, promised: Promotion, keep: Keep) -> Pruned:
+    """Say what would be pruned after a promotion that was only promised."""
+    model = promised.model
+    config = read_config(repo).config
+    if promised.before != promised.after:
+        base = repo.base_path(model)
+        plan = plan_serve(config, model=model, version=promised.version, base_path=base)
+        config = plan.after
+    foreseen = Foreseen(
+        version=promised.version,
+        size=promised.size,
+        config=config,
+        move=Move(schema=SCHEMA, before=promised.before, after=promised.after),
+    )
+    row = foresee(repo, model, keep, foreseen)
+    return Pruned(
+        models=(row,),
+        moved=sum(one.size for one in row.decisions if not one.keep),
+        trash_size=sum(summed_trash(repo, name)[1] for name in model_names(repo)),
+        dry_run=True,
+    )

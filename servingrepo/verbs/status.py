@@ -1,0 +1,427 @@
+"""Disk, config and live servers side by side, and every difference explained with what to do about it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.deadline import Deadline
+from servingrepo.errors import RequestRefused, ServingRepoError
+from servingrepo.fleet.parallel import each
+from servingrepo.fleet.switch import connect
+from servingrepo.modelconfig import Entry, Stamp, models
+from servingrepo.repository import journal
+from servingrepo.repository.lagging import Straggler, read_stragglers
+from servingrepo.repository.listing import shown_names, summed_trash
+from servingrepo.repository.repository import (
+    load_state,
+    versions_on_disk,
+)
+from servingrepo.repository.served import (
+    UNREPLACEABLE_HINT,
+    ConfigFile,
+    check_config,
+    is_elsewhere,
+    last_text,
+    read_config_or_why,
+    read_steadily,
+    served_by_policy,
+    why_unreplaceable,
+)
+from servingrepo.repository.trust import notes
+from servingrepo.storage.lock import introduce
+from servingrepo.verbs.drift import Drift, OnEndpoint, damage, drift
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from servingrepo.repository.repository import Repository
+    from servingrepo.servers.client import ServingClient
+    from servingrepo.servers.states import Endpoint, VersionStatus
+
+Seen = dict[tuple[str, str, int], tuple[str, float]]
+"""By endpoint, model and version: the state that was seen last, and since when."""
+
+_CALL_SECONDS = 5.0
+_MOST_ROUNDS = 3
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One model: what is on disk, what the config pins, what each endpoint serves, and what differs.
+
+    `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged,
+    and `on_disk` has only what this repository has under its name.
+    """
+
+    model: str
+    ours: bool
+    on_disk: tuple[int, ...]
+    foreign: tuple[int, ...]
+    bad: tuple[int, ...]
+    policy: str
+    pinned: tuple[int, ...]
+    labels: dict[str, int]
+    held: str | None
+    endpoints: tuple[OnEndpoint, ...]
+    drift: tuple[Drift, ...]
+    trash: tuple[int, ...] = ()
+    trash_size: int = 0
+    elsewhere: str = ""
+
+    @property
+    def served(self) -> int | None:
+        """What models.config lets unlabelled clients get."""
+        return max(self.pinned, default=None)
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """All models, trouble that belongs to none of them, and what to type next.
+
+    `notes` is what somebody should look at some day: who else may write here, intents that nobody can read.
+    `unknown` says why nobody knows what models.config pins: it cannot be read. Disk and servers are shown still.
+    """
+
+    models: tuple[ModelStatus, ...]
+    config: str
+    problems: tuple[str, ...]
+    running: tuple[str, ...]
+    behind: tuple[Straggler, ...]
+    next: str
+    notes: tuple[str, ...] = ()
+    unknown: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether disk, config and every endpoint that was asked agree."""
+        return not self.problems and not any(model.drift for model in self.models)
+
+
+def read_status(
+    repo: Repository,
+    *,
+    model: str | None = None,
+    endpoints: Sequence[Endpoint] = (),
+    seen: Seen | None = None,
+) -> Status:
+    """Look at everything once; nothing is changed and no lock is taken.
+
+    Args:
+        repo: The repository.
+        model: Of which model; None for all.
+        endpoints: Which servers to ask, all at once.
+        seen: What earlier looks saw, and this one adds to: it tells for how long a version has been loading.
+    """
+    for _ in range(_MOST_ROUNDS):
+        file = read_config_or_why(repo)
+        entries = {one.name: one for one in models(file.config)}
+        names = shown_names(repo, file.config) if model is None else (model,)
+        behind = read_stragglers(repo)
+        asked = _ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
+        if not endpoints or read_config_or_why(repo).text == file.text:
+            break  # else the answers are of another time than the file: a server that hangs takes seconds
+
+    def look(file: ConfigFile) -> Status:
+        return _compare(repo, file, names, asked, behind, model=model, endpoints=endpoints)
+
+    return read_steadily(repo, look)
+
+
+def _ask_all(
+    endpoints: Sequence[Endpoint],
+    names: Sequence[str],
+    entries: Mapping[str, Entry],
+    behind: Sequence[Straggler],
+    *,
+    seen: Seen,
+) -> dict[str, Mapping[str, OnEndpoint]]:
+    labels = {name: tuple(sorted(one.labels)) for name, one in entries.items()}
+    answers = each(endpoints, lambda one: _ask(one, names, labels, behind, seen=seen))
+    return {str(answer.of): answer.value or {} for answer in answers}
+
+
+def _compare(
+    repo: Repository,
+    file: ConfigFile,
+    names: Sequence[str],
+    asked: Mapping[str, Mapping[str, OnEndpoint]],
+    behind: tuple[Straggler, ...],
+    *,
+    model: str | None,
+    endpoints: Sequence[Endpoint],
+) -> Status:
+    """Look at disk and config once, with what the endpoints said."""
+    entries = {one.name: one for one in models(file.config)}
+    rows = tuple(
+        _model_status(
+            repo,
+            name,
+            entries.get(name),
+            tuple(said[name] for said in asked.values()),
+            unknown=bool(file.unknown),
+        )
+        for name in names
+    )
+    problems = [
+        str(finding)
+        for finding in check_config(repo, file.config)
+        if finding.severity == "error" and (model is None or finding.model in {"", model})
+    ]
+    if file.unknown:
+        problems.append(file.unknown)
+    elif file.stamp is not Stamp.UNEDITED:
+        problems.append(f"{repo.layout.config} is {file.stamp}: servingrepo config check shows it")
+    running = tuple(
+        f"{intent.command} of {intent.model} by {introduce(intent.owner)}"
+        for intent, alive in journal.read_all(repo.layout.journal, leave_out_unreadable=True)
+        if alive and model in {None, intent.model}
+    )
+    if running:
+        what_next = f"wait for the {running[0]}, then this command again"
+    elif (file.unknown or file.stamp is not Stamp.UNEDITED) and why_unreplaceable(repo):
+        what_next = UNREPLACEABLE_HINT
+    elif file.unknown:
+        what_next = (
+            "servingrepo config write --discard-edit (back to what servingrepo wrote last)"
+            if last_text(repo) is not None
+            else f"correct {repo.layout.config}, then servingrepo config write --take-edit"
+        )
+    elif file.stamp is not Stamp.UNEDITED and last_text(repo) is None:
+        what_next = "servingrepo config write --take-edit (takes this models.config over)"
+    else:
+        what_next = _what_next(rows, problems, endpoints, file.stamp, behind)
+    return Status(
+        models=rows,
+        config=str(repo.layout.config),
+        problems=tuple(problems),
+        running=running,
+        behind=behind,
+        next=what_next,
+        notes=tuple(notes(repo)),
+        unknown=file.unknown,
+    )
+
+
+def watch(
+    repo: Repository,
+    *,
+    model: str | None,
+    endpoints: Sequence[Endpoint],
+    seconds: float | None,
+    every: float = 0.5,
+) -> Iterator[Status]:
+    """Yield a look after another, until everything agrees or the time is over; without end if that is None."""
+    deadline = Deadline.after(seconds) if seconds is not None else None
+    seen: Seen = {}
+    while True:
+        status = read_status(repo, model=model, endpoints=endpoints, seen=seen)
+        yield status
+        if deadline is not None and (status.ok or deadline.passed):
+            return
+        if deadline is not None:
+            deadline.pause(every)
+        else:
+            time.sleep(every)
+
+
+def wait_for_agreement(
+    repo: Repository,
+    *,
+    model: str | None,
+    endpoints: Sequence[Endpoint],
+    seconds: float,
+) -> Status:
+    """Look until everything agrees or the time is over; the last look is returned either way."""
+    *_, last = watch(repo, model=model, endpoints=endpoints, seconds=seconds)
+    return last
+
+
+def _ask(
+    endpoint: Endpoint,
+    names: Sequence[str],
+    labels: Mapping[str, Sequence[str]],
+    behind: Sequence[Straggler],
+    *,
+    seen: Seen,
+) -> dict[str, OnEndpoint]:
+    """Ask one endpoint about every model; after the first failure it is not asked again."""
+    answers: dict[str, OnEndpoint] = {}
+    trouble = ""
+    doubt = next(
+        (
+            f"{endpoint} may still carry out a reload of {one.since} that timed out: {one.why}"
+            for one in behind
+            if one.endpoint == str(endpoint) and one.uncertain
+        ),
+        "",
+    )
+    with connect(endpoint) as client:
+        for name in names:
+            if not trouble:
+                try:
+                    answers[name] = _look(client, name, labels.get(name, ()), doubt, seen)
+                    continue
+                except ServingRepoError as error:
+                    trouble = error.message
+            answers[name] = OnEndpoint(endpoint=str(endpoint), error=trouble)
+    return answers
+
+
+def _look(
+    client: ServingClient, name: str, labels: Sequence[str], doubt: str, seen: Seen
+) -> OnEndpoint:
+    endpoint = str(client.endpoint)
+    states = client.status(name, timeout=_CALL_SECONDS)
+    now, seconds = time.monotonic(), {}
+    for one in states:
+        key = (endpoint, name, one.version)
+        if key not in seen or seen[key][0] != one.state:
+            seen[key] = (one.state, now)
+        seconds[one.version] = now - seen[key][1]
+    called = [one.version for one in states if one.state == "AVAILABLE"]
+    loaded = [one for one in called if client.answers(name, one, timeout=_CALL_SECONDS)]
+    answering: dict[str, int | None] = {}
+    for label in labels:
+        try:
+            answering[label] = client.metadata(name, label=label, timeout=_CALL_SECONDS).version
+        except RequestRefused:
+            answering[label] = None
+    return OnEndpoint(
+        endpoint=endpoint,
+        available=tuple(sorted(loaded)),
+        stale=tuple(sorted(set(called) - set(loaded))),
+        others=tuple(
+            one
+            for one in states
+            if one.state != "AVAILABLE" and (one.state != "END" or one.code != 0)
+        ),
+        labels=answering,
+        seconds={version: round(value, 1) for version, value in seconds.items() if value >= 1},
+        uncertain=doubt,
+    )
+
+
+def _model_status(
+    repo: Repository,
+    name: str,
+    entry: Entry | None,
+    asked: tuple[OnEndpoint, ...],
+    *,
+    unknown: bool,
+) -> ModelStatus:
+    state = load_state(repo, name)
+    found = versions_on_disk(repo, name)
+    on_disk = found.published if state is not None else ()
+    numbers = {*found.published, *found.foreign}
+    there = entry is not None and is_elsewhere(repo, entry)
+    serves: tuple[int, ...] = ()
+    if entry is not None and (entry.policy == "specific" or not there):
+        serves = tuple(sorted(served_by_policy(entry, numbers)))
+    bad = tuple(sorted(state.bad)) if state is not None else ()
+    trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
+    return ModelStatus(
+        model=name,
+        ours=state is not None,
+        on_disk=on_disk,
+        foreign=tuple(sorted(numbers - set(on_disk))),
+        bad=bad,
+        policy="unknown" if unknown else entry.policy if entry is not None else "none",
+        pinned=serves,
+        labels=entry.labels if entry is not None else {},
+        held=state.hold.reason or "no reason given" if state is not None and state.hold else None,
+        endpoints=asked,
+        drift=()
+        if unknown
+        else (
+            *(damage(repo, name, sorted(set(serves) & set(on_disk))) if not there else ()),
+            *drift(name, entry, None if there else numbers, bad, asked, trash=trash),
+        ),
+        trash=trash,
+        trash_size=trash_size,
+        elsewhere=entry.base_path if entry is not None and there else "",
+    )
+
+
+def _what_next(
+    rows: Sequence[ModelStatus],
+    problems: Sequence[str],
+    endpoints: Sequence[Endpoint],
+    stamp: Stamp,
+    behind: Sequence[Straggler],
+) -> str:
+    """Say what to type next, for somebody at 3 a.m.: the most urgent thing of all that can be said."""
+    if stamp is not Stamp.UNEDITED:
+        return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
+    urgent = next((command for row in rows if (command := _away_from_useless(row))), None)
+    if urgent is not None:
+        return urgent
+    if problems:
+        return "servingrepo config check"
+    silent = next((one for row in rows for one in row.endpoints if one.error), None)
+    if silent is not None:
+        # As the client begins what it says of TLS and its certificates.
+        spoken_to = silent.error.startswith("no connection to")
+        wanted = "is spoken to as it wants (--tls, --tls-ca, …)" if spoken_to else "runs"
+        return f"see that the server at {silent.endpoint} {wanted}, then this command again"
+    if any(row.drift for row in rows):
+        return "servingrepo reload " + " ".join(f"--endpoint {one}" for one in endpoints)
+    if behind:
+        return "servingrepo reload " + " ".join(f"--endpoint {one.endpoint}" for one in behind)
+    return _when_all_agree(rows, asked=bool(endpoints))
+
+
+def _away_from_useless(row: ModelStatus) -> str | None:
+    """Return the command for where what is pinned cannot be served: it failed, went, or was marked bad."""
+    failed = {one.version for each in row.endpoints for one in each.others if one.state == "END"}
+    if row.elsewhere:  # nothing of ours is pinned, and no command of ours changes it
+        return (
+            f"correct what is wrong with {row.model} at {row.elsewhere}, or its entry in models.config by hand "
+            "(then servingrepo config write --take-edit)"
+            if failed & set(row.pinned)
+            else None
+        )
+    useless = failed | {*row.bad} | set(row.pinned) - {*row.on_disk, *row.foreign}
+    useless &= set(row.pinned)
+    at = "".join(f" --endpoint {one.endpoint}" for one in row.endpoints)
+    if row.served in useless:
+        return f"servingrepo rollback {row.model}{at}"
+    labels = sorted(label for label, version in row.labels.items() if version in useless)
+    if labels:  # what unlabelled clients get is good: a rollback would mark it bad
+        return f"servingrepo label remove {row.model} {' '.join(labels)}{at}"
+    return None
+
+
+def _failed_unpinned(
+    rows: Sequence[ModelStatus],
+) -> Iterator[tuple[ModelStatus, str, VersionStatus]]:
+    """Yield each version that a server tried to load and could not, where nobody asks for it any more."""
+    for row in rows:
+        for one in row.endpoints:
+            for status in one.others:
+                if status.failed and status.version not in row.pinned:
+                    yield row, one.endpoint, status
+
+
+def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
+    if not any(row.ours or row.pinned for row in rows):
+        return "servingrepo promote RUN --model NAME"
+    idle = [
+        row for row in rows if row.ours and row.on_disk and not row.pinned and not row.elsewhere
+    ]
+    if idle:
+        return f"servingrepo serve {idle[0].model}@latest, if it is meant to be served"
+    tried = next(_failed_unpinned(rows), None)
+    if tried is not None:
+        row, at, status = tried
+        name = f"{row.model}@{status.version}"
+        here = status.version in row.on_disk
+        what = f"servingrepo verify {name}" if here else f"promote what was {name} again, corrected"
+        return f"{what} (it failed on {at}, and is not served); else disk, models.config and servers agree"
+    elsewhere = any(row.elsewhere for row in rows)
+    unseen = "; the versions of unmanaged models were not looked at" if elsewhere else ""
+    if not asked:
+        return (
+            f"all agrees on disk{unseen}; servingrepo status --endpoint HOST:PORT asks a server too"
+        )
+    return f"nothing: disk, models.config and servers agree{unseen}"

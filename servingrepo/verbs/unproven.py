@@ -1,0 +1,78 @@
+"""What nobody has proven of a version that clients get: said loudly, and held against the servers that are known.
+
+That a live server answers GetModelMetadata shows that the version is loaded. It says nothing of a request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import UnsupportedExport
+from servingrepo.repository.repository import load_record
+from servingrepo.savedmodel.server_fit import fit_server
+from servingrepo.savedmodel.wording import some
+
+if TYPE_CHECKING:
+    from servingrepo.fleet.rules import Rules
+    from servingrepo.repository.records import VersionRecord
+    from servingrepo.repository.repository import Repository
+    from servingrepo.savedmodel import Demands
+
+__all__ = ["refuse_lacking_servers", "say_unproven"]
+
+
+def say_unproven(
+    repo: Repository, model: str, version: int, rules: Rules, *, live: bool
+) -> tuple[str, ...]:
+    """Say what was not proven of a version that clients get, and what its servers lack, where they are known.
+
+    Only of `live` servers is it said that no request was tried: they have answered the probe cases of the rules.
+    """
+    record = load_record(repo, model, version)
+    name = f"{model}@{version}"
+    if record is None:
+        return (f"NOT PROVEN: {name} has no record, and no request was ever tried",) if live else ()
+    said = _unanswered(record, name, rules) if live else ""
+    return (*([said] if said else []), *lacking(record.demands, rules))
+
+
+def _unanswered(record: VersionRecord, name: str, rules: Rules) -> str:
+    keys = [one.key for one in record.signatures]
+    answered = {one.signature for proof in record.proofs for one in proof.report.passed}
+    answered |= {case.signature for case in rules.probes}
+    missing = [key for key in keys if key not in answered]
+    if not missing:
+        return ""
+    means = "that a server answers GetModelMetadata shows that it is loaded, no more"
+    if not record.proofs and len(missing) == len(keys):
+        return f"NOT PROVEN: {name} was published without a smoke test, and no request was ever tried: {means}"
+    return f"NOT PROVEN: no request of {some(missing)} was ever answered by {name}: {means}"
+
+
+def lacking(demands: Demands | None, rules: Rules) -> tuple[str, ...]:
+    """Say what the endpoints' servers lack, where their version is known."""
+    if rules.server is None:
+        return ()
+    if demands is None:
+        return ("its operations are not on record, so they were not held against the server's",)
+    fit = fit_server(demands, rules.server)
+    if not fit.checked:
+        return (f"the operations of TensorFlow Serving {fit.server} are not on file: not checked",)
+    return fit.problems
+
+
+def refuse_lacking_servers(name: str, demands: Demands | None, rules: Rules) -> None:
+    """Refuse what the endpoints' servers cannot run, where their version is known: before any is told of it.
+
+    Raises:
+        UnsupportedExport: They lack operations.
+    """
+    if rules.server is None or demands is None:
+        return
+    problems = fit_server(demands, rules.server).problems
+    if problems:
+        raise UnsupportedExport(
+            f"the endpoints cannot run {name}: {problems[0]}",
+            problems=problems if len(problems) > 1 else (),
+            hint="export it for that server; or leave --server-version out, if it has operations of its own",
+        )

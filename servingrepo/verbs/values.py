@@ -1,0 +1,89 @@
+"""What a promotion is told, and what it tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from servingrepo.fleet.hooks import HookResult
+from servingrepo.fleet.rules import STRICT, Rules
+from servingrepo.fleet.steps import EndpointResult
+from servingrepo.repository.pruning import Pruned
+from servingrepo.repository.records import Guard, Proof, StageVerdict
+from servingrepo.runs.gates import Gate
+from servingrepo.runs.measurements import GateVerdict
+from servingrepo.servers.engines.targets import UNKNOWN_TARGET, Target
+from servingrepo.servers.states import Endpoint
+from servingrepo.smoke import SmokeCase
+from servingrepo.verbs.tracing import Context
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a promotion did, or would do in a dry run.
+
+    `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
+    nothing ran: not checked, which is not the same as ok. `same_in_trash` has the same content and could have
+    been restored instead. `pruned` is what pruning by policy did afterwards, and `prune_failed` why it could not.
+    `overtaken` says who decided what is served while it ran, and so kept it from being served. `would_prove` says in
+    a dry run that the version that is there already would be smoke-tested: it was published without.
+    """
+
+    model: str
+    version: int
+    run: str
+    export: str
+    path: str
+    same_as: int | None
+    published: bool
+    served: bool
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    held: str | None
+    proof: Proof | None
+    files: int
+    size: int
+    dry_run: bool
+    can_go_back: bool = False
+    overtaken: str = ""
+    would_prove: bool = False
+    endpoints: tuple[EndpointResult, ...] = ()
+    stages: tuple[StageVerdict, ...] = ()
+    same_in_trash: int | None = None
+    pruned: Pruned | None = None
+    prune_failed: str = ""
+    gates: tuple[GateVerdict, ...] = ()
+    guard: Guard | None = None
+    notes: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+    """What nobody has proven of it although live servers give it to clients."""
+    hooks: tuple[HookResult, ...] = ()
+    doubts: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    """What of its event files and metrics could not be read; what could be was used."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How to promote. `serve` None means: serve new content unless the model is held.
+
+    `contract` is a file to use instead of the model's own; `target` is the server that it is meant for.
+    """
+
+    version: int | None = None
+    saved_model: Path | None = None
+    serve: bool | None = None
+    smoke: bool = True
+    strict: bool = False
+    cases: tuple[SmokeCase, ...] = ()
+    timeout: float = 120.0
+    endpoints: tuple[Endpoint, ...] = ()
+    wait: float = 60.0
+    rules: Rules = STRICT
+    message: str = ""
+    dry_run: bool = False
+    gates: tuple[Gate, ...] = ()
+    context: Context = Context()
+    allow_breaking: bool = False
+    allow_ops: tuple[str, ...] = ()
+    contract: Path | None = None
+    target: Target = UNKNOWN_TARGET
