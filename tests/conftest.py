@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # How long examples take says how busy the machine is, and nothing of the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,6 +41,13 @@ def corpus() -> Path:
 def conformance() -> Path:
     """A real TensorFlow Serving's recorded answers, and their runner."""
     return shared_folder("SERVINGREPO_CONFORMANCE", "conformance")
+
+
+@pytest.fixture
+def fleet() -> Iterator[ExitStack]:
+    """Keep servers running until the test ends."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session", autouse=True)

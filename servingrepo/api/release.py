@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from servingrepo.runs import Measured, RunScan
     from servingrepo.runs.export import Exported
     from servingrepo.runs.gates import Gate
+    from servingrepo.runs.tracing import Context
     from servingrepo.servers.engines.choice import Engine, EngineChoice
     from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Notice, Progress, Told
     from servingrepo.verbs.diff import Checked, Diff
-    from servingrepo.verbs.tracing import Context
     from servingrepo.verbs.values import Promotion
 
 
@@ -165,10 +165,10 @@ class Releasing(Opened):
         from servingrepo.runs.archives import run_directory
         from servingrepo.runs.gates import parse_gate
         from servingrepo.runs.mounts import refuse_hung
+        from servingrepo.runs.tracing import Context
         from servingrepo.servers.engines.targets import target_of
         from servingrepo.smoke import load_cases
         from servingrepo.verbs.prune import promote_and_prune
-        from servingrepo.verbs.tracing import Context
         from servingrepo.verbs.values import Options
 
         chosen = self._engine(engine) if smoke and not dry_run else None

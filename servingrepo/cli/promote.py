@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from servingrepo.fleet.rules import Rules
     from servingrepo.repository.retention import Keep
     from servingrepo.runs.gates import Gate
+    from servingrepo.runs.tracing import Context
     from servingrepo.servers.engines.choice import EngineChoice
     from servingrepo.servers.states import Endpoint
-    from servingrepo.verbs.tracing import Context
     from servingrepo.verbs.values import Promotion
 
 
@@ -231,7 +231,7 @@ def _policy(app: App, model: str) -> Keep:
 
 def _context() -> Context:
     """Return what is recorded of this call, secrets masked: the command, where it was typed, the pipeline."""
-    from servingrepo.verbs.tracing import Context
+    from servingrepo.runs.tracing import Context
 
     return Context(
         command=("servingrepo", *sys.argv[1:]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import msgspec
 
@@ -26,7 +26,15 @@ from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
 from servingrepo.repository.leftovers import OnServers, clear_servers, say_endpoints
-from servingrepo.repository.records import SCHEMA, BadMark, Format, ModelState, load, say_proofs
+from servingrepo.repository.records import (
+    SCHEMA,
+    BadMark,
+    Format,
+    ModelState,
+    StageVerdict,
+    load,
+    say_proofs,
+)
 from servingrepo.repository.repository import (
     Repository,
     burn_number,
@@ -71,26 +79,29 @@ class Recovered(msgspec.Struct, frozen=True):
     outcome: str
 
 
+class Facts(TypedDict, total=False):
+    """What an event may say beside who did what to which model, and when: the fields of Event."""
+
+    version: int | None
+    versions: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    why: str
+    run: str
+    proof: str
+    code: str
+    marked_bad: int | None
+    labels_before: dict[str, int]
+    labels_after: dict[str, int]
+    endpoints: tuple[str, ...]
+    allowed: tuple[str, ...]
+    stages: tuple[StageVerdict, ...]
+
+
 def new_event(
-    repo: Repository,
-    *,
-    txid: str,
-    action: str,
-    model: str,
-    version: int | None = None,
-    versions: tuple[int, ...] = (),
-    before: tuple[int, ...] = (),
-    after: tuple[int, ...] = (),
-    why: str = "",
-    run: str = "",
-    proof: str = "",
-    marked_bad: int | None = None,
-    labels_before: dict[str, int] | None = None,
-    labels_after: dict[str, int] | None = None,
-    endpoints: tuple[str, ...] = (),
-    allowed: tuple[str, ...] = (),
+    repo: Repository, *, txid: str, action: str, model: str, **facts: Unpack[Facts]
 ) -> Event:
-    """Return an event of now, by whoever runs this process."""
+    """Return an event of now, by the user of this process."""
     owner = me()
     return Event(
         schema=SCHEMA,
@@ -98,21 +109,15 @@ def new_event(
         time=repo.now(),
         action=action,
         model=model,
-        version=version,
-        versions=versions,
-        before=before,
-        after=after,
         user=owner.user,
         host=owner.host,
-        why=why,
-        run=run,
-        proof=proof,
-        marked_bad=marked_bad,
-        labels_before=labels_before or {},
-        labels_after=labels_after or {},
-        endpoints=endpoints,
-        allowed=allowed,
+        **facts,
     )
+
+
+def append_event(repo: Repository, event: Event) -> None:
+    """Add a line to the history, durably; the caller holds the lock."""
+    history.append(repo.disk, repo.layout.history, event)
 
 
 @contextmanager
@@ -199,7 +204,7 @@ def recover(repo: Repository, *, reach: bool = False) -> tuple[Recovered, ...]:
     done.extend(_sweep(repo, alive))
     done.extend(
         Recovered(one.txid, "empty-trash", one.model, one.version, outcome)
-        for one, outcome in sweep_trash(repo, alive)
+        for one, outcome in sweep_trash(repo.layout, repo.disk, alive)
     )
     done.extend(_sweep_temporary_files(repo))
     done.extend(_settle_config(repo))

@@ -161,7 +161,7 @@ def _condemned(
             for one, place in zip(chosen, places, strict=True):
                 with storage_errors("delete", Path(one.path)):
                     disk.publish_directory(Path(one.path), place, step="condemn")
-            drop_records(repo, model, event.versions)
+            drop_records(repo.layout, repo.disk, model, event.versions)
             history.append(disk, layout.history, what_happened(layout, event))
         except BaseException as error:
             with suppress(ServingRepoError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,7 @@ from servingrepo.repository.journal import Intent
 from servingrepo.repository.records import Proof, encode
 from servingrepo.repository.repository import locked, me, need_version, new_txid
 from servingrepo.repository.usage import alone
+from servingrepo.savedmodel import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.savedmodel.wording import some
 from servingrepo.servers.client import ServingClient
@@ -30,11 +32,9 @@ from servingrepo.smoke import SmokeCase, check_cases, run_smoke
 from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel import Inspection
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.servers.engines.server_versions import Version
 
@@ -42,21 +42,32 @@ if TYPE_CHECKING:
 _WORTH_SAYING = 2.0
 
 
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What a smoke test tries: an export, served under the name and number of a version.
+
+    Attributes:
+        model: The name under which it is served.
+        version: Its number there.
+        export: Its directory.
+        inspection: What its files say.
+        cases: Requests of the user's own; without any, requests are made up from its signatures.
+        staged: Whether it is a staging copy.
+        txid: The transaction that it is tried for, by which recovery finds what is left of it; it may be empty.
+    """
+
+    model: str
+    version: int
+    export: Path
+    inspection: Inspection
+    cases: tuple[SmokeCase, ...] = ()
+    staged: bool = False
+    txid: str = ""
+
+
 def prove(
-    engine: Engine,
-    *,
-    model: str,
-    version: int,
-    export: Path,
-    inspection: Inspection,
-    cases: Sequence[SmokeCase] = (),
-    timeout: float,
-    staged: bool,
-    time: str,
-    txid: str = "",
-    notice: Notice = unheard,
+    engine: Engine, trial: Trial, *, timeout: float, time: str, notice: Notice = unheard
 ) -> Proof:
-    """Serve `export` as that version, send it requests, and return what came of it: it may be bad.
+    """Serve an export, send it requests, and return the proof, which may be a bad one.
 
     An export that is newer than the server is told before the server starts, where its version is known then.
 
@@ -66,15 +77,20 @@ def prove(
     """
     deadline = Deadline.after(timeout)
     # Known before the start where the engine says it; the server's own words are better.
+    inspection = trial.inspection
     notes = _notes(inspection, engine.expected_version())
     for note in notes:
         notice(note)
-    check_cases(cases, inspection)
+    check_cases(trial.cases, inspection)
     refuse_lacking(engine.name, inspection)
     try:
         with (
             engine.serve(
-                model=model, version=version, export=export, deadline=deadline, txid=txid
+                model=trial.model,
+                version=trial.version,
+                export=trial.export,
+                deadline=deadline,
+                txid=trial.txid,
             ) as server,
             ServingClient(server.endpoint) as client,
         ):
@@ -84,10 +100,10 @@ def prove(
                 notes = (*notes, f"it depends on files outside of the export: {some(files)}")
             report = run_smoke(
                 client,
-                model=model,
-                version=version,
+                model=trial.model,
+                version=trial.version,
                 inspection=inspection,
-                cases=cases,
+                cases=trial.cases,
                 deadline=deadline,
             )
     except (LoadFailed, ServerDied, ServerTimeout) as error:
@@ -101,7 +117,7 @@ def prove(
         server=server.server,
         image=server.image,
         time=time,
-        staged=staged,
+        staged=trial.staged,
         report=report,
         notes=notes,
     )

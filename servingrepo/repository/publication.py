@@ -20,7 +20,7 @@ from servingrepo.errors import (
     StorageFailed,
     VersionBad,
 )
-from servingrepo.modelconfig import MAX_VERSION, entry, parse_version
+from servingrepo.modelconfig import MAX_VERSION, parse_version
 from servingrepo.repository import journal
 from servingrepo.repository.changes import say_if_happened, settle, writing
 from servingrepo.repository.journal import Intent
@@ -28,15 +28,13 @@ from servingrepo.repository.records import RecordHead, VersionRecord, encode, lo
 from servingrepo.repository.repository import (
     Repository,
     load_record,
-    load_state,
     locked,
     me,
-    names_on_disk,
     new_txid,
-    published_versions,
     record_numbers,
 )
-from servingrepo.repository.served import MODEL_FILES, read_config
+from servingrepo.repository.served import MODEL_FILES
+from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.trash import trashed_versions
 from servingrepo.repository.trust import refuse_links, refuse_twin
 from servingrepo.storage.copying import copy_tree, need_space
@@ -65,7 +63,7 @@ class Reservation(msgspec.Struct, frozen=True):
         return self.base / str(self.version)
 
 
-def choose_number(repo: Repository, model: str, wanted: int | None) -> int:
+def choose_number(repo: Repository, now: Snapshot, wanted: int | None) -> int:
     """Return the number that the next version gets: one above every number ever used.
 
     Used are numbers on disk (in every spelling TF Serving reads), in the trash, on record, in the config,
@@ -77,7 +75,8 @@ def choose_number(repo: Repository, model: str, wanted: int | None) -> int:
     """
     if wanted is not None:
         parse_version(str(wanted))
-    used = highest_used(repo, model)
+    model = now.model
+    used = highest_used(repo, now)
     number = used + 1 if wanted is None else wanted
     if number <= used:
         raise NumberUsed(
@@ -92,23 +91,22 @@ def choose_number(repo: Repository, model: str, wanted: int | None) -> int:
     return number
 
 
-def highest_used(repo: Repository, model: str) -> int:
+def highest_used(repo: Repository, now: Snapshot) -> int:
     """Return the highest number ever used by a model, 0 if none was."""
-    state = load_state(repo, model)
-    found = entry(read_config(repo).config, model)
     reserved = (
         intent.version or 0
         for intent, _ in journal.read_all(repo.layout.journal)
-        if intent.model == model
+        if intent.model == now.model
     )
     return max(
         0,
-        state.highest if state is not None else 0,
-        *(names_on_disk(repo, model) or ()),
-        *record_numbers(repo, model),
-        *(one.version for one in trashed_versions(repo.layout, model)),
-        *(found.versions if found is not None else ()),
-        *(found.labels.values() if found is not None else ()),
+        now.state.highest if now.state is not None else 0,
+        *now.published,
+        *now.foreign,
+        *record_numbers(repo, now.model),
+        *(one.version for one in now.trashed),
+        *now.pins,
+        *now.labels.values(),
         *reserved,
     )
 
@@ -129,22 +127,25 @@ def refuse_flat_model(repo: Repository, model: str) -> None:
         )
 
 
-def find_same(repo: Repository, model: str, *, digest: str) -> VersionRecord | None:
+def find_same(repo: Repository, now: Snapshot, *, digest: str) -> VersionRecord | None:
     """Return the good version with the same content, the highest one; None if there is none.
 
     Raises:
         VersionBad: That content is marked bad.
     """
-    state = load_state(repo, model)
-    for number, mark in state.bad.items() if state is not None else ():
+    model = now.model
+    for number, mark in now.bad.items():
         if mark.digest == digest:
             raise VersionBad(
                 f"this is the content of {model}@{number}, which {mark.user}@{mark.host} marked bad on "
                 f"{mark.time}: {mark.reason or 'no reason given'}",
                 hint=f"promote another export, or servingrepo mark-bad {model}@{number} --clear",
             )
-    same = [record for record in published_records(repo, model) if record.digest == digest]
-    return max(same, key=lambda record: record.version, default=None)
+    for number in reversed(now.published):
+        head = load(repo.layout.record(model, number), RecordHead)
+        if head is not None and head.digest == digest:
+            return load_record(repo, model, number)
+    return None
 
 
 def same_in_trash(repo: Repository, model: str, *, digest: str) -> int | None:
@@ -155,31 +156,21 @@ def same_in_trash(repo: Repository, model: str, *, digest: str) -> int | None:
     return max(same, default=None)
 
 
-def published_records(repo: Repository, model: str) -> Iterator[VersionRecord]:
-    """Yield the records of all our versions on disk, ascending."""
-    for number in published_versions(repo, model):
-        record = load_record(repo, model, number)
-        if record is not None:
-            yield record
-
-
-def may_be_known(repo: Repository, model: str, tree: SourceTree) -> bool:
+def may_be_known(repo: Repository, now: Snapshot, tree: SourceTree) -> bool:
     """Tell whether a version, or one that is marked bad, may have the content of a tree, by names and sizes.
 
     Only then is it worth hashing the source before copying it.
     """
-    state = load_state(repo, model)
-    bad = state.bad if state is not None else {}
-    recorded = set(record_numbers(repo, model))
+    recorded = set(record_numbers(repo, now.model))
     # A bad version that was deleted leaves its mark, which has no names, and of old ones no size either.
     if any(
         mark.digest and number not in recorded and mark.size in {None, tree.size}
-        for number, mark in bad.items()
+        for number, mark in now.bad.items()
     ):
         return True
     shape = {(file.path, file.size) for file in tree.files}
-    numbers = sorted({*published_versions(repo, model), *recorded.intersection(bad)})
-    records = (load_record(repo, model, number) for number in numbers)
+    numbers = sorted({*now.published, *recorded.intersection(now.bad)})
+    records = (load_record(repo, now.model, number) for number in numbers)
     return any(
         {(file.path, file.size) for file in record.manifest.files} == shape
         for record in records
@@ -212,7 +203,7 @@ def reserve(
             refuse_flat_model(repo, model)
             refuse_links(repo, model)
             refuse_twin(repo, model)
-            number = choose_number(repo, model, version)
+            number = choose_number(repo, read_snapshot(repo, model), version)
             txid = new_txid(repo)
             intent = Intent(
                 txid=txid,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.history import Event
     from servingrepo.repository.layout import Layout
-    from servingrepo.repository.repository import Repository
     from servingrepo.storage.disk import Disk
 
 _TXID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
@@ -131,13 +130,12 @@ def tree_bytes(path: Path) -> int:
     return total
 
 
-def drop_records(repo: Repository, model: str, versions: Iterable[int]) -> None:
+def drop_records(layout: Layout, disk: Disk, model: str, versions: Iterable[int]) -> None:
     """Remove the records of versions that are gone for good; one that is on disk or restorable keeps it."""
-    layout = repo.layout
     restorable = {one.version for one in trashed_versions(layout, model)}
     for version in versions:
         if version not in restorable and not layout.version(model, version).exists():
-            repo.disk.remove_file(layout.record(model, version))
+            disk.remove_file(layout.record(model, version))
 
 
 def delete_condemned(disk: Disk, path: Path) -> None:
@@ -152,20 +150,22 @@ def delete_condemned(disk: Disk, path: Path) -> None:
     disk.remove_tree(path)
 
 
-def sweep_trash(repo: Repository, alive: Collection[str]) -> Iterator[tuple[Trashed, str]]:
+def sweep_trash(
+    layout: Layout, disk: Disk, alive: Collection[str]
+) -> Iterator[tuple[Trashed, str]]:
     """Finish deletions whose command died; the caller holds the lock.
 
     What cannot be removed keeps nobody from writing: it is said, and tried again the next time.
     """
-    with storage_errors("read", repo.layout.states):
-        models = sorted(path.stem for path in repo.layout.states.glob("[!.]*.json"))
+    with storage_errors("read", layout.states):
+        models = sorted(path.stem for path in layout.states.glob("[!.]*.json"))
     for model in models:
-        for one in being_deleted(repo.layout, model):
+        for one in being_deleted(layout, model):
             if one.txid in alive:
                 continue
             try:
-                drop_records(repo, model, [one.version])
-                delete_condemned(repo.disk, Path(one.path))
+                drop_records(layout, disk, model, [one.version])
+                delete_condemned(disk, Path(one.path))
             except StorageFailed as error:
                 yield one, f"it is gone, but its files could not be removed: {error.message}"
             else:

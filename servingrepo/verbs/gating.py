@@ -8,7 +8,6 @@ import msgspec
 
 from servingrepo.errors import GateFailed, StaleRun
 from servingrepo.repository.repository import load_record
-from servingrepo.repository.served import read_own_config, served_version
 from servingrepo.runs.doubts import doubts_of
 from servingrepo.runs.gates import Served, judge_gate, numbers_of
 from servingrepo.runs.measure import measure
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from servingrepo.repository.repository import Repository
+    from servingrepo.repository.snapshot import Snapshot
     from servingrepo.runs import RunScan
     from servingrepo.runs.gates import Gate
     from servingrepo.runs.look import Look
@@ -43,7 +43,7 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
 
 def pass_gates(
     repo: Repository,
-    model: str,
+    now: Snapshot,
     scan: RunScan,
     gates: Sequence[Gate],
     *,
@@ -57,7 +57,7 @@ def pass_gates(
 
     Args:
         repo: The repository.
-        model: The model.
+        now: What the repository says of the model.
         scan: The run.
         gates: What it must have measured.
         seen: The look at it.
@@ -71,7 +71,7 @@ def pass_gates(
         GateFailed: One does not pass, or the run does not say; all of them are listed.
     """
     measured = measure(seen, tracked, reads=reads, progress=progress)
-    served = _served(repo, model) if any(gate.relative for gate in gates) else None
+    served = _served(repo, now) if any(gate.relative for gate in gates) else None
     verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
     unread = (
         *measured.problems,
@@ -103,12 +103,11 @@ def pass_gates(
     )
 
 
-def _served(repo: Repository, model: str) -> Served | None:
-    version = served_version(repo, read_own_config(repo), model)
-    if version is None:
+def _served(repo: Repository, now: Snapshot) -> Served | None:
+    if now.top is None:
         return None
-    record = load_record(repo, model, version)
-    return Served(version=version, numbers=record.measured if record is not None else ())
+    record = load_record(repo, now.model, now.top)
+    return Served(version=now.top, numbers=record.measured if record is not None else ())
 
 
 def _hint(scan: RunScan, bad: Sequence[GateVerdict]) -> str:

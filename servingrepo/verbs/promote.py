@@ -1,7 +1,7 @@
 """promote: from a run directory to a proven, published and served version.
 
-The order is the guarantee: reserve, stage, prove the staged copy, record, C1 (the version exists), C2 (it is
-served). Killed anywhere, the repository is as before or after a commit point.
+The order is the guarantee: decide, reserve a number, stage, prove the staging copy, C1 (the version exists), C2 (it
+is served), history. A process killed anywhere leaves the repository as before or after a commit point.
 """
 
 from __future__ import annotations
@@ -16,57 +16,97 @@ from blake3 import blake3
 from servingrepo.errors import (
     DamagedExport,
     NoSavedModel,
+    NothingToRollBack,
     ServingRepoError,
+    SmokeFailed,
     SourceChanged,
+    SwitchFailed,
     UnsafeExport,
     UnsupportedExport,
 )
 from servingrepo.fleet.plans import plan_serve
+from servingrepo.fleet.rules import Manner
+from servingrepo.fleet.switch import Followed, switch
 from servingrepo.modelconfig import check_name
-from servingrepo.repository.proving import prove, refuse_lacking, server_of
+from servingrepo.repository import history
+from servingrepo.repository.changes import append_event, new_event, writing
+from servingrepo.repository.contracts import find_baseline
+from servingrepo.repository.proving import (
+    Trial,
+    add_proof,
+    prove,
+    refuse_lacking,
+    server_of,
+    smoking,
+)
 from servingrepo.repository.publication import (
     choose_number,
+    find_same,
     may_be_known,
+    publish,
     refuse_flat_model,
     reserve,
+    same_in_trash,
     stage,
 )
-from servingrepo.repository.records import Guard, Proof, Source, VersionRecord
-from servingrepo.repository.repository import load_state, me
-from servingrepo.repository.served import read_config_of, read_own_config, served_versions
+from servingrepo.repository.records import Proof, Source, VersionRecord, say_proofs
+from servingrepo.repository.references import Reference, previous_version
+from servingrepo.repository.repository import burn_number, me
+from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
+from servingrepo.repository.spare import give_up_spare
+from servingrepo.repository.usage import using
+from servingrepo.runs import RunScan
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import look_at_run, scan_run
+from servingrepo.runs.tracing import place_of, trace
 from servingrepo.savedmodel import (
     Inspection,
-    TensorCheck,
     Variables,
     inspect_export,
     read_variables,
 )
 from servingrepo.savedmodel.wording import some
 from servingrepo.smoke import check_cases, judge
+from servingrepo.smoke.report import is_enough
 from servingrepo.storage.beneath import open_beneath
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
 from servingrepo.storage.tree import SourceTree, read_tree
-from servingrepo.verbs.committing import commit, pass_release_guards, serve_again
 from servingrepo.verbs.gating import Gated, pass_gates
-from servingrepo.verbs.overtaking import newest_event
-from servingrepo.verbs.reproving import find_unproven, prove_again
-from servingrepo.verbs.tracing import place_of, trace
+from servingrepo.verbs.guards import pass_guards
+from servingrepo.verbs.overtaking import newest_event, overtaken_by
+from servingrepo.verbs.serving import refuse_unfit, serve_now
+from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 from servingrepo.verbs.values import Options, Promotion
 
 if TYPE_CHECKING:
-    from servingrepo.modelconfig import ModelConfig
+    from servingrepo.fleet.plans import Plan
     from servingrepo.repository.publication import Reservation
+    from servingrepo.repository.records import Guard
     from servingrepo.repository.repository import Repository
-    from servingrepo.runs import RunScan
-    from servingrepo.runs.look import Look
+    from servingrepo.savedmodel import TensorCheck
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.storage.manifest import Manifest
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a promotion is about to publish: the run as it was judged, and its export as it was inspected."""
+
+    scan: RunScan
+    tree: SourceTree
+    variables: Variables
+    inspection: Inspection
+    gated: Gated
+    reads: FilesRead
+    """The files of the run that it was judged by."""
+
+    @property
+    def export(self) -> Path:
+        """The export's directory in the run."""
+        return Path(self.scan.export)
 
 
 def promote(
@@ -82,120 +122,87 @@ def promote(
 ) -> Promotion:
     """Publish the SavedModel of a run as the next version of a model, proven, and serve it.
 
-    `run_read` is told when nothing more is read from the run.
+    `run_read` is called when nothing more is read from the run.
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
         StaleRun: It is strict, and the run is stale or mixed.
         GateFailed: The run did not measure what a gate asks for.
-        BreakingChange, UnsafeOperation, BadContract: A gate is shut, and was not opened.
+        BreakingChange, UnsafeOperation, BadContract: The export would break clients, or reaches beyond itself.
         NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no; so it does
             where the model's live versions are elsewhere.
-        LoadFailed, SmokeFailed and other errors of the engine: The staged copy did not prove itself.
+        LoadFailed, SmokeFailed and other errors of the engine: The staging copy did not prove itself.
         SourceChanged: Somebody wrote into the run.
         NoSpace, NoPermission, StorageFailed: The disk says no.
         EndpointUnreachable, SwitchFailed: The version is published, but the endpoints did not follow.
     """
     check_name(model)
     refuse_flat_model(repo, model)
-    read_config_of(repo, model)  # what is wrong with it is to be heard of before a long copy
-    seen = look_at_run(run)
-    unpacked = bool(options.context.archive)
-    scan = scan_run(run, saved_model=options.saved_model, seen=seen, unpacked=unpacked)
-    export = Path(scan.export)
-    tree = read_tree(export, boundary=Path(scan.run))
-    variables = read_variables(export, boundary=Path(scan.run))
-    inspection = inspect_export(export, boundary=Path(scan.run), variables=variables)
-    refuse_defects(inspection, export)
-    check_cases(options.cases, inspection)  # before a long copy
-    reads = FilesRead()
-    gated = _judge_run(repo, model, scan, options, seen=seen, reads=reads, progress=progress)
-    if may_be_known(repo, model, tree):
-        digest = content_digest(hash_source(tree))
-        unproven = find_unproven(repo, model, digest, options)
-        proof = None
-        if unproven is not None and engine is not None:
-            proof = prove_again(repo, unproven, inspection, options, engine=engine, notice=notice)
-        again = serve_again(repo, model, digest, scan, options, run_read=run_read)
-        if again is not None:
-            return msgspec.structs.replace(
-                again,
-                gates=gated.verdicts,
-                doubts=gated.doubts,
-                unread=gated.unread,
-                proof=proof,
-                would_prove=options.dry_run and unproven is not None,
-            )
-    config = read_own_config(repo)
-    guard = pass_release_guards(repo, model, inspection, config, options)
+    now = snapshot_to_change(repo, model)  # what is wrong with it is said before a long copy
+    candidate = _judge(repo, run, now, options, progress=progress)
+    if may_be_known(repo, now, candidate.tree):
+        known = _promote_known(
+            repo, now, candidate, options, engine=engine, notice=notice, run_read=run_read
+        )
+        if known is not None:
+            return known
+    guard = _pass_guards(repo, now, candidate.inspection, options)
     if options.dry_run:
-        number = choose_number(repo, model, options.version)
-        need_space(tree, repo.layout.models)
-        promised = _promised(
-            repo, scan, tree, model=model, number=number, config=config, options=options
-        )
-        return msgspec.structs.replace(
-            promised,
-            gates=gated.verdicts,
-            doubts=gated.doubts,
-            unread=gated.unread,
-            guard=guard,
-        )
-    smoking = engine if options.smoke else None
-    if smoking is not None:
-        refuse_lacking(smoking.name, inspection)  # before a long copy
-    known = newest_event(repo, model)
+        return _promised(repo, now, candidate, options, guard)
+    smoked_by = engine if options.smoke else None
+    if smoked_by is not None:
+        refuse_lacking(smoked_by.name, candidate.inspection)  # before a long copy
+    newest = newest_event(repo, model)
     with reserve(
         repo,
         model=model,
         version=options.version,
-        engine=smoking.name if smoking is not None else "",
-        smoked_on=server_of(smoking),
+        engine=smoked_by.name if smoked_by is not None else "",
+        smoked_on=server_of(smoked_by),
         endpoints=tuple(map(str, options.endpoints)) if options.serve is not False else (),
     ) as place:
-        tensors = variables.tensors()
-        watch = tensors.watch if tensors is not None else None
-        manifest = stage(repo, place, tree, progress=progress, watch=watch)
-        _same_graph(inspection, variables, manifest)
-        checked = tensors.result() if tensors is not None else None
-        if checked is not None:
-            refuse_defects(msgspec.structs.replace(inspection, defects=checked.defects()), export)
+        manifest, tensors = _stage(repo, place, candidate, progress=progress)
         proof = None
-        if smoking is not None:
-            proof = _prove(repo, place, smoking, inspection, options, notice=notice)
-        _same_run(scan, reads)
+        if smoked_by is not None:
+            proof = _prove(repo, place, candidate, options, engine=smoked_by, notice=notice)
+        _refuse_changed(candidate)
         repo.disk.step("proven", place.export)
         record = _record(
-            repo,
-            place,
-            scan=scan,
-            manifest=manifest,
-            inspection=inspection,
-            tensors=checked,
-            proof=proof,
-            gated=gated,
-            options=options,
-            guard=guard,
+            repo, place, candidate, options, manifest=manifest, tensors=tensors, proof=proof
         )
         run_read()
-        return commit(repo, place, record, scan, options, inspection=inspection, known=known)
+        with writing(repo, publishing=True):
+            return _commit(repo, place, record, candidate, options, since=newest)
 
 
-def _judge_run(
-    repo: Repository,
-    model: str,
-    scan: RunScan,
-    options: Options,
-    *,
-    seen: Look,
-    reads: FilesRead,
-    progress: Progress,
-) -> Gated:
-    """Read what the run's files say, once: what gates are held against is what the record tells of."""
+def _judge(
+    repo: Repository, run: Path, now: Snapshot, options: Options, *, progress: Progress
+) -> Candidate:
+    """Look at the run once: what is held against gates is what is copied, and what the record tells of.
+
+    Raises:
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
+        BadCase: A smoke test's case does not fit the export.
+        StaleRun, GateFailed: The run is not what was asked for.
+    """
+    seen = look_at_run(run)
+    scan = scan_run(
+        run,
+        saved_model=options.saved_model,
+        seen=seen,
+        unpacked=bool(options.context.archive),
+    )
+    export, boundary = Path(scan.export), Path(scan.run)
+    tree = read_tree(export, boundary=boundary)
+    variables = read_variables(export, boundary=boundary)
+    inspection = inspect_export(export, boundary=boundary, variables=variables)
+    refuse_defects(inspection, export)
+    check_cases(options.cases, inspection)
+    reads = FilesRead()
     tracked = read_mlflow(seen.run, reads=reads)
     gated = pass_gates(
         repo,
-        model,
+        now,
         scan,
         options.gates,
         seen=seen,
@@ -205,54 +212,14 @@ def _judge_run(
         progress=progress,
     )
     origin = trace(seen, tracked, options.context, reads=reads)
-    return msgspec.structs.replace(gated, origin=origin)
-
-
-def _prove(
-    repo: Repository,
-    place: Reservation,
-    engine: Engine,
-    inspection: Inspection,
-    options: Options,
-    *,
-    notice: Notice,
-) -> Proof:
-    """Serve the staged copy and send it requests.
-
-    Raises:
-        LoadFailed, SmokeFailed and other errors of the engine: It did not prove itself.
-    """
-    proof = prove(
-        engine,
-        model=place.model,
-        version=place.version,
-        export=place.export,
+    return Candidate(
+        scan=scan,
+        tree=tree,
+        variables=variables,
         inspection=inspection,
-        cases=options.cases,
-        timeout=options.timeout,
-        staged=True,
-        time=repo.now(),
-        txid=place.txid,
-        notice=notice,
+        gated=msgspec.structs.replace(gated, origin=origin),
+        reads=reads,
     )
-    judge(proof.report, strict=options.strict)
-    return proof
-
-
-def _same_run(scan: RunScan, reads: FilesRead) -> None:
-    """See that the files that the run was judged by are what they were.
-
-    Raises:
-        SourceChanged: One is not.
-    """
-    changed = reads.changed()
-    if changed:
-        raise SourceChanged(
-            f"{scan.run} changed while it was copied and tried: {some(changed)}",
-            problems=changed if len(changed) > 1 else (),
-            hint="promote again when whatever writes there has finished: it is judged by these files",
-            details={"files": list(changed)},
-        )
 
 
 def refuse_defects(inspection: Inspection, export: Path) -> None:
@@ -287,41 +254,129 @@ def refuse_defects(inspection: Inspection, export: Path) -> None:
     )
 
 
-def _same_graph(looked_at: Inspection, variables: Variables, copied: Manifest) -> None:
-    """See that the graph and the index that were judged are the ones that were copied, by their hashes.
+def _pass_guards(
+    repo: Repository, now: Snapshot, inspection: Inspection, options: Options
+) -> Guard:
+    """Compare with the contract, or what is served now, and with what the servers can run.
 
-    That no file changed between the look and the copy, the copy sees by sizes and times; these two decide what a
-    server does, so that nobody is trusted with their times.
+    Raises:
+        UnsupportedExport, BreakingChange, UnsafeOperation: As they say.
+    """
+    if options.serve is not False:
+        refuse_lacking_servers(inspection.path, inspection.demands, options.rules)
+    return pass_guards(
+        inspection,
+        model=now.model,
+        baseline=find_baseline(repo, now.model, config=now.config, contract=options.contract),
+        target=options.target,
+        allow_breaking=options.allow_breaking,
+        allow_ops=options.allow_ops,
+    )
+
+
+def _stage(
+    repo: Repository, place: Reservation, candidate: Candidate, *, progress: Progress
+) -> tuple[Manifest, TensorCheck | None]:
+    """Copy the export, and see that every byte of it is what was judged.
+
+    Raises:
+        SourceChanged: The graph or the index is not the one that was inspected.
+        DamagedExport: A tensor is not what the index says of it.
+    """
+    tensors = candidate.variables.tensors()
+    watch = tensors.watch if tensors is not None else None
+    manifest = stage(repo, place, candidate.tree, progress=progress, watch=watch)
+    _refuse_another_graph(candidate, manifest)
+    checked = tensors.result() if tensors is not None else None
+    if checked is not None:
+        found = msgspec.structs.replace(candidate.inspection, defects=checked.defects())
+        refuse_defects(found, candidate.export)
+    return manifest, checked
+
+
+def _refuse_another_graph(candidate: Candidate, copied: Manifest) -> None:
+    """See that the graph and the index that were inspected are the ones that were copied, by their hashes.
+
+    The copy sees by sizes and times that no file changed meanwhile. These two decide what a server does, so nobody's
+    times are trusted.
 
     Raises:
         SourceChanged: One is not.
     """
-    judged = {looked_at.file: looked_at.digest}
-    if variables.data is not None:
-        judged["variables/variables.index"] = blake3(variables.data).hexdigest()
+    inspection, index = candidate.inspection, candidate.variables.data
+    judged = {inspection.file: inspection.digest}
+    if index is not None:
+        judged["variables/variables.index"] = blake3(index).hexdigest()
     hashes = {file.path: file.hash for file in copied.files}
     changed = [path for path, digest in judged.items() if hashes.get(path) != digest]
     if changed:
         raise SourceChanged(
-            f"{Path(looked_at.path, changed[0])} changed between the look at it and the copy",
+            f"{Path(inspection.path, changed[0])} changed between the look at it and the copy",
             hint="promote again when whatever writes there has finished",
+        )
+
+
+def _prove(
+    repo: Repository,
+    place: Reservation,
+    candidate: Candidate,
+    options: Options,
+    *,
+    engine: Engine,
+    notice: Notice,
+) -> Proof:
+    """Serve the staging copy and send it requests.
+
+    Raises:
+        LoadFailed, SmokeFailed and other errors of the engine: It did not prove itself.
+    """
+    proof = prove(
+        engine,
+        Trial(
+            model=place.model,
+            version=place.version,
+            export=place.export,
+            inspection=candidate.inspection,
+            cases=options.cases,
+            staged=True,
+            txid=place.txid,
+        ),
+        timeout=options.timeout,
+        time=repo.now(),
+        notice=notice,
+    )
+    judge(proof.report, strict=options.strict)
+    return proof
+
+
+def _refuse_changed(candidate: Candidate) -> None:
+    """See that the files that the run was judged by are what they were.
+
+    Raises:
+        SourceChanged: One is not.
+    """
+    changed = candidate.reads.changed()
+    if changed:
+        raise SourceChanged(
+            f"{candidate.scan.run} changed while it was copied and tried: {some(changed)}",
+            problems=changed if len(changed) > 1 else (),
+            hint="promote again when whatever writes there has finished: it is judged by these files",
+            details={"files": list(changed)},
         )
 
 
 def _record(
     repo: Repository,
     place: Reservation,
+    candidate: Candidate,
+    options: Options,
     *,
-    scan: RunScan,
     manifest: Manifest,
-    inspection: Inspection,
     tensors: TensorCheck | None,
     proof: Proof | None,
-    gated: Gated,
-    options: Options,
-    guard: Guard,
 ) -> VersionRecord:
     owner = me()
+    inspection, gated = candidate.inspection, candidate.gated
     return VersionRecord(
         model=place.model,
         version=place.version,
@@ -330,7 +385,7 @@ def _record(
         user=owner.user,
         host=owner.host,
         message=options.message,
-        source=_source(scan, options),
+        source=_source(candidate.scan, options),
         manifest=manifest,
         digest=content_digest(manifest),
         size=manifest.size,
@@ -344,7 +399,6 @@ def _record(
         doubts=gated.doubts,
         unread=gated.unread,
         origin=gated.origin,
-        guard=guard,
         demands=inspection.demands,
     )
 
@@ -363,42 +417,322 @@ def _recordable(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _promised(
+def _commit(
     repo: Repository,
-    scan: RunScan,
-    tree: SourceTree,
+    place: Reservation,
+    record: VersionRecord,
+    candidate: Candidate,
+    options: Options,
     *,
-    model: str,
-    number: int,
-    config: ModelConfig,
+    since: str,
+) -> Promotion:
+    """Do what the lock is held for: C1, C2 and the line of history, decided by a fresh snapshot.
+
+    `since` is the id of the event that was the model's newest when the promotion was decided.
+    """
+    burn_number(repo, place.model, place.version)
+    now = snapshot_to_change(repo, place.model)  # another version may be served by now
+    same = find_same(repo, now, digest=record.digest)
+    if same is not None:
+        # Another promotion of the same content was faster; this number stays unused.
+        give_up_spare(repo)  # from here on only a pointer moves
+        return _take_again(repo, now, same, candidate, options)
+    guard = _pass_guards(repo, now, candidate.inspection, options)
+    record = msgspec.structs.replace(record, guard=guard)
+    overtaken = overtaken_by(repo, place.model, place.version, since=since)
+    serve_it = options.serve is not False and now.hold is None and not overtaken
+    plan = _plan(now, place.version) if serve_it else None
+    if plan is not None and options.endpoints:
+        refuse_unfit(repo, plan, of_model=False, of_others=True)
+    publish(repo, place, record)
+    followed, failure = Followed(), None
+    if plan is not None:
+        followed, failure = _follow(repo, plan, options)
+    after = now.served if plan is None else plan.new_pins
+    if failure is not None:
+        after = read_snapshot(repo, place.model).served
+    append_event(
+        repo,
+        new_event(
+            repo,
+            txid=place.txid,
+            action="promote",
+            model=place.model,
+            version=place.version,
+            before=now.served,
+            after=after,
+            why=options.message,
+            run=record.source.run,
+            proof=say_proofs(record.proofs),
+            code=str(record.origin.code or ""),
+            endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
+            allowed=guard.allowed,
+            stages=followed.stages,
+        ),
+    )
+    if failure is not None:
+        state = "and served, but" if place.version in after else "but not served:"
+        failure.message = f"{place.model}@{place.version} is published {state} {failure.message}"
+        failure.args = (failure.message,)
+        raise failure
+    live = bool(options.endpoints) and serve_it
+    return msgspec.structs.replace(
+        _result(repo, now, record, candidate.scan, options),
+        same_as=None,
+        published=True,
+        proof=record.proofs[0] if record.proofs else None,
+        before=now.served,
+        after=after,
+        served=serve_it,
+        can_go_back=_can_go_back(repo, place.model),
+        overtaken=overtaken,
+        endpoints=followed.endpoints,
+        stages=followed.stages,
+        unproven=say_unproven(repo, place.model, place.version, options.rules, live=live)
+        if serve_it
+        else (),
+    )
+
+
+def _follow(
+    repo: Repository, plan: Plan, options: Options
+) -> tuple[Followed, ServingRepoError | None]:
+    """Serve the version that was published; return what came of it, and the error if it was not to be."""
+    try:
+        followed = switch(
+            repo, plan, endpoints=options.endpoints, wait=options.wait, rules=options.rules
+        )
+    except SwitchFailed as failed:
+        return Followed(stages=failed.stages), failed
+    except ServingRepoError as failed:
+        return Followed(), failed
+    return followed, None
+
+
+def _promote_known(
+    repo: Repository,
+    now: Snapshot,
+    candidate: Candidate,
+    options: Options,
+    *,
+    engine: Engine | None,
+    notice: Notice,
+    run_read: Told,
+) -> Promotion | None:
+    """Return the version that has this content already; None if none has, or a prune takes it in this moment.
+
+    A version without a proof that is enough gets one. Unless somebody holds the model, it is served if that was
+    asked for, or if its own promotion did not get that far. With endpoints, the version that is served is proven
+    on them again. Nothing else changes.
+
+    Raises:
+        VersionBad: That content is marked bad.
+        SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
+    """
+    digest = content_digest(hash_source(candidate.tree))
+    same = find_same(repo, now, digest=digest)
+    if same is None:
+        return None
+    proof, unproven = None, False
+    if options.smoke and not any(
+        is_enough(one.report, strict=options.strict) for one in same.proofs
+    ):
+        unproven = True
+        if engine is not None:
+            proof = _prove_again(repo, same, candidate, options, engine=engine, notice=notice)
+    found = _result(repo, now, same, candidate.scan, options)
+    if _is_to_be_served(repo, found, options):
+        run_read()
+        with writing(repo, dry_run=options.dry_run):
+            fresh = snapshot_to_change(repo, now.model)
+            again = find_same(repo, fresh, digest=digest)
+            if again is None:
+                return None
+            found = _take_again(repo, fresh, again, candidate, options)
+    return msgspec.structs.replace(
+        found,
+        gates=candidate.gated.verdicts,
+        doubts=candidate.gated.doubts,
+        unread=candidate.gated.unread,
+        proof=proof,
+        would_prove=options.dry_run and unproven,
+    )
+
+
+def _prove_again(
+    repo: Repository,
+    unproven: VersionRecord,
+    candidate: Candidate,
+    options: Options,
+    *,
+    engine: Engine,
+    notice: Notice,
+) -> Proof:
+    """Smoke-test a version that was published without a proof that is enough, and add the proof to its record.
+
+    Raises:
+        SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
+        Locked: The proof could not be written down.
+    """
+    model, version = unproven.model, unproven.version
+    name = f"{model}@{version}"
+    notice(f"{name} has this content and was not proven so: it is smoke-tested now")
+    with smoking(repo, model, version, engine) as txid, using(repo, model, version):
+        proof = prove(
+            engine,
+            Trial(
+                model=model,
+                version=version,
+                export=repo.layout.version(model, version),
+                inspection=candidate.inspection,
+                cases=options.cases,
+                txid=txid,
+            ),
+            timeout=options.timeout,
+            time=repo.now(),
+            notice=notice,
+        )
+    try:
+        judge(proof.report, strict=options.strict)
+    except SmokeFailed as failed:
+        failed.problems = (*failed.problems, f"{name} is published already, and stays as it is")
+        raise
+    return add_proof(repo, model, version, proof, why=options.message)
+
+
+def _take_again(
+    repo: Repository,
+    now: Snapshot,
+    same: VersionRecord,
+    candidate: Candidate,
     options: Options,
 ) -> Promotion:
-    """Say what a promotion would do."""
-    state = load_state(repo, model)
-    held = state.hold if state is not None else None
-    serve_it = options.serve is not False and held is None
-    before = served_versions(repo, config, model)
-    plan = plan_serve(
-        config,
-        model=model,
-        version=number,
-        base_path=repo.base_path(model),
-        serving=before,
+    """Serve a version that is there already, where that is wanted; the caller holds the lock."""
+    found = _result(repo, now, same, candidate.scan, options)
+    if not _is_to_be_served(repo, found, options):
+        return found
+    switched = serve_now(
+        repo,
+        Reference(model=same.model, kind="number", number=same.version),
+        manner=Manner(
+            endpoints=options.endpoints,
+            wait=options.wait,
+            rules=options.rules,
+            message=options.message,
+            dry_run=options.dry_run,
+        ),
     )
+    return msgspec.structs.replace(
+        found,
+        served=True,
+        before=switched.before,
+        after=switched.after,
+        endpoints=switched.endpoints,
+        stages=switched.stages,
+        notes=switched.notes,
+        unproven=switched.unproven,
+    )
+
+
+def _is_to_be_served(repo: Repository, found: Promotion, options: Options) -> bool:
+    """Tell whether a version that is there already is to be served, or proven again where it is.
+
+    Its own promotion did not get that far if it was never served and is above what is.
+    """
+    held = found.held is not None
+    unfinished = (
+        options.serve is None
+        and not held
+        and found.version > max(found.before, default=0)
+        and not _was_served(repo, found.model, found.version)
+    )
+    wanted = (options.serve and not held) or unfinished
+    return wanted or (found.served and bool(options.endpoints))
+
+
+def _was_served(repo: Repository, model: str, version: int) -> bool:
+    moves = history.moves_backwards(repo.layout.history, model=model)
+    return any(move.served_after == version for move in moves)
+
+
+def _result(
+    repo: Repository, now: Snapshot, record: VersionRecord, scan: RunScan, options: Options
+) -> Promotion:
+    """Say what a promotion comes to that finds this version there already."""
     return Promotion(
-        model=model,
-        version=number,
+        model=record.model,
+        version=record.version,
+        gates=record.gates,
+        doubts=record.doubts,
+        unread=record.unread,
         run=place_of(scan.run, scan, options.context),
         export=place_of(scan.export, scan, options.context),
-        path=str(repo.layout.version(model, number)),
+        path=str(repo.layout.version(record.model, record.version)),
+        same_as=record.version,
+        published=False,
+        served=record.version == now.top,
+        before=now.served,
+        after=now.served,
+        held=now.hold.reason if now.hold is not None else None,
+        proof=None,
+        files=len(record.manifest.files),
+        size=record.manifest.size,
+        dry_run=options.dry_run,
+        can_go_back=_can_go_back(repo, record.model),
+        same_in_trash=same_in_trash(repo, record.model, digest=record.digest),
+        guard=record.guard,
+    )
+
+
+def _plan(now: Snapshot, version: int) -> Plan:
+    return plan_serve(
+        now.config,
+        model=now.model,
+        version=version,
+        base_path=now.base_path,
+        serving=now.served,
+    )
+
+
+def _can_go_back(repo: Repository, model: str) -> bool:
+    """Tell whether `rollback` would find a version to go to."""
+    try:
+        previous_version(repo, model)
+    except NothingToRollBack:
+        return False
+    return True
+
+
+def _promised(
+    repo: Repository, now: Snapshot, candidate: Candidate, options: Options, guard: Guard
+) -> Promotion:
+    """Say what a promotion would do.
+
+    Raises:
+        NumberUsed: It would not get the number that was asked for.
+        NoSpace: It would not fit.
+    """
+    number = choose_number(repo, now, options.version)
+    need_space(candidate.tree, repo.layout.models)
+    serve_it = options.serve is not False and now.hold is None
+    return Promotion(
+        model=now.model,
+        version=number,
+        run=place_of(candidate.scan.run, candidate.scan, options.context),
+        export=place_of(candidate.scan.export, candidate.scan, options.context),
+        path=str(repo.layout.version(now.model, number)),
         same_as=None,
         published=False,
         served=serve_it,
-        before=before,
-        after=plan.new_pins if serve_it else before,
-        held=held.reason if held is not None else None,
+        before=now.served,
+        after=_plan(now, number).new_pins if serve_it else now.served,
+        held=now.hold.reason if now.hold is not None else None,
         proof=None,
-        files=len(tree.files),
-        size=tree.size,
+        files=len(candidate.tree.files),
+        size=candidate.tree.size,
         dry_run=True,
+        gates=candidate.gated.verdicts,
+        doubts=candidate.gated.doubts,
+        unread=candidate.gated.unread,
+        guard=guard,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.repository.proving import prove, smoking
+from servingrepo.repository.proving import Trial, prove, smoking
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.usage import using
 from servingrepo.runs import scan_run
@@ -47,15 +47,16 @@ def smoke_version(
         refuse_defects(inspection, export)
         return prove(
             engine,
-            model=model,
-            version=version,
-            export=export,
-            inspection=inspection,
-            cases=cases,
+            Trial(
+                model=model,
+                version=version,
+                export=export,
+                inspection=inspection,
+                cases=tuple(cases),
+                txid=txid,
+            ),
             timeout=timeout,
-            staged=False,
             time=repo.now(),
-            txid=txid,
             notice=notice,
         )
 
@@ -80,13 +81,8 @@ def smoke_path(
     refuse_defects(inspection, export)
     return prove(
         engine,
-        model="model",
-        version=1,
-        export=export,
-        inspection=inspection,
-        cases=cases,
+        Trial(model="model", version=1, export=export, inspection=inspection, cases=tuple(cases)),
         timeout=timeout,
-        staged=False,
         time=utc_now().isoformat(timespec="milliseconds"),
         notice=notice,
     )

@@ -13,10 +13,10 @@ from servingrepo.repository.pruning import Pruned
 from servingrepo.repository.records import Guard, Proof, StageVerdict
 from servingrepo.runs.gates import Gate
 from servingrepo.runs.measurements import GateVerdict
+from servingrepo.runs.tracing import Context
 from servingrepo.servers.engines.targets import UNKNOWN_TARGET, Target
 from servingrepo.servers.states import Endpoint
 from servingrepo.smoke import SmokeCase
-from servingrepo.verbs.tracing import Context
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

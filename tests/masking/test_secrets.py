@@ -18,7 +18,7 @@ from servingrepo.repository.rounds import RoundState
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import look_at_run
-from servingrepo.verbs.tracing import Context, trace
+from servingrepo.runs.tracing import Context, trace
 from tests.masking.secrets import COMMANDS, HARMLESS, NAMED, PASSWORD, TEXTS, TOKENS, URLS, Secret
 from tests.support import command, new_repository, run_with
 

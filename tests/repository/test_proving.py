@@ -11,7 +11,7 @@ import pytest
 
 import servingrepo
 from servingrepo.errors import BadCase, EngineUnavailable, ServerTimeout
-from servingrepo.repository.proving import prove, smoking
+from servingrepo.repository.proving import Trial, prove, smoking
 from servingrepo.savedmodel import inspect_export
 from servingrepo.servers.engines.binary import BinaryEngine
 from servingrepo.servers.engines.docker import DockerEngine
@@ -41,12 +41,8 @@ def _written_by(path: Path, version: bytes) -> Path:
 def _prove(engine: Engine, export: Path, heard: list[str]) -> None:
     prove(
         engine,
-        model="m",
-        version=1,
-        export=export,
-        inspection=inspect_export(export),
+        Trial(model="m", version=1, export=export, inspection=inspect_export(export)),
         timeout=30,
-        staged=False,
         time="",
         notice=heard.append,
     )
@@ -83,15 +79,18 @@ def test_prove_when_a_case_does_not_fit_starts_no_server(tmp_path: Path) -> None
     with pytest.raises(BadCase, match="do not fit"):
         prove(
             EmbeddedEngine(python=str(tmp_path / "must-not-be-run")),
-            model="m",
-            version=1,
-            export=export,
-            inspection=inspect_export(export),
-            cases=[
-                SmokeCase(file="f", position=1, signature="no_such", form="instances", data=[1.0])
-            ],
+            Trial(
+                model="m",
+                version=1,
+                export=export,
+                inspection=inspect_export(export),
+                cases=(
+                    SmokeCase(
+                        file="f", position=1, signature="no_such", form="instances", data=[1.0]
+                    ),
+                ),
+            ),
             timeout=30,
-            staged=False,
             time="",
         )
 
@@ -163,12 +162,8 @@ def test_a_smoke_test_says_what_its_time_limit_does_not_count(tmp_path: Path) ->
     with pytest.raises(ServerTimeout) as late:
         prove(
             SlowToStop(),
-            model="m",
-            version=1,
-            export=export,
-            inspection=inspect_export(export),
+            Trial(model="m", version=1, export=export, inspection=inspect_export(export)),
             timeout=0.1,
-            staged=False,
             time="",
         )
     assert any("which --timeout does not count" in one for one in late.value.problems)

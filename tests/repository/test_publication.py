@@ -38,6 +38,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.repository.retention import Keep
 from servingrepo.repository.served import read_own_config, write_config
+from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.storage.tree import read_tree
@@ -84,8 +85,8 @@ def test_the_number_of_a_running_promotion_is_not_given_to_another(repo: OpenRep
 def test_an_intent_alone_keeps_its_number(repo: OpenRepository) -> None:
     intent = Intent(txid="t", command="promote", owner=me(), model="m", version=41)
     with journal.declare(Disk(), repo.value.layout.intent("t"), intent):
-        assert choose_number(repo.value, "m", None) == 42
-        assert choose_number(repo.value, "other", None) == 1
+        assert choose_number(repo.value, read_snapshot(repo.value, "m"), None) == 42
+        assert choose_number(repo.value, read_snapshot(repo.value, "other"), None) == 1
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_numbers_are_above_everything_that_tf_serving_takes_for_a_version(
             (base / name).write_bytes(b"")
         case _:
             (base / name).symlink_to("nowhere")
-    assert choose_number(repo.value, "m", None) == expected
+    assert choose_number(repo.value, read_snapshot(repo.value, "m"), None) == expected
 
 
 def test_numbers_are_above_what_the_config_pins_and_labels(
@@ -129,7 +130,7 @@ def test_numbers_are_above_what_the_config_pins_and_labels(
         labels={"old": 30},
     )
     write_config(repo.value, config)
-    assert highest_used(repo.value, "m") == 30
+    assert highest_used(repo.value, read_snapshot(repo.value, "m")) == 30
 
 
 def test_a_number_may_be_chosen_above_all_that_were_used(
@@ -155,7 +156,7 @@ def test_a_number_that_is_no_positive_int64_is_refused_as_such(
     wanted: int, repo: OpenRepository
 ) -> None:
     with pytest.raises(BadVersionNumber):
-        choose_number(repo.value, "m", wanted)
+        choose_number(repo.value, read_snapshot(repo.value, "m"), wanted)
 
 
 def test_the_greatest_int64_is_a_number_and_nothing_comes_after_it(

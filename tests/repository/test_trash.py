@@ -19,6 +19,7 @@ from servingrepo.errors import (
 from servingrepo.repository.publication import choose_number
 from servingrepo.repository.repository import load_state, save_state
 from servingrepo.repository.retention import Keep
+from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.testing.exports import write_export
 from tests.repository.trashes import LAST, in_trash, on_disk
 
@@ -104,7 +105,7 @@ def test_numbers_in_the_trash_are_not_used_again_even_if_nothing_else_knows_them
     for number in (1, 2, 3, 4, 5):
         five.value.layout.record("m", number).unlink()
     assert in_trash(five)[-1] == 4
-    assert choose_number(five.value, "m", None) == 5
+    assert choose_number(five.value, read_snapshot(five.value, "m"), None) == 5
 
 
 def test_a_trash_that_cannot_be_written_is_said_and_nothing_moves(tmp_path: Path) -> None:

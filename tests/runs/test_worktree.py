@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from servingrepo.runs.tracing import Context
 from servingrepo.runs.worktree import code_of, commit_of
-from servingrepo.verbs.tracing import Context
 from tests.support import command, git, new_repository, run_with, work_tree
 
 if TYPE_CHECKING:

@@ -1,0 +1,133 @@
+"""A snapshot: what the repository says of one model at one moment, as one frozen value.
+
+A verb reads one snapshot to decide and a fresh one under the lock to commit. Plans are pure functions of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.modelconfig import ModelConfig, entry
+from servingrepo.repository.records import BadMark, Hold, ModelState
+from servingrepo.repository.repository import load_state, versions_on_disk
+from servingrepo.repository.served import (
+    base_path_elsewhere,
+    read_config,
+    read_config_of,
+    served_by_policy,
+)
+from servingrepo.repository.trash import Trashed, trashed_versions
+
+if TYPE_CHECKING:
+    from servingrepo.modelconfig import Entry
+    from servingrepo.repository.repository import Repository
+
+__all__ = ["Snapshot", "read_snapshot", "snapshot_of", "snapshot_to_change"]
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the repository says of one model at one moment.
+
+    Attributes:
+        model: The model's name.
+        config: The whole of models.config: entries of other models go with each change.
+        base_path: Where servers see the versions that this repository keeps of the model.
+        elsewhere: The base path of an unmanaged entry of that name; empty if there is none.
+        state: Its state; None if the model is not ours.
+        published: Its versions on disk that have a record, ascending.
+        foreign: Versions on disk without a record, with their names as they are spelled there.
+        trashed: Its versions in the trash, ascending.
+        served: What models.config serves of it, ascending. Under a policy such as `latest` the disk decides.
+    """
+
+    model: str
+    config: ModelConfig
+    base_path: str
+    elsewhere: str
+    state: ModelState | None
+    published: tuple[int, ...]
+    foreign: Mapping[int, tuple[str, ...]]
+    trashed: tuple[Trashed, ...]
+    served: tuple[int, ...]
+
+    @property
+    def entry(self) -> Entry | None:
+        """Its entry in models.config; None if it has none."""
+        return entry(self.config, self.model)
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Its version labels."""
+        found = self.entry
+        return found.labels if found is not None else {}
+
+    @property
+    def pins(self) -> tuple[int, ...]:
+        """The versions that its entry lists by their numbers, ascending."""
+        found = self.entry
+        return found.versions if found is not None else ()
+
+    @property
+    def top(self) -> int | None:
+        """The version that unlabelled clients get: the highest served one (basic_manager.cc)."""
+        return max(self.served, default=None)
+
+    @property
+    def bad(self) -> Mapping[int, BadMark]:
+        """Its bad marks, by version."""
+        return self.state.bad if self.state is not None else {}
+
+    @property
+    def hold(self) -> Hold | None:
+        """Why promotions do not re-point it; None if they do."""
+        return self.state.hold if self.state is not None else None
+
+    @property
+    def good(self) -> tuple[int, ...]:
+        """Its published versions without a bad mark, ascending."""
+        return tuple(one for one in self.published if one not in self.bad)
+
+
+def read_snapshot(repo: Repository, model: str) -> Snapshot:
+    """Read what there is of a model now.
+
+    Raises:
+        ConfigInvalid: models.config is no model config.
+        RepositoryDamaged, NewerFormat: The model's state cannot be read.
+    """
+    return snapshot_of(repo, model, read_config(repo).config)
+
+
+def snapshot_to_change(repo: Repository, model: str) -> Snapshot:
+    """Read what there is of a model, for a change of what models.config says of it.
+
+    Raises:
+        ConfigEdited, ConfigInvalid, RepositoryDamaged: models.config is not as servingrepo wrote it, has the model
+            elsewhere, or cannot be replaced.
+    """
+    return snapshot_of(repo, model, read_config_of(repo, model))
+
+
+def snapshot_of(repo: Repository, model: str, config: ModelConfig) -> Snapshot:
+    """Read what there is of a model beside a config that was read already."""
+    found = entry(config, model)
+    elsewhere = base_path_elsewhere(repo, config, model)
+    on_disk = versions_on_disk(repo, model)
+    served: frozenset[int] = frozenset()
+    if found is not None and (found.policy == "specific" or not elsewhere):
+        served = served_by_policy(found, {*on_disk.published, *on_disk.foreign})
+    return Snapshot(
+        model=model,
+        config=config,
+        base_path=repo.base_path(model),
+        elsewhere=elsewhere,
+        published=on_disk.published,
+        foreign=on_disk.foreign,
+        trashed=trashed_versions(repo.layout, model),
+        served=tuple(sorted(served)),
+        # Last: a first promotion writes the state before the version appears.
+        state=load_state(repo, model),
+    )
