@@ -225,13 +225,6 @@ def _newer(path: Path, number: int) -> NewerFormat:
     )
 
 
-def previous_served(
-    events: Iterable[Event], *, current: int | None, usable: Callable[[int], bool]
-) -> int | None:
-    """Return what `served_before` does, for events that are at hand, oldest first."""
-    return served_before(reversed(list(events)), current=current, usable=usable)
-
-
 def served_before(
     newest_first: Iterable[Event | Move],
     *,

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import ServingRepoError
-from servingrepo.modelconfig import entry, models
+from servingrepo.modelconfig import models
 from servingrepo.repository import history
 from servingrepo.repository.records import (
     BadMark,
     Hold,
-    ModelState,
     RecordHead,
     VersionRecord,
     load,
@@ -27,9 +26,9 @@ from servingrepo.repository.repository import (
     model_names,
     names_on_disk,
     need_state,
-    versions_on_disk,
 )
-from servingrepo.repository.served import base_path_elsewhere, read_steadily, served_versions
+from servingrepo.repository.served import read_steadily
+from servingrepo.repository.snapshot import Snapshot, snapshot_of
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
 from servingrepo.storage.disk import storage_errors
 
@@ -144,27 +143,23 @@ def list_models(repo: Repository) -> tuple[ModelRow, ...]:
 def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
     rows: list[ModelRow] = []
     for name in shown_names(repo, file.config):
-        found = entry(file.config, name)
-        serves = served_versions(repo, file.config, name)
-        on_disk = versions_on_disk(repo, name)
-        # Last: a first promotion writes the state before the version appears.
-        state = load_state(repo, name)
-        trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
+        now = snapshot_of(repo, name, file.config)
+        ours = now.state is not None
         rows.append(
             ModelRow(
                 model=name,
-                served=max(serves, default=None),
-                pinned=serves,
-                labels=found.labels if found is not None else {},
-                versions=on_disk.published,
-                foreign=tuple(on_disk.foreign),
-                bad=tuple(sorted(state.bad)) if state is not None else (),
-                held=state is not None and state.hold is not None,
-                trash=trash,
-                trash_size=trash_size,
+                served=now.top,
+                pinned=now.served,
+                labels=dict(now.labels),
+                versions=now.published,
+                foreign=tuple(now.foreign),
+                bad=tuple(sorted(now.bad)),
+                held=now.hold is not None,
+                trash=tuple(one.version for one in now.trashed) if ours else (),
+                trash_size=summed_trash(repo, name)[1] if ours else 0,
                 unknown=file.unknown,
-                elsewhere=base_path_elsewhere(repo, file.config, name),
-                ours=state is not None,
+                elsewhere=now.elsewhere,
+                ours=ours,
             )
         )
     return tuple(rows)
@@ -180,16 +175,11 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
 
 
 def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
-    state = load_state(repo, model)
-    found = entry(file.config, model)
-    if state is None and found is None and not names_on_disk(repo, model):
+    now = snapshot_of(repo, model, file.config)
+    if now.state is None and now.entry is None and not now.foreign:
         need_state(repo, model)
-    labels = found.labels if found is not None else {}
-    serves = served_versions(repo, file.config, model)
-    there = base_path_elsewhere(repo, file.config, model)
     rows: list[VersionRow] = []
-    on_disk = versions_on_disk(repo, model)
-    for number in reversed(on_disk.published):
+    for number in reversed(now.published):
         head = load(repo.layout.record(model, number), RecordHead)
         if head is None:
             continue
@@ -202,38 +192,42 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
                 size=head.size,
                 message=head.message,
                 proof=say_proofs(head.proofs),
-                served=not there and number == max(serves, default=None),
-                pinned=not there and number in serves,
+                served=not now.elsewhere and number == now.top,
+                pinned=not now.elsewhere and number in now.served,
                 labels=tuple(
-                    sorted(label for label, at in labels.items() if at == number and not there)
+                    sorted(
+                        label
+                        for label, at in now.labels.items()
+                        if at == number and not now.elsewhere
+                    )
                 ),
-                bad=state.bad.get(number) if state is not None else None,
+                bad=now.bad.get(number),
             )
         )
     return ModelDetails(
         model=model,
-        served=max(serves, default=None),
-        highest=state.highest if state is not None else 0,
-        hold=state.hold if state is not None else None,
-        labels=labels,
+        served=now.top,
+        highest=now.state.highest if now.state is not None else 0,
+        hold=now.hold,
+        labels=dict(now.labels),
         versions=tuple(rows),
-        foreign=tuple(name for names in on_disk.foreign.values() for name in names),
-        trash=tuple(_trash_rows(repo, state)) if state is not None else (),
+        foreign=tuple(name for names in now.foreign.values() for name in names),
+        trash=tuple(_trash_rows(repo, now)) if now.state is not None else (),
         unknown=file.unknown,
-        elsewhere=there,
-        ours=state is not None,
+        elsewhere=now.elsewhere,
+        ours=now.state is not None,
     )
 
 
-def _trash_rows(repo: Repository, state: ModelState) -> Iterator[TrashRow]:
-    for one in reversed(trashed_versions(repo.layout, state.name)):
-        head = load(repo.layout.record(state.name, one.version), RecordHead)
+def _trash_rows(repo: Repository, now: Snapshot) -> Iterator[TrashRow]:
+    for one in reversed(now.trashed):
+        head = load(repo.layout.record(now.model, one.version), RecordHead)
         yield TrashRow(
             version=one.version,
             since=one.since.isoformat(timespec="seconds") if one.since is not None else "unknown",
             size=head.size if head is not None else tree_bytes(Path(one.path)),
             message=head.message if head is not None else "no record: it cannot be restored",
-            bad=state.bad.get(one.version),
+            bad=now.bad.get(one.version),
         )
 
 

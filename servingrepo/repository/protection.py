@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import ConfigInvalid, NoSuchVersion, NothingToRollBack
-from servingrepo.modelconfig import Entry, ModelConfig, models, parse
+from servingrepo.modelconfig import Entry, ModelConfig, models, parse, render
 from servingrepo.repository import history, journal
 from servingrepo.repository.history import Move
 from servingrepo.repository.references import previous_version
-from servingrepo.repository.repository import load_state, names_on_disk, published_versions
+from servingrepo.repository.repository import names_on_disk
 from servingrepo.repository.served import is_elsewhere, last_text, read_config, served_by_policy
+from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.usage import is_used
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def protections(
     Raises:
         ConfigInvalid: models.config cannot be read, so nobody knows what is served.
     """
+    now = read_snapshot(repo, model)
     found: dict[int, list[str]] = {version: [] for version in versions}
     if foreseen is not None:
         found.setdefault(foreseen.version, [])
@@ -68,13 +70,13 @@ def protections(
             repo, foreseen.config, model, dict.fromkeys(found), said="models.config"
         )
     else:
-        by_configs = _by_configs(repo, model)
+        by_configs = _by_configs(repo, now)
     for version, reason in chain(
         by_configs,
-        _previous(repo, model, foreseen),
+        _previous(repo, now, foreseen),
         _by_intents(repo, model),
         _loaded(loaded.get(model, {})),
-        _held(repo, model, found),
+        _held(now, found),
         _links(repo, model, versions),
         _in_use(repo, model, versions),
     ):
@@ -120,18 +122,18 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
             )
 
 
-def _by_configs(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
-    on_disk = names_on_disk(repo, model) or {}
-    file, text = read_config(repo), last_text(repo)
-    yield from _by_config(repo, file.config, model, on_disk, said="models.config")
-    if not text or text == file.text:
+def _by_configs(repo: Repository, now: Snapshot) -> Iterator[tuple[int, str]]:
+    on_disk = dict.fromkeys((*now.published, *now.foreign))
+    yield from _by_config(repo, now.config, now.model, on_disk, said="models.config")
+    text = last_text(repo)
+    if text is None or text == render(now.config):
         return
     try:
         last = parse(text, source=str(repo.layout.last_config))
     except ConfigInvalid:
         return  # the copy is only a copy
     said = "the models.config that servingrepo wrote last"
-    yield from _by_config(repo, last, model, on_disk, said=said)
+    yield from _by_config(repo, last, now.model, on_disk, said=said)
 
 
 def _by_config(
@@ -152,30 +154,31 @@ def _by_config(
             yield version, f"labelled {label}{named}{last}"
 
 
-def _previous(repo: Repository, model: str, foreseen: Foreseen | None) -> Iterator[tuple[int, str]]:
+def _previous(
+    repo: Repository, now: Snapshot, foreseen: Foreseen | None
+) -> Iterator[tuple[int, str]]:
     """Yield what `rollback` goes to now, and what it would if what a policy of others serves were pinned."""
     reason = "what rollback goes to"
-    state = load_state(repo, model)
-    ours = set(published_versions(repo, model)) - (state.bad.keys() if state is not None else set())
+    good = set(now.good)
     if foreseen is not None and foreseen.move.before != foreseen.move.after:
-        past = history.moves_backwards(repo.layout.history, model=model)
+        past = history.moves_backwards(repo.layout.history, model=now.model)
         previous = history.served_before(
             chain([foreseen.move], past),
             current=foreseen.move.served_after,
-            usable=lambda version: version in ours,
+            usable=lambda version: version in good,
         )
         if previous is not None:
             yield previous, reason
         return
     with suppress(NothingToRollBack, NoSuchVersion):
-        yield previous_version(repo, model), reason
-    on_disk = names_on_disk(repo, model) or {}
-    for one in entries_of(repo, read_config(repo).config, model):
+        yield previous_version(repo, now), reason
+    on_disk = (*now.published, *now.foreign)
+    for one in entries_of(repo, now.config, now.model):
         if one.policy != "specific":
-            found = history.previous_served(
-                history.read(repo.layout.history, model=model),
+            found = history.served_before(
+                history.moves_backwards(repo.layout.history, model=now.model),
                 current=max(served_by_policy(one, on_disk), default=None),
-                usable=lambda version: version in ours,
+                usable=lambda version: version in good,
             )
             if found is not None:
                 yield found, reason
@@ -185,10 +188,9 @@ def _loaded(of_model: Mapping[int, tuple[str, ...]]) -> Iterator[tuple[int, str]
     yield from ((version, reason) for version, reasons in of_model.items() for reason in reasons)
 
 
-def _held(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
-    state = load_state(repo, model)
-    if state is not None and state.hold is not None:
-        reason = f"the model is held: {state.hold.reason or 'no reason given'}"
+def _held(now: Snapshot, versions: Collection[int]) -> Iterator[tuple[int, str]]:
+    if now.hold is not None:
+        reason = f"the model is held: {now.hold.reason or 'no reason given'}"
         yield from ((version, reason) for version in versions)
 
 

@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from servingrepo.errors import BadReference, NoSuchVersion, NothingToRollBack
-from servingrepo.modelconfig import check_name, entry, parse_version
+from servingrepo.modelconfig import check_name, parse_version
 from servingrepo.repository import history
-from servingrepo.repository.repository import Repository, need_state, published_versions
-from servingrepo.repository.served import (
-    base_path_elsewhere,
-    pins,
-    read_config,
-    say_elsewhere,
-    served_version,
-)
-from servingrepo.repository.trash import trashed_versions
+from servingrepo.repository.repository import Repository, need_state
+from servingrepo.repository.served import say_elsewhere
+from servingrepo.repository.snapshot import Snapshot, read_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,70 +70,57 @@ def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") ->
         NoSuchVersion: There is none of that kind.
         NothingToRollBack: `@previous`, and history knows no earlier good version.
     """
-    model = reference.model
-    need_state(repo, model)
-    kind = reference.kind
-    if kind == "default":
-        served = _served_here(repo, model) if bare == "served" else None
-        return served if served is not None else latest_version(repo, model)
-    if kind == "number":
+    need_state(repo, reference.model)
+    if reference.kind == "number":
         return reference.number
-    if kind == "latest":
-        return latest_version(repo, model)
-    if kind == "previous":
-        return previous_version(repo, model)
-    return _by_config(repo, reference)
+    now = read_snapshot(repo, reference.model)
+    if reference.kind == "default":
+        served = now.top if bare == "served" and not now.elsewhere else None
+        return served if served is not None else latest_version(now)
+    if reference.kind == "latest":
+        return latest_version(now)
+    if reference.kind == "previous":
+        return previous_version(repo, now)
+    return _by_config(repo, now, reference)
 
 
-def _served_here(repo: Repository, model: str) -> int | None:
-    """Return the served version if it is one of this repository's: not one that is elsewhere."""
-    config = read_config(repo).config
-    return None if base_path_elsewhere(repo, config, model) else served_version(repo, config, model)
-
-
-def _by_config(repo: Repository, reference: Reference) -> int:
+def _by_config(repo: Repository, now: Snapshot, reference: Reference) -> int:
     """Return what models.config says is served, or has a label."""
-    model = reference.model
-    config = read_config(repo).config
-    if there := base_path_elsewhere(repo, config, model):
+    model = now.model
+    if now.elsewhere:
         raise NoSuchVersion(
-            say_elsewhere(repo, model, there),
+            say_elsewhere(repo, model, now.elsewhere),
             hint=f"servingrepo show {model} lists what this repository has of that name: name a number",
         )
     if reference.kind == "served":
-        served = served_version(repo, config, model)
-        if served is None:
+        if now.top is None:
             raise NoSuchVersion(
                 f"no version of {model} is served", hint=f"servingrepo serve {model}@latest"
             )
-        return served
-    found = entry(config, model)
-    labels = found.labels if found is not None else {}
-    if reference.label not in labels:
-        listed = ", ".join(sorted(labels)) or "none"
+        return now.top
+    if reference.label not in now.labels:
+        listed = ", ".join(sorted(now.labels)) or "none"
         raise NoSuchVersion(
             f"{model} has no label {reference.label}", hint=f"labels of {model}: {listed}"
         )
-    return labels[reference.label]
+    return now.labels[reference.label]
 
 
-def latest_version(repo: Repository, model: str) -> int:
+def latest_version(now: Snapshot) -> int:
     """Return the highest published version that is not marked bad.
 
     Raises:
         NoSuchVersion: There is none.
     """
-    state = need_state(repo, model)
-    good = [number for number in published_versions(repo, model) if number not in state.bad]
-    if not good:
+    if not now.good:
         raise NoSuchVersion(
-            f"{model} has no good version on disk",
-            hint=f"servingrepo promote RUN --model {model}",
+            f"{now.model} has no good version on disk",
+            hint=f"servingrepo promote RUN --model {now.model}",
         )
-    return good[-1]
+    return now.good[-1]
 
 
-def previous_version(repo: Repository, model: str) -> int:
+def previous_version(repo: Repository, now: Snapshot) -> int:
     """Return the version served before the one served now, according to history, that is usable.
 
     What a policy such as `latest` serves may be unknown to history: then it is the next lower one on disk.
@@ -147,35 +128,32 @@ def previous_version(repo: Repository, model: str) -> int:
     Raises:
         NothingToRollBack: There is none.
     """
-    state = need_state(repo, model)
-    config = read_config(repo).config
-    on_disk = set(published_versions(repo, model))
-    current = served_version(repo, config, model)
+    model, current, good = now.model, now.top, set(now.good)
     found = history.served_before(
         history.moves_backwards(repo.layout.history, model=model),
         current=current,
-        usable=lambda version: version in on_disk and version not in state.bad,
+        usable=lambda version: version in good,
     )
-    pinned = current is None or current in pins(config, model)
+    pinned = current is None or current in now.pins
     if not pinned and (found is None or not _was_served(repo, model, current)):
-        lower = (version for version in on_disk - state.bad.keys() if version < (current or 0))
+        lower = (version for version in good if version < (current or 0))
         found = max(lower, default=found)
     if found is None:
-        trashed = {one.version for one in trashed_versions(repo.layout, model)}
-        restorable = history.previous_served(
-            history.read(repo.layout.history, model=model),
+        trashed = {one.version for one in now.trashed}
+        restorable = history.served_before(
+            history.moves_backwards(repo.layout.history, model=model),
             current=current,
-            usable=lambda version: version in trashed and version not in state.bad,
+            usable=lambda version: version in trashed and version not in now.bad,
         )
-        good = sorted(on_disk - state.bad.keys() - {current})
-        now = "nothing is served" if current is None else f"{current} is served"
+        others = sorted(good - {current})
+        served = "nothing is served" if current is None else f"{current} is served"
         raise NothingToRollBack(
             f"history knows no version of {model} that was served before, is on disk and is not marked "
-            f"bad; {now}",
+            f"bad; {served}",
             hint=f"{model}@{restorable}, served before, is in the trash: servingrepo restore "
             f"{model}@{restorable}, then servingrepo rollback {model}"
             if restorable is not None
-            else _others(model, good=good, bad=sorted(on_disk & state.bad.keys())),
+            else _others(model, good=others, bad=sorted(now.bad.keys() & set(now.published))),
         )
     return found
 

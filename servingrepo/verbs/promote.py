@@ -484,7 +484,7 @@ def _commit(
         before=now.served,
         after=after,
         served=serve_it,
-        can_go_back=_can_go_back(repo, place.model),
+        can_go_back=_can_go_back(repo, read_snapshot(repo, place.model)),
         overtaken=overtaken,
         endpoints=followed.endpoints,
         stages=followed.stages,
@@ -678,7 +678,7 @@ def _result(
         files=len(record.manifest.files),
         size=record.manifest.size,
         dry_run=options.dry_run,
-        can_go_back=_can_go_back(repo, record.model),
+        can_go_back=_can_go_back(repo, now),
         same_in_trash=same_in_trash(repo, record.model, digest=record.digest),
         guard=record.guard,
     )
@@ -694,10 +694,10 @@ def _plan(now: Snapshot, version: int) -> Plan:
     )
 
 
-def _can_go_back(repo: Repository, model: str) -> bool:
+def _can_go_back(repo: Repository, now: Snapshot) -> bool:
     """Tell whether `rollback` would find a version to go to."""
     try:
-        previous_version(repo, model)
+        previous_version(repo, now)
     except NothingToRollBack:
         return False
     return True

@@ -53,6 +53,7 @@ from servingrepo.repository.served import (
     read_own_config,
     served_versions,
 )
+from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.repository.verification import quick_differences
 from servingrepo.verbs.guards import say_changes
 from servingrepo.verbs.overtaking import running_promotions
@@ -183,7 +184,9 @@ def rollback(
         state = need_state(repo, model)
         serving = served_versions(repo, config, model)
         current = max(serving, default=None)
-        version = previous_version(repo, model) if to is None else resolve(repo, to)
+        version = (
+            previous_version(repo, read_snapshot(repo, model)) if to is None else resolve(repo, to)
+        )
         if version == current:
             raise NothingToRollBack(
                 f"{model}@{version} is what is served already",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import servingrepo
 from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.repository import history
-from servingrepo.repository.history import Event, previous_served
+from servingrepo.repository.history import Event, served_before
 from servingrepo.storage.disk import Disk
 from servingrepo.testing.exports import write_export
 
@@ -75,18 +75,18 @@ def served(*steps: int | None) -> list[Event]:
         ((1, 1, 2, 2), 2, (), 1),
     ],
 )
-def test_previous_served_is_the_one_before_the_present_one_that_is_usable(
+def test_what_was_served_before_is_the_one_before_the_present_one_that_is_usable(
     steps: tuple[int | None, ...], current: int | None, bad: tuple[int, ...], expected: int | None
 ) -> None:
-    found = previous_served(
-        served(*steps), current=current, usable=lambda version: version not in bad
+    found = served_before(
+        reversed(served(*steps)), current=current, usable=lambda version: version not in bad
     )
     assert found == expected
 
 
 def test_labelled_versions_do_not_count_as_served() -> None:
     events = [event(1, (), (1,)), event(2, (1,), (1, 3)), event(3, (1, 3), (1, 4))]
-    assert previous_served(events, current=4, usable=lambda _: True) == 3
+    assert served_before(reversed(events), current=4, usable=lambda _: True) == 3
 
 
 def test_there_is_no_event_in_a_repository_without_a_history(tmp_path: Path) -> None:
