@@ -10,12 +10,8 @@ from servingrepo.errors import BadContract
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import Repository, load_record, need_version
-from servingrepo.repository.served import (
-    base_path_elsewhere,
-    read_config,
-    say_elsewhere,
-    served_version,
-)
+from servingrepo.repository.served import say_elsewhere
+from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.savedmodel import Signature
 from servingrepo.savedmodel.compatibility import Comparison, compare_signatures
 from servingrepo.savedmodel.contract import (
@@ -31,8 +27,6 @@ from servingrepo.savedmodel.reading import ANYWHERE, Unreadable, read_bounded
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from servingrepo.modelconfig import ModelConfig
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,32 +62,29 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-def find_baseline(
-    repo: Repository, model: str, *, config: ModelConfig, contract: Path | None = None
-) -> Baseline:
+def find_baseline(repo: Repository, now: Snapshot, *, contract: Path | None = None) -> Baseline:
     """Return what a new version of a model has to keep.
 
     Args:
         repo: The repository.
-        model: The model.
-        config: What is served.
+        now: What the repository says of the model.
         contract: A contract's file; by default `configs/<model>.contract.toml` in the root, if it is there.
 
     Raises:
         BadContract: The contract cannot be read, is none, or is another model's.
     """
+    model = now.model
     found = load_contract(contract or repo.layout.contract(model), model, must=contract is not None)
     if found is not None:
         return Baseline(name=str(contract or repo.layout.contract(model)), contract=found)
-    if there := base_path_elsewhere(repo, config, model):
-        return Baseline(unknown=say_elsewhere(repo, model, there))
-    served = served_version(repo, config, model)
-    if served is None:
+    if now.elsewhere:
+        return Baseline(unknown=say_elsewhere(repo, model, now.elsewhere))
+    if now.top is None:
         return Baseline(
             unknown=f"nothing of {model} is served, so there is nothing to compare with"
         )
-    name = f"{model}@{served}"
-    signatures = signatures_of(repo, model, served)
+    name = f"{model}@{now.top}"
+    signatures = signatures_of(repo, model, now.top)
     if signatures is None:
         return Baseline(name=name, unknown=f"{name} has no record and cannot be read")
     return Baseline(name=name, signatures=signatures)
@@ -172,7 +163,7 @@ def write_contract(
 
 def current_baseline(repo: Repository, model: str) -> Baseline:
     """Return what a version of a model has to keep now, read without a lock."""
-    return find_baseline(repo, model, config=read_config(repo).config)
+    return find_baseline(repo, read_snapshot(repo, model))
 
 
 def _bytes_of(path: Path) -> bytes | None:

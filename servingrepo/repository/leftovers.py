@@ -13,9 +13,8 @@ import msgspec
 
 from servingrepo.deadline import Deadline
 from servingrepo.errors import ConfigInvalid, ServingRepoError
-from servingrepo.modelconfig import entry
 from servingrepo.repository import journal
-from servingrepo.repository.served import read_config, served_versions
+from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
@@ -99,10 +98,8 @@ def say_endpoints(intent: Intent, event: Event | None, *, happened: bool) -> str
 def is_served(repo: Repository, model: str, version: int) -> bool:
     """Tell whether models.config serves a version, as far as anybody can tell: else it counts as served."""
     with suppress(ConfigInvalid):
-        config = read_config(repo).config
-        found = entry(config, model)
-        labelled = found.labels.values() if found is not None else ()
-        return version in {*served_versions(repo, config, model), *labelled}
+        now = read_snapshot(repo, model)
+        return version in {*now.served, *now.labels.values()}
     return True
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.modelconfig import entry
 from servingrepo.repository import history
 from servingrepo.repository.repository import load_record, model_names, need_state
-from servingrepo.repository.served import base_path_elsewhere, read_config
+from servingrepo.repository.served import read_config
+from servingrepo.repository.snapshot import snapshot_of
 from servingrepo.runs.origin import Origin
 
 if TYPE_CHECKING:
@@ -49,27 +49,24 @@ def lineage(
     rows: list[Lineage] = []
     for name in model_names(repo) if model is None else (model,):
         need_state(repo, name)
-        found = entry(config, name)
-        pinned = found.versions if found is not None else ()
-        labels = found.labels if found is not None else {}
-        there = base_path_elsewhere(repo, config, name)
+        now = snapshot_of(repo, name, config)
         since = {
             number: event.time
             for event in history.read(repo.layout.history, model=name)
             for number in event.after
             if number not in event.before
         }
-        for number in (version,) if version is not None else sorted(pinned):
+        for number in (version,) if version is not None else now.pins:
             # The number of a version that is elsewhere may be that of a version of ours, too.
-            ours = not there or number not in pinned
+            ours = not now.elsewhere or number not in now.pins
             record = load_record(repo, name, number) if ours else None
             rows.append(
                 Lineage(
                     model=name,
                     version=number,
-                    served=number == max(pinned, default=None),
-                    labels=tuple(sorted(label for label, at in labels.items() if at == number)),
-                    since=since.get(number, "") if number in pinned else "",
+                    served=number == max(now.pins, default=None),
+                    labels=tuple(sorted(label for label, at in now.labels.items() if at == number)),
+                    since=since.get(number, "") if number in now.pins else "",
                     run=record.source.run if record is not None else "",
                     export=record.source.export if record is not None else "",
                     created=record.created if record is not None else "",

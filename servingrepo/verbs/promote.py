@@ -267,7 +267,7 @@ def _pass_guards(
     return pass_guards(
         inspection,
         model=now.model,
-        baseline=find_baseline(repo, now.model, config=now.config, contract=options.contract),
+        baseline=find_baseline(repo, now, contract=options.contract),
         target=options.target,
         allow_breaking=options.allow_breaking,
         allow_ops=options.allow_ops,
