@@ -32,12 +32,29 @@ lock: env ## Write requirements/ anew where pyproject.toml changed; all of it wi
 demo: env ## Train, promote, break, roll back: the whole tour with real models, without Docker
 	$(BIN)/python demo/tour.py
 
-.PHONY: lint
-lint: env ## ruff, mypy --strict and bandit
+.PHONY: hooks
+hooks: env ## Let git run the linters before each commit, and look at its subject
+	$(BIN)/pre-commit install --hook-type pre-commit --hook-type commit-msg
+
+LINTERS := ruff mypy bandit codespell shellcheck
+.PHONY: lint $(LINTERS)
+lint: $(LINTERS) ## ruff, mypy --strict, bandit, codespell and shellcheck; each is a target of its own too
+
+ruff: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mypy: env
 	$(BIN)/mypy
+
+bandit: env
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive servingrepo compose tools demo
+
+codespell: env
+	$(BIN)/codespell .
+
+shellcheck: env
+	$(BIN)/shellcheck .ci/run compose/*.sh compose/standin/tensorflow_model_server tests/*/prepare
 
 .PHONY: test
 test: lint ## Lint and every test that needs no Docker
