@@ -24,6 +24,11 @@ $(STAMP): pyproject.toml requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+.PHONY: house
+house: env ## Draw the rooms and the schema of docs/design.md anew, from the code
+	$(BIN)/python -m tools.house
+	$(BIN)/python -m tools.schema
+
 .PHONY: lock
 lock: env ## Write requirements/ anew where pyproject.toml changed; all of it with UPGRADE=1
 	$(BIN)/python tools/lock.py $(if $(UPGRADE),--upgrade)
