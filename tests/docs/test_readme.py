@@ -89,6 +89,15 @@ def test_every_link_to_a_file_leads_somewhere() -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 
 
+def test_every_file_that_a_document_names_exists() -> None:
+    pattern = re.compile(r"`((?:[a-z_]+/)+[\w-]+\.py)[`:]")
+    places = (PROJECT, PROJECT / "servingrepo")
+    named = {(one.name, name) for one in DOCUMENTS for name in pattern.findall(one.read_text())}
+    assert len(named) > 50
+    missing = [one for one in named if not any((place / one[1]).exists() for place in places)]
+    assert missing == []
+
+
 @pytest.mark.parametrize("document", ["reliability.md", "security.md"])
 def test_every_test_that_a_guarantee_names_exists(document: str) -> None:
     text = (PROJECT / "docs" / document).read_text()
