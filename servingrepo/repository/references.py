@@ -146,10 +146,9 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
             usable=lambda version: version in trashed and version not in now.bad,
         )
         others = sorted(good - {current})
-        served = "nothing is served" if current is None else f"{current} is served"
+        served = "it serves nothing" if current is None else f"it serves {current}"
         raise NothingToRollBack(
-            f"history knows no version of {model} that was served before, is on disk and is not marked "
-            f"bad; {served}",
+            f"{model} has no earlier good version to go back to; {served}",
             hint=f"{model}@{restorable}, served before, is in the trash: servingrepo restore "
             f"{model}@{restorable}, then servingrepo rollback {model}"
             if restorable is not None

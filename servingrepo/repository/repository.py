@@ -286,7 +286,9 @@ def need_state(repo: Repository, model: str) -> ModelState:
         known = model_names(repo)
         raise NoSuchVersion(
             f"there is no model {model} in {repo.root}",
-            hint=f"models here: {', '.join(known[:20])}" if known else "promote one first",
+            hint=f"models here: {', '.join(known[:20])}"
+            if known
+            else "servingrepo promote RUN --model NAME publishes one",
         )
     return state
 

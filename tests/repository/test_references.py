@@ -117,7 +117,7 @@ def test_what_is_not_there_is_said_with_what_there_is(
 ) -> None:
     with pytest.raises(NoSuchVersion, match="no model m ") as caught:
         found(repo, "m@latest")
-    assert caught.value.hint == "promote one first"
+    assert caught.value.hint == "servingrepo promote RUN --model NAME publishes one"
     release(1.0, serve=False)
     with pytest.raises(NoSuchVersion, match="no model other") as caught:
         found(repo, "other@1")
@@ -127,7 +127,7 @@ def test_what_is_not_there_is_said_with_what_there_is(
     with pytest.raises(NoSuchVersion, match="has no label stable") as caught:
         found(repo, "m@label:stable")
     assert caught.value.hint == "labels of m: none"
-    with pytest.raises(NothingToRollBack, match="nothing is served"):
+    with pytest.raises(NothingToRollBack, match="it serves nothing"):
         found(repo, "m@previous")
 
 
@@ -136,14 +136,14 @@ def test_previous_without_an_earlier_good_version_lists_the_good_ones(
 ) -> None:
     release(1.0)
     release(2.0, serve=False)
-    with pytest.raises(NothingToRollBack, match="1 is served") as caught:
+    with pytest.raises(NothingToRollBack, match="it serves 1") as caught:
         found(repo, "m@previous")
     assert caught.value.hint is not None
     assert caught.value.hint == (
         "name one: servingrepo rollback m --to 2; other good versions on disk: 2"
     )
     repo.mark_bad("m@2")
-    with pytest.raises(NothingToRollBack, match="1 is served") as caught:
+    with pytest.raises(NothingToRollBack, match="it serves 1") as caught:
         found(repo, "m@previous")
     assert caught.value.hint is not None
     assert "servingrepo mark-bad m@2 --clear" in caught.value.hint
