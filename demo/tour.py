@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from servingrepo.modelconfig.start_flags import START_FLAGS
+from servingrepo.modelconfig.paths import START_FLAGS
 from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.states import Endpoint

@@ -11,7 +11,7 @@ from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import dry_run_option
 from servingrepo.errors import ConfigEdited, ConfigInvalid
-from servingrepo.modelconfig.start_flags import LABELS_FLAG, WITHOUT_LABELS_FLAG
+from servingrepo.modelconfig.paths import LABELS_FLAG, WITHOUT_LABELS_FLAG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

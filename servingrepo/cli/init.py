@@ -8,7 +8,7 @@ import click
 
 import servingrepo
 from servingrepo.cli.command import command as make
-from servingrepo.modelconfig.start_flags import START_FLAGS
+from servingrepo.modelconfig.paths import START_FLAGS
 from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults

@@ -10,7 +10,7 @@ from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
 from servingrepo.cli.roll_out import switch_options
 from servingrepo.cli.switches import tell_switch
-from servingrepo.modelconfig.start_flags import WITHOUT_LABELS_FLAG
+from servingrepo.modelconfig.paths import WITHOUT_LABELS_FLAG
 
 if TYPE_CHECKING:
     from servingrepo.api.arguments import How

@@ -1,4 +1,4 @@
-"""One finding of a check: how bad, which model, which field, what, and what to do."""
+"""A finding of a check, apart because checks.py, which imports disk.py, and disk.py both make findings."""
 
 from __future__ import annotations
 

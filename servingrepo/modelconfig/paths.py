@@ -1,11 +1,18 @@
-"""Base paths and platforms: what tensorflow_model_server, as it is published, takes."""
+"""What tensorflow_model_server, as it is published, takes: base paths, platforms, and flags at its start."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
-__all__ = ["PLATFORM", "same_base_path", "why_not_a_base_path"]
+__all__ = [
+    "LABELS_FLAG",
+    "PLATFORM",
+    "START_FLAGS",
+    "WITHOUT_LABELS_FLAG",
+    "same_base_path",
+    "why_not_a_base_path",
+]
 
 PLATFORM = "tensorflow"
 """The only platform of the stock binary (model_servers/platform_config_util.cc)."""
@@ -44,3 +51,16 @@ def same_base_path(base_path: str) -> str:
     return ("" if scheme == "file://" else scheme) + (
         "/" + posixpath.normpath(path).lstrip("/") if path.startswith("/") else path.rstrip("/")
     )
+
+
+LABELS_FLAG = "--allow_version_labels_for_unavailable_models=true"
+
+START_FLAGS = (LABELS_FLAG, "--max_num_load_retries=0", "--num_load_threads=1")
+"""Flags with which a server follows models.config as every command here expects, beside --model_config_file. With the
+server's own defaults a version that does not load is tried for five minutes,
+in the one thread that loads and unloads everything: a rollback would wait for that."""
+
+WITHOUT_LABELS_FLAG = (
+    f"a server without {LABELS_FLAG} ends at its next start, because of the labels"
+)
+"""It looks for what labels point at before it has loaded anything (server_core.cc)."""

@@ -3,8 +3,8 @@
 Read-only. It looks at names and at a few bytes of small files, never reads weights, never opens pickles, and
 follows no link out of the run. Whether the SavedModel is whole and can be served is another room's question.
 
-One module per producer: savedmodels.py (tf.saved_model, Keras export), estimator.py, checkpoints.py,
-keras.py, tensorboard.py, metric_files.py, and others.py for all that is only named.
+One module per producer: savedmodels.py (tf.saved_model, Keras export, tf.estimator), checkpoints.py,
+keras.py, tensorboard.py, mlflow.py, metric_files.py, and others.py for all that is only named.
 """
 
 from __future__ import annotations

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
     from servingrepo.runs.look import Look
 
-__all__ = ["CONFIGS", "Configuration", "read_configuration"]
+__all__ = [
+    "CONFIGS",
+    "LONGEST_TEXT",
+    "Configuration",
+    "load_toml",
+    "load_yaml",
+    "read_configuration",
+]
 
 CONFIGS = re.compile(
     r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
@@ -30,6 +37,8 @@ CONFIGS = re.compile(
 """Names of files that hold configuration."""
 
 _LONGEST = 1 << 20
+LONGEST_TEXT = 256 << 10
+"""Bytes of TOML or YAML; a configuration is no more, and a parser without libyaml would need seconds."""
 _MOST_FILES = 20
 _MOST_VALUES = 200
 _LONGEST_VALUE = 200
@@ -99,12 +108,8 @@ def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
     if name.endswith(".json"):
         yield from _flat(json.loads(data), ())
     elif name.endswith(".toml"):
-        from servingrepo.runs.toml_values import load_toml
-
         yield from _flat(load_toml(data), ())
     elif name.endswith((".yaml", ".yml")):
-        from servingrepo.runs.yaml_values import load_yaml
-
         yield from _flat(load_yaml(data), ())
 
 
@@ -163,3 +168,103 @@ def _key(folder: str, keys: tuple[str, ...]) -> str:
 def _text(value: str) -> str:
     """Return text as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
     return value.encode("utf-8", "backslashreplace").decode()
+
+
+# TOML and YAML from strangers, read in bounded time and memory ------------------------------------------
+#
+# tomllib makes a tuple of every begin of a dotted key, and walks along the header of a table for each key below it: a
+# file of 40 kB takes 1.5 GB, and one of 1 MB 600 times as much. So how deep keys go is seen before they are parsed.
+
+_DEEPEST_KEY = 64
+
+
+def load_toml(data: bytes) -> dict[str, Any]:
+    """Read a TOML document.
+
+    Raises:
+        ValueError: It is broken, or is more than a configuration; the message says why.
+    """
+    if len(data) > LONGEST_TEXT:
+        raise ValueError(f"it has more than {LONGEST_TEXT:,} bytes")
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.count(b".") > _DEEPEST_KEY and _key_in(line).count(b".") > _DEEPEST_KEY:
+            raise ValueError(f"line {number} has a key of more than {_DEEPEST_KEY} parts")
+    import tomllib  # few runs have any
+
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _key_in(line: bytes) -> bytes:
+    """Return a part of a line that has its key, or its header, in it; more where quotes make that hard to tell."""
+    if line.lstrip(b" \t").startswith(b"["):
+        # What has commas and no quotes is a part of an array over several lines.
+        return b"" if b"," in line and b'"' not in line and b"'" not in line else line
+    before = line.partition(b"=")[0]
+    return line if b'"' in before or b"'" in before else before
+
+
+# PyYAML's safe loader makes no objects, but ten lines of aliases to aliases are billions of values, merge keys of
+# them are copied one by one, and very deep nesting or numbers of many digits take for ever. All of that is seen in
+# the stream of events, before a value is made.
+
+_MOST_IN_YAML = 20_000
+_DEEPEST_YAML = 64
+_LONGEST_SCALAR = 10_000
+
+
+def load_yaml(data: bytes) -> Any:
+    """Read one YAML document.
+
+    Raises:
+        ValueError: It is broken, has tags beyond YAML's own, or is more than a configuration; the message says why.
+    """
+    import yaml  # 15 ms that most commands have no use for
+
+    if len(data) > LONGEST_TEXT:
+        raise ValueError(f"it has more than {LONGEST_TEXT:,} bytes")
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        _refuse_bombs(yaml.parse(data, Loader=loader))
+        return yaml.load(data, Loader=loader)  # nosec B506 # noqa: S506 - one of the two safe loaders
+    except yaml.MarkedYAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        raise ValueError(f"{error.problem or 'it is no YAML'}{where}") from None
+    except (yaml.YAMLError, RecursionError, OverflowError) as error:
+        raise ValueError(f"it is no YAML: {str(error).partition(chr(10))[0]}") from None
+
+
+def _refuse_bombs(events: Any) -> None:  # noqa: C901 - a branch for each kind of event
+    """Count values as if every alias were written out."""
+    sizes: dict[str, int] = {}
+    counted = [0]
+    anchors: list[str | None] = []
+    for event in events:
+        kind = type(event).__name__
+        if kind == "AliasEvent":
+            if event.anchor not in sizes:
+                raise ValueError(f"its alias {event.anchor} is part of itself, or of nothing")
+            counted[-1] += sizes[event.anchor]
+        elif kind == "ScalarEvent":
+            if len(event.value) > _LONGEST_SCALAR:
+                raise ValueError(f"a value has more than {_LONGEST_SCALAR:,} characters")
+            counted[-1] += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif kind in {"SequenceStartEvent", "MappingStartEvent"}:
+            counted.append(1)
+            anchors.append(event.anchor)
+            sizes.pop(event.anchor, None)
+        elif kind in {"SequenceEndEvent", "MappingEndEvent"}:
+            size, anchor = counted.pop(), anchors.pop()
+            counted[-1] += size
+            if anchor is not None:
+                sizes[anchor] = size
+        if len(counted) > _DEEPEST_YAML:
+            raise ValueError(f"it is nested more than {_DEEPEST_YAML} levels deep")
+        if counted[-1] > _MOST_IN_YAML:
+            raise ValueError(
+                f"it has more than {_MOST_IN_YAML:,} values, with its aliases written out"
+            )

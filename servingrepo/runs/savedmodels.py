@@ -1,41 +1,68 @@
 """The SavedModels in a run: where they are, when they were written, how large they are.
 
 Whether one is whole and can be served is not asked here.
+
+tf.estimator keeps them as `export/<exporter>/<timestamp>/` in the model_dir, next to checkpoints and events. An
+exporter writes to `temp-<timestamp>` and renames it when done (tensorflow_estimator's export_lib), so a temporary
+directory is an export that was never finished. TFX's Trainer for estimators leaves the same in `Format-Serving/`,
+earlier `serving_model_dir/` (tfx/utils/path_utils.py).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from servingrepo.runs import estimator
 from servingrepo.runs.look import SAVED_MODEL_FILES, written
 from servingrepo.runs.values import Candidate, ExportKind, Other
 from servingrepo.storage.beneath import opened_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from servingrepo.runs.look import Folder, Look
 
-__all__ = ["candidate", "candidates", "unservable"]
+__all__ = ["candidate", "candidates", "newest_exports", "unservable"]
 
+_EXPORT = re.compile(r"(?:(?:Format-Serving|serving_model_dir)/)?export/(?:[^/]+/)?[0-9]+")
 _MAX_FILES = 20_000
 _FOR_EVALUATION = {"Format-TFMA", "eval_model_dir"}
+_TEMPORARY = re.compile(r"(?:.*/)?temp-(?:[0-9]+|b.[0-9]+.)")  # b'123': TensorFlow 1.0 to 1.3
+
+
+def _is_export(path: str) -> bool:
+    """Tell whether a path below the run is where an exporter leaves a finished export."""
+    return _EXPORT.fullmatch(path) is not None
+
+
+def _is_temporary(path: str) -> bool:
+    """Tell whether a path below the run is an exporter's temporary directory."""
+    return _TEMPORARY.fullmatch(path) is not None
+
+
+def newest_exports(exports: Iterable[Candidate]) -> list[Candidate]:
+    """Return each exporter's newest export: the highest timestamp, which is its directory's name."""
+    found: dict[str, tuple[int, Candidate]] = {}
+    for export in exports:
+        exporter, _, timestamp = export.path.rpartition("/")
+        if exporter not in found or int(timestamp) > found[exporter][0]:
+            found[exporter] = (int(timestamp), export)
+    return [export for _, export in found.values()]
 
 
 def candidates(seen: Look) -> tuple[Candidate, ...]:
     """Return every SavedModel seen, each once though links lead to it, by path."""
     found: dict[str, Candidate] = {}
     for folder in seen.folders:
-        unfit = estimator.is_temporary(folder.path) or _is_for_evaluation(folder.path)
+        unfit = _is_temporary(folder.path) or _is_for_evaluation(folder.path)
         if folder.is_saved_model and not unfit:
             kind: ExportKind = "nested"
             if folder.depth <= 1:
                 kind = "child" if folder.depth else "self"
-            elif estimator.is_export(folder.path):
+            elif _is_export(folder.path):
                 kind = "estimator-export"
             found.setdefault(folder.real_path, candidate(folder, kind=kind))
     return tuple(sorted(found.values(), key=lambda each: each.path))
@@ -55,7 +82,7 @@ def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
 
 def unservable(folder: Folder) -> Iterator[Other]:
     """Yield what looks like a SavedModel and is none that TensorFlow Serving loads."""
-    unfinished = estimator.is_temporary(folder.path)
+    unfinished = _is_temporary(folder.path)
     if folder.is_saved_model and _is_for_evaluation(folder.path):
         note = "a SavedModel for evaluation (TFMA), not for serving"
         yield Other(kind="eval-saved-model", path=folder.path, note=note)
@@ -68,7 +95,7 @@ def unservable(folder: Folder) -> Iterator[Other]:
             path=folder.below("saved_model.cpb"),
             note="a SavedModel in chunks, which TensorFlow Serving finds but cannot load",
         )
-    if unfinished or estimator.is_export(folder.path):
+    if unfinished or _is_export(folder.path):
         yield Other(
             kind="incomplete-export",
             path=folder.path,

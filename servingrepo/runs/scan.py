@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,13 +17,12 @@ from servingrepo.errors import (
     UnsafeExport,
     UsageError,
 )
-from servingrepo.runs import estimator
 from servingrepo.runs.look import SAVED_MODEL_FILES, Folder, Look, look
 from servingrepo.runs.missing import nothing_found
 from servingrepo.runs.others import others
-from servingrepo.runs.provenance import provenance
-from servingrepo.runs.savedmodels import candidate, candidates
+from servingrepo.runs.savedmodels import candidate, candidates, newest_exports
 from servingrepo.runs.values import RunScan, shown
+from servingrepo.runs.worktree import commit_of
 from servingrepo.storage.beneath import holds
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def scan_run(
         candidates=found,
         others=others(seen),
         complete=seen.complete,
-        provenance=provenance(real, taken, unpacked=unpacked),
+        provenance=_provenance(real, taken, unpacked=unpacked),
     )
 
 
@@ -166,7 +166,7 @@ def _picked(given: str, seen: Look, found: Sequence[Candidate]) -> Candidate:
     """Take the one SavedModel that the layout says is meant."""
     near = [each for each in found if each.kind in {"self", "child"}]
     exported = [each for each in found if each.kind == "estimator-export"]
-    meant = [*near, *estimator.newest(exported)]
+    meant = [*near, *newest_exports(exported)]
     if not meant and seen.complete:
         meant = list(found)
     if len(meant) != 1:
@@ -228,3 +228,23 @@ def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
         folders=(),
     )
     return candidate(folder, kind="chosen")
+
+
+def _provenance(run: str, export: Candidate, *, unpacked: bool) -> dict[str, str]:
+    """Describe a run, absolute and without links, and the SavedModel found in it; what is not known is left out.
+
+    `git_head_at_scan` is there if the run lies in a git work tree. It is the commit checked out now, which is
+    not always the one that trained. What an archive unpacked to lies in no work tree, whatever it has in it.
+    """
+    said = {
+        "run": run,
+        "run_name": Path(run).name,
+        "saved_model": export.path,
+        "export_written": datetime.fromtimestamp(export.written, UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        ),
+    }
+    head = commit_of(Path(run)) if not unpacked else None
+    if head is not None:
+        said["git_head_at_scan"] = head
+    return said

@@ -13,11 +13,10 @@ from blake3 import blake3
 from google.protobuf.message import DecodeError
 
 from servingrepo.protos import graph_pb2, saved_model_pb2
-from servingrepo.savedmodel.demands import demands_of
+from servingrepo.savedmodel.demands import demands_of, find_unplaceable
 from servingrepo.savedmodel.files import find_asset_defects, layout_defect, transport_defect
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
-from servingrepo.savedmodel.placement import find_unplaceable
 from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
 from servingrepo.savedmodel.restoring import named_assets, needs_variables
 from servingrepo.savedmodel.signatures import dtype_name, signatures_from, uncallable

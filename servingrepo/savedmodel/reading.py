@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ANYWHERE", "ExportFiles", "Unreadable", "files_of", "read_bounded"]
 
-
 ANYWHERE = Path("/")
 """The boundary of a version in a repository: whoever may write there is trusted with its links."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from servingrepo.protos import types_pb2
 from servingrepo.savedmodel.bundle import shard_name
 from servingrepo.savedmodel.crc32c import crc32c
-from servingrepo.savedmodel.dtypes import STRING, VARIANT, element_size
 from servingrepo.savedmodel.layouts import BrokenLayout, Plain, Strings, Variants
 from servingrepo.savedmodel.signatures import dtype_name
 from servingrepo.savedmodel.values import TensorCheck, TensorDamage
@@ -200,7 +200,7 @@ def _misfit(entry: TensorEntry) -> str:
     """Say why an entry's size cannot be that of its shape, or nothing."""
     if entry.elements is None:
         return "its shape is none that a tensor can have"
-    width = element_size(entry.dtype)
+    width = _element_size(entry.dtype)
     if width is not None and entry.size != entry.elements * width:
         return f"its shape needs {entry.elements * width} bytes"
     least = {STRING: entry.elements + 4, VARIANT: entry.elements * 5}.get(entry.dtype, 0)
@@ -222,3 +222,28 @@ def _damage(entry: TensorEntry, num_shards: int, reason: str) -> TensorDamage:
 
 def _file(shard: int, num_shards: int) -> str:
     return f"variables/{shard_name(shard, num_shards)}"
+
+
+STRING: int = types_pb2.DT_STRING
+VARIANT: int = types_pb2.DT_VARIANT
+_SIZES = {
+    1: "UINT8 INT8 QINT8 QUINT8 BOOL INT4 UINT4 INT2 UINT2 FLOAT8_E5M2 FLOAT8_E4M3FN FLOAT8_E4M3FNUZ "
+    "FLOAT8_E4M3B11FNUZ FLOAT8_E5M2FNUZ FLOAT4_E2M1FN",
+    2: "HALF BFLOAT16 INT16 UINT16 QINT16 QUINT16",
+    4: "FLOAT INT32 UINT32 QINT32",
+    8: "DOUBLE INT64 UINT64 COMPLEX64",
+    16: "COMPLEX128",
+}
+"""Bytes that an element takes in a tensor bundle, by dtype (framework/types.proto, DataTypeSize)."""
+_KNOWN = types_pb2.DataType.keys()
+_BY_NUMBER = {
+    types_pb2.DataType.Value(f"DT_{name}"): size
+    for size, names in _SIZES.items()
+    for name in names.split()
+    if f"DT_{name}" in _KNOWN
+}
+
+
+def _element_size(dtype: int) -> int | None:
+    """Return the bytes of one element; None for strings, variants, and dtypes of a newer TensorFlow."""
+    return _BY_NUMBER.get(dtype)

@@ -7,6 +7,7 @@ only if the user vouches for the data.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,6 @@ from servingrepo.smoke.answers import (
     read_outputs,
     shape_problems,
 )
-from servingrepo.smoke.refusals import classify_refusal
 from servingrepo.smoke.report import Outcome
 from servingrepo.smoke.tensors import Tensor
 
@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.values import Signature
     from servingrepo.servers.client import ServingClient
 
-__all__ = ["REQUEST_SECONDS", "Result", "Target", "send_examples", "send_predict"]
+__all__ = [
+    "REQUEST_SECONDS",
+    "Result",
+    "Target",
+    "send_examples",
+    "send_predict",
+]
 
 REQUEST_SECONDS = 60.0
 """Longest wait for one answer: the first request to a model may compile or allocate for a while."""
@@ -164,7 +170,7 @@ def _send(
     try:
         reply = send(request, timeout=target.timeout)
     except RequestRefused as refused:
-        outcome = "failed" if certain else classify_refusal(refused)
+        outcome = "failed" if certain else _classify_refusal(refused)
         return result(outcome, f"{refused.code}: {refused.text}")
     except ServerTimeout as late:
         return result("inconclusive", late.message)
@@ -180,3 +186,36 @@ def _send(
     if doubtful:
         return result("inconclusive", "; ".join(doubtful), outputs)
     return result("passed", "", outputs)
+
+
+# What an error from a server says: is the model at fault, or may it be the data?
+#
+# The rule: `failed` needs an error that no data could avoid. Everything else is inconclusive, because made-up
+# data may be nonsense to a good model. Codes and texts are those of TensorFlow Serving 2.19 and its TensorFlow.
+
+_NO_DATA_HELPS = re.compile(
+    r"Expects arg\[\d+\] to be \w+ but \w+ is provided"
+    r"|No OpKernel was registered"
+    r"|Op type not registered"
+    r"|Cannot assign a device for operation"
+    r"|You must feed a value for placeholder"
+    r"|was not found in the [Gg]raph"
+    r"|FetchOutputs node"
+    r"|uninitialized value"
+    r"|Could not find variable"
+    r"|[Rr]esource .* does not exist"
+    r"|[Tt]able not initialized"
+    r"|only supports? (?:the )?NHWC"
+    r"|Expected prediction signature method_name"
+)
+_FAILED_CODES = frozenset({"FAILED_PRECONDITION", "NOT_FOUND", "UNIMPLEMENTED", "INTERNAL"})
+_FROM_A_NAME = re.compile(r"No such file or directory")
+
+
+def _classify_refusal(refused: RequestRefused) -> Outcome:
+    """Return whether the refusal of a request with made-up data speaks against the model."""
+    if _NO_DATA_HELPS.search(refused.text):
+        return "failed"
+    if refused.code == "NOT_FOUND" and _FROM_A_NAME.search(refused.text):
+        return "inconclusive"  # a made-up string was taken for the name of a file
+    return "failed" if refused.code in _FAILED_CODES else "inconclusive"

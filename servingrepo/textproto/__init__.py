@@ -1,6 +1,5 @@
 """Protobuf's text format as its C++ library reads it: what TensorFlow Serving takes is taken, nothing else."""
 
-from servingrepo.textproto.mistakes import BadText, Mistake, Remark
-from servingrepo.textproto.parsing import parse
+from servingrepo.textproto.parsing import BadText, Mistake, Remark, parse
 
 __all__ = ["BadText", "Mistake", "Remark", "parse"]

@@ -6,10 +6,11 @@ mistake here. Not done: extensions and groups, which no message that servingrepo
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from servingrepo.textproto.mistakes import BadText, Mistake, Remark
-from servingrepo.textproto.other_formats import other_format
+import msgspec
+
 from servingrepo.textproto.schema import new_message, schema_of
 from servingrepo.textproto.tokens import (
     Token,
@@ -26,7 +27,49 @@ if TYPE_CHECKING:
 
     from servingrepo.textproto.schema import Field, Schema
 
-__all__ = ["parse"]
+__all__ = ["BadText", "Mistake", "Remark", "parse"]
+
+
+class Mistake(msgspec.Struct, frozen=True):
+    """One thing that TensorFlow Serving refuses; the first line and column are 1, and a column is a character."""
+
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        """Return it as compilers do, without the file's name."""
+        return f"{self.line}:{self.column}: {self.message}"
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """What is taken and may not be meant: a number that is octal, or a key of a map given twice (the last counts).
+
+    `within` has the messages around the value, the whole first.
+    """
+
+    kind: Literal["octal", "repeated-key"]
+    line: int
+    column: int
+    field: str
+    written: str
+    value: Any
+    within: tuple[Any, ...]
+
+
+class BadText(ValueError):
+    """The text is not one of this message.
+
+    `mistakes` has what could be found, in the text's order, and `more` how many beyond a screenful.
+    `looks_like` names the other format that the text seems to be in, if any.
+    """
+
+    def __init__(self, mistakes: tuple[Mistake, ...], *, more: int, looks_like: str) -> None:
+        super().__init__("; ".join(map(str, mistakes)))
+        self.mistakes = mistakes
+        self.more = more
+        self.looks_like = looks_like
+
 
 MOST_MISTAKES = 20
 DEEPEST = 100
@@ -43,6 +86,8 @@ _RANGES = {
 }
 _TRUTHS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
 _STRINGS = {"string", "no_string", "open_string"}
+# A document's begin, or an item of a list: neither begins a line of text format.
+_YAML = re.compile(r"^(?:---\s*$|\s*- +[A-Za-z_]+:)", re.MULTILINE)
 _BROKEN = {"no_string", "open_string", "no_number"}
 _PASSED_OVER = {"control", "foreign"}
 _WRONG = _BROKEN | _PASSED_OVER
@@ -64,7 +109,7 @@ def parse(text: str, message: Any) -> tuple[Remark, ...]:
         raise BadText(
             tuple(Mistake(*_place(text, at), message) for at, message in found[:MOST_MISTAKES]),
             more=len(found[MOST_MISTAKES:]),
-            looks_like=other_format(text),
+            looks_like=_other_format(text),
         )
     return tuple(parser.remarks)
 
@@ -447,3 +492,10 @@ def _shown(token: Token) -> str:
 def _short(text: str) -> str:
     printable = text if text.isprintable() else ascii(text)
     return printable if len(printable) <= _LONGEST_SHOWN else f"{printable[:_LONGEST_SHOWN]}…"
+
+
+def _other_format(text: str) -> str:
+    """Return the name of the format that a text seems to be in; nothing for one that is not known."""
+    if text.lstrip()[:1] in {"{", "["}:
+        return "JSON"
+    return "YAML" if _YAML.search(text) else ""

@@ -30,7 +30,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "fwalk": "goes on from a directory that beneath.py opened, and follows no links",
         "stat": "of names in the directories of that walk, without following links",
     },
-    "runs/mlflow_database.py": {
+    "runs/mlflow.py": {
         "connect": "the copy in our scratch directory",
         "open": "the same",
     },
@@ -39,7 +39,7 @@ ALLOWED: dict[str, dict[str, str]] = {
         "open": "the export's own ExportFiles.open, and read_bounded for what the user names",
         "listdir": "a descriptor that beneath.py gave",
     },
-    "savedmodel/op_lists.py": {"read_bytes": "a file of this package"},
+    "savedmodel/server_fit.py": {"read_bytes": "a file of this package"},
     "savedmodel/warmup.py": {"open": "ExportFiles.open"},
 }
 """What is called all the same, by file, and why that is right."""
@@ -49,7 +49,6 @@ OTHERS = {
     "runs/unpacking.py": "what an archive unpacks to, below our own directory, by descriptors and without links",
     "runs/export.py": "the model that the user names, and what is made of it",
     "runs/keras_child.py": "the model that export hands over",
-    "runs/provenance.py": "git's own files",
     "runs/worktree.py": "git's own files",
 }
 """Files that read no run's files for records, and what they open."""

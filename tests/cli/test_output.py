@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
-from servingrepo.modelconfig.start_flags import LABELS_FLAG, START_FLAGS
+from servingrepo.modelconfig.paths import LABELS_FLAG, START_FLAGS
 from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.testing.exports import Served

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from servingrepo.errors import every_error
-from servingrepo.modelconfig.start_flags import START_FLAGS
+from servingrepo.modelconfig.paths import START_FLAGS
 
 PROJECT = Path(__file__).resolve().parents[2]
 README = (PROJECT / "README.md").read_text()

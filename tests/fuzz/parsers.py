@@ -30,13 +30,12 @@ with atheris.instrument_imports(
 ):
     from servingrepo.errors import ServingRepoError
     from servingrepo.protos import event_pb2, model_server_config_pb2, saved_model_pb2
-    from servingrepo.runs import tensorboard, toml_values, yaml_values  # noqa: F401 - imported where a run has some
+    from servingrepo.runs import tensorboard  # noqa: F401 - imported where a run has some
     from servingrepo.runs.archives import Limits, unpacked
     from servingrepo.runs.configuration import read_configuration
     from servingrepo.runs.look import Folder, Look
     from servingrepo.runs.measure import measure
-    from servingrepo.runs.mlflow import read_mlflow
-    from servingrepo.runs.mlflow_database import read_database
+    from servingrepo.runs.mlflow import read_database, read_mlflow
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.bundle import BadIndex, read_index
     from servingrepo.savedmodel.canonical import canonical_bytes

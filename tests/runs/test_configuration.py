@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from servingrepo.masking import MASK
-from servingrepo.runs.configuration import Configuration, read_configuration
+from servingrepo.runs.configuration import LONGEST_TEXT, Configuration, read_configuration
 from servingrepo.runs.look import look
-from servingrepo.runs.yaml_values import LONGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +85,7 @@ def test_what_hydra_writes_is_found(tmp_path: Path) -> None:
         ("\0", "it is no YAML"),
         ("a: *nothing", "or of nothing"),
         ("{[a]: 1}", " at line 1"),
-        ("#" * (LONGEST + 1), "more than 262,144 bytes"),
+        ("#" * (LONGEST_TEXT + 1), "more than 262,144 bytes"),
     ],
 )
 def test_yaml_that_is_broken_or_a_bomb_is_hashed_and_said_at_once(

@@ -10,8 +10,7 @@ import pytest
 
 from servingrepo.errors import NoSavedModel
 from servingrepo.runs import measure_run, scan_run
-from servingrepo.runs.mlflow import read_mlflow
-from servingrepo.runs.mlflow_database import Limits, read_database
+from servingrepo.runs.mlflow import Limits, read_database, read_mlflow
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.runs import measure_run
-from servingrepo.runs.mlflow_database import Limits, read_database
+from servingrepo.runs.mlflow import Limits, read_database
 from servingrepo.testing.exports import write_export
 from tests.runs.test_mlflow import RUN, database
 from tests.support import command, new_repository

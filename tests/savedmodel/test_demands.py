@@ -10,8 +10,14 @@ import msgspec
 import pytest
 
 from servingrepo.savedmodel import Demands, inspect_export
-from servingrepo.savedmodel.op_lists import _FILE, graph_version, known_versions, op_state
-from servingrepo.savedmodel.server_fit import fit_server, servers_for
+from servingrepo.savedmodel.server_fit import (
+    _FILE,
+    fit_server,
+    graph_version,
+    known_versions,
+    op_state,
+    servers_for,
+)
 from servingrepo.testing.exports import write_export
 from tests.savedmodel.graphs import call, changed, export_with, function, node
 
