@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Self
 
 
 class ServingRepoError(Exception):
@@ -47,6 +48,21 @@ class ServingRepoError(Exception):
         self.problems = tuple(problems)
         self.log = log
         self.details = dict(details or {})
+
+    def renamed(self, path: str, name: str) -> Self:
+        """Return this error with another name for a path, such as an archive's for where it was unpacked."""
+
+        def said(text: str) -> str:
+            return text.replace(path, name)
+
+        error = type(self).__new__(type(self), said(self.message))
+        vars(error).update(
+            vars(self),
+            message=said(self.message),
+            hint=said(self.hint) if self.hint else None,
+            problems=tuple(map(said, self.problems)),
+        )
+        return error
 
 
 class UsageError(ServingRepoError):

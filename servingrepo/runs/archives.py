@@ -89,11 +89,7 @@ def run_directory(run: Path) -> Iterator[Path]:
         try:
             yield place
         except ServingRepoError as error:
-            error.message = error.message.replace(str(place), str(run))
-            error.hint = (error.hint or "").replace(str(place), str(run)) or None
-            error.problems = tuple(one.replace(str(place), str(run)) for one in error.problems)
-            error.args = (error.message,)
-            raise
+            raise error.renamed(str(place), str(run)) from error.__cause__
 
 
 @contextmanager

@@ -120,9 +120,9 @@ def keep(made: Path, target: Path, *, disk: Disk) -> None:
         if made.exists() or isinstance(error, FileExistsError):
             raise
         ours = error if isinstance(error, ServingRepoError) else translate(error, "write", target)
-        ours.message = f"{ours.message}; {target} was made all the same"
-        ours.args = (ours.message,)
-        raise ours from error
+        raise type(ours)(
+            f"{ours.message}; {target} was made all the same", hint=ours.hint
+        ) from error
 
 
 def _model_of(source: Path) -> Path:
@@ -225,21 +225,20 @@ _REFUSALS: dict[str, tuple[type[ServingRepoError], str]] = {
     "name": (UnsupportedExport, "give the file the name that says what it is"),
     "unsafe": (UnsafeExport, "find out who made it"),
     "damaged": (DamagedExport, "copy it again from where it is whole"),
+    "unreadable": (DamagedExport, "look at the file: was its copy interrupted?"),
+    "not-installed": (EngineUnavailable, "pip install tensorflow keras"),
+    "failed": (UnsupportedExport, "load it where it was trained, and call model.export(…)"),
 }
 """What the child's kinds of refusal are here, and what to do."""
 
+_WITH_LOG = {"not-installed", "failed"}
+"""Kinds that only the child's log may explain."""
+
 
 def _refusal(model: Path, said: dict[str, Any]) -> ServingRepoError:
-    message = f"{shown(str(model))} cannot be exported: {said['message']}"
-    if said["kind"] in _REFUSALS:
-        kind, hint = _REFUSALS[said["kind"]]
-        return kind(message, hint=hint)
-    if said["message"].startswith(
-        ("ModuleNotFoundError: No module named 'keras'", "ImportError: ")
-    ):
-        return EngineUnavailable(message, log=said["log"], hint="pip install tensorflow keras")
-    if said["message"].startswith(("OSError", "BadZipFile", "JSONDecodeError")):
-        return DamagedExport(message, hint="look at the file: was its copy interrupted?")
-    return UnsupportedExport(
-        message, log=said["log"], hint="load it where it was trained, and call model.export(…)"
+    kind, hint = _REFUSALS[said["kind"]]
+    return kind(
+        f"{shown(str(model))} cannot be exported: {said['message']}",
+        hint=hint,
+        log=said["log"] if said["kind"] in _WITH_LOG else None,
     )

@@ -62,9 +62,21 @@ def main() -> None:
         said = {"ok": False, "kind": error.args[0], "message": error.args[1]}
     except Exception as error:  # noqa: BLE001 - whatever Keras raises is what the parent has to say
         lines = str(error).strip().splitlines() or [""]
-        said = {"ok": False, "kind": "failed", "message": f"{type(error).__name__}: {lines[0]}"}
+        message = f"{type(error).__name__}: {lines[0]}"
+        said = {"ok": False, "kind": kind_of(error), "message": message}
     answer.write(json.dumps(said) + "\n")
     answer.flush()
+
+
+def kind_of(error: Exception) -> str:
+    """Return the kind of a failure that no check of ours foresaw."""
+    if isinstance(error, ModuleNotFoundError):
+        return "not-installed" if error.name == "keras" else "failed"
+    if type(error) is ImportError:
+        return "not-installed"
+    # Errors of the system, such as FileNotFoundError, have classes of their own: OSError itself is h5py's.
+    unreadable = type(error) in {OSError, zipfile.BadZipFile, json.JSONDecodeError}
+    return "unreadable" if unreadable else "failed"
 
 
 def export(model: Path, output: Path, *, allow_lambda: bool, code: list[Path]) -> dict[str, Any]:

@@ -91,8 +91,10 @@ def read_fingerprint(
     )
 
 
-def fingerprint_defects(fingerprint: Fingerprint | None) -> tuple[Defect, ...]:
-    """Return a defect for each hash that the files do not give."""
+def fingerprint_defects(
+    fingerprint: Fingerprint | None, *, variables_missing: bool = False
+) -> tuple[Defect, ...]:
+    """Return a defect for each hash that the files do not give, but none for that of variables that are missing."""
     return tuple(
         Defect(
             slug="fingerprint",
@@ -103,6 +105,7 @@ def fingerprint_defects(fingerprint: Fingerprint | None) -> tuple[Defect, ...]:
         )
         for field in (fingerprint.fields if fingerprint is not None else ())
         if field.verdict == "differs"
+        and not (variables_missing and field.name == "checkpoint_hash")
     )
 
 

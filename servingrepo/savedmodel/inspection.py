@@ -151,7 +151,6 @@ def _inspect_message(
     files: ExportFiles, message: Any, found: Inspection, *, saved_model: bytes, variables: Variables
 ) -> Inspection:
     fingerprint, notes = _fingerprint(files, message, saved_model, variables)
-    wrong = fingerprint_defects(fingerprint)
     tag_sets = tuple(tuple(sorted(one.meta_info_def.tags)) for one in message.meta_graphs)
     found = msgspec.structs.replace(found, tag_sets=tag_sets, fingerprint=fingerprint)
     meta_graph = next(
@@ -165,7 +164,8 @@ def _inspect_message(
             message=f"no MetaGraph has exactly the tag set {{serve}}; there is {listed}",
             hint="export the model for serving: with tf.saved_model.save, or with the tag serve",
         )
-        return msgspec.structs.replace(found, defects=(defect, *wrong), notes=notes)
+        wrong = (defect, *fingerprint_defects(fingerprint))
+        return msgspec.structs.replace(found, defects=wrong, notes=notes)
     reader = GraphReader(meta_graph.graph_def)
     needs = needs_variables(meta_graph, reader)
     assets = named_assets(meta_graph, reader)
@@ -175,9 +175,8 @@ def _inspect_message(
     signatures = signatures_from(meta_graph.signature_def)
     fed = _fed_dtypes(signatures, reader)
     warmup = check_warmup(files, signatures=signatures, fed=fed)
-    if any(one.slug == "variables-missing" for one in variable_defects):
-        # That the hash of what is missing differs says nothing more.
-        wrong = tuple(one for one in wrong if "checkpoint_hash" not in one.message)
+    missing = any(one.slug == "variables-missing" for one in variable_defects)
+    wrong = fingerprint_defects(fingerprint, variables_missing=missing)
     defects = (*variable_defects, *asset_defects, *placement_defects, *warmup.defects, *wrong)
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
     notes = (*notes, *_dtype_notes(signatures, fed), *warmup.notes)

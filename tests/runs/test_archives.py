@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.errors import NoPermission, NoSpace, StorageFailed, UnsafeExport
-from servingrepo.runs.archives import Limits, archive_kind, unpacked
+from servingrepo.errors import NoPermission, NoSpace, RequestRefused, StorageFailed, UnsafeExport
+from servingrepo.runs.archives import Limits, archive_kind, run_directory, unpacked
 from servingrepo.testing.exports import write_export
 from tests.runs.packing import (
     LFS_POINTER,
@@ -198,6 +198,15 @@ def test_scan_says_what_is_in_an_archive(tmp_path: Path) -> None:
     done = command("scan", archive, env={"TMPDIR": str(tmp_path / "scratch")})
     assert f"SavedModel    {archive}/saved_model" in done.out, done.err
     assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_an_error_in_an_archive_names_the_archive(tmp_path: Path) -> None:
+    archive = by_tar(write_export(tmp_path / "saved_model"), tmp_path / "model.tar.gz")
+    with pytest.raises(RequestRefused) as caught, run_directory(archive) as place:
+        raise RequestRefused(f"{place}/a is bad", code="INTERNAL", text="no", hint=f"see {place}")
+    error = caught.value
+    assert (str(error), error.message) == (f"{archive}/a is bad", f"{archive}/a is bad")
+    assert (error.hint, error.code, error.exit_code) == (f"see {archive}", "INTERNAL", 66)
 
 
 HOSTILE: dict[str, tuple[TarEntry, ...]] = {
