@@ -272,28 +272,30 @@ def versions_shown(versions: Sequence[int]) -> str:
 class Bar:
     """Progress on stderr, only where a person looks at it: a terminal, not -q, not --json.
 
-    `measure` says how much there is to do. It is asked only where the bar is shown: it reads what is to be read.
+    `measure` says how much there is to do; it is only called where the bar is shown, because it reads what is to be
+    read. Without it `expect` says so later.
     """
 
-    def __init__(self, app: App, label: str, measure: Callable[[], int]) -> None:
-        watched = not app.json and not app.quiet and sys.stderr.isatty()
-        total = measure() if watched else 0
-        shown = total > 0
-        self._bar = (
-            click.progressbar(
+    def __init__(self, app: App, label: str, measure: Callable[[], int] | None = None) -> None:
+        self._label = printable(label)
+        self._watched = not app.json and not app.quiet and sys.stderr.isatty()
+        self._bar: Any = None
+        self._lock = threading.Lock()
+        if self._watched and measure is not None:
+            self.expect(measure())
+
+    def expect(self, total: int) -> None:
+        """Show the bar, for so many bytes; nothing is shown where there are none."""
+        if self._watched and total > 0:
+            self._bar = click.progressbar(
                 length=total,
                 update_min_steps=max(1, total // 200),
-                label=printable(label),
+                label=self._label,
                 file=sys.stderr,
             )
-            if shown
-            else None
-        )
-        self._lock = threading.Lock()
+            self._bar.__enter__()
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:

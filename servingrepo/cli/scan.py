@@ -36,49 +36,42 @@ def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait:
     Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
     the model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
     """
-    from servingrepo.runs import scan_run
     from servingrepo.runs.archives import run_directory
-    from servingrepo.runs.doubts import doubts_of
-    from servingrepo.runs.measure import measure, size_of_events
-    from servingrepo.runs.mlflow import read_mlflow
-    from servingrepo.runs.scan import look_at_run
-    from servingrepo.savedmodel import inspect_export
-    from servingrepo.storage.tree import read_tree
-    from servingrepo.verbs.promote import refuse_defects
+    from servingrepo.runs.run import read_run
 
     run = runs / run
     read_in_a_child(run, seconds=run_wait)
     with run_directory(run) as place:
-        seen = look_at_run(place)
-        found = scan_run(place, saved_model=saved_model, seen=seen, unpacked=place != run)
-        export = Path(found.export)
-        inspection = inspect_export(export, boundary=Path(found.run))
-        refuse_defects(inspection, export)
-        tree = read_tree(export, boundary=Path(found.run))
-        with Bar(app, f"reading events in {run}", lambda: size_of_events(seen)) as bar:
-            measured = measure(seen, read_mlflow(seen.run), progress=bar.advance)
-        doubts = doubts_of(found, seen, measured)
+        with Bar(app, f"reading events in {run}") as bar:
+            read = read_run(
+                place,
+                saved_model=saved_model,
+                unpacked=place != run,
+                sizes=lambda events, _: bar.expect(events),
+                progress=bar.advance,
+            )
+        found, inspection = read.scan, read.inspection
         app.result(
             {
                 "scan": found,
                 "inspection": inspection,
-                "measured": measured,
-                "doubts": doubts,
-                "files": len(tree.files),
-                "size": tree.size,
+                "measured": read.measured,
+                "doubts": read.staleness,
+                "files": len(read.tree.files),
+                "size": read.tree.size,
             },
             [
                 f"SavedModel    {found.export.replace(str(place), str(run), 1)} ({found.kind})",
                 f"written by    TensorFlow {inspection.tensorflow_version or 'unknown'}",
-                f"size          {sized(tree.size)} in {len(tree.files)} files",
+                f"size          {sized(read.tree.size)} in {len(read.tree.files)} files",
                 *fingerprint_lines(inspection.fingerprint),
                 *signature_lines(inspection.signatures),
                 *demand_lines(inspection.demands),
                 *(f"note          {note}" for note in inspection.notes),
                 *(f"also there    {other}" for other in found.others),
-                *(f"note          {doubt}" for doubt in doubts),
-                *event_lines(measured),
-                *measured_lines(measured.measurements, brief=not app.verbosity),
+                *(f"note          {line}" for line in read.staleness),
+                *event_lines(read.measured),
+                *measured_lines(read.measured.measurements, brief=not app.verbosity),
                 *(
                     []
                     if found.complete

@@ -8,7 +8,7 @@ from servingrepo.lazy import names_from
 
 if TYPE_CHECKING:
     from servingrepo.savedmodel.files import layout_defect
-    from servingrepo.savedmodel.inspection import Inspection, inspect_export
+    from servingrepo.savedmodel.inspection import Inspection, inspect_export, refuse_defects
     from servingrepo.savedmodel.tensors import Tensors
     from servingrepo.savedmodel.values import (
         Defect,
@@ -45,6 +45,7 @@ __all__ = [
     "inspect_export",
     "layout_defect",
     "read_variables",
+    "refuse_defects",
 ]
 
 _HOMES = {
@@ -66,6 +67,7 @@ _HOMES = {
     "inspect_export": "inspection",
     "layout_defect": "files",
     "read_variables": "variables",
+    "refuse_defects": "inspection",
 }
 
 # Values cost nothing to import; what parses, checks or talks is imported when it is asked for.

@@ -1,17 +1,26 @@
 """Look at one export: what it promises, and everything that is wrong with it, as values.
 
-Nothing here raises for what is wrong with an export, writes, or starts TensorFlow. What is said of TensorFlow
+Inspecting raises nothing for what is wrong with an export; `refuse_defects` does. Nothing here writes or starts
+TensorFlow. What is said of TensorFlow
 Serving's behaviour is from tensorflow/cc/saved_model/{loader,reader}.cc, and was tried on a server.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from blake3 import blake3
 from google.protobuf.message import DecodeError
 
+from servingrepo.errors import (
+    DamagedExport,
+    NoSavedModel,
+    ServingRepoError,
+    UnsafeExport,
+    UnsupportedExport,
+)
 from servingrepo.protos import graph_pb2, saved_model_pb2
 from servingrepo.savedmodel.demands import demands_of, find_unplaceable
 from servingrepo.savedmodel.files import find_asset_defects, layout_defect, transport_defect
@@ -32,11 +41,13 @@ from servingrepo.savedmodel.variables import Variables, find_variable_defects, r
 from servingrepo.savedmodel.warmup import FILE as WARMUP
 from servingrepo.savedmodel.warmup import check_warmup
 from servingrepo.savedmodel.wording import plural, some
+from servingrepo.storage.beneath import open_beneath
+from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Inspection", "inspect_export"]
+__all__ = ["Inspection", "inspect_export", "refuse_defects"]
 
 SERVE = frozenset({"serve"})
 GRAPH_LIMIT = (2 << 30) - 1
@@ -144,6 +155,38 @@ def inspect_export(
         found,
         saved_model=data if binary else b"",
         variables=variables if variables is not None else read_variables(path, boundary=boundary),
+    )
+
+
+def refuse_defects(inspection: Inspection, export: Path) -> None:
+    """Refuse an export that is known to be bad before any server starts, with all that is wrong.
+
+    Raises:
+        NoSavedModel, DamagedExport, UnsupportedExport, UnsafeExport: By the worst defect.
+    """
+    if not inspection.defects:
+        return
+    with storage_errors("read", export):
+        for name in ("saved_model.pb", "saved_model.pbtxt", "variables/variables.index"):
+            try:
+                os.close(open_beneath(f"{export}/{name}", os.path.realpath(export)))
+            except PermissionError:
+                raise
+            except OSError:
+                continue  # that is among the defects
+    kinds: dict[str, type[ServingRepoError]] = {
+        "missing": NoSavedModel,
+        "damaged": DamagedExport,
+        "unsupported": UnsupportedExport,
+        "unsafe": UnsafeExport,
+    }
+    worst = inspection.defects[0]
+    lines = [f"{defect.slug}: {defect.message}" for defect in inspection.defects]
+    raise kinds.get(worst.kind, DamagedExport)(
+        f"{export} cannot be promoted: {worst.message}",
+        problems=lines if len(lines) > 1 else (),
+        hint=worst.hint,
+        details={"defects": [defect.slug for defect in inspection.defects]},
     )
 
 

@@ -12,7 +12,7 @@ from servingrepo.repository.contracts import current_baseline, signatures_of
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import load_record
 from servingrepo.runs import scan_run
-from servingrepo.savedmodel import Demands, Signature, inspect_export
+from servingrepo.savedmodel import Demands, Signature, inspect_export, refuse_defects
 from servingrepo.savedmodel.compatibility import (
     Change,
     Comparison,
@@ -20,7 +20,6 @@ from servingrepo.savedmodel.compatibility import (
     compare_signatures,
 )
 from servingrepo.texts import as_path
-from servingrepo.verbs.promote import refuse_defects
 
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository

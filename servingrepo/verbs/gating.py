@@ -8,11 +8,11 @@ import msgspec
 
 from servingrepo.errors import GateFailed, StaleRun
 from servingrepo.repository.repository import load_record
-from servingrepo.runs.doubts import doubts_of
 from servingrepo.runs.gates import Served, judge_gate, numbers_of
 from servingrepo.runs.measure import measure
 from servingrepo.runs.measurements import GateVerdict, Number
 from servingrepo.runs.origin import Origin
+from servingrepo.runs.staleness import staleness_of
 from servingrepo.storage.progress import silent
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def pass_gates(
             hint=_hint(scan, bad),
             details={"gates": verdicts},
         )
-    doubts = doubts_of(scan, seen, measured)
+    doubts = staleness_of(scan, seen, measured)
     if strict and doubts:
         raise StaleRun(
             f"{scan.run} may not hold what its training ended with: {doubts[0]}",

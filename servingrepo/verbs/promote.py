@@ -6,7 +6,6 @@ is served), history. A process killed anywhere leaves the repository as before o
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +13,11 @@ import msgspec
 from blake3 import blake3
 
 from servingrepo.errors import (
-    DamagedExport,
-    NoSavedModel,
     NothingToRollBack,
     ServingRepoError,
     SmokeFailed,
     SourceChanged,
     SwitchFailed,
-    UnsafeExport,
-    UnsupportedExport,
 )
 from servingrepo.fleet.plans import plan_serve
 from servingrepo.fleet.rules import Manner
@@ -65,13 +60,12 @@ from servingrepo.savedmodel import (
     Variables,
     inspect_export,
     read_variables,
+    refuse_defects,
 )
 from servingrepo.savedmodel.wording import some
 from servingrepo.smoke import check_cases, judge
 from servingrepo.smoke.report import is_enough
-from servingrepo.storage.beneath import open_beneath
 from servingrepo.storage.copying import hash_source, need_space
-from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
 from servingrepo.storage.tree import SourceTree, read_tree
@@ -219,38 +213,6 @@ def _judge(
         inspection=inspection,
         gated=msgspec.structs.replace(gated, origin=origin),
         reads=reads,
-    )
-
-
-def refuse_defects(inspection: Inspection, export: Path) -> None:
-    """Refuse an export that is known to be bad before any server starts, with all that is wrong.
-
-    Raises:
-        NoSavedModel, DamagedExport, UnsupportedExport, UnsafeExport: By the worst defect.
-    """
-    if not inspection.defects:
-        return
-    with storage_errors("read", export):
-        for name in ("saved_model.pb", "saved_model.pbtxt", "variables/variables.index"):
-            try:
-                os.close(open_beneath(f"{export}/{name}", os.path.realpath(export)))
-            except PermissionError:
-                raise
-            except OSError:
-                continue  # that is among the defects
-    kinds: dict[str, type[ServingRepoError]] = {
-        "missing": NoSavedModel,
-        "damaged": DamagedExport,
-        "unsupported": UnsupportedExport,
-        "unsafe": UnsafeExport,
-    }
-    worst = inspection.defects[0]
-    lines = [f"{defect.slug}: {defect.message}" for defect in inspection.defects]
-    raise kinds.get(worst.kind, DamagedExport)(
-        f"{export} cannot be promoted: {worst.message}",
-        problems=lines if len(lines) > 1 else (),
-        hint=worst.hint,
-        details={"defects": [defect.slug for defect in inspection.defects]},
     )
 
 

@@ -9,10 +9,9 @@ from servingrepo.repository.proving import Trial, prove, smoking
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.usage import using
 from servingrepo.runs import scan_run
-from servingrepo.savedmodel import inspect_export
+from servingrepo.savedmodel import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE
 from servingrepo.storage.progress import Notice, unheard
-from servingrepo.verbs.promote import refuse_defects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

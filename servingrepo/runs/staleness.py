@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from servingrepo.runs.measurements import Measured
     from servingrepo.runs.values import RunScan
 
-__all__ = ["doubts_of"]
+__all__ = ["staleness_of"]
 
 _SECONDS = 60.0
 _CHECKPOINTS = (".index", ".keras", ".weights.h5", ".h5", ".hdf5")
 
 
-def doubts_of(scan: RunScan, seen: Look, measured: Measured) -> tuple[str, ...]:
+def staleness_of(scan: RunScan, seen: Look, measured: Measured) -> tuple[str, ...]:
     """Return what is stale or mixed in a run, in words.
 
     That is: a checkpoint or configuration written more than a minute after the SavedModel, a second SavedModel

@@ -1,0 +1,106 @@
+"""A run read once: its export, what else is there, what training measured, and what it was read from.
+
+What a promotion is decided by is what it copies and records: all of it comes from this one value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.runs.look import Look
+from servingrepo.runs.measure import measure, size_of_events
+from servingrepo.runs.measurements import Measured
+from servingrepo.runs.mlflow import MlflowRun, read_mlflow
+from servingrepo.runs.reading import FilesRead
+from servingrepo.runs.scan import look_at_run, scan_run
+from servingrepo.runs.staleness import staleness_of
+from servingrepo.runs.values import RunScan
+from servingrepo.savedmodel import (
+    Inspection,
+    Variables,
+    inspect_export,
+    read_variables,
+    refuse_defects,
+)
+from servingrepo.storage.progress import Progress, silent
+from servingrepo.storage.tree import SourceTree, read_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Run", "read_run"]
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A run directory whose SavedModel was found and can be served, as far as reading it tells."""
+
+    seen: Look
+    """The names in the run."""
+    scan: RunScan
+    tree: SourceTree
+    """The export's files, as they are to be copied."""
+    variables: Variables
+    """The index of the export's variables."""
+    inspection: Inspection
+    tracked: MlflowRun | None
+    """What MLflow says of the run, if it tracked it."""
+    measured: Measured
+    staleness: tuple[str, ...]
+    """Why the export may not be the one that training ended with."""
+    reads: FilesRead
+    """The files that all this was read from, and what they were."""
+
+    @property
+    def export(self) -> Path:
+        """The export's directory in the run."""
+        return Path(self.scan.export)
+
+
+def read_run(
+    run: Path,
+    *,
+    saved_model: Path | None = None,
+    unpacked: bool = False,
+    sizes: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Read a run: its names once, and each of its files at most once. Nothing is written, no weights are read.
+
+    Args:
+        run: The run directory; a link to one is followed.
+        saved_model: The SavedModel to take, below the run or absolute, when the run has several.
+        unpacked: The run is what an archive unpacked to.
+        sizes: Called once the export is known to be fit, with the bytes of event files and those of the export.
+        progress: Called with the bytes of event files as they are read.
+
+    Raises:
+        NoSavedModel, AmbiguousExport, UsageError: No SavedModel is there, or none can be chosen; see `scan_run`.
+        DamagedExport, UnsupportedExport, UnsafeExport: The export is not fit to be served.
+        NoPermission, StorageFailed, SourceChanged: It cannot be read.
+    """
+    seen = look_at_run(run)
+    scan = scan_run(run, saved_model=saved_model, seen=seen, unpacked=unpacked)
+    export, boundary = Path(scan.export), Path(scan.run)
+    tree = read_tree(export, boundary=boundary)
+    variables = read_variables(export, boundary=boundary)
+    inspection = inspect_export(export, boundary=boundary, variables=variables)
+    refuse_defects(inspection, export)
+    if sizes is not None:
+        sizes(size_of_events(seen), tree.size)
+    reads = FilesRead()
+    tracked = read_mlflow(seen.run, reads=reads)
+    measured = measure(seen, tracked, reads=reads, progress=progress)
+    return Run(
+        seen=seen,
+        scan=scan,
+        tree=tree,
+        variables=variables,
+        inspection=inspection,
+        tracked=tracked,
+        measured=measured,
+        staleness=staleness_of(scan, seen, measured),
+        reads=reads,
+    )
