@@ -1,7 +1,7 @@
-"""Texts and paths that callers give: what cannot be written into a JSON file or named to the kernel is refused.
+"""Texts and paths: which of a caller's can be used, and how a message lists many things.
 
-Python's text may hold lone surrogates (what it makes of bytes that are not UTF-8, PEP 383) and NUL. No JSON file
-holds the one, no path of the kernel the other; better to hear of it before anything is done.
+Python's text may hold lone surrogates (what it makes of bytes that are not UTF-8, PEP 383) and NUL. No JSON file can
+hold a lone surrogate, and no path of the kernel NUL. So such texts are refused before anything is done.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from servingrepo.errors import UsageError
 
-__all__ = ["as_path", "as_text", "refuse_url"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["as_path", "as_text", "plural", "refuse_url", "some"]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -66,6 +70,17 @@ def refuse_url(path: str | Path, what: str) -> None:
             else "give a local path, or mount it"
         )
         raise UsageError(f"the {what} {text!a} is a URL, not a directory", hint=hint)
+
+
+def plural(count: int, one: str, many: str) -> str:
+    """Return "1 file is" or "2 files are"."""
+    return f"{count} {one if count == 1 else many}"
+
+
+def some(names: Sequence[str], *, most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refused(text: str, what: str, why: str) -> UsageError:

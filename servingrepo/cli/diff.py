@@ -9,7 +9,7 @@ import click
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import change_lines
 from servingrepo.cli.subjects import taken_for_names
-from servingrepo.savedmodel.wording import some
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -57,7 +57,7 @@ def demand_lines(demands: Demands | None) -> Iterator[str]:
     if demands is None:
         return
     from servingrepo.savedmodel.server_fit import effect_line, servers_for
-    from servingrepo.savedmodel.wording import some
+    from servingrepo.texts import some
 
     yield f"operations    {len(demands.ops) + len(demands.function_ops)}; {servers_for(demands)}"
     if demands.custom:

@@ -13,7 +13,7 @@ from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
-from servingrepo.savedmodel.wording import plural, some
+from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

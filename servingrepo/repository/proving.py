@@ -25,11 +25,11 @@ from servingrepo.repository.repository import locked, me, need_version, new_txid
 from servingrepo.repository.usage import alone
 from servingrepo.savedmodel import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
-from servingrepo.savedmodel.wording import some
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.server_versions import of_server, too_new
 from servingrepo.smoke import SmokeCase, check_cases, run_smoke
 from servingrepo.storage.progress import Notice, unheard
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

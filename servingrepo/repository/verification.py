@@ -22,13 +22,13 @@ from servingrepo.savedmodel import (
     read_variables,
 )
 from servingrepo.savedmodel.fingerprint import GRAPH_ONLY
-from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
 from servingrepo.storage.manifest import Differences, Manifest, compare
 from servingrepo.storage.progress import silent
 from servingrepo.storage.tree import SourceTree, read_tree
+from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
     from servingrepo.repository.records import VersionRecord

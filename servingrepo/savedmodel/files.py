@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from servingrepo.savedmodel.reading import Unreadable, files_of
 from servingrepo.savedmodel.values import Defect
-from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.reading import is_git_lfs_pointer
+from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -40,9 +40,9 @@ from servingrepo.savedmodel.values import (
 from servingrepo.savedmodel.variables import Variables, find_variable_defects, read_variables
 from servingrepo.savedmodel.warmup import FILE as WARMUP
 from servingrepo.savedmodel.warmup import check_warmup
-from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.beneath import open_beneath
 from servingrepo.storage.disk import storage_errors
+from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from servingrepo.savedmodel.compatibility import say_shape
 from servingrepo.savedmodel.signatures import dtype_name
-from servingrepo.savedmodel.wording import some
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from servingrepo.protos import types_pb2
 from servingrepo.savedmodel.values import Defect, Signature, TensorSpec
-from servingrepo.savedmodel.wording import some
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

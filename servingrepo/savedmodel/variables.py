@@ -11,8 +11,8 @@ from servingrepo.savedmodel.bundle import BadIndex, BundleIndex, read_index, sha
 from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
 from servingrepo.savedmodel.tensors import Tensors, misfits
 from servingrepo.savedmodel.values import Defect, TensorDamage
-from servingrepo.savedmodel.wording import plural, some
 from servingrepo.storage.reading import is_left_by_macos
+from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

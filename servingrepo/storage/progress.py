@@ -1,28 +1,26 @@
-"""What a long call tells on its way: bytes that are done, and what is worth knowing before it ends."""
+"""Functions that a long call calls on its way; apart because every room from storage to cli names their types."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[int], None]
-"""Told, from any thread, how many more bytes are done."""
-
+"""Called from any thread with how many more bytes are done."""
 
 Notice = Callable[[str], None]
-"""Told a line for people that should not wait for the result. It is in the result too."""
-
+"""Called with a line for people that should not wait for the result. It is in the result too."""
 
 Told = Callable[[], None]
-"""Told that something has happened, once."""
+"""Called once, when something has happened."""
 
 
 def silent(_bytes: int) -> None:
-    """Progress that nobody looks at."""
+    """Do nothing with progress."""
 
 
 def unheard(_line: str) -> None:
-    """Notices that nobody listens to."""
+    """Do nothing with a notice."""
 
 
 def untold() -> None:
-    """Something that nobody waits for."""
+    """Do nothing with an event."""

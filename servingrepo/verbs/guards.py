@@ -16,7 +16,7 @@ from servingrepo.errors import (
 from servingrepo.repository.contracts import current_baseline
 from servingrepo.repository.records import Guard
 from servingrepo.savedmodel.server_fit import effect_line, fit_server
-from servingrepo.savedmodel.wording import some
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -62,13 +62,13 @@ from servingrepo.savedmodel import (
     read_variables,
     refuse_defects,
 )
-from servingrepo.savedmodel.wording import some
 from servingrepo.smoke import check_cases, judge
 from servingrepo.smoke.report import is_enough
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
 from servingrepo.storage.tree import SourceTree, read_tree
+from servingrepo.texts import some
 from servingrepo.verbs.gating import Gated, pass_gates
 from servingrepo.verbs.guards import pass_guards
 from servingrepo.verbs.overtaking import newest_event, overtaken_by

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from servingrepo.errors import UnsupportedExport
 from servingrepo.repository.repository import load_record
 from servingrepo.savedmodel.server_fit import fit_server
-from servingrepo.savedmodel.wording import some
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from servingrepo.fleet.rules import Rules
