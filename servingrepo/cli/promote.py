@@ -245,12 +245,12 @@ def _size(run: Path, saved_model: Path | None, *, dry_run: bool) -> int:
     from servingrepo.errors import ServingRepoError
     from servingrepo.runs import scan_run
     from servingrepo.runs.measure import size_of_events
-    from servingrepo.runs.scan import look_at_run
+    from servingrepo.runs.scan import list_run
     from servingrepo.storage.tree import read_tree
 
     events = 0
     try:
-        seen = look_at_run(run)
+        seen = list_run(run)
         events = size_of_events(seen)
         if dry_run:
             return events

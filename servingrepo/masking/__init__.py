@@ -1,4 +1,4 @@
-"""Secrets taken out of what is recorded: by names, by looks, and by where they stand in a text.
+"""Secrets taken out of what is recorded: by names, by shapes, and by their places in a text.
 
 It is the last net, not the first: what needs no recording is not recorded at all. Records, history and lock files are
 readable by all users of a machine, so every text goes through here on its way to them.
@@ -41,7 +41,7 @@ def mask(name: str, value: str) -> str:
 def mask_start(name: str, value: str, *, longest: int) -> str:
     """Return the start of a value for the record, which may be far longer than what is kept of it.
 
-    Only a part is looked at. Where much of that was masked, its end comes into sight, and a secret could lie across
+    Only a part is read. Where much of that was masked, its end comes into sight, and a secret could lie across
     it: the last word is left out then.
     """
     start = mask(name, value[:_LOOKED_AT])

@@ -20,7 +20,7 @@ _ROOTS = (
     r"(?i)pass|pw|pat|secret|token|key|cred|auth|bearer|cookie|dsn|sas|jwt|otp|psk|sig|webhook|conn|session|"
     r"kennwort|senha|contrase"
 )
-"""What every name of a secret has in it: most names have nothing of this and need no closer look."""
+"""Parts of the names of secrets: most names have none of them, and need no further check."""
 _WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+"
 _NEUTRAL = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Secrets that are known by their looks: tokens with a prefix, keys in PEM, passwords in URLs, webhooks.
+"""Secrets that are known by their shapes: tokens with a prefix, keys in PEM, passwords in URLs, webhooks.
 
 The prefixes and lengths are facts about the services that give the tokens out, as detectors of secrets (gitleaks,
 detect-secrets) know them. A text is searched for the prefixes as plain text, and only what follows one is matched, by
@@ -116,7 +116,7 @@ _SHAPES = (
     _Shape(("figd_", "sb_secret_"), _WORD, 20, apart=True),
     _Shape(("EZAK", "EZTK"), _ALNUM, 40, apart=True),
     _Shape(("sha256~",), _WORD, 40, apart=True),
-    # Whoever has the address may write there.
+    # Everybody who has the address may write there.
     _Shape(("hooks.slack.com/",), _PATH, 8, kept=True),
     _Shape(("discord.com/api/webhooks/", "discordapp.com/api/webhooks/"), _PATH, 8, kept=True),
     _Shape((".webhook.office.com/", "hooks.zapier.com/hooks/"), _PATH, 8, kept=True),

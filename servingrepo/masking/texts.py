@@ -23,7 +23,7 @@ __all__ = ["mask_text"]
 
 _LONGEST_NAME = 256
 _NEAR = 128
-"""So far is looked first: whether a value is a secret shows there, and only one that is is followed to its end."""
+"""Characters that are read first: they show whether a value is a secret, and only a secret is read to its end."""
 _LONG = 24
 
 
@@ -55,7 +55,7 @@ _LOGIN = (
 
 
 def _scheme(found: re.Match[str]) -> str:
-    """Mask what is told to a server after `Bearer` or `Basic`; "a basic implementation" is none."""
+    """Mask what is sent to a server after `Bearer` or `Basic`; "a basic implementation" is none."""
     scheme, gap, value = found.groups()
     if scheme.lower() == "basic":
         secret = _is_user_and_password(value)

@@ -1,4 +1,4 @@
-"""What the disk holds against what the config wants of it; the facts come as arguments."""
+"""Compare what the disk holds with what the config wants of it; the facts come as arguments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WHY_NOT: dict[EntryKind, str] = {
 
 
 class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is at one base path.
+    """The directory at one base path.
 
     `exists` is false if it is missing or cannot be listed. `entries` has its children by name as listed;
     names that TensorFlow Serving does not read as a version may be left out. `flat` says that a SavedModel

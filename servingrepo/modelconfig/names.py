@@ -1,4 +1,4 @@
-"""Model names, labels and version numbers: what is allowed, and what TensorFlow Serving makes of a name.
+"""Model names, labels and version numbers: the allowed ones, and how TensorFlow Serving reads a name.
 
 Pure rules over text; nothing here knows a config, a disk or a server.
 """

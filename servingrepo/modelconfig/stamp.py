@@ -20,7 +20,7 @@ _ANY_LINE = re.compile(rf"^{re.escape(_OPENING)}\b", re.MULTILINE)
 
 
 class Stamp(enum.StrEnum):
-    """What the first line says of who wrote the rest."""
+    """The writer of a config, as its first line says."""
 
     UNEDITED = "ours, unedited"
     EDITED = "ours, edited by hand"

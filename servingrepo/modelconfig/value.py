@@ -1,4 +1,4 @@
-"""The model_config value: read from text, looked into, written as text.
+"""The model_config value: read from text, queried, written as text.
 
 A `ModelConfig` is never changed; edits (edits.py) return new ones. The message itself is kept, so that
 entries and fields that servingrepo does not own survive unchanged. No file is read or written here.
@@ -57,7 +57,7 @@ class OctalNumber(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def decimal(self) -> str:
-        """What it looks like."""
+        """The decimal number that it looks like."""
         sign = "-" if self.written.startswith("-") else ""
         return sign + self.written.lstrip("-0")
 
@@ -116,7 +116,7 @@ def decode(data: bytes, *, source: str = "models.config") -> str:
 def parse(text: str, *, source: str = "models.config") -> ModelConfig:
     """Read a config from protobuf text format, as strictly as TensorFlow Serving does.
 
-    A command looks at one file several times, and 300 models take 20 ms to read: equal text gives the same value,
+    A command parses one file several times, and 300 models take 20 ms to read: equal text gives the same value,
     which nobody changes. Text of only whitespace and comments is the empty config, as for the server.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What a training run left behind: finds the SavedModel in a run directory and says what else is there.
+"""A training run: finds the SavedModel in its directory and says what else is there.
 
-Read-only. It looks at names and at a few bytes of small files, never reads weights, never opens pickles, and
-follows no link out of the run. Whether the SavedModel is whole and can be served is another room's question.
+Read-only. It reads names and a few bytes of small files, never weights; it opens no pickle and follows no link out
+of the run. Whether the SavedModel is whole and can be served is another room's question.
 
 One module per producer: savedmodels.py (tf.saved_model, Keras export, tf.estimator), checkpoints.py,
 keras.py, tensorboard.py, mlflow.py, metric_files.py, and others.py for all that is only named.

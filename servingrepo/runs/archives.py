@@ -31,7 +31,7 @@ from servingrepo.errors import (
     StorageFailed,
     UnsafeExport,
 )
-from servingrepo.runs.look import read_start
+from servingrepo.runs.listing import read_start
 from servingrepo.runs.tar_stream import BrokenTar, Read, tar_entries
 from servingrepo.runs.unpacking import CHUNK, Budget, Entry, Limits, unpack
 from servingrepo.runs.values import shown

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from servingrepo.runs.look import read_start, size_of, written
+from servingrepo.runs.listing import read_start, size_of, written
 from servingrepo.runs.values import Other
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.runs.look import Folder
+    from servingrepo.runs.listing import Folder
 
 __all__ = ["recognise"]
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servingrepo.masking import MASK, free_name, hides, mask_command, mask_start, mask_text
-from servingrepo.runs.look import LINK_OUT
+from servingrepo.runs.listing import LINK_OUT
 from servingrepo.runs.reading import FilesRead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.runs.look import Look
+    from servingrepo.runs.listing import Listing
 
 __all__ = [
     "CONFIGS",
@@ -56,7 +56,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     unread: dict[str, str]
 
 
-def read_configuration(seen: Look, *, reads: FilesRead | None = None) -> Configuration:
+def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Configuration:
     """Read a run's files of configuration; a broken one, or one that is too long, is hashed and said.
 
     `reads` reads them, and remembers them.
@@ -91,7 +91,7 @@ def read_configuration(seen: Look, *, reads: FilesRead | None = None) -> Configu
     return Configuration(values=values, files=files, unread=unread)
 
 
-def _files(seen: Look) -> Iterator[tuple[str, str]]:
+def _files(seen: Listing) -> Iterator[tuple[str, str]]:
     """Yield the files of configuration: their paths below the run, and absolute."""
     for folder in seen.folders:
         for name in sorted(folder.files) if not folder.is_saved_model else ():

@@ -65,7 +65,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of records: scalars, payloads to be read one by one, and payloads with a wrong checksum."""
+    """The result for some records: scalars, payloads to be read one by one, and payloads with a wrong checksum."""
 
     rows: list[Rows]
     rest: list[int]
@@ -110,7 +110,7 @@ def take_rows(
 
 
 class _Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows have their step and their value at the same place."""
+    """Rows that have their step and their value at the same places."""
 
     chosen: Any
     step_bytes: int
@@ -411,7 +411,7 @@ class _Scalar(msgspec.Struct, frozen=True):
 
 
 class EventFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read from one file."""
+    """The scalars of one file, and what could not be read of it."""
 
     rows: list[Rows]
     numbers: int
@@ -433,7 +433,7 @@ def read_events(
     """Read the scalars of an event file, `simple_value` and tensors of one number.
 
     What is readable of a broken file is read. After a record whose payload is damaged reading goes on; after a
-    damaged length nothing can be found any more. `progress` is told the bytes that are done.
+    damaged length nothing can be found any more. `progress` is called with the bytes that are done.
 
     Raises:
         TooMuch: It has more than `most` scalars or `most_tags` tags: the last and the best of a part of them are
@@ -460,6 +460,7 @@ class _Reader:
         self._numbers = 0
         self._alone = 0
         self._records = 0
+        self._reported = 0
         self._damaged = 0
         self._first_damage = 0
         self._heads: dict[bytes, int] = {}
@@ -480,10 +481,16 @@ class _Reader:
 
     def read(self, descriptor: int, size: int) -> EventFile:
         """Read a file of a size; what is appended meanwhile is left for the next time."""
-        at = told = 0
+        try:
+            return self._read(descriptor, size)
+        finally:
+            self._progress(size - self._reported)
+
+    def _read(self, descriptor: int, size: int) -> EventFile:
+        at = 0
         while at < size:
-            self._progress(at - told)
-            told = at
+            self._progress(at - self._reported)
+            self._reported = at
             piece = os.pread(descriptor, min(_PIECE, size - at), at)
             framed = frame(piece, heads=self._heads, large=_LARGE)
             self._decode(piece, at, framed.places)

@@ -27,7 +27,7 @@ from servingrepo.errors import (
     UnsupportedExport,
     UsageError,
 )
-from servingrepo.runs.look import look, read_start
+from servingrepo.runs.listing import list_names, read_start
 from servingrepo.runs.missing import REMEDIES
 from servingrepo.runs.others import others
 from servingrepo.runs.values import shown
@@ -137,7 +137,7 @@ def _model_of(source: Path) -> Path:
             )
         return source
     try:
-        found = others(look(os.path.realpath(source)))
+        found = others(list_names(os.path.realpath(source)))
     except OSError as error:
         raise StorageFailed(f"{source} cannot be read: {error.strerror}") from None
     models = [one for one in found if one.kind in _MODELS]

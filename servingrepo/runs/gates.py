@@ -1,4 +1,4 @@
-"""Gates: what a run must have measured before its model may be promoted, such as `validation/accuracy >= 0.92`.
+"""Gates: conditions on what a run measured, before its model may be promoted, such as `validation/accuracy >= 0.92`.
 
     [last(]NAME[)] OP BOUND      the last value
     best(NAME) OP BOUND          the highest for >= and >, the lowest for <= and <

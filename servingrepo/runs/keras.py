@@ -1,20 +1,20 @@
-"""What Keras saves besides SavedModels: `.keras`, HDF5 models, and weights alone.
+"""Files that Keras saves besides SavedModels: `.keras`, HDF5 models, and weights alone.
 
-Told apart as Keras does, by the name's ending and the content: a few bytes at a file's start and end. h5py and Keras
-are not needed, weights are not read.
+The name's ending and the content, a few bytes at a file's start and end, say which kind a file is, as they do in
+Keras. h5py and Keras are not needed, weights are not read.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from servingrepo.runs.look import read_end, read_start
+from servingrepo.runs.listing import read_end, read_start
 from servingrepo.runs.values import Other
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.runs.look import Folder
+    from servingrepo.runs.listing import Folder
 
 __all__ = ["HDF5_MAGIC", "ZIP_MAGIC", "places_of_hdf5", "recognise"]
 

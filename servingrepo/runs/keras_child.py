@@ -107,7 +107,7 @@ def refuse_old(version: str) -> None:
 
 
 def checked_config(model: Path) -> Any:
-    """Return the architecture, after the file's sizes were looked at; nothing is unpacked and no weights are read.
+    """Return the architecture, after the file's sizes were checked; nothing is unpacked and no weights are read.
 
     Which format it has is decided as Keras does, by the name and the content. A file that can be read in both is
     refused: what is checked here and what is loaded could be two models.
@@ -162,7 +162,7 @@ def refuse_hidden(packed: zipfile.ZipFile, places: list[int], size: int) -> None
 
 
 def config_in_zip(packed: zipfile.ZipFile, size: int) -> Any:
-    """Return the architecture in a `.keras` file, after its sizes were looked at."""
+    """Return the architecture in a `.keras` file, after its sizes were checked."""
     import h5py
 
     refuse_bomb(sum(info.file_size for info in packed.infolist()), size)

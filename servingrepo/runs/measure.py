@@ -1,4 +1,4 @@
-"""All numbers of a run: TensorBoard's scalars and metrics in files, read only, without TensorFlow."""
+"""The numbers of a run: TensorBoard's scalars and metrics in files, read only, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import StorageFailed
-from servingrepo.runs.look import LINK_OUT, look, size_of
+from servingrepo.runs.listing import LINK_OUT, list_names, size_of
 from servingrepo.runs.measurements import EventRun, Measured, Measurement
 from servingrepo.runs.metric_files import METRICS, read_metric_file
 from servingrepo.runs.mlflow import read_mlflow
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.listing import Folder, Listing
     from servingrepo.runs.mlflow import MlflowRun
 
 __all__ = ["event_files", "measure", "measure_run", "size_of_events"]
@@ -34,34 +34,34 @@ def measure_run(run: Path, *, progress: Progress = silent, most: int = MOST_BYTE
 
     Args:
         run: The run directory; a link to one is followed.
-        progress: Told the bytes of event files as they are read.
+        progress: Called with the bytes of event files as they are read.
         most: How many bytes of event files to read at most; what is left out is among the problems.
 
     Raises:
         StorageFailed: The run cannot be listed.
     """
     try:
-        seen = look(os.path.realpath(run))
+        seen = list_names(os.path.realpath(run))
     except OSError as error:
         raise StorageFailed(f"{shown(str(run))} cannot be read: {error.strerror}") from None
     return measure(seen, read_mlflow(seen.run), progress=progress, most=most)
 
 
 def measure(
-    seen: Look,
+    seen: Listing,
     tracked: MlflowRun | None,
     *,
     reads: FilesRead | None = None,
     progress: Progress = silent,
     most: int = MOST_BYTES,
 ) -> Measured:
-    """Read what training measured, of a run that was looked at already; see `measure_run`.
+    """Read what training measured, of a run that was listed already; see `measure_run`.
 
     Args:
-        seen: The look.
+        seen: The names in the run.
         tracked: What MLflow knows of the run.
         reads: Reads files of metrics, and remembers them.
-        progress: Told the bytes of event files as they are read.
+        progress: Called with the bytes of event files as they are read.
         most: How many bytes of event files to read at most.
     """
     measurements: list[Measurement] = []
@@ -93,7 +93,7 @@ def measure(
     )
 
 
-def size_of_events(seen: Look) -> int:
+def size_of_events(seen: Listing) -> int:
     """Return how many bytes of event files there are to read, for a progress bar."""
     return sum(
         size_of(folder.files[name]) for folder in seen.folders for name in event_files(folder)

@@ -1,4 +1,4 @@
-"""What training measured, as values: numbers by name, with where and when they were written.
+"""Measurements of training, as values: numbers by name, with where and when they were written.
 
 Records of versions hold them, so importing this module costs nothing.
 """
@@ -74,7 +74,7 @@ class Number(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run stood at a gate.
+    """The result of one gate for a run.
 
     "missing" is as bad as "failed"; "not compared" means that no version was served to compare with.
     """

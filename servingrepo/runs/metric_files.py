@@ -9,14 +9,14 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from servingrepo.runs.look import written
+from servingrepo.runs.listing import written
 from servingrepo.runs.measurements import Measurement, Point
 from servingrepo.runs.reading import FilesRead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from servingrepo.runs.look import Folder
+    from servingrepo.runs.listing import Folder
 
 __all__ = ["METRICS", "read_metric_file"]
 

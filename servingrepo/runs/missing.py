@@ -1,4 +1,4 @@
-"""No SavedModel: say what is there instead, and how to get a SavedModel from it."""
+"""The error for a run without a SavedModel: what is there instead, and how to get a SavedModel from it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import NoSavedModel, ServingRepoError, UnsafeExport, UnsupportedExport
-from servingrepo.runs.look import SAVED_MODEL_FILES
+from servingrepo.runs.listing import SAVED_MODEL_FILES
 from servingrepo.runs.values import shown
 from servingrepo.storage.beneath import holds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servingrepo.runs.look import Look
+    from servingrepo.runs.listing import Listing
     from servingrepo.runs.values import Other, OtherKind
 
 __all__ = ["nothing_found"]
@@ -57,7 +57,7 @@ _TOO_HIGH = 2
 """Parts of a directory such as /data, in which too much else may lie to be given as a run."""
 
 
-def nothing_found(given: str, seen: Look, others: Sequence[Other]) -> ServingRepoError:
+def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> ServingRepoError:
     """Make the error for a run, called what the user called it, in which there is no SavedModel."""
     order = list(REMEDIES)
     telling = sorted(
@@ -99,7 +99,7 @@ def nothing_found(given: str, seen: Look, others: Sequence[Other]) -> ServingRep
     )
 
 
-def _for_link(given: str, seen: Look, path: str) -> str:
+def _for_link(given: str, seen: Listing, path: str) -> str:
     """Say what to do about a link out of the run, as caches make them: what is linked lies in another directory."""
     target = dict(seen.links_out)[path]
     if holds(seen.run, target):
@@ -124,7 +124,7 @@ def _links_to_export(other: Other) -> bool:
     return other.kind == "link-out" and name.startswith(("saved_model", "export"))
 
 
-def _what_there_is(seen: Look, others: Sequence[Other]) -> str:
+def _what_there_is(seen: Listing, others: Sequence[Other]) -> str:
     """Say what a run has in which nothing is a model of any kind."""
     files = sum(len(folder.files) for folder in seen.folders)
     if not files:

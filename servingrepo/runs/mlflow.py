@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from servingrepo.runs.look import read_start
+from servingrepo.runs.listing import read_start
 from servingrepo.runs.measurements import Measurement, Point
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.values import Other, shown
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator
 
-    from servingrepo.runs.look import Folder
+    from servingrepo.runs.listing import Folder
 
 __all__ = [
     "DATABASE",
@@ -78,7 +78,7 @@ _DEEPEST = 7
 
 
 class MlflowRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What MLflow knows of a run; `facts` are its ids, name, user, and the code that ran, as far as they are said."""
+    """MLflow's facts of a run; `facts` are its ids, name, user, and the code that ran, as far as they are said."""
 
     facts: dict[str, str]
     params: dict[str, str] = {}
@@ -380,7 +380,7 @@ _JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is read of a database."""
+    """Bounds for reading a database."""
 
     size: int = 1 << 30
     """Bytes of its files: they are copied."""
@@ -393,7 +393,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InDatabase(msgspec.Struct, frozen=True, kw_only=True):
-    """What the database has of a run; without facts it does not know it."""
+    """A run in the database; without facts the database does not know it."""
 
     facts: dict[str, str] = {}
     params: dict[str, str] = {}

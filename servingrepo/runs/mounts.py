@@ -76,7 +76,7 @@ def network_mounts(mountinfo: str) -> frozenset[str]:
 def network_mount(path: Path) -> str | None:
     """Return the network mount that a path leads to or through; None if it stays on local disks.
 
-    Links on local disks are followed; nothing beyond a network mount is looked at.
+    Links on local disks are followed; nothing beyond a network mount is read.
     """
     mounts = network_mounts(mount_table())
     if not mounts:

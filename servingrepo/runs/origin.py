@@ -1,4 +1,4 @@
-"""Where a version comes from, as values: configuration, code, command and pipeline.
+"""The origin of a version, as values: configuration, code, command and pipeline.
 
 Records of versions hold them, so importing this module costs nothing.
 """
@@ -28,7 +28,7 @@ class Code(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of where a version comes from; secrets are masked."""
+    """The origin of a version, as far as it is known; secrets are masked."""
 
     config: dict[str, str] = {}
     """Values of the run's configuration, by their keys joined with slashes."""

@@ -1,6 +1,6 @@
 """Everything else that training leaves behind: other frameworks' files, archives, events, configs, metrics.
 
-Each kind is told by its name and, where that is not enough, by a few bytes. Pickles are never opened as such.
+Each kind is known by its name and, where that is not enough, by a few bytes. Pickles are never opened as such.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 from servingrepo.runs import checkpoints, keras, mlflow, savedmodels
 from servingrepo.runs.configuration import CONFIGS
 from servingrepo.runs.keras import ZIP_MAGIC
-from servingrepo.runs.look import read_end, read_start
+from servingrepo.runs.listing import read_end, read_start
 from servingrepo.runs.metric_files import METRICS
 from servingrepo.runs.values import Other, OtherKind
 from servingrepo.storage.reading import is_git_lfs_pointer
@@ -21,7 +21,7 @@ from servingrepo.storage.reading import is_git_lfs_pointer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.listing import Folder, Listing
 
 __all__ = ["others"]
 
@@ -33,7 +33,7 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]", re.DOTALL)
 _FLAVOR = re.compile(rb"^  (?P<name>[a-z_]+):", re.MULTILINE)
 
 
-def others(seen: Look) -> tuple[Other, ...]:
+def others(seen: Listing) -> tuple[Other, ...]:
     """Return what lies in the run besides SavedModels; the parts of SavedModels are not listed."""
     found: list[Other] = []
     for whole in seen.folders:
@@ -57,7 +57,7 @@ def others(seen: Look) -> tuple[Other, ...]:
 def carried_wrongly(folder: Folder) -> tuple[Folder, list[Other]]:
     """Take out of a folder the files that became something else on their way, and say what.
 
-    Those of a SavedModel are the business of the look at it.
+    Inspecting a SavedModel finds those in it.
     """
     windows = [name for name in folder.files if "\\" in name]
     models = [name for name in folder.files if name.endswith(_MODELS) and "\\" not in name]

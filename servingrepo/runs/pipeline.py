@@ -1,4 +1,4 @@
-"""Which pipeline promotes: the identifiers that the usual CI systems leave in the environment.
+"""The pipeline that promotes: identifiers that the usual CI systems leave in the environment.
 
 Only these variables are ever recorded, never the environment as a whole.
 """

@@ -1,7 +1,7 @@
 """Reading a run's files whole, and knowing afterwards whether they are still what was read.
 
-A promotion is judged by these files and its record tells of them; whatever writes into the run meanwhile must not
-make the one tell of another run than the other saw.
+A promotion is judged by these files, and its record is made of them. A file that changes in between would have gates
+judge another run than the record describes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SMALL = 1 << 20
 
 
 class FilesRead:
-    """Reads files, and remembers what they were."""
+    """Reader of files that remembers what they were."""
 
     def __init__(self) -> None:
         self._files: dict[str, _Read] = {}
@@ -70,7 +70,7 @@ class FilesRead:
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file was when it was read; `length` is how much of it was."""
+    """The state of a file when it was read; `length` is how many bytes were read."""
 
     name: str
     length: int

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.runs.look import Look
+from servingrepo.runs.listing import Listing
 from servingrepo.runs.measure import measure, size_of_events
 from servingrepo.runs.measurements import Measured
 from servingrepo.runs.mlflow import MlflowRun, read_mlflow
 from servingrepo.runs.reading import FilesRead
-from servingrepo.runs.scan import look_at_run, scan_run
+from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.runs.staleness import staleness_of
 from servingrepo.runs.values import RunScan
 from servingrepo.savedmodel import (
@@ -37,7 +37,7 @@ __all__ = ["Run", "read_run"]
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run directory whose SavedModel was found and can be served, as far as reading it tells."""
 
-    seen: Look
+    listing: Listing
     """The names in the run."""
     scan: RunScan
     tree: SourceTree
@@ -81,26 +81,26 @@ def read_run(
         DamagedExport, UnsupportedExport, UnsafeExport: The export is not fit to be served.
         NoPermission, StorageFailed, SourceChanged: It cannot be read.
     """
-    seen = look_at_run(run)
-    scan = scan_run(run, saved_model=saved_model, seen=seen, unpacked=unpacked)
+    listing = list_run(run)
+    scan = scan_run(run, saved_model=saved_model, seen=listing, unpacked=unpacked)
     export, boundary = Path(scan.export), Path(scan.run)
     tree = read_tree(export, boundary=boundary)
     variables = read_variables(export, boundary=boundary)
     inspection = inspect_export(export, boundary=boundary, variables=variables)
     refuse_defects(inspection, export)
     if sizes is not None:
-        sizes(size_of_events(seen), tree.size)
+        sizes(size_of_events(listing), tree.size)
     reads = FilesRead()
-    tracked = read_mlflow(seen.run, reads=reads)
-    measured = measure(seen, tracked, reads=reads, progress=progress)
+    tracked = read_mlflow(listing.run, reads=reads)
+    measured = measure(listing, tracked, reads=reads, progress=progress)
     return Run(
-        seen=seen,
+        listing=listing,
         scan=scan,
         tree=tree,
         variables=variables,
         inspection=inspection,
         tracked=tracked,
         measured=measured,
-        staleness=staleness_of(scan, seen, measured),
+        staleness=staleness_of(scan, listing, measured),
         reads=reads,
     )

@@ -16,14 +16,14 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from servingrepo.runs.look import SAVED_MODEL_FILES, written
+from servingrepo.runs.listing import SAVED_MODEL_FILES, written
 from servingrepo.runs.values import Candidate, ExportKind, Other
 from servingrepo.storage.beneath import opened_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.listing import Folder, Listing
 
 __all__ = ["candidate", "candidates", "newest_exports", "unservable"]
 
@@ -53,7 +53,7 @@ def newest_exports(exports: Iterable[Candidate]) -> list[Candidate]:
     return [export for _, export in found.values()]
 
 
-def candidates(seen: Look) -> tuple[Candidate, ...]:
+def candidates(seen: Listing) -> tuple[Candidate, ...]:
     """Return every SavedModel seen, each once though links lead to it, by path."""
     found: dict[str, Candidate] = {}
     for folder in seen.folders:
@@ -117,7 +117,7 @@ def _is_for_evaluation(path: str) -> bool:
 
 
 def _size(folder: str) -> int:
-    """Add up the files' sizes; links count nothing, and a tree too large is counted as far as looked."""
+    """Add up the files' sizes; links count nothing, and of a tree that is too large only a part counts."""
     size = files = 0
     with suppress(OSError), opened_plain(folder) as top:
         for _, _, names, at in os.fwalk(".", dir_fd=top):

@@ -17,7 +17,7 @@ from servingrepo.errors import (
     UnsafeExport,
     UsageError,
 )
-from servingrepo.runs.look import SAVED_MODEL_FILES, Folder, Look, look
+from servingrepo.runs.listing import SAVED_MODEL_FILES, Folder, Listing, list_names
 from servingrepo.runs.missing import nothing_found
 from servingrepo.runs.others import others
 from servingrepo.runs.savedmodels import candidate, candidates, newest_exports
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
     from servingrepo.runs.values import Candidate
 
-__all__ = ["look_at_run", "scan_run"]
+__all__ = ["list_run", "scan_run"]
 
 _MAX_LISTED = 20
 
 
-def look_at_run(run: Path) -> Look:
-    """Look at the names in a run directory.
+def list_run(run: Path) -> Listing:
+    """List the names in a run directory.
 
     Raises:
         NoSavedModel: It is not there, or no directory.
@@ -44,17 +44,17 @@ def look_at_run(run: Path) -> Look:
         StorageFailed: Reading it failed in another way.
     """
     given = shown(str(run))
-    return _look(_resolved(run, given), given)
+    return _listed(_resolved(run, given), given)
 
 
 def scan_run(
     run: Path,
     *,
     saved_model: Path | None = None,
-    seen: Look | None = None,
+    seen: Listing | None = None,
     unpacked: bool = False,
 ) -> RunScan:
-    """Find the SavedModel in a run directory and look at what else lies there.
+    """Find the SavedModel in a run directory, and what else lies there.
 
     It is the directory itself, the one directly below it, or the newest complete
     `export/<exporter>/<timestamp>/`; where there is none of these, the only one further down. Only names and
@@ -64,7 +64,7 @@ def scan_run(
         run: The run directory; a link to one is followed.
         saved_model: The SavedModel to take, below the run or absolute, when the run has several.
         unpacked: The run is what an archive unpacked to.
-        seen: The look at the run, if there was one already.
+        seen: The names in the run, if they were listed already.
 
     Raises:
         NoSavedModel: There is none; the message says what there is instead and the hint how to get one.
@@ -76,7 +76,7 @@ def scan_run(
         StorageFailed: Reading it failed in another way.
     """
     given = shown(str(run))
-    seen = seen if seen is not None else look_at_run(run)
+    seen = seen if seen is not None else list_run(run)
     real = seen.run
     if saved_model is not None:
         found = candidates(seen)
@@ -139,7 +139,7 @@ def _for_a_file(real: str, given: str) -> ServingRepoError:
             hint=f"give {shown(str(Path(given).parent))}",
         )
     folder = Folder(real_path=parent, path=".", depth=0, files={name: real}, folders=())
-    seen = Look(
+    seen = Listing(
         run=parent, folders=(folder,), links_out=(), unreadable=(), entries=1, complete=True
     )
     said = nothing_found(str(Path(given).parent), seen, others(seen))
@@ -147,9 +147,9 @@ def _for_a_file(real: str, given: str) -> ServingRepoError:
     return NoSavedModel(f"{given} is a file, not a run directory: {what}", hint=said.hint)
 
 
-def _look(real: str, given: str, *, boundary: str | None = None) -> Look:
+def _listed(real: str, given: str, *, boundary: str | None = None) -> Listing:
     try:
-        return look(real, boundary=boundary)
+        return list_names(real, boundary=boundary)
     except OSError as error:
         _refused(given, error)
 
@@ -162,7 +162,7 @@ def _refused(given: str, error: OSError) -> NoReturn:
     raise StorageFailed(f"{given} cannot be read: {error.strerror or error}") from None
 
 
-def _picked(given: str, seen: Look, found: Sequence[Candidate]) -> Candidate:
+def _picked(given: str, seen: Listing, found: Sequence[Candidate]) -> Candidate:
     """Take the one SavedModel that the layout says is meant."""
     near = [each for each in found if each.kind in {"self", "child"}]
     exported = [each for each in found if each.kind == "estimator-export"]
@@ -174,7 +174,7 @@ def _picked(given: str, seen: Look, found: Sequence[Candidate]) -> Candidate:
     return meant[0]
 
 
-def _ambiguous(given: str, seen: Look, found: Sequence[Candidate]) -> AmbiguousExport:
+def _ambiguous(given: str, seen: Listing, found: Sequence[Candidate]) -> AmbiguousExport:
     newest = max(found, key=lambda each: each.written)
     listed = [str(each) for each in found[:_MAX_LISTED]]
     if len(found) > _MAX_LISTED:
@@ -217,7 +217,7 @@ def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
         )
     if not Path(target).is_dir():
         raise NoSavedModel(f"--saved-model {named} is not a directory", hint="name a directory")
-    below = _look(target, named, boundary=real)
+    below = _listed(target, named, boundary=real)
     if not below.folders[0].is_saved_model:
         raise nothing_found(shown(str(Path(given, saved_model))), below, others(below))
     folder = Folder(

@@ -1,4 +1,4 @@
-"""What makes it doubtful that a run's SavedModel is the one that its training ended with.
+"""Staleness: signs that a run's SavedModel is not the one that its training ended with.
 
 Times are those of files, so a copy that does not keep them can hide something, but within a minute nothing is
 said: a copy writes files in any order.
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from servingrepo.runs.configuration import CONFIGS
-from servingrepo.runs.look import written
+from servingrepo.runs.listing import written
 from servingrepo.runs.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.listing import Folder, Listing
     from servingrepo.runs.measurements import Measured
     from servingrepo.runs.values import RunScan
 
@@ -26,8 +26,8 @@ _SECONDS = 60.0
 _CHECKPOINTS = (".index", ".keras", ".weights.h5", ".h5", ".hdf5")
 
 
-def staleness_of(scan: RunScan, seen: Look, measured: Measured) -> tuple[str, ...]:
-    """Return what is stale or mixed in a run, in words.
+def staleness_of(scan: RunScan, seen: Listing, measured: Measured) -> tuple[str, ...]:
+    """Return what is stale or mixed in a run, a line each.
 
     That is: a checkpoint or configuration written more than a minute after the SavedModel, a second SavedModel
     while nobody chose one, and event files of a second run, after the first or at the same time.
@@ -50,7 +50,7 @@ def staleness_of(scan: RunScan, seen: Look, measured: Measured) -> tuple[str, ..
             if one is not taken and (exporter is None or one.path.rpartition("/")[0] != exporter)
         ]
     for run in measured.event_runs:
-        found += [doubt for doubt in (run.mixed, run.reused) if doubt]
+        found += filter(None, (run.mixed, run.reused))
     return tuple(found)
 
 
@@ -58,7 +58,7 @@ def _is_checkpoint(name: str) -> bool:
     return name.endswith(_CHECKPOINTS)
 
 
-def _files(seen: Look, wanted: Callable[[str], object]) -> Iterator[tuple[float, str]]:
+def _files(seen: Listing, wanted: Callable[[str], object]) -> Iterator[tuple[float, str]]:
     """Yield when files were written, and their paths; the parts of SavedModels do not count."""
     parts = tuple(f"{folder.real_path}/" for folder in seen.folders if _is_below_top(folder))
     for folder in seen.folders:

@@ -147,7 +147,7 @@ def _exact(read: Read, size: int) -> bytes:
 
 
 def _size(header: bytes, budget: Budget) -> int:
-    """Return the size that a header says, after a look at whether it is one."""
+    """Return the size that a header says, if it is a header."""
     rest = header[:148] + b" " * 8 + header[156:]
     unsigned = sum(rest)
     # Some old tars took bytes for signed numbers.

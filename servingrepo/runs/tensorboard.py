@@ -14,14 +14,14 @@ import msgspec
 import numpy as np
 
 from servingrepo.runs.event_file import MOST_NUMBERS, MOST_TAGS, TooMuch, read_events
-from servingrepo.runs.look import size_of
+from servingrepo.runs.listing import size_of
 from servingrepo.runs.measurements import EventRun, Measurement, Point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from servingrepo.runs.event_file import EventFile
-    from servingrepo.runs.look import Folder
+    from servingrepo.runs.listing import Folder
     from servingrepo.storage.progress import Progress
 
 __all__ = ["read_event_run"]
@@ -39,24 +39,14 @@ def read_event_run(
     problems: list[str] = []
     total = numbers = 0
     for name in names:
-        size = size_of(folder.files[name])
-        told = [0]
-
-        def tell(done: int, told: list[int] = told) -> None:
-            told.append(done)
-            progress(done)
-
-        try:
-            read = read_events(
-                folder.files[name],
-                progress=tell,
-                most=MOST_NUMBERS - numbers,
-                most_tags=MOST_TAGS,
-            )
-        finally:
-            progress(max(0, size - sum(told)))
+        read = read_events(
+            folder.files[name],
+            progress=progress,
+            most=MOST_NUMBERS - numbers,
+            most_tags=MOST_TAGS,
+        )
         numbers += read.numbers
-        total += size
+        total += size_of(folder.files[name])
         problems += [f"{folder.below(name)}: {problem}" for problem in read.problems]
         for tag, piece in _pieces(read, folder.below(name)):
             by_tag[tag].append(piece)

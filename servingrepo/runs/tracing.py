@@ -1,4 +1,4 @@
-"""Where a version that is being promoted comes from, for its record."""
+"""The origin of a version that is being promoted, for its record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from servingrepo.runs.worktree import code_of
 
 if TYPE_CHECKING:
     from servingrepo.runs import RunScan
-    from servingrepo.runs.look import Look
+    from servingrepo.runs.listing import Listing
     from servingrepo.runs.mlflow import MlflowRun
     from servingrepo.runs.reading import FilesRead
 
@@ -28,7 +28,7 @@ _LONGEST_FACT = 500
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What only the caller knows: the command that promotes, where it was typed, and the environment."""
+    """Facts that only the caller knows: the command that promotes, where it was typed, and the environment."""
 
     command: tuple[str, ...] = ()
     working_directory: Path | None = None
@@ -45,11 +45,13 @@ def place_of(path: str, scan: RunScan, context: Context) -> str:
     return context.archive if below == "." else f"{context.archive}:{below}"
 
 
-def trace(seen: Look, tracked: MlflowRun | None, context: Context, *, reads: FilesRead) -> Origin:
+def trace(
+    seen: Listing, tracked: MlflowRun | None, context: Context, *, reads: FilesRead
+) -> Origin:
     """Return what is known of where a run's SavedModel comes from, secrets masked.
 
     Args:
-        seen: The look at the run.
+        seen: The names in the run.
         tracked: What MLflow knows of the run.
         context: What the caller knows.
         reads: Reads files of configuration, and remembers them.

@@ -3,7 +3,7 @@
 Python's own filters for tar resolve the names that an archive gives, and have been got round again and again. Here no
 name is resolved: each directory is opened in the one above it without following links, and there are no links to
 follow, because they are made last, when all else is there. A link stays if it leads into the archive without going
-through another one; that can be told from its text alone.
+through another one; its text alone shows that.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _Parts = tuple[bytes, ...]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an archive may unpack to."""
+    """Bounds for what an archive unpacks to."""
 
     files: int = 100_000
     size: int = 256 << 30
@@ -128,7 +128,7 @@ class _Refused(Exception):
 
 
 def unpack(entries: Iterable[Entry], into: Path, budget: Budget) -> list[str]:
-    """Unpack entries into an empty directory; once one is refused, only the others' names are looked at.
+    """Unpack entries into an empty directory; once one is refused, only the others' names are checked.
 
     Of two files with one name the later one stays, as in archives that were added to. What macOS adds to archives is
     passed over. Owners, modes and times are not taken over.
@@ -240,7 +240,7 @@ class _Tree:
         return self._last[1]
 
     def _walk(self, parts: _Parts, *, make: bool) -> int:
-        """Open a directory, one by one from the top; whoever asks closes the descriptor.
+        """Open a directory, component by component from the top; the caller closes the descriptor.
 
         Raises:
             FileNotFoundError: It is not there, and is not to be made.

@@ -1,4 +1,4 @@
-"""What a scan of a run directory finds."""
+"""The result of a scan of a run directory."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
     """How many of the kind lie in that directory."""
     details: str = ""
-    """What a closer look found."""
+    """What a closer check found."""
 
     def __str__(self) -> str:
         """Say where it is, what it is, and how many there are."""
@@ -95,7 +95,7 @@ class RunScan(msgspec.Struct, frozen=True, kw_only=True):
     others: tuple[Other, ...]
     """What else lies there."""
     complete: bool = True
-    """False if the run is so large that only a part of it was looked at for nested exports and others."""
+    """False if the run is so large that only a part of it was searched for nested exports and others."""
     provenance: dict[str, str] = {}
     """What the run says of itself: text by name."""
 

@@ -59,7 +59,7 @@ class _Git(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What is checked out; the branch is empty if HEAD is detached."""
+    """The commit that is checked out; the branch is empty if HEAD is detached."""
 
     commit: str
     branch: str = ""
@@ -211,7 +211,7 @@ def _opened(folder: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _differs(git: _Git, commit: str, *, seconds: float) -> bool | None:
-    """Tell whether tracked files differ from a commit; None where that cannot be told.
+    """Tell whether tracked files differ from a commit; None where that cannot be known.
 
     Raises:
         OSError, subprocess.SubprocessError: There is no git, or it fails, or takes too long.

@@ -44,7 +44,7 @@ class BadIndex(ValueError):
 
 
 class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Where one tensor, or one slice of a partitioned one, lies; `crc` is unmasked.
+    """The place of one tensor, or of one slice of a partitioned one; `crc` is unmasked.
 
     `name` is its key for people: that of a slice is the tensor's name with `[slice]`. `elements` is None for a
     shape that no tensor can have. An entry of a shard above the header's number is none.
@@ -65,7 +65,7 @@ class TensorEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class BundleIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """What the index says.
+    """The tensors and data files that the index names.
 
     Attributes:
         num_shards: How many data files there are.

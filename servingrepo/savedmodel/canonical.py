@@ -25,7 +25,7 @@ _MEMO_ENTRIES = 50_000
 
 
 class _Plan:
-    """What of one message type has to be looked at: fields that are maps, or below which there are any."""
+    """The fields of one message type that have to be visited: maps, and those with maps below them."""
 
     def __init__(self) -> None:
         self.below: dict[int, tuple[_Plan | None, bool]] = {}

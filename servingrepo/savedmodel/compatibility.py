@@ -1,4 +1,4 @@
-"""What a change of signatures means to clients: same, compatible or breaking. Pure: values in, values out.
+"""Compare signatures as clients see them: same, compatible or breaking. Pure: values in, values out.
 
 Inputs are what clients send, outputs what they rely on. TensorFlow Serving holds a request's names against
 the signature, and its dtypes against the graph, never its shapes (docs/decisions.md says how each kind of
@@ -45,7 +45,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """What changed from old to new, the breaking changes first."""
+    """All changes from old to new, the breaking ones first."""
 
     changes: tuple[Change, ...] = ()
 

@@ -62,7 +62,7 @@ _HEADER = """\
 
 
 class PinnedTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is demanded of an input or output; None where nothing is."""
+    """The demands on an input or output; None where there is none."""
 
     dtype: str | None = None
     shape: tuple[int, ...] | Literal["any"] | None = None
@@ -77,7 +77,7 @@ class PinnedTensor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class PinnedSignature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is demanded of a signature."""
+    """The demands on a signature."""
 
     method: str | None = None
     inputs: dict[str, PinnedTensor] = {}
@@ -85,7 +85,7 @@ class PinnedSignature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is demanded of a model."""
+    """The demands on a model."""
 
     schema: int = SCHEMA
     model: str

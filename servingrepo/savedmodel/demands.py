@@ -1,4 +1,4 @@
-"""What a graph asks of the server that loads it: operations, effects, and devices.
+"""Demands of a graph on the server that loads it: operations, effects, and devices.
 
 An op that is pinned to a GPU, or without a kernel on CPUs, cannot be placed by a TensorFlow Serving on CPUs. The main
 graph is placed as a whole when it is loaded, so any of its nodes counts. A function counts if the main graph can

@@ -2,7 +2,7 @@
 
 A SavedModel is a program. TensorFlow's SECURITY.md says so, and `saved_model_cli scan` looks for three
 operations (WriteFile, ReadFile, PrintV2: saved_model_cli.py, _OP_DENYLIST), in the main graph and the
-functions that PartitionedCall names. Here every operation of TensorFlow 2.12 to 2.21 was looked at, and every
+functions that PartitionedCall names. Here every operation of TensorFlow 2.12 to 2.21 was judged, and every
 function that the graph can reach counts, by whatever attribute it is named.
 
 What every export does is no effect: the restore op reads the checkpoint that the server feeds it
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["effect_kind", "find_effects"]
 
 MAX_TRACED = 50_000
-"""Nodes of functions looked at call by call; beyond, each function is looked at without knowing who calls it."""
+"""Nodes of functions judged call by call; beyond, each function is judged without knowing who calls it."""
 
 GUARDED = frozenset({"ReadFile", "WriteFile", "PrintV2"})
 """What `saved_model_cli scan` reports, whatever it is used for."""
@@ -99,7 +99,7 @@ _LOOKS_AT_VARIABLE = frozenset({"ReadVariableOp", "VarIsInitializedOp"})
 
 
 class _Use(msgspec.Struct, frozen=True):
-    """Who runs a node: requests, these or initialisation, the restore op, or none of them."""
+    """The callers of a node: requests, these or initialisation, the restore op, or none of them."""
 
     asked: bool
     served: bool
@@ -143,7 +143,7 @@ def find_effects(meta_graph: Any, reader: GraphReader) -> tuple[Effect, ...]:
 
 
 class _Finder:
-    """One look through one MetaGraph."""
+    """A search through one MetaGraph."""
 
     def __init__(self, meta_graph: Any, reader: GraphReader) -> None:
         self.reader = reader

@@ -1,4 +1,4 @@
-"""What a directory is, if it is no export, and whether files of it are there and what they should be."""
+"""The files of an export: whether it is one, and whether each file is there and is what it should be."""
 
 from __future__ import annotations
 

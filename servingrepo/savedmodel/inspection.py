@@ -1,4 +1,4 @@
-"""Look at one export: what it promises, and everything that is wrong with it, as values.
+"""Inspect one export: what it promises, and everything that is wrong with it, as values.
 
 Inspecting raises nothing for what is wrong with an export; `refuse_defects` does. Nothing here writes or starts
 TensorFlow. What is said of TensorFlow
@@ -66,7 +66,7 @@ _FROZEN = Defect(
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """What one export is.
+    """The result of inspecting one export.
 
     Attributes:
         path: The directory, as given.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ANYWHERE", "ExportFiles", "Unreadable", "files_of", "read_bounded"]
 
 ANYWHERE = Path("/")
-"""The boundary of a version in a repository: whoever may write there is trusted with its links."""
+"""The boundary of a version in a repository: those who may write there are trusted with its links."""
 
 
 class Unreadable(Exception):
@@ -33,7 +33,7 @@ class Unreadable(Exception):
 class ExportFiles(msgspec.Struct, frozen=True):
     """The files of an export, by their paths in it; links are followed as long as they stay inside a boundary.
 
-    Whoever leaves an export may put links to anything into it, and what is read of it is told.
+    The maker of an export may put links to anything into it, and what is read of it is shown.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""What loading an export will restore: the names of its variables, and the files of its assets.
+"""Restoring by a server that loads an export: the names of its variables, and the files of its assets.
 
 From tensorflow/cc/saved_model/loader.cc: variables are restored by the op that `saver_def` names, and only if
 `variables/variables.index` exists. A model that lost its variables therefore loads, says AVAILABLE and fails

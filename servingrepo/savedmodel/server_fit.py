@@ -1,4 +1,7 @@
-"""Whether the server of a version has what a graph asks for. Cheap to import: records say what that is."""
+"""Compare a graph's demands with the server of a version. Cheap to import: records hold the demands.
+
+The operations of each minor version are in op_lists.json, made by tools/op_lists.py.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,7 @@ TOUCHES = {
 
 
 class ServerFit(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the TensorFlow Serving of one version has what a graph asks for.
+    """The fit of a graph with the TensorFlow Serving of one version.
 
     `checked` is false where nothing is known of that version: then nothing is said of its operations.
     """

@@ -1,4 +1,4 @@
-"""What a SavedModel promises to answer: SignatureDefs as plain values.
+"""Signatures of a SavedModel: SignatureDefs as plain values.
 
 A reference dtype such as float_ref, which TensorFlow 1 wrote for variables, is reduced to its base: that is
 what a server accepts and sends. Everything here can be encoded by msgspec.

@@ -1,6 +1,6 @@
 """Every tensor of a bundle against its checksum, while its data files are read for something else.
 
-The bytes come from whoever reads the files: each file is read once, for its hash and for its tensors. TensorFlow
+The bytes come from the reader of the files: each file is read once, for its hash and for its tensors. TensorFlow
 itself checks only what it restores, and when it restores it.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Tensors", "misfits"]
 
 MOST_LISTED = 100
-"""Damaged tensors that are told one by one."""
+"""Damaged tensors that are listed one by one."""
 
 _WRONG = "its bytes do not have the checksum that variables.index has for it"
 
@@ -47,7 +47,7 @@ def misfits(index: BundleIndex) -> tuple[TensorDamage, ...]:
 
 
 class Tensors:
-    """The check of one bundle: give `watch` to whoever reads the files, then ask for `result`."""
+    """The check of one bundle: give `watch` to the reader of the files, then ask for `result`."""
 
     def __init__(self, index: BundleIndex, *, wrong: Sequence[TensorDamage] | None = None) -> None:
         """Prepare the check; `wrong` is what `misfits` says of the index, where that is known already."""

@@ -1,4 +1,4 @@
-"""What an export is, as plain values that msgspec can write and read.
+"""Values that describe an export; msgspec can write and read them.
 
 Records of versions hold them, so importing this module costs nothing: no message classes, no hashes.
 """
@@ -31,7 +31,7 @@ __all__ = [
 DefectKind = Literal["missing", "damaged", "unsupported"]
 """No SavedModel at all; one whose files are broken; or a whole one that no server on CPUs can serve."""
 FieldVerdict = Literal["matches", "differs", "absent", "cannot verify", "not checked"]
-"""`cannot verify`: an unknown version of the code wrote it; `not checked`: an older servingrepo did not look."""
+"""`cannot verify`: an unknown version of the code wrote it; `not checked`: an older servingrepo did not check."""
 FeatureKind = Literal["dense", "sparse", "ragged"]
 EffectKind = Literal["file", "network", "process"]
 
@@ -129,7 +129,7 @@ class TensorDamage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a check of all tensors found.
+    """The result of a check of all tensors.
 
     Attributes:
         tensors: How many tensors and slices the index has.
@@ -164,7 +164,7 @@ class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """An operation that reaches beyond the graph, and the nodes that are one: `function/node`, or `node`.
 
-    `files` are the paths that stand in the graph itself. They are on the machine of whoever made the export.
+    `files` are the paths that stand in the graph itself. They are on the machine that made the export.
     """
 
     op: str
@@ -174,7 +174,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Demands(msgspec.Struct, frozen=True, kw_only=True):
-    """What one MetaGraph asks of a server.
+    """The demands of one MetaGraph on a server.
 
     Attributes:
         producer: GraphDef.versions.producer: the TF_GRAPH_DEF_VERSION of what wrote it; 0 if it does not say.

@@ -22,12 +22,12 @@ from servingrepo.savedmodel.values import Defect, Signature, Warmup
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["FILE", "MAX_RECORDS", "Look", "check_warmup"]
+__all__ = ["FILE", "MAX_RECORDS", "WarmupCheck", "check_warmup"]
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 RECORD_LIMIT = 256 << 20
-"""Bytes of the longest record that is looked into; a server takes up to 2 GiB."""
+"""Bytes of the longest record that is parsed; a server takes up to 2 GiB."""
 MOST_PROBLEMS = 20
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -36,8 +36,8 @@ _SUPPORTED = frozenset({"classify_log", "regress_log", "predict_log", "multi_inf
 _HINT = "write the file anew, or leave it out: a server refuses to load a version over it"
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look at a warm-up file found; `warmup` is None where there is no file."""
+class WarmupCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of checking a warm-up file; `warmup` is None where there is no file."""
 
     warmup: Warmup | None = None
     defects: tuple[Defect, ...] = ()
@@ -50,7 +50,7 @@ class _Stop(Exception):
 
 def check_warmup(
     files: ExportFiles, *, signatures: tuple[Signature, ...], fed: Mapping[tuple[str, str], str]
-) -> Look:
+) -> WarmupCheck:
     """Check an export's warm-up file.
 
     Args:
@@ -60,16 +60,16 @@ def check_warmup(
     """
     try:
         with files.open(FILE) as (file, size):
-            return _look(file, size, Known({one.key: one for one in signatures}, fed))
+            return _check(file, size, Known({one.key: one for one in signatures}, fed))
     except Unreadable as error:
         if error.missing:
-            return Look()
-        return Look(
+            return WarmupCheck()
+        return WarmupCheck(
             warmup=Warmup(records=0, models=()), defects=(_defect(str(error), kind="damaged"),)
         )
 
 
-def _look(file: IO[bytes], size: int, known: Known) -> Look:
+def _check(file: IO[bytes], size: int, known: Known) -> WarmupCheck:
     damage: list[str] = []
     problems: list[str] = []
     notes: list[str] = []
@@ -98,7 +98,7 @@ def _look(file: IO[bytes], size: int, known: Known) -> Look:
         *notes[:MOST_PROBLEMS],
         *([f"{FILE}: and more of it"] if len(notes) > MOST_PROBLEMS else []),
     ]
-    return Look(
+    return WarmupCheck(
         warmup=Warmup(records=number, models=tuple(sorted(models)[:MOST_PROBLEMS])),
         defects=(
             *(_defect(text, kind="damaged") for text in damage),

@@ -48,7 +48,7 @@ class SmokeCase(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def source(self) -> str:
-        """Where the case stands, as reports show it."""
+        """The place of the case, as reports show it."""
         return f"case {self.file}#{self.position}"
 
 

@@ -1,4 +1,4 @@
-"""What a smoke test found out, and whether that is enough."""
+"""The report of a smoke test, and whether it is enough."""
 
 from __future__ import annotations
 

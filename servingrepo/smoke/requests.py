@@ -49,7 +49,7 @@ REQUEST_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where requests go: a client, exactly one version of one model, and until when."""
+    """The target of requests: a client, exactly one version of one model, and until when."""
 
     client: ServingClient
     model: str
@@ -63,7 +63,7 @@ class Target:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one request.
+    """The result of one request.
 
     `final` if it was answered, and the answer is not what the signature promises: then no other data make
     it better. `outputs` only from Predict, and only when it was answered.

@@ -1,7 +1,7 @@
 """Durable changes on a local file system, each of its steps a failpoint.
 
 The rules are POSIX's: data is durable after fsync of the file, a name is durable after fsync of its
-directory, and a rename is atomic for whoever looks. Nothing here decides what to write.
+directory, and a rename is atomic for every reader. Nothing here decides what to write.
 """
 
 from __future__ import annotations
@@ -115,11 +115,11 @@ class Disk(msgspec.Struct, frozen=True):
                 while not os.path.lexists(one):
                     self._make_directory(one)
                 self.step("make-directory.before-sync", one)
-                # One that exists too: whoever made it may have died before this.
+                # One that exists too: its maker may have died before this.
                 self.sync_directory(one.parent)
 
     def _make_directory(self, path: Path) -> None:
-        """Try once: whoever recovers may take the unfinished directory away under us."""
+        """Try once: a recovery may take the unfinished directory away under us."""
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
         temporary.mkdir(DIRECTORY_MODE)  # under umask 000, too, nobody else may write there
         try:
@@ -284,7 +284,7 @@ def _newline_before(descriptor: int, end: int) -> int:
 def rename_without_replacing(source: Path, target: Path) -> None:
     """Rename, failing with FileExistsError where the target exists, even as an empty directory.
 
-    File systems that cannot do this atomically (EINVAL from renameat2) get a look before the rename; the
+    File systems that cannot do this atomically (EINVAL from renameat2) get a check before the rename; the
     caller holds the repository's lock, so only somebody outside servingrepo could come between.
     """
     import ctypes  # as rmtree above

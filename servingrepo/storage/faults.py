@@ -1,9 +1,9 @@
-"""Faults as data: what shall go wrong at which step of a writing command.
+"""Faults as data: a plan of what goes wrong at which step of a writing command.
 
 A writing command names each of its steps (`Disk.step`). A fault plan is a text such as
 `c1.before-rename=kill,config.after-write=ENOSPC`; the tests pass it through the environment to a real
 process. `record=PATH` writes down every step that is reached, so that a sweep visits the steps that there
-are and not a list that somebody keeps by hand. Without a plan a step costs a look at two fields.
+are and not a list that somebody keeps by hand. Without a plan a step reads two fields and no more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hashing trees and files with blake3, and showing the bytes to whoever else wants them, in one read.
+"""Hashing trees and files with blake3, and showing the bytes to others that want them, in one read.
 
 The digest of a manifest names its content: equal if and only if paths, bytes and directories are equal.
 """
@@ -59,7 +59,7 @@ def hash_tree(
 
     Links and other things that are no files get a hash that says so, and hence differ from any file. A name
     that is not UTF-8 is listed with those bytes escaped.
-    `progress` is told the bytes of each file done; `watch` is shown the bytes of the files it asks for.
+    `progress` is called with the bytes of each file done; `watch` is shown the bytes of the files it asks for.
 
     Raises:
         StorageFailed: Something cannot be read.

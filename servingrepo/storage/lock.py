@@ -39,7 +39,7 @@ _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """Who holds a lock or an intent."""
+    """The holder of a lock or an intent."""
 
     user: str
     host: str
@@ -122,7 +122,7 @@ def _open_lock(path: Path) -> int:
     """Open the lock file, made readable by all whatever the umask: other users write here too.
 
     flock(2) needs no write access, so the file of another user (`sudo servingrepo` was here) does not keep out
-    whoever may write in its folder; then the holder's name is left out.
+    others who may write in its folder; then the holder's name is left out.
     """
     with storage_errors("open the lock", path):
         try:
@@ -178,7 +178,7 @@ def _holder(path: Path) -> str:
 
 
 def introduce(owner: Owner, *, now: datetime | None = None) -> str:
-    """Say who an owner is and for how long: by the wall clock, so a clock that was set is told of, not believed."""
+    """Say who an owner is and for how long: by the wall clock, so a clock that was set is mentioned, not believed."""
     try:
         began = datetime.fromisoformat(owner.since)
         seconds = ((now or datetime.now(UTC)) - began).total_seconds()

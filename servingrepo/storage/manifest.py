@@ -1,6 +1,6 @@
-"""What a version consists of: every file with its size and hash, and the recipe that says how.
+"""The manifest of a version: every file with its size and hash, and the recipe that says how.
 
-A manifest is a value. It is written once, beside the version and never in it, and `compare` tells in three
+A manifest is a value. It is written once, beside the version and never in it, and `compare` says in three
 lists how a tree differs from it.
 """
 
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """How the hashes were made, so that a later release can repeat it."""
+    """The way the hashes were made, so that a later release can repeat it."""
 
     hash: str = "blake3"
     covers: str = (
@@ -40,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Differences(msgspec.Struct, frozen=True):
-    """How a tree differs from its manifest: paths in three lists."""
+    """The differences of a tree from its manifest: paths in three lists."""
 
     extra: tuple[str, ...]
     missing: tuple[str, ...]

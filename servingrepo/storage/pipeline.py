@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Shown = Callable[[memoryview], None]
 """Is shown the bytes of a file in order, and none at its end.
 
-The memory belongs to whoever reads: it may hold other bytes as soon as the call has returned.
+The memory belongs to the reader: it may hold other bytes as soon as the call has returned.
 """
 
 Watch = Callable[[str], Shown | None]
@@ -28,7 +28,7 @@ _BUFFERS = 4
 
 
 class Chunks(Protocol):
-    """Where the next bytes of a file go, and what takes them."""
+    """Room for the next bytes of a file, and the hand-over to what takes them."""
 
     def room(self) -> memoryview:
         """Return memory to read into."""
@@ -66,12 +66,12 @@ class _Beside:
         self.failures: list[BaseException] = []
 
     def room(self) -> memoryview:
-        """Return memory that nobody has to look at any more, as soon as there is some."""
+        """Return memory that is free again, as soon as there is some."""
         self._filled = self._free.get()
         return self._filled
 
     def give(self, data: memoryview) -> None:
-        """Hand over what was read into the last room; whoever reads may look at it until it asks for another."""
+        """Hand over what was read into the last room; it stays valid until the reader asks for another."""
         self._full.put((self._filled, data))
 
     def end(self) -> None:

@@ -25,8 +25,8 @@ KINDS = {
 def read_whole(path: Path) -> bytes:
     """Return the bytes of a file, links followed, if it is one: what never ends is never begun.
 
-    Whoever may write in a folder may put a FIFO there, on which a reader would wait for ever with the lock held, or
-    a link to a device that has no end (open(2), O_NONBLOCK; fifo(7)).
+    Others who may write in a folder may put a FIFO there, on which a reader would wait for ever with the lock held,
+    or a link to a device that has no end (open(2), O_NONBLOCK; fifo(7)).
 
     Raises:
         StorageFailed: Something else is in its place.

@@ -161,9 +161,9 @@ class _Reader:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """Open what a path without links names, sure that none was put into it since we looked.
+    """Open what a path without links names, sure that none was put into it since the walk.
 
-    Whoever may write in the run could otherwise swap a directory for a link while we read, and have a file
+    Others who may write in the run could otherwise swap a directory for a link while we read, and have a file
     published that only we may read. The kernel says where an open file really is (proc(5), /proc/self/fd).
 
     Raises:

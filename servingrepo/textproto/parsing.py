@@ -43,7 +43,7 @@ class Mistake(msgspec.Struct, frozen=True):
 
 
 class Remark(msgspec.Struct, frozen=True):
-    """What is taken and may not be meant: a number that is octal, or a key of a map given twice (the last counts).
+    """Text that is taken and may not be meant: an octal number, or a key of a map given twice (the last counts).
 
     `within` has the messages around the value, the whole first.
     """

@@ -1,4 +1,4 @@
-"""What of a message type's descriptor matters to a reader of text; looked up once for each text."""
+"""The parts of a message type's descriptor that reading text needs, looked up once for each text."""
 
 from __future__ import annotations
 

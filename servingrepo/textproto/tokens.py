@@ -1,4 +1,4 @@
-r"""What text format is made of: words, numbers, strings and symbols, cut as protobuf's C++ library cuts them.
+r"""The tokens of text format: words, numbers, strings and symbols, cut as protobuf's C++ library cuts them.
 
 After google/protobuf/io/tokenizer.cc of protobuf 3.21, which TensorFlow Serving 2.19 links. The one of 31, which
 TensorFlow 2.21 links, takes `\X` as well; what only one of the two takes is a mistake here. Python's own text format

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.snapshot import Snapshot
     from servingrepo.runs import RunScan
     from servingrepo.runs.gates import Gate
-    from servingrepo.runs.look import Look
+    from servingrepo.runs.listing import Listing
     from servingrepo.runs.mlflow import MlflowRun
     from servingrepo.runs.reading import FilesRead
     from servingrepo.storage.progress import Progress
@@ -47,7 +47,7 @@ def pass_gates(
     scan: RunScan,
     gates: Sequence[Gate],
     *,
-    seen: Look,
+    seen: Listing,
     tracked: MlflowRun | None,
     reads: FilesRead,
     strict: bool = False,

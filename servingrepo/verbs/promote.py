@@ -53,7 +53,7 @@ from servingrepo.repository.usage import using
 from servingrepo.runs import RunScan
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.reading import FilesRead
-from servingrepo.runs.scan import look_at_run, scan_run
+from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.runs.tracing import place_of, trace
 from servingrepo.savedmodel import (
     Inspection,
@@ -179,7 +179,7 @@ def _judge(
         BadCase: A smoke test's case does not fit the export.
         StaleRun, GateFailed: The run is not what was asked for.
     """
-    seen = look_at_run(run)
+    seen = list_run(run)
     scan = scan_run(
         run,
         saved_model=options.saved_model,

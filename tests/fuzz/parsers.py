@@ -33,7 +33,7 @@ with atheris.instrument_imports(
     from servingrepo.runs import tensorboard  # noqa: F401 - imported where a run has some
     from servingrepo.runs.archives import Limits, unpacked
     from servingrepo.runs.configuration import read_configuration
-    from servingrepo.runs.look import Folder, Look
+    from servingrepo.runs.listing import Folder, Listing
     from servingrepo.runs.measure import measure
     from servingrepo.runs.mlflow import read_database, read_mlflow
     from servingrepo.savedmodel import inspect_export
@@ -158,8 +158,8 @@ def folder_of(**files: bytes) -> Folder:
     return Folder(real_path=str(RUN), path=".", depth=0, files=places, folders=())
 
 
-def look_of(folder: Folder) -> Look:
-    return Look(
+def look_of(folder: Folder) -> Listing:
+    return Listing(
         run=str(RUN), folders=(folder,), links_out=(), unreadable=(), entries=1, complete=True
     )
 

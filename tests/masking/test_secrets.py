@@ -17,7 +17,7 @@ from servingrepo.repository.records import EXACT, Format, ModelState, VersionRec
 from servingrepo.repository.rounds import RoundState
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.reading import FilesRead
-from servingrepo.runs.scan import look_at_run
+from servingrepo.runs.scan import list_run
 from servingrepo.runs.tracing import Context, trace
 from tests.masking.secrets import COMMANDS, HARMLESS, NAMED, PASSWORD, TEXTS, TOKENS, URLS, Secret
 from tests.support import command, new_repository, run_with
@@ -33,7 +33,7 @@ PROGRAMS = ("curl", "docker", "mysql", "python", "sshpass", "train", "wandb", "-
 
 def recorded_of(run: Path, *typed: str) -> Origin:
     """What a promotion of a run records of where it comes from, typed as this command."""
-    seen = look_at_run(run)
+    seen = list_run(run)
     return trace(seen, read_mlflow(seen.run), Context(command=typed), reads=FilesRead())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from servingrepo.masking import mask, mask_command, mask_text
 from servingrepo.runs.configuration import read_configuration
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,5 +71,5 @@ def test_a_configuration_of_a_megabyte_takes_seconds(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(many | lists)[: 1 << 20])
     (tmp_path / "params.json").write_text(json.dumps({"token=" * 60_000: "key=" * 100_000}))
     begun = time.process_time()
-    read_configuration(look(str(tmp_path)))
+    read_configuration(list_names(str(tmp_path)))
     assert time.process_time() - begun < 30

@@ -16,7 +16,7 @@ import pytest
 from servingrepo.protos import event_pb2
 from servingrepo.runs import measure_run
 from servingrepo.runs.configuration import read_configuration
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.testing.exports import write_export
 from tests.runs.test_events import file_of, framed, scalar
@@ -30,10 +30,10 @@ READ = """
 import json, re, sys, time
 from pathlib import Path
 from servingrepo.runs.configuration import read_configuration
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 from servingrepo.runs.measure import measure_run
 begin = time.process_time()
-configuration = read_configuration(look(sys.argv[1]))
+configuration = read_configuration(list_names(sys.argv[1]))
 measured = measure_run(Path(sys.argv[1]))
 said = [*configuration.unread.values(), *measured.problems, *(p for run in measured.event_runs for p in run.problems)]
 peak = int(re.search("VmHWM:\\\\s+([0-9]+)", Path("/proc/self/status").read_text())[1])
@@ -224,7 +224,7 @@ def test_a_row_of_csv_that_is_longer_than_its_head_is_read(tmp_path: Path) -> No
 def test_long_values_are_recorded_by_their_begin(tmp_path: Path) -> None:
     values = {"text": "x" * 5_000, "list": list(range(5_000)), "secret": f"{'y' * 990} token=abcd"}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    found = read_configuration(look(str(tmp_path)))
+    found = read_configuration(list_names(str(tmp_path)))
     assert found.unread == {}
     assert found.values["text"] == "x" * 200
     assert found.values["list"].startswith("[0, 1, 2, 3")

@@ -8,7 +8,7 @@ import yaml
 
 from servingrepo.masking import MASK
 from servingrepo.runs.configuration import LONGEST_TEXT, Configuration, read_configuration
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def read(run: Path, **files: str) -> Configuration:
         path = run / name.replace("__", "/").replace("_yaml", ".yaml").replace("_gin", ".gin")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return read_configuration(look(str(run)))
+    return read_configuration(list_names(str(run)))
 
 
 def test_yaml_is_read_as_json_is_with_anchors_merges_and_dates(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from servingrepo.runs import measure_run, scan_run
 from servingrepo.runs.configuration import read_configuration
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 from servingrepo.runs.measure import measure
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.others import others
@@ -34,7 +34,7 @@ from tests.support import command, new_repository
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servingrepo.runs.look import Look
+    from servingrepo.runs.listing import Listing
 
 SECRET = "only-root-may-read-this"  # noqa: S105 - it is none
 NUMBER = 424242.0
@@ -168,7 +168,7 @@ def test_a_database_behind_a_link_is_not_read_and_said(tmp_path: Path) -> None:
 
 # swapped after the look -----------------------------------------------------------------------------
 
-READERS: dict[str, Callable[[Look], object]] = {
+READERS: dict[str, Callable[[Listing], object]] = {
     "config.json": read_configuration,
     "metrics.json": lambda seen: measure(seen, None),
     "events.out.tfevents.1000000000.host.1.0.v2": lambda seen: measure(seen, None),
@@ -193,7 +193,7 @@ def test_what_becomes_a_link_after_the_look_is_not_followed(
     (run / "sub" / f"{SECRET}.data-00000-of-00001").write_bytes(b"")
     os.utime(run / "sub/ckpt-1.index", (2e9, 2e9))
     (tmp_path / "moved").mkdir()
-    seen = look(str(run))
+    seen = list_names(str(run))
     before = msgspec.json.encode(READERS[name](seen))
     swapped, target = {
         "the file": (run / "sub" / name, out / name),
@@ -213,7 +213,7 @@ SWAP_IN_BETWEEN = """
 import sys
 import tempfile
 from pathlib import Path
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 run, swapped, outside = map(Path, sys.argv[1:])
 done = []
 def hook(event, arguments):  # called before the kernel is: the moment between listing and opening
@@ -226,7 +226,7 @@ def hook(event, arguments):  # called before the kernel is: the moment between l
         swapped.rename(swapped.with_name("aside"))
         swapped.symlink_to(outside)
 sys.addaudithook(hook)
-seen = look(str(run))
+seen = list_names(str(run))
 assert done
 print([name for folder in seen.folders for name in folder.files])
 """
@@ -263,7 +263,7 @@ def test_links_that_stay_in_the_run_are_followed(tmp_path: Path) -> None:
     (run / "cache/c.json").write_text('{"lr": 0.5}')
     link(run / "config.json", "hop.json")
     link(run / "hop.json", "cache/c.json")
-    seen = look(str(run))
+    seen = list_names(str(run))
     assert read_configuration(seen).values == {"lr": "0.5"}
     assert [one.path for one in candidates(seen)] == ["cache/export", "saved_model"]
     assert inspect_export(run / "saved_model", boundary=run).defects == ()
@@ -282,7 +282,7 @@ def test_a_run_that_is_named_by_a_link_is_read(tmp_path: Path) -> None:
     repo.promote(tmp_path / f"home/mlruns/1/{RUN}", model="m", smoke=False)
     origin = repo.show_version("m").origin
     assert origin.config == {"a": "1", "params/lr": "0.5"}
-    assert look(str(run)).links_out == ()
+    assert list_names(str(run)).links_out == ()
 
 
 # what opens files -----------------------------------------------------------------------------------

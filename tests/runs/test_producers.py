@@ -9,7 +9,7 @@ import pytest
 
 from servingrepo.errors import AmbiguousExport, NoSavedModel
 from servingrepo.runs import measure_run, scan_run
-from servingrepo.runs.look import look
+from servingrepo.runs.listing import list_names
 from servingrepo.runs.staleness import staleness_of
 from servingrepo.testing.exports import write_export
 from tests.support import new_repository
@@ -213,8 +213,8 @@ def test_no_weights_are_read(tmp_path: Path) -> None:
             file.truncate(1 << 30)
     shutil.copy(export / "variables/variables.index", run / "ckpt-1.index")
     scan = scan_run(run)
-    staleness_of(scan, look(scan.run), measure_run(run))
+    staleness_of(scan, list_names(scan.run), measure_run(run))
     before = bytes_read()
     scan = scan_run(run)
-    staleness_of(scan, look(scan.run), measure_run(run))
+    staleness_of(scan, list_names(scan.run), measure_run(run))
     assert bytes_read() - before < 4_000_000

@@ -1,10 +1,10 @@
-"""One bounded look at a run directory's names, and the reading of its files, of which it knows where they lie.
+"""The names in a run directory, listed once and in bounded time, and the ends of its files.
 
 Links are never followed out of the run, directories that hold no runs (`.git`, caches) are left out, and the
-look ends after a number of levels, entries and seconds, whichever comes first: a run may hold 50,000 files.
+listing ends after a number of levels, entries and seconds, whichever comes first: a run may hold 50,000 files.
 
-A look resolves links. What is read or listed afterwards is opened without following any: whoever may write in the
-run could put one in the place of what was seen.
+Listing resolves links. What is read or listed afterwards is opened without following any: others who may write in the
+run could put a link in the place of what was seen.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = [
     "LINK_OUT",
     "SAVED_MODEL_FILES",
     "Folder",
-    "Look",
-    "look",
+    "Listing",
+    "list_names",
     "read_end",
     "read_start",
 ]
@@ -43,10 +43,10 @@ MAX_DEPTH = 4
 MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
 _FIRST_ENTRIES = 1_000
-"""Of each directory at first: a million files in some must not keep the look from the export beside them."""
+"""Of each directory at first: a million files in some must not hide the export beside them."""
 _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
-_HIDDEN_BUT_LOOKED_AT = {".hydra"}
+_HIDDEN_BUT_LISTED = {".hydra"}
 """Where Hydra writes a run's config.yaml."""
 _LAST_DATE = 253_402_300_799.0
 """The last second of the year 9999: no date of Python's is later."""
@@ -75,8 +75,8 @@ class Folder(msgspec.Struct, frozen=True, kw_only=True):
         return name if self.path == "." else f"{self.path}/{name}"
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look at a run saw, directories near the top first."""
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """The names in a run, directories near the top first."""
 
     run: str
     folders: tuple[Folder, ...]
@@ -87,7 +87,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
 
 
-def look(
+def list_names(
     run: str,
     *,
     max_depth: int = MAX_DEPTH,
@@ -95,8 +95,8 @@ def look(
     max_seconds: float = MAX_SECONDS,
     mounts: frozenset[str] | None = None,
     boundary: str | None = None,
-) -> Look:
-    """Look at the names in a run directory and below.
+) -> Listing:
+    """List the names in a run directory and below.
 
     Args:
         run: The run directory, absolute and without links.
@@ -150,7 +150,7 @@ def look(
                 queue.append(one)
     # Many entries in one directory may have been put off: those near the top come first all the same.
     ordered = sorted(seen.values(), key=lambda one: one.folder.depth)
-    return Look(
+    return Listing(
         run=run,
         folders=tuple(one.folder for one in ordered),
         links_out=tuple(link for one in ordered for link in one.links_out),
@@ -269,7 +269,7 @@ def _list_folder(boundary: str, at: _Next, *, limit: int) -> _Listed:
 
 
 def _target(boundary: str, link: str) -> tuple[str, str]:
-    """Say where a link leads and to what; a target outside of the boundary is not even looked at."""
+    """Say where a link leads and to what; a target outside of the boundary is not opened."""
     target = os.path.realpath(link)
     if not holds(boundary, target):
         return target, "outside"
@@ -286,7 +286,7 @@ def _folders_to_list(folder: Folder) -> Iterator[_Next]:
     """Yield the directories below one that may hold exports."""
     for name in folder.folders:
         part = folder.is_saved_model and (folder.depth > 0 or name in _PARTS_OF_A_SAVED_MODEL)
-        hidden = name.startswith(".") and name not in _HIDDEN_BUT_LOOKED_AT
+        hidden = name.startswith(".") and name not in _HIDDEN_BUT_LISTED
         if not part and not hidden and name not in _NO_RUNS:
             yield _Next(
                 path=folder.below(name),
