@@ -13,10 +13,13 @@ import re
 import runpy
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from servingrepo.children import die_with
 from servingrepo.runs.keras import HDF5_MAGIC, places_of_hdf5
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SUSPICIOUS = 1 << 30
 _RATIO = 200
@@ -205,33 +208,34 @@ def check_datasets(file: Any, size: int) -> None:
     walk(file)
 
 
+def tables_in(config: Any) -> Iterator[dict[str, Any]]:
+    """Yield every table in a configuration, however deep it lies."""
+    if isinstance(config, dict):
+        yield config
+    if isinstance(config, dict | list):
+        for one in config.values() if isinstance(config, dict) else config:
+            yield from tables_in(one)
+
+
 def code_in(config: Any) -> set[str]:
     """Return the classes in a configuration that run code of the file, or of another."""
-    if isinstance(config, list):
-        return set().union(*map(code_in, config))
-    if not isinstance(config, dict):
-        return set()
-    found = set().union(*map(code_in, config.values()))
-    name = str(config.get("class_name")).rpartition(">")[2]
-    return found | ({name} if name in _RUN_CODE else set())
+    names = {str(table.get("class_name")).rpartition(">")[2] for table in tables_in(config)}
+    return names & _RUN_CODE.keys()
 
 
 def custom_classes(config: Any) -> set[str]:
     """Return the classes and functions in a configuration that are not Keras' own."""
-    if isinstance(config, list):
-        return set().union(*map(custom_classes, config))
-    if not isinstance(config, dict):
-        return set()
-    found = set().union(*map(custom_classes, config.values()))
-    if "class_name" not in config:
-        return found
-    module = config.get("module")
-    if isinstance(module, str) and module.split(".")[0] not in _OURS:
-        found.add(f"{module}.{config['class_name']}")
-    # Registered under a package of somebody's: `ours>Layer`.
-    for name in (str(config.get("registered_name")), str(config["class_name"])):
-        if ">" in name and name.partition(">")[0].lower() not in _OURS:
-            found.add(name)
+    found: set[str] = set()
+    for table in tables_in(config):
+        if "class_name" not in table:
+            continue
+        module = table.get("module")
+        if isinstance(module, str) and module.split(".")[0] not in _OURS:
+            found.add(f"{module}.{table['class_name']}")
+        # Registered under a package of somebody's: `ours>Layer`.
+        for name in (str(table.get("registered_name")), str(table["class_name"])):
+            if ">" in name and name.partition(">")[0].lower() not in _OURS:
+                found.add(name)
     return found
 
 
