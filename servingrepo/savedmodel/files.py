@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from servingrepo.savedmodel.reading import Unreadable, files_of
-from servingrepo.savedmodel.values import Defect
+from servingrepo.savedmodel.values import Defect, damaged
 from servingrepo.storage.reading import is_git_lfs_pointer
 from servingrepo.texts import plural, some
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["find_asset_defects", "layout_defect", "transport_defect"]
 
-_AGAIN = "export the model again, or copy it again from where it is whole"
 _LONGEST_POINTER = 1024
 _PARTS = ("variables", "assets", "assets.extra")
 
@@ -79,10 +78,9 @@ def transport_defect(files: ExportFiles, read: Iterable[str]) -> Defect | None:
         return None
     windows = [name for name in names if name.startswith(tuple(f"{part}\\" for part in _PARTS))]
     if windows and windows[0].partition("\\")[0] not in names:
-        return Defect(
-            slug="backslashes",
-            kind="damaged",
-            message=f"names have backslashes where there should be directories: {some(windows)}",
+        return damaged(
+            "backslashes",
+            f"names have backslashes where there should be directories: {some(windows)}",
             hint="it was packed on Windows: give the zip itself as the run, or unpack it with unzip or 7z",
         )
     try:
@@ -98,10 +96,9 @@ def _pointers(files: ExportFiles, names: Iterable[str]) -> Defect | None:
     if not found:
         return None
     are = plural(len(found), "file is a Git LFS pointer", "files are Git LFS pointers")
-    return Defect(
-        slug="git-lfs-pointer",
-        kind="damaged",
-        message=f"{are} and not the content: {some(found)}",
+    return damaged(
+        "git-lfs-pointer",
+        f"{are} and not the content: {some(found)}",
         hint="fetch the content where the repository was cloned: git lfs pull",
     )
 
@@ -128,22 +125,19 @@ def find_asset_defects(
     defects = []
     if outside:
         defects.append(
-            Defect(
-                slug="asset-outside",
-                kind="damaged",
-                message=f"the graph names assets outside of assets/: {some(outside)}",
+            damaged(
+                "asset-outside",
+                f"the graph names assets outside of assets/: {some(outside)}",
                 hint="do not serve an export from a source that you do not trust",
             )
         )
     needed = [f"assets/{name}" for name in missing if name in read]
     if needed:
         defects.append(
-            Defect(
-                slug="asset-missing",
-                kind="damaged",
-                message=f"{plural(len(needed), 'file is', 'files are')} missing that the graph reads: "
+            damaged(
+                "asset-missing",
+                f"{plural(len(needed), 'file is', 'files are')} missing that the graph reads: "
                 f"{some(needed)}",
-                hint=_AGAIN,
             )
         )
     pointers = _pointers(

@@ -19,7 +19,13 @@ from google.protobuf.message import DecodeError
 
 from servingrepo.protos import fingerprint_pb2, graph_pb2, types_pb2
 from servingrepo.savedmodel.canonical import canonical_bytes
-from servingrepo.savedmodel.values import Defect, FieldVerdict, Fingerprint, FingerprintField
+from servingrepo.savedmodel.values import (
+    Defect,
+    FieldVerdict,
+    Fingerprint,
+    FingerprintField,
+    damaged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,10 +102,9 @@ def fingerprint_defects(
 ) -> tuple[Defect, ...]:
     """Return a defect for each hash that the files do not give, but none for that of variables that are missing."""
     return tuple(
-        Defect(
-            slug="fingerprint",
-            kind="damaged",
-            message=f"{field.name} is {field.stored} in fingerprint.pb, but {_covered(field)}",
+        damaged(
+            "fingerprint",
+            f"{field.name} is {field.stored} in fingerprint.pb, but {_covered(field)}",
             hint="the export was changed after it was saved, or is put together from several: export the "
             "model again, or copy it again from where it is whole",
         )

@@ -36,6 +36,7 @@ from servingrepo.savedmodel.values import (
     Fingerprint,
     Signature,
     Warmup,
+    damaged,
 )
 from servingrepo.savedmodel.variables import Variables, find_variable_defects, read_variables
 from servingrepo.savedmodel.warmup import FILE as WARMUP
@@ -289,12 +290,7 @@ def _parse_text(data: bytes, message: Any) -> None:
 
 
 def _damaged(name: str, reason: str) -> Defect:
-    return Defect(
-        slug="unreadable-graph",
-        kind="damaged",
-        message=f"{name} cannot be read: {reason}",
-        hint="export the model again, or copy it again from where it is whole",
-    )
+    return damaged("unreadable-graph", f"{name} cannot be read: {reason}")
 
 
 def _fingerprint(

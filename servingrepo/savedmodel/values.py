@@ -35,6 +35,8 @@ FieldVerdict = Literal["matches", "differs", "absent", "cannot verify", "not che
 FeatureKind = Literal["dense", "sparse", "ragged"]
 EffectKind = Literal["file", "network", "process"]
 
+_AGAIN = "export the model again, or copy it again from where it is whole"
+
 
 class Defect(msgspec.Struct, frozen=True, kw_only=True):
     """One reason why a server cannot serve an export; the message is about the export, without its path."""
@@ -43,6 +45,11 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True):
     kind: DefectKind
     message: str
     hint: str
+
+
+def damaged(slug: str, message: str, *, hint: str = _AGAIN) -> Defect:
+    """Return a defect of an export that is not what was saved."""
+    return Defect(slug=slug, kind="damaged", message=message, hint=hint)
 
 
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,14 +157,11 @@ class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
     def defects(self) -> tuple[Defect, ...]:
         """Return a defect for each damaged tensor, and one for those beyond the first hundred."""
         hint = "copy the export again from where it is whole, or export the model again"
-        found = [
-            Defect(slug="tensor-damaged", kind="damaged", message=str(one), hint=hint)
-            for one in self.damaged
-        ]
+        found = [damaged("tensor-damaged", str(one), hint=hint) for one in self.damaged]
         more = self.damaged_count - len(self.damaged)
         if more:
             message = f"{more} more tensors are not as variables.index says"
-            found.append(Defect(slug="tensor-damaged", kind="damaged", message=message, hint=hint))
+            found.append(damaged("tensor-damaged", message, hint=hint))
         return tuple(found)
 
 

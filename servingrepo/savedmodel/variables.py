@@ -10,7 +10,7 @@ import msgspec
 from servingrepo.savedmodel.bundle import BadIndex, BundleIndex, read_index, shard_name
 from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
 from servingrepo.savedmodel.tensors import Tensors, misfits
-from servingrepo.savedmodel.values import Defect, TensorDamage
+from servingrepo.savedmodel.values import Defect, TensorDamage, damaged
 from servingrepo.storage.reading import is_left_by_macos
 from servingrepo.texts import plural, some
 
@@ -25,7 +25,6 @@ __all__ = ["INDEX_LIMIT", "Variables", "find_variable_defects", "read_variables"
 INDEX_LIMIT = 64 << 20
 """An index has about 100 bytes per tensor; this one would have more than half a million."""
 
-AGAIN = "export the model again, or copy it again from where it is whole"
 _MOST = 100
 _INDEX = "variables/variables.index"
 _SHARD = re.compile(r"variables\.data-[0-9]{5}-of-([0-9]{5})")
@@ -72,10 +71,7 @@ def find_variable_defects(
         return (wrong, *_missing(files, _promised(files))), ()
     if index is None:
         return _without_index(files, needs), ()
-    places = tuple(
-        Defect(slug="tensor-misplaced", kind="damaged", message=str(one), hint=AGAIN)
-        for one in variables.misplaced[:_MOST]
-    )
+    places = tuple(damaged("tensor-misplaced", str(one)) for one in variables.misplaced[:_MOST])
     defects = (*_shards(files, index), *_names(index, needs), *_slices(index), *places)
     return defects, _strangers(files, index)
 
@@ -89,23 +85,16 @@ def _without_index(files: ExportFiles, needs: Needs) -> tuple[Defect, ...]:
     except OSError:
         missing = "variables/"
     return (
-        Defect(
-            slug="variables-missing",
-            kind="damaged",
-            message=f"the graph restores variables, but {missing} is missing: a server would load "
+        damaged(
+            "variables-missing",
+            f"the graph restores variables, but {missing} is missing: a server would load "
             "it, say AVAILABLE and fail every request",
-            hint=AGAIN,
         ),
     )
 
 
 def _index_defect(reason: str) -> Defect:
-    return Defect(
-        slug="variables-index",
-        kind="damaged",
-        message=f"variables/variables.index cannot be read: {reason}",
-        hint=AGAIN,
-    )
+    return damaged("variables-index", f"variables/variables.index cannot be read: {reason}")
 
 
 def _shards(files: ExportFiles, index: BundleIndex) -> tuple[Defect, ...]:
@@ -125,7 +114,7 @@ def _shards(files: ExportFiles, index: BundleIndex) -> tuple[Defect, ...]:
         if which:
             they_are = plural(len(which), "data file is", "data files are")
             message = f"{they_are} {what}: {some(which)}"
-            defects.append(Defect(slug=slug, kind="damaged", message=message, hint=AGAIN))
+            defects.append(damaged(slug, message))
     return tuple(defects)
 
 
@@ -134,7 +123,7 @@ def _slices(index: BundleIndex) -> tuple[Defect, ...]:
         return ()
     what = plural(len(index.unsliced), "partitioned variable lacks", "partitioned variables lack")
     message = f"{what} slices in variables/variables.index: {some(index.unsliced)}"
-    return (Defect(slug="slices-missing", kind="damaged", message=message, hint=AGAIN),)
+    return (damaged("slices-missing", message),)
 
 
 def _strangers(files: ExportFiles, index: BundleIndex) -> tuple[str, ...]:
@@ -165,11 +154,9 @@ def _missing(files: ExportFiles, names: Iterable[str]) -> tuple[Defect, ...]:
     if not missing:
         return ()
     return (
-        Defect(
-            slug="shard-missing",
-            kind="damaged",
-            message=f"{plural(len(missing), 'data file is', 'data files are')} missing: {some(missing)}",
-            hint=AGAIN,
+        damaged(
+            "shard-missing",
+            f"{plural(len(missing), 'data file is', 'data files are')} missing: {some(missing)}",
         ),
     )
 
@@ -180,10 +167,9 @@ def _names(index: BundleIndex, needs: Needs) -> tuple[Defect, ...]:
         return ()
     what = plural(len(missing), "variable of the graph is", "variables of the graph are")
     return (
-        Defect(
-            slug="variables-incomplete",
-            kind="damaged",
-            message=f"{what} not in variables/variables.index: {some(missing)}",
+        damaged(
+            "variables-incomplete",
+            f"{what} not in variables/variables.index: {some(missing)}",
             hint="the index belongs to another export: copy graph and variables from one",
         ),
     )
