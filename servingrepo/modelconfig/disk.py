@@ -20,6 +20,7 @@ EntryKind = Literal["saved-model", "no-saved-model", "empty", "not-a-directory",
 """What a child of a base path is, links followed: a directory with saved_model.pb or .pbtxt, a directory
 with other things only, an empty directory, a file or the like, a link to nothing."""
 
+_FLAT = ": a SavedModel lies directly in it, without a version's directory"
 _WHY_NOT: dict[EntryKind, str] = {
     "no-saved-model": "has no saved_model.pb, so it cannot be loaded",
     "empty": "is an empty directory, so it cannot be loaded",
@@ -62,11 +63,7 @@ def check_disk(entry: Entry, facts: DiskFacts | None) -> Iterator[Finding]:
         return
     versions = facts.versions()
     if not versions:
-        flat = (
-            ": a SavedModel lies directly in it, without a version's directory"
-            if facts.flat
-            else ""
-        )
+        flat = _FLAT if facts.flat else ""
         yield error(
             name,
             "base_path",
