@@ -212,7 +212,7 @@ def test_check_when_the_disk_does_not_fit_then_said(facts: DiskFacts | None, sai
     assert str(found[0]).startswith(said)
 
 
-def test_check_when_a_label_points_at_a_version_that_is_gone_then_said() -> None:
+def test_a_label_on_a_missing_version_is_said() -> None:
     found = findings(
         config_text(model_version_policy="model_version_policy { all {} }"),
         disk={"/models/m": DiskFacts(exists=True, entries={"7": "saved-model"})},
@@ -224,9 +224,7 @@ def test_check_when_a_label_points_at_a_version_that_is_gone_then_said() -> None
 
 
 @pytest.mark.parametrize(("latest", "broken"), [(1, ["9"]), (2, ["8", "9"]), (9, ["2", "8", "9"])])
-def test_check_when_policy_latest_then_only_what_would_be_served_is_looked_at(
-    latest: int, broken: list[str]
-) -> None:
+def test_policy_latest_checks_what_would_be_served(latest: int, broken: list[str]) -> None:
     facts = DiskFacts(exists=True, entries={"2": "empty", "8": "empty", "9": "empty"})
     policy = f"model_version_policy {{ latest {{ num_versions: {latest} }} }}"
     found = findings(

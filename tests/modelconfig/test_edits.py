@@ -16,7 +16,7 @@ model_config_list {
 """
 
 
-def test_pin_when_the_model_is_new_then_a_whole_entry_at_the_end() -> None:
+def test_pinning_a_new_model_appends_a_whole_entry() -> None:
     config = pin(
         parse(BY_HAND),
         name="ranker",
@@ -45,7 +45,7 @@ def test_pin_when_the_model_is_new_then_a_whole_entry_at_the_end() -> None:
 """ in render(config)
 
 
-def test_pin_when_the_model_exists_then_other_fields_and_its_place_are_kept() -> None:
+def test_pinning_keeps_other_fields_and_the_place() -> None:
     config = pin(
         parse(BY_HAND), name="first", base_path="/old/first", versions=[2], labels={"new": 2}
     )

@@ -134,7 +134,7 @@ def test_pin_when_rendered_and_parsed_then_the_same_config_without_errors(
 
 
 @given(our_configs(), pins())
-def test_pin_when_done_then_only_that_model_changes_and_the_input_does_not(
+def test_pinning_changes_one_model_and_not_the_input(
     config: ModelConfig, arguments: dict[str, Any]
 ) -> None:
     before = render(config)

@@ -46,7 +46,7 @@ def test_parse_when_written_in_every_style_of_text_format_then_the_entries() -> 
     )
 
 
-def test_parse_when_the_text_was_read_before_then_the_same_value_which_edits_leave_alone() -> None:
+def test_equal_texts_give_one_value() -> None:
     text = "model_config_list { config { name: 'm' base_path: '/models/m' model_platform: 'tensorflow' } }"
     config = parse(text)
     pin(config, name="m", base_path="/models/m", versions=[7])
@@ -73,7 +73,7 @@ def test_render_when_names_are_not_ascii_then_readable() -> None:
 
 
 @pytest.mark.parametrize("value", [r"\007", r"\n\001m", ""])
-def test_render_when_an_any_is_of_any_bytes_then_written_as_it_is(value: str) -> None:
+def test_an_any_of_any_bytes_is_written_as_is(value: str) -> None:
     of_a_known_type = "type_url: 'type.googleapis.com/tensorflow.serving.ModelConfig'"
     config = parse(f"custom_model_config {{ {of_a_known_type} value: '{value}' }}")
     assert parse(render(config)).proto == config.proto
@@ -177,7 +177,7 @@ def test_entry_when_the_model_is_not_there_then_none() -> None:
     assert entry(EMPTY, "m") is None
 
 
-def test_parse_when_a_label_is_given_twice_then_remembered_and_the_last_wins() -> None:
+def test_of_a_label_given_twice_the_last_wins() -> None:
     pair = "version_labels {{ key: '{}' value: {} }}"
     text = "".join(pair.format(key, at) for key, at in [("a", 1), ("b", 2), ("\\141", 3)])
     config = parse(f"model_config_list {{ config {{ name: 'm' {text} }} }}")

@@ -312,9 +312,7 @@ def test_unpack_when_it_is_cut_off_is_refused(
     assert list(scratch.iterdir()) == []
 
 
-def test_unpack_removes_what_a_killed_process_left_and_nothing_that_is_in_use(
-    tmp_path: Path, scratch: Path
-) -> None:
+def test_unpacking_removes_what_killed_processes_left(tmp_path: Path, scratch: Path) -> None:
     archive = by_tar(write_export(tmp_path / "saved_model"), tmp_path / "m.tar")
     script = (
         "import sys, time, pathlib\n"

@@ -142,7 +142,7 @@ def test_events_when_it_is_a_fifo_or_gone_then_said(tmp_path: Path) -> None:
     assert "cannot be read" in read_events(str(tmp_path / "missing")).problems[0]
 
 
-def test_events_when_payloads_are_large_then_they_are_skipped_and_their_scalars_found(
+def test_scalars_of_large_payloads_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event = event_pb2.Event(wall_time=2e9, step=7)
@@ -205,7 +205,7 @@ def test_measure_when_two_runs_write_into_one_folder_then_detected(produced: Pat
     assert not measure_run(produced / "keras_run").event_runs[0].mixed
 
 
-def test_measure_when_training_went_on_from_a_checkpoint_then_repeated_steps_count_once(
+def test_repeated_steps_count_once(
     tmp_path: Path,
 ) -> None:
     file_of(tmp_path, *(scalar("acc", step, 0.9 if step == 8 else 0.5) for step in range(10)))
@@ -255,9 +255,7 @@ def test_measure_reads_json_lines_and_csv(produced: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b'["a", {}]'])
-def test_measure_when_a_metrics_file_is_broken_then_said_and_the_others_read(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_a_broken_metrics_file_is_said(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.json").write_bytes(content)
     (tmp_path / "results.json").write_text('{"auc": 1}')
     measured = measure_run(tmp_path)
@@ -280,7 +278,7 @@ def test_scan_says_what_was_measured(produced: Path) -> None:
     assert [one["path"] for one in found["event_runs"]] == ["logs/train", "logs/validation"]
 
 
-def test_progress_is_told_every_byte_once_whatever_is_wrong_with_the_files(tmp_path: Path) -> None:
+def test_progress_counts_every_byte_of_events_once(tmp_path: Path) -> None:
     long = [scalar("loss", step, 1 / (step + 1)) for step in range(200_000)]
     paths = [
         file_of(tmp_path / "whole", *long),

@@ -103,7 +103,7 @@ def test_what_is_no_gate_is_refused(text: str) -> None:
         parse_gate(text)
 
 
-def test_a_value_that_six_digits_would_show_as_the_bound_is_shown_whole() -> None:
+def test_a_value_close_to_the_bound_is_shown_whole() -> None:
     """0.9 written as float32 is less than 0.9."""
     value = 0.8999999761581421
     verdict = judge_gate(parse_gate("a >= 0.9"), [measured("a", value)], served=None)

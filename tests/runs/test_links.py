@@ -179,7 +179,7 @@ READERS: dict[str, Callable[[Listing], object]] = {
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("what", ["the file", "its folder", "the run"])
-def test_what_becomes_a_link_after_the_look_is_not_followed(
+def test_what_becomes_a_link_after_listing_is_not_followed(
     name: str, what: str, tmp_path: Path
 ) -> None:
     out = secrets(tmp_path / "out")
@@ -233,9 +233,7 @@ print([name for folder in seen.folders for name in folder.files])
 
 
 @pytest.mark.parametrize("swapped", ["a", "a/deep"])
-def test_a_folder_that_becomes_a_link_while_the_run_is_walked_is_not_listed(
-    swapped: str, tmp_path: Path
-) -> None:
+def test_a_folder_that_becomes_a_link_is_not_listed(swapped: str, tmp_path: Path) -> None:
     (tmp_path / "run/a/deep").mkdir(parents=True)
     (tmp_path / "out/deep").mkdir(parents=True)
     (tmp_path / "out" / SECRET).touch()

@@ -148,7 +148,7 @@ def test_an_export_beside_full_folders_is_seen(
     assert len(next(each for each in whole.folders if each.path == "data3").files) == 1500
 
 
-def test_nothing_is_said_of_what_was_not_looked_at(tmp_path: Path) -> None:
+def test_nothing_is_said_of_what_was_not_opened(tmp_path: Path) -> None:
     tree(tmp_path, *(f"data/{file}" for file in range(20)))
     seen = list_names(str(tmp_path), max_entries=10)
     error = nothing_found("run", seen, ())

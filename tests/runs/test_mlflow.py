@@ -91,9 +91,7 @@ def test_the_last_value_is_that_of_the_highest_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "artifacts", "artifacts/tf2model"])
-def test_a_logged_model_has_what_its_run_has_and_what_only_the_model_has(
-    tmp_path: Path, below: str
-) -> None:
+def test_a_logged_model_has_its_run_s_values_too(tmp_path: Path, below: str) -> None:
     run_in_files(tmp_path)
     model = model_beside(tmp_path) / below
     read = read_mlflow(str(model))
@@ -160,7 +158,7 @@ def test_a_model_whose_folder_alone_names_it_is_found_in_the_database(tmp_path: 
     assert (read.facts["run_id"], read.facts["model_id"]) == (RUN, MODEL)
 
 
-def test_a_run_that_the_database_does_not_know_is_none_of_mlflow_s(tmp_path: Path) -> None:
+def test_a_run_unknown_to_the_database_is_no_mlflow_run(tmp_path: Path) -> None:
     database(tmp_path)
     place = tmp_path / "mlruns/1" / ("0" * 32)
     place.mkdir(parents=True)
@@ -230,7 +228,7 @@ def test_flavors_are_said_wherever_mlmodel_has_them(tmp_path: Path) -> None:
         scan_run(tmp_path)
 
 
-def test_the_exports_of_a_trainer_of_tfx_for_estimators_are_an_exporter_s(tmp_path: Path) -> None:
+def test_exports_of_a_tfx_trainer_are_an_exporter_s(tmp_path: Path) -> None:
     for stamp in ("1584391735", "1584391736"):
         write_export(tmp_path / f"Format-Serving/export/latest/{stamp}")
     assert scan_run(tmp_path).export.endswith("/1584391736")

@@ -74,7 +74,7 @@ def test_what_is_in_the_write_ahead_log_alone_is_read(tmp_path: Path) -> None:
     assert (auc.last.step, auc.last.value) == (3, 0.875)
 
 
-def test_a_database_in_the_middle_of_a_change_is_said_and_not_read(tmp_path: Path) -> None:
+def test_a_database_during_a_change_is_not_read(tmp_path: Path) -> None:
     path = database(tmp_path)
     victim = tmp_path / "victim"
     victim.write_text("kept")
@@ -181,9 +181,7 @@ print(json.dumps([found.problems, time.process_time() - begin, peak >> 10]))
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_database_that_is_a_bomb_is_said_within_seconds_and_bounded_memory(
-    bomb: str, tmp_path: Path
-) -> None:
+def test_a_database_that_is_a_bomb_is_said_soon(bomb: str, tmp_path: Path) -> None:
     make, why = BOMBS[bomb]
     with closing(sqlite3.connect(database(tmp_path))) as made, made:
         make(made)

@@ -131,7 +131,7 @@ SHARDED = {
         ),
     ],
 )
-def test_scan_when_there_is_something_else_then_says_what_and_what_to_do(
+def test_a_run_without_savedmodel_says_what_to_do(
     tmp_path: Path, files: dict[str, bytes], said: str, remedy: str
 ) -> None:
     written(tmp_path, **files)
@@ -149,14 +149,14 @@ def test_scan_when_there_is_something_else_then_says_what_and_what_to_do(
         ({"sm__saved_model.cpb": b"c"}, "sm/saved_model.cpb: a SavedModel in chunks"),
     ],
 )
-def test_scan_when_an_export_has_a_form_that_no_server_loads_then_unsupported(
+def test_an_export_that_no_server_loads_is_unsupported(
     tmp_path: Path, files: dict[str, bytes], said: str
 ) -> None:
     with pytest.raises(UnsupportedExport, match=said):
         scan_run(written(tmp_path, **files))
 
 
-def test_scan_when_many_kinds_then_the_most_promising_first_and_all_told(tmp_path: Path) -> None:
+def test_the_most_promising_kind_is_named_first(tmp_path: Path) -> None:
     written(tmp_path, **CHECKPOINT)
     written(tmp_path, **{"z__model.keras": zipped("config.json"), "model.pt": zipped("a/data.pkl")})
     with pytest.raises(NoSavedModel, match=r"z/model\.keras: a Keras model") as caught:
@@ -185,7 +185,7 @@ def test_scan_when_nothing_is_a_model_then_says_what_there_is(tmp_path: Path) ->
     )
 
 
-def test_scan_when_the_export_is_there_then_others_are_listed_and_its_own_parts_are_not(
+def test_an_export_s_parts_are_not_listed_as_others(
     tmp_path: Path,
 ) -> None:
     written(

@@ -112,7 +112,7 @@ def test_scan_when_one_child_and_others_deeper_then_the_child(tmp_path: Path) ->
     ]
 
 
-def test_scan_when_the_only_one_is_deeper_then_taken_down_to_four_levels(tmp_path: Path) -> None:
+def test_an_export_is_found_four_levels_down(tmp_path: Path) -> None:
     export(tmp_path / "artifacts" / "model" / "data" / "model")
     assert scan_run(tmp_path).kind == "nested"
     export(tmp_path / "other" / "1" / "2" / "3" / "4" / "5")
@@ -121,7 +121,7 @@ def test_scan_when_the_only_one_is_deeper_then_taken_down_to_four_levels(tmp_pat
     assert scan_run(tmp_path / "other" / "1").kind == "nested"
 
 
-def test_scan_when_a_savedmodel_holds_another_in_its_assets_then_not_looked_at(
+def test_a_savedmodel_in_assets_is_not_searched(
     tmp_path: Path,
 ) -> None:
     export(tmp_path / "saved_model")
@@ -155,7 +155,7 @@ def test_scan_when_chosen_then_that_one(tmp_path: Path) -> None:
         assert sorted(each.path for each in scan.candidates) == ["a", "b"]
 
 
-def test_scan_when_chosen_deeper_than_the_look_then_that_one(tmp_path: Path) -> None:
+def test_a_chosen_export_may_lie_deeper_than_listed(tmp_path: Path) -> None:
     deep = export(tmp_path / "1/2/3/4/5/6")
     assert scan_run(tmp_path, saved_model=Path("1/2/3/4/5/6")).export == str(deep)
 
@@ -276,7 +276,7 @@ def test_scan_when_the_run_cannot_be_read_then_no_permission() -> None:
             scan_run(run)
 
 
-def test_scan_when_a_child_cannot_be_read_then_listed_as_not_looked_at() -> None:
+def test_an_unreadable_child_is_listed_as_unreadable() -> None:
     with without_root() as folder:
         export(folder / "run" / "saved_model")
         (folder / "run" / "secret").mkdir(mode=0)
@@ -334,7 +334,7 @@ def test_provenance_when_git_says_nothing_usable_then_left_out(tmp_path: Path, h
 
 
 @pytest.mark.corpus
-def test_scan_when_a_real_estimator_run_then_its_export_and_what_else_is_there(
+def test_a_real_estimator_run_is_scanned(
     corpus: Path,
 ) -> None:
     scan = scan_run(corpus / "tfx" / "estimator_run")

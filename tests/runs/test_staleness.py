@@ -82,7 +82,7 @@ def test_two_runs_in_one_folder_are_noticed(produced: Path, tmp_path: Path) -> N
     assert "two runs write into one folder" in found
 
 
-def test_promote_notes_what_is_doubtful_and_refuses_it_if_strict(tmp_path: Path) -> None:
+def test_promote_notes_staleness_and_refuses_it_if_strict(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "repo")
     run = run_of(tmp_path / "run", config_json=3600)
     with pytest.raises(StaleRun, match="the configuration"):

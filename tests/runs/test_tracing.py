@@ -46,7 +46,7 @@ def test_promote_says_when_files_differ_from_the_commit(tmp_path: Path) -> None:
     assert f"{commit[:12]}+" in command("--root", repo.root, "show", "--lineage").out
 
 
-def test_promote_without_git_reads_the_commit_and_does_not_claim_to_know_more(
+def test_without_git_only_the_commit_is_known(
     tmp_path: Path,
 ) -> None:
     repo = new_repository(tmp_path / "repo")

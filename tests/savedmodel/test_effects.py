@@ -126,7 +126,7 @@ def test_the_saver_s_functions_called_by_a_signature_are_effects(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("source", "harmless"), [("asset_0", True), ("secret", False)])
-def test_a_table_may_read_an_asset_through_a_function_and_no_other_file(
+def test_a_table_reads_assets_alone_through_a_function(
     source: str, tmp_path: Path, *, harmless: bool
 ) -> None:
     def change(meta_graph: Any) -> None:
@@ -156,7 +156,7 @@ def as_tf2_names_an_asset(meta_graph: Any) -> None:
     meta_graph.signature_def[INIT_OP_KEY].outputs[INIT_OP_KEY].name = "all"
 
 
-def test_a_table_may_read_an_asset_whose_path_is_kept_in_a_variable(tmp_path: Path) -> None:
+def test_a_table_reads_an_asset_by_a_variable_s_path(tmp_path: Path) -> None:
     path = write_export(tmp_path, assets={"words": b"a\n"})
     assert effects(changed(path, as_tf2_names_an_asset)) == {}
 

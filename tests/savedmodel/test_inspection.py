@@ -60,9 +60,7 @@ def test_inspect_export_of_a_good_model_of_others_finds_no_defect(corpus: Path, 
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", sorted(BAD))
-def test_inspect_export_of_a_bad_model_of_others_finds_exactly_the_right_defect(
-    corpus: Path, name: str
-) -> None:
+def test_a_bad_model_of_others_has_the_right_defect(corpus: Path, name: str) -> None:
     found = inspect_export(corpus / name)
     assert [(one.slug, one.kind) for one in found.defects] == [BAD[name]]
     assert all(one.message and one.hint for one in found.defects)
@@ -80,7 +78,7 @@ def test_inspect_export_with_variables_taken_away_says_so(
 
 
 @pytest.mark.corpus
-def test_inspect_export_of_a_tf2_model_knows_its_default_and_leaves_out_the_init_op(
+def test_a_tf2_model_has_its_default_signature_alone(
     corpus: Path,
 ) -> None:
     found = inspect_export(corpus / "serving/saved_model_half_plus_two_tf2_cpu/00000123")
@@ -108,7 +106,7 @@ def test_inspect_export_of_reference_dtypes_reduces_them_to_their_base(corpus: P
 
 
 @pytest.mark.corpus
-def test_inspect_export_of_a_signature_that_is_wrong_about_its_dtype_notes_it(
+def test_a_signature_with_a_wrong_dtype_is_noted(
     corpus: Path,
 ) -> None:
     found = inspect_export(corpus / "serving/saved_model_half_plus_three/00000123")
@@ -338,7 +336,7 @@ def test_inspect_export_with_a_missing_asset_that_nothing_reads_only_notes_it(
     ],
 )
 @pytest.mark.parametrize("called", [True, False])
-def test_inspect_export_with_an_op_that_no_server_has_finds_it_in_functions_that_are_called(
+def test_an_unknown_op_in_a_called_function_is_found(
     tmp_path: Path, op: str, slug: str, *, called: bool
 ) -> None:
     path = write_export(tmp_path / "1")
@@ -354,7 +352,7 @@ def test_inspect_export_with_an_op_that_no_server_has_finds_it_in_functions_that
 
 
 @pytest.mark.parametrize(("config", "slug"), [(b"", "gpu-pinned"), (b"8\x01", None)])
-def test_inspect_export_with_a_gpu_in_a_function_minds_only_if_it_cannot_be_moved(
+def test_a_gpu_in_a_function_counts_if_pinned(
     tmp_path: Path, config: bytes, slug: str | None
 ) -> None:
     path = write_export(tmp_path / "1")
@@ -375,7 +373,7 @@ def test_inspect_export_with_a_gpu_in_a_function_minds_only_if_it_cannot_be_move
 @pytest.mark.parametrize(
     ("name", "expected"), [(b"_CHECKPOINTABLE_OBJECT_GRAPH", []), (b"v", ["variables-missing"])]
 )
-def test_inspect_export_of_a_tf2_model_needs_variables_only_if_it_restores_some(
+def test_a_tf2_model_that_restores_needs_variables(
     tmp_path: Path, name: bytes, expected: list[str]
 ) -> None:
     path = write_export(tmp_path / "1")

@@ -117,7 +117,7 @@ def test_a_graph_with_something_wrong_in_it_gets_a_verdict(
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 1 << 32))
-def test_an_index_that_says_something_else_is_whole_only_if_every_tensor_was_compared(
+def test_another_index_is_whole_if_all_tensors_were_compared(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
     path = shutil.copytree(whole, tmp_path_factory.mktemp("index") / "1")

@@ -163,9 +163,7 @@ def entry(name: str, offset: int, size: int, **more: int | None) -> TensorEntry:
         (entry("b", 8, 8, dtype=types_pb2.DT_VARIANT, elements=2), "needs 10 bytes at least"),
     ],
 )
-def test_a_place_that_no_tensor_can_have_is_told_before_the_bytes_are_read(
-    wrong: TensorEntry, reason: str
-) -> None:
+def test_an_impossible_place_of_a_tensor_is_found_early(wrong: TensorEntry, reason: str) -> None:
     index = index_of(entry("a", 0, 8), wrong)
     (found,) = misfits(index)
     assert found.tensor == "b"

@@ -163,9 +163,7 @@ def test_records_that_a_server_replays_are_fine(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_record_that_fails_the_load_is_named_with_its_number_and_place(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_record_that_fails_the_load_is_named(name: str, tmp_path: Path) -> None:
     records, said = BAD[name]
     found = inspect_export(export(tmp_path, file_of(records)))
     assert {one.slug for one in found.defects} == {"warm-up"}
@@ -244,9 +242,7 @@ def test_promote_refuses_a_bad_warm_up_file_and_says_whose_it_is(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
-def test_a_warm_up_file_that_is_none_is_told_and_never_waited_for(
-    kind: str, tmp_path: Path
-) -> None:
+def test_a_warm_up_path_without_a_file_is_named(kind: str, tmp_path: Path) -> None:
     file = export(tmp_path, b"") / FILE
     file.unlink()
     if kind == "folder":

@@ -89,9 +89,7 @@ def test_run_smoke_of_a_good_model_of_others_proves_every_signature(
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("name", sorted(BAD))
-def test_run_smoke_of_a_bad_model_of_others_fails_to_load_for_the_right_reason(
-    corpus: Path, name: str
-) -> None:
+def test_a_bad_model_of_others_fails_for_its_reason(corpus: Path, name: str) -> None:
     path = corpus / name
     with pytest.raises(LoadFailed, match=BAD[name]):
         smoke(path.parent, int(path.name))

@@ -65,7 +65,7 @@ def test_fit_case_of_several_inputs_by_row_stacks_each() -> None:
     assert read_tensor(fitted.inputs["b"]).values == (b"x", b"y")
 
 
-def test_fit_case_of_bytes_without_a_name_is_a_value_and_no_object_of_inputs() -> None:
+def test_bytes_without_a_name_are_a_value() -> None:
     for form, data, shape in (
         ("instances", [{"b64": "eQ=="}], (1,)),
         ("inputs", {"b64": "eQ=="}, ()),
@@ -136,7 +136,7 @@ def test_fit_case_of_examples_follows_the_dtypes_of_the_graph() -> None:
     assert fitted.context.features.feature["word"].bytes_list.value == [b"c"]
 
 
-def test_fit_case_of_examples_for_predict_are_strings_that_begin_with_the_context() -> None:
+def test_examples_for_predict_begin_with_the_context() -> None:
     inspection = model(spec("inputs", "string"), features=[X, WORD])
     fitted = fit_case(case("examples", [{"word": "w"}, {"x": 3}], context={"x": 2}), inspection)
     assert fitted.api == "Predict"

@@ -30,7 +30,7 @@ def test_made_up_tensors_of_every_dtype_are_ones_and_then_zeros(dtype: str) -> N
     assert not first.guessed
 
 
-def test_made_up_tensors_of_strings_are_words_that_can_be_read_as_numbers() -> None:
+def test_made_up_strings_can_be_read_as_numbers() -> None:
     first, _ = made_up_tensors(signature("string", ()), NOTHING)
     assert read_tensor(first.inputs["x"]).values == (b"1",)
 
@@ -42,7 +42,7 @@ def test_made_up_tensors_of_unknown_rank_try_vector_scalar_and_matrix() -> None:
     assert all(one.guessed for one in attempts)
 
 
-def test_made_up_tensors_with_a_default_are_sent_first_and_left_out_last() -> None:
+def test_inputs_with_defaults_are_left_out_last() -> None:
     attempts = list(made_up_tensors(signature("float32", (1,), has_default=True), NOTHING))
     assert [set(one.inputs) for one in attempts] == [{"x"}, {"x"}, set()]
 
@@ -53,7 +53,7 @@ def test_made_up_tensors_without_inputs_are_one_empty_request() -> None:
 
 
 @pytest.mark.parametrize("single", [False, True])
-def test_made_up_tensors_of_examples_are_a_vector_though_the_rank_is_unknown(
+def test_made_up_examples_of_unknown_rank_are_a_vector(
     *,
     single: bool,
 ) -> None:
@@ -85,7 +85,7 @@ def feature(
     )
 
 
-def test_made_up_examples_hold_every_feature_in_its_list_and_at_last_the_needed_ones() -> None:
+def test_made_up_examples_hold_every_feature() -> None:
     features = [
         feature("f", "float32", (2, 3)),
         feature("i", "int64", (None, 2), has_default=True),

@@ -59,7 +59,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "1", Served())
 
 
-def test_run_smoke_of_a_good_answer_passes_and_every_request_names_the_version(
+def test_every_smoke_request_names_the_version(
     bench: Bench,
 ) -> None:
     report = bench.run()
@@ -108,14 +108,12 @@ def test_run_smoke_of_nan_for_ones_but_not_for_zeros_passes(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_run_smoke_of_an_answer_that_is_never_finite_is_inconclusive_for_made_up_data(
-    bench: Bench, value: float
-) -> None:
+def test_no_finite_answer_to_made_up_data_is_inconclusive(bench: Bench, value: float) -> None:
     bench.fake.outputs = [{"y": make_tensor("float32", [1], [value])}]
     assert bench.verdict() == ("inconclusive", f"output y is not finite: {value}")
 
 
-def test_run_smoke_of_an_answer_that_is_not_finite_fails_for_a_users_data(bench: Bench) -> None:
+def test_no_finite_answer_to_user_data_fails(bench: Bench) -> None:
     bench.fake.outputs = [{"y": make_tensor("float32", [2], [1.0, math.nan])}]
     assert bench.verdict(CASE)[0] == "failed"
 
@@ -139,7 +137,7 @@ def test_run_smoke_of_an_answer_that_is_not_finite_fails_for_a_users_data(bench:
         ("DATA_LOSS", "cannot parse", "inconclusive"),
     ],
 )
-def test_run_smoke_of_a_refusal_of_made_up_data_fails_only_if_no_data_could_help(
+def test_a_refusal_fails_if_no_data_could_help(
     bench: Bench, code: str, text: str, outcome: str
 ) -> None:
     bench.fake.error = (grpc.StatusCode[code], text)
@@ -186,7 +184,7 @@ def test_run_smoke_waits_until_the_version_is_available(bench: Bench) -> None:
     assert bench.verdict()[0] == "passed"
 
 
-def test_run_smoke_of_a_version_that_failed_to_load_says_why_in_the_servers_words(
+def test_a_failed_load_says_the_server_s_words(
     bench: Bench,
 ) -> None:
     bench.fake.states = [("LOADING", 0, ""), ("END", 3, "No OpKernel was registered for Foo")]
@@ -195,7 +193,7 @@ def test_run_smoke_of_a_version_that_failed_to_load_says_why_in_the_servers_word
     assert bench.fake.requests == []
 
 
-def test_run_smoke_of_a_version_that_never_comes_times_out_and_says_its_state(
+def test_a_version_that_never_comes_times_out(
     bench: Bench,
 ) -> None:
     bench.fake.states = [("LOADING", 0, "")]
@@ -264,7 +262,7 @@ def test_run_smoke_of_a_classifier_sends_a_real_example_through_classify(
     assert example.features.feature["x"].float_list.value == [1.0]
 
 
-def test_run_smoke_of_a_classifier_that_refuses_classify_falls_back_to_predict_and_says_so(
+def test_a_classifier_that_refuses_classify_gets_predict(
     classifier: Bench,
 ) -> None:
     classifier.fake.errors_of_examples = (grpc.StatusCode.INVALID_ARGUMENT, "Expected one input")
@@ -275,7 +273,7 @@ def test_run_smoke_of_a_classifier_that_refuses_classify_falls_back_to_predict_a
     assert example_pb2.Example.FromString(sent).features.feature["x"].float_list.value == [1.0]
 
 
-def test_run_smoke_of_a_classifier_with_too_few_answers_fails_without_a_second_way(
+def test_a_classifier_with_too_few_answers_fails(
     classifier: Bench,
 ) -> None:
     classifier.fake.scores = []

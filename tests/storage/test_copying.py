@@ -45,9 +45,7 @@ def tree_of(source: Path) -> SourceTree:
     return read_tree(source, boundary=source)
 
 
-def test_the_manifest_of_a_copy_is_what_hashing_the_copy_and_the_source_give(
-    source: Path, tmp_path: Path
-) -> None:
+def test_a_copy_its_source_and_manifest_agree(source: Path, tmp_path: Path) -> None:
     tree = tree_of(source)
     made = copy_tree(tree, tmp_path / "copy", disk=Disk())
     assert made == hash_tree(tmp_path / "copy")
@@ -197,9 +195,7 @@ def test_a_source_that_changes_while_it_is_copied_is_refused(
         assert caught.value.retryable
 
 
-def test_a_link_in_the_place_of_a_source_file_is_not_followed_even_to_that_file(
-    source: Path, tmp_path: Path
-) -> None:
+def test_a_link_in_place_of_a_file_is_refused(source: Path, tmp_path: Path) -> None:
     """Opening may do things (a tape rewinds): what was a file is opened only if it still is one."""
     file = next(one for one in tree_of(source).files if one.path == "large")
     (source / "large").rename(source / "moved")
@@ -220,7 +216,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(source: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("change", [touch, append])
-def test_a_file_that_is_changed_while_it_is_read_is_refused_at_once(
+def test_a_file_changed_while_it_is_read_is_refused(
     change: Callable[[Path], None], source: Path, tmp_path: Path
 ) -> None:
     file = next(one for one in tree_of(source).files if one.path == "variables/small")
@@ -228,9 +224,7 @@ def test_a_file_that_is_changed_while_it_is_read_is_refused_at_once(
         copy_file(file, tmp_path / "copy", disk=Disk(), progress=lambda _: change(source))
 
 
-def test_a_tree_that_does_not_fit_is_refused_before_a_byte_is_written(
-    source: Path, small_disk: Path
-) -> None:
+def test_a_tree_that_does_not_fit_is_refused_early(source: Path, small_disk: Path) -> None:
     with pytest.raises(NoSpace) as caught:
         need_space(tree_of(source), small_disk)
     assert str(source) in caught.value.message
@@ -242,9 +236,7 @@ def test_a_tree_that_fits_is_not_refused(source: Path, tmp_path: Path) -> None:
     need_space(tree_of(source), tmp_path)
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_copy_is_no_space(
-    source: Path, small_disk: Path
-) -> None:
+def test_a_full_disk_during_a_copy_is_no_space(source: Path, small_disk: Path) -> None:
     with pytest.raises(NoSpace, match="large"):
         copy_tree(tree_of(source), small_disk / "copy", disk=Disk())
 
@@ -256,9 +248,7 @@ def test_a_target_that_exists_is_refused(source: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "copy").iterdir()) == []
 
 
-def test_a_copy_does_not_write_through_a_link_that_waits_in_the_target(
-    source: Path, tmp_path: Path
-) -> None:
+def test_a_copy_writes_through_no_link(source: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"keep")
     target = tmp_path / "target"
@@ -371,7 +361,7 @@ def _move_down(root: Path, *, name: str) -> None:
     (root / name).rename(root / "b" / name)
 
 
-def test_a_copy_shares_blocks_where_the_file_system_can_and_is_no_less_a_copy(
+def test_a_copy_shares_blocks_where_it_can(
     cloning_disk: Path,
 ) -> None:
     source = cloning_disk / "run"

@@ -131,7 +131,7 @@ def test_replace_file_syncs_the_file_before_and_the_directory_after_the_rename(
     assert done == ["file, not renamed", "directory, renamed"]
 
 
-def test_a_directory_that_may_not_be_written_is_no_permission_with_a_hint(
+def test_a_directory_without_write_permission_is_refused(
     open_folder: Path, as_nobody: Callable[[str], CompletedProcess[str]]
 ) -> None:
     done = as_nobody(
@@ -358,7 +358,7 @@ def test_remove_unfinished_takes_empty_directories_of_that_name_alone(tmp_path: 
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_scratch_directory_gets_its_mode_back_whatever_a_crash_made_of_it(
+def test_a_scratch_directory_gets_its_mode_back(
     tmp_path: Path, umask: Callable[[int], int]
 ) -> None:
     umask(0o077)

@@ -159,7 +159,7 @@ def test_a_lock_file_that_is_gone_is_not_held(tmp_path: Path) -> None:
     assert not is_held(tmp_path / "gone")
 
 
-def test_two_who_ask_at_once_do_not_take_each_other_for_the_holder(tmp_path: Path) -> None:
+def test_two_that_ask_at_once_name_no_holder(tmp_path: Path) -> None:
     path = tmp_path / "intent"
     path.touch()
     descriptor = os.open(path, os.O_RDONLY)
@@ -170,7 +170,7 @@ def test_two_who_ask_at_once_do_not_take_each_other_for_the_holder(tmp_path: Pat
         os.close(descriptor)
 
 
-def test_a_lock_in_a_place_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+def test_a_lock_in_a_missing_place_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="open the lock"):
         take(tmp_path / "missing" / "lock")
 
@@ -197,9 +197,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
         ("2026-01-01T11:00:00", "since 2026-01-01T11:00:00"),
     ],
 )
-def test_an_owner_is_introduced_with_its_age_and_a_clock_that_jumped_is_told_of(
-    since: str, said: str
-) -> None:
+def test_an_owner_is_introduced_with_its_age(since: str, said: str) -> None:
     owner = Owner(user="eva", host="h", pid=7, command="promote", since=since)
     text = introduce(owner, now=NOW)
     assert text.endswith(said)

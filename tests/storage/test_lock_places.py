@@ -95,7 +95,7 @@ def test_the_lock_file_of_another_user_is_taken_where_one_may_write(nobodys_fold
             take(path)
 
 
-def test_a_lock_file_that_one_may_not_read_is_named_with_its_remedy(nobodys_folder: Path) -> None:
+def test_an_unreadable_lock_file_is_named_with_its_remedy(nobodys_folder: Path) -> None:
     path = nobodys_folder / "lock"
     path.touch()
     path.chmod(0o600)
@@ -107,9 +107,7 @@ def test_a_lock_file_that_one_may_not_read_is_named_with_its_remedy(nobodys_fold
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "directory", "hard link"])
-def test_what_was_put_in_the_lock_s_place_is_not_written_over_nor_waited_for(
-    kind: str, tmp_path: Path
-) -> None:
+def test_what_takes_the_lock_s_place_is_left_alone(kind: str, tmp_path: Path) -> None:
     path, victim = tmp_path / "lock", tmp_path / "victim"
     victim.write_text("precious")
     match kind:

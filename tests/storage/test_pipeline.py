@@ -24,7 +24,7 @@ def test_another_thread_takes_all_chunks_in_order_before_the_block_ends() -> Non
     assert threads.isdisjoint({threading.get_ident()})
 
 
-def test_what_was_given_stays_as_it_is_until_the_next_room_and_memory_is_bounded() -> None:
+def test_a_chunk_stays_until_the_next_room() -> None:
     slow = threading.Event()
     rooms = set()
 
@@ -38,7 +38,7 @@ def test_what_was_given_stays_as_it_is_until_the_next_room_and_memory_is_bounded
     assert 1 < len(rooms) < 10
 
 
-def test_what_the_other_thread_raises_is_raised_at_the_end_and_nobody_waits_for_ever() -> None:
+def test_an_error_of_the_other_thread_is_raised() -> None:
     seen = []
 
     def take(data: memoryview) -> None:
