@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DATABASE",
-    "InDatabase",
     "Limits",
     "MlflowRun",
     "logged_models",
@@ -207,21 +206,10 @@ def _from_database(place: Path, said: dict[str, str]) -> MlflowRun | None:
         return None
     for folder in islice(place.parents, _DEEPEST):
         if _is_there(folder / DATABASE):
-            found = read_database(folder / DATABASE, run=run, model=model, tags=_TAGS)
-            if found.problem:
-                return MlflowRun(facts=said, problems=(found.problem,))
-            if not found.facts:
-                return None
-            tags = {name: value for name, value in found.tags.items() if value}
-            return MlflowRun(
-                facts=found.facts | ({"model_id": model} if model else {}) | tags,
-                params=found.params,
-                measurements=tuple(
-                    measured
-                    for name, points in found.metrics.items()
-                    for measured in _measurement(name, points, file=DATABASE)
-                ),
-            )
+            found = read_database(folder / DATABASE, run=run, model=model)
+            if found.problems:
+                return msgspec.structs.replace(found, facts=said)
+            return found if found.facts else None
     return None
 
 
@@ -392,34 +380,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of processor time."""
 
 
-class InDatabase(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in the database; without facts the database does not know it."""
-
-    facts: dict[str, str] = {}
-    params: dict[str, str] = {}
-    tags: dict[str, str] = {}
-    metrics: dict[str, list[tuple[int, int, float]]] = {}
-    """Step, milliseconds since the epoch, value."""
-    problem: str = ""
-    """Why it could not be read."""
-
-
 def read_database(
     path: Path,
     *,
     run: str | None,
     model: str | None,
-    tags: tuple[str, ...] = (),
     limits: Limits | None = None,
-) -> InDatabase:
+) -> MlflowRun:
     """Read one run by its id, or by that of a model that it logged; nothing is written beside the database.
 
     Args:
         path: The database, absolute and without links.
         run: The run's id; None where only the model's is known.
         model: The model's id.
-        tags: Which tags to read.
         limits: Beyond them the database is not read.
+
+    Returns:
+        Without facts and problems, the database does not know the run.
     """
     import sqlite3  # few runs have one
 
@@ -428,12 +405,13 @@ def read_database(
             _copied(str(path), limits or Limits()) as copy,
             closing(sqlite3.connect(f"file:{quote(str(copy))}?mode=rw", uri=True)) as database,
         ):
-            return _Reader(database, limits or Limits()).read(run, model, tags)
+            return _Reader(database, limits or Limits()).read(run, model)
     except OSError as error:
         why = error.strerror or str(error)
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
         why = str(error)
-    return InDatabase(problem=f"{shown(str(path))}, MLflow's database, cannot be read: {why}")
+    problem = f"{shown(str(path))}, MLflow's database, cannot be read: {why}"
+    return MlflowRun(facts={}, problems=(problem,))
 
 
 @contextmanager
@@ -529,7 +507,7 @@ class _Reader:
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON"):
             database.execute(f"PRAGMA {pragma}")
 
-    def read(self, run: str | None, model: str | None, tags: tuple[str, ...]) -> InDatabase:
+    def read(self, run: str | None, model: str | None) -> MlflowRun:
         """Read a run; see `read_database`.
 
         Raises:
@@ -538,13 +516,13 @@ class _Reader:
         import sqlite3
 
         try:
-            return self._read(run, model, tags)
+            return self._read(run, model)
         except sqlite3.OperationalError:
             if self._stopped:
                 raise ValueError(self._stopped) from None
             raise
 
-    def _read(self, run: str | None, model: str | None, tags: tuple[str, ...]) -> InDatabase:
+    def _read(self, run: str | None, model: str | None) -> MlflowRun:
         with_models = self._check_tables()
         if run is None and with_models:
             query = "SELECT source_run_id FROM logged_models WHERE model_id = ?"
@@ -552,19 +530,24 @@ class _Reader:
         query = "SELECT run_uuid, name, experiment_id, user_id, lifecycle_stage FROM runs WHERE run_uuid = ?"
         row = next(self._rows(query, run), None)
         if row is None:
-            return InDatabase()
+            return MlflowRun(facts={})
         names = ("run_id", "run_name", "experiment_id", "user_id", "lifecycle_stage")
-        return InDatabase(
-            facts={name: self._kept(one) for name, one in zip(names, row, strict=True) if one},
+        facts = {name: self._kept(one) for name, one in zip(names, row, strict=True) if one}
+        query = "SELECT key, value FROM tags WHERE run_uuid = ? AND key = ?"
+        tags = {
+            name: value
+            for name in _TAGS
+            for value in self._texts(query, run, name).values()
+            if value
+        }
+        return MlflowRun(
+            facts=facts | ({"model_id": model} if model else {}) | tags,
             params=self._texts("SELECT key, value FROM params WHERE run_uuid = ?", run),
-            tags={
-                name: value
-                for name in tags
-                for value in self._texts(
-                    "SELECT key, value FROM tags WHERE run_uuid = ? AND key = ?", run, name
-                ).values()
-            },
-            metrics=self._metrics(run),
+            measurements=tuple(
+                measured
+                for name, points in self._metrics(run).items()
+                for measured in _measurement(name, points, file=DATABASE)
+            ),
         )
 
     def _check_tables(self) -> bool:

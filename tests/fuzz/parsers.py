@@ -249,7 +249,7 @@ def database(data: bytes) -> None:
     for name, content in (("mlflow.db", patched(whole, data[1:])), ("mlflow.db-wal", log)):
         (FOLDER / name).write_bytes(content)
         os.utime(FOLDER / name, LONG_AGO)
-    read_database(FOLDER / "mlflow.db", run=RUN.name, model="m", tags=("mlflow.user",))
+    read_database(FOLDER / "mlflow.db", run=RUN.name, model="m")
     assert {path.name for path in FOLDER.glob("mlflow.db*")} == {"mlflow.db", "mlflow.db-wal"}
 
 

@@ -201,9 +201,9 @@ def test_a_query_that_takes_too_long_ends(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as made, made:
         other = [(0.5, n, "another run", n) for n in range(1000)]
         made.executemany("INSERT INTO metrics VALUES ('auc', ?, ?, ?, ?, 0)", other)
-    assert not read_database(path, run=RUN, model=None).problem
+    assert not read_database(path, run=RUN, model=None).problems
     limits = Limits(seconds=0)
-    assert "takes longer" in read_database(path, run=RUN, model=None, limits=limits).problem
+    assert "takes longer" in read_database(path, run=RUN, model=None, limits=limits).problems[0]
 
 
 @pytest.mark.parametrize("with_database", [False, True])

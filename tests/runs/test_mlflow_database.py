@@ -84,7 +84,7 @@ def test_a_database_during_a_change_is_not_read(tmp_path: Path) -> None:
         rows = [(str(n), "x" * 500, RUN) for n in range(500)]
         writing.executemany("INSERT INTO params VALUES (?, ?, ?)", rows)
         journal = (tmp_path / "mlflow.db-journal").read_bytes()
-        problem = read_database(path, run=RUN, model=None).problem
+        problem = read_database(path, run=RUN, model=None).problems[0]
         writing.execute("ROLLBACK")
     assert "a change of it is not finished" in problem
     # The end of a journal may name another file, which SQLite deletes when it has played the journal back.
@@ -92,7 +92,7 @@ def test_a_database_during_a_change_is_not_read(tmp_path: Path) -> None:
     end = len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + journal[:8]
     (tmp_path / "mlflow.db-journal").write_bytes(journal + b"\0\0\0\0" + name + end)
     before = files(tmp_path)
-    assert "a change of it is not finished" in read_database(path, run=RUN, model=None).problem
+    assert "a change of it is not finished" in read_database(path, run=RUN, model=None).problems[0]
     assert files(tmp_path) == before
 
 
@@ -108,7 +108,7 @@ def test_a_journal_that_was_emptied_is_no_change(tmp_path: Path) -> None:
 def test_a_log_behind_a_link_is_said_and_not_read(tmp_path: Path) -> None:
     path = database(tmp_path)
     (tmp_path / "mlflow.db-wal").symlink_to("/etc/passwd")
-    assert "it is a link" in read_database(path, run=RUN, model=None).problem
+    assert "it is a link" in read_database(path, run=RUN, model=None).problems[0]
 
 
 # made to exhaust ------------------------------------------------------------------------------------
@@ -199,6 +199,8 @@ def test_a_database_that_is_a_bomb_is_said_soon(bomb: str, tmp_path: Path) -> No
 def test_a_database_that_is_too_large_is_not_copied(tmp_path: Path) -> None:
     path = database(tmp_path)
     os.truncate(path, 3 << 30)
-    assert "more than 1,073,741,824 bytes" in read_database(path, run=RUN, model=None).problem
+    assert "more than 1,073,741,824 bytes" in read_database(path, run=RUN, model=None).problems[0]
     limits = Limits(size=100)
-    assert "more than 100 bytes" in read_database(path, run=RUN, model=None, limits=limits).problem
+    assert (
+        "more than 100 bytes" in read_database(path, run=RUN, model=None, limits=limits).problems[0]
+    )
