@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 
     from servingrepo.servers.states import Endpoint
 
-__all__ = ["ServingClient"]
+__all__ = ["ServingClient", "SpeaksNoGrpc"]
 
 _BREAK = re.compile(r"\s*\n\s*")
+_OTHER_PROTOCOL = ("http1.x server", "Failed parsing HTTP/2")
+"""What gRPC says of a server that answers in another protocol."""
+
+
+class SpeaksNoGrpc(EndpointUnreachable):
+    """Something answers there, but not in gRPC: waiting does not help."""
 
 
 class ServingClient:
@@ -207,7 +213,8 @@ def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float)
                 raise EndpointUnreachable(
                     f"no connection to {endpoint}: {why}", hint=hint
                 ) from error
-            raise EndpointUnreachable(
+            other = any(sign in text for sign in _OTHER_PROTOCOL)
+            raise (SpeaksNoGrpc if other else EndpointUnreachable)(
                 f"no TensorFlow Serving answers at {endpoint}: {text or code}",
                 hint="check the host and the gRPC port (8500 by default, not the REST port 8501)",
             ) from error

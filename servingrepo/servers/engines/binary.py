@@ -14,8 +14,8 @@ import msgspec
 
 from servingrepo.children import die_with, environment
 from servingrepo.errors import EngineUnavailable
+from servingrepo.servers.engines.options import refuse_engine_flags
 from servingrepo.servers.engines.processes import RunningServer, serve_process
-from servingrepo.servers.engines.server_arguments import refuse_engine_flags
 from servingrepo.servers.engines.server_versions import of_server
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servingrepo.errors import EngineUnavailable, ServerTimeout
+from servingrepo.servers.engines.docker_daemon import is_silence, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,8 +104,8 @@ def _check_platform(daemon: Daemon, facts: ImageFacts, platform: str | None) -> 
 
 
 def _pull(daemon: Daemon, name: str, *, platform: str | None, deadline: Deadline) -> None:
-    import requests
     from docker.errors import APIError
+    from requests.exceptions import RequestException
 
     too_long = ServerTimeout(
         f"the image {name} was not pulled within {deadline.seconds:.3g} s",
@@ -117,11 +118,9 @@ def _pull(daemon: Daemon, name: str, *, platform: str | None, deadline: Deadline
             if deadline.passed:
                 raise too_long
     except APIError as error:
-        raise _cannot_pull(name, error.explanation or str(error), daemon) from error
-    except requests.exceptions.Timeout as error:
-        raise too_long from error
-    except requests.exceptions.ConnectionError as error:
-        if "timed out" in str(error):
+        raise _cannot_pull(name, text_of(error), daemon) from error
+    except RequestException as error:
+        if is_silence(error):
             raise too_long from error
         raise
 

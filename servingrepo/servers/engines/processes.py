@@ -26,7 +26,7 @@ from servingrepo.errors import (
     ServingRepoError,
 )
 from servingrepo.modelconfig import EMPTY, pin, render
-from servingrepo.servers.engines.server_arguments import refuse_unknown_flags
+from servingrepo.servers.engines.options import refuse_unknown_flags
 from servingrepo.servers.sockets import SOCKET, is_listening_at, listener_at, server_folder
 from servingrepo.servers.states import Endpoint
 

@@ -1,8 +1,10 @@
-"""The user's own flags for a server that an engine starts: which are refused, and which the server does not know."""
+"""What a user may set for a server that an engine starts: its flags, and how a container runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from servingrepo.errors import UsageError
 
@@ -10,6 +12,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["refuse_engine_flags", "refuse_unknown_flags"]
+
+
+class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a container.
+
+    Attributes:
+        image: By tag or digest; None is the engine's own.
+        pull: Whether an image that is not there may be pulled.
+        platform: `linux/arm64` and the like; None is the daemon's own.
+        gpus: "all", a number, or nothing.
+        memory: As docker takes it: "2g".
+        network: The Docker network that the container joins; `none` talks through a socket in a mount.
+        user: Who the server runs as in the container: "1000:1000".
+        arguments: More flags for the server.
+
+    Raises:
+        UsageError: A flag for the server is one that engines set.
+    """
+
+    image: str | None = None
+    pull: bool = False
+    platform: str | None = None
+    gpus: str | None = None
+    memory: str | None = None
+    network: str | None = None
+    user: str | None = None
+    arguments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse flags that are the engine's: found out by a server, they would cost the whole time-out."""
+        refuse_engine_flags(self.arguments)
+
 
 ENGINE_FLAGS = frozenset(
     {
