@@ -15,7 +15,10 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FLAGS", "Arguments", "Flag", "parse", "usage"]
+__all__ = ["FAILED", "FLAGS", "Arguments", "Flag", "parse", "usage"]
+
+FAILED = 255
+"""The exit code after a command line that cannot be read, and of a server that could not start."""
 
 Value = int | float | bool | str
 Kind = Literal["int32", "int64", "float", "bool", "string"]

@@ -1,12 +1,10 @@
 """The server as a process: start, threads, gRPC, and an end within a second.
 
-After model_servers/{main,server}.cc. Exit codes and the line on standard output are the real server's; what
-the embedded server has to say for itself goes to standard error.
+After model_servers/server.cc. The line on standard output is the real server's; our own go to standard error.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import signal
@@ -16,12 +14,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from servingrepo import __version__
 from servingrepo.embedded import listening, parent, startup, tensorflow_log
 from servingrepo.embedded.capi import TensorFlowRuntime
 from servingrepo.embedded.config import ServerConfig, single_model
 from servingrepo.embedded.core import CustomConfigError, ServerCore, Settings
-from servingrepo.embedded.flags import Arguments, parse, usage
+from servingrepo.embedded.flags import FAILED
 from servingrepo.embedded.harness import Retries
 from servingrepo.embedded.inference import Model, Options
 from servingrepo.embedded.loading import ModelLoader
@@ -34,54 +31,31 @@ from servingrepo.embedded.text_files import read_models
 from servingrepo.embedded.warmup import warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from socketserver import BaseServer
 
     import grpc
 
+    from servingrepo.embedded.flags import Arguments
     from servingrepo.embedded.runtime import Session
     from servingrepo.embedded.source import VersionSource
     from servingrepo.embedded.tensorflow_log import TensorFlowLog
 
-__all__ = ["run"]
+__all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "servingrepo run-server"
-FAILED = 255
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 5.0
 STOP_SECONDS = 0.3
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the server; see `servingrepo.embedded.main`."""
-    arguments = parse(argv)
-    if isinstance(arguments, str):
-        sys.stderr.write(arguments + "\n")
-    if isinstance(arguments, str) or arguments.rest[:1] == ("--help",):
-        sys.stdout.write(usage(PROGRAM))
-        return FAILED
-    if arguments.truth("version"):
-        sys.stdout.write(
-            f"TensorFlow ModelServer: servingrepo {__version__} (embedded, after 2.19.1)\n"
-            f"TensorFlow Library: {_tensorflow_version()}\n"
-        )
-        return 0
-    if arguments.rest:
-        sys.stdout.write(f"unknown argument: {arguments.rest[0]}\n{usage(PROGRAM)}")
-        sys.stdout.flush()
+def serve(arguments: Arguments) -> NoReturn:
+    """Run the server until a signal ends it; end with 255 if it could not start."""
     started = _start(arguments)
     sys.stdout.write(f"Failed to start server. Error: {started}\n")
-    # Threads of TensorFlow and ours may be busy; nothing may wait for them.
-    return _exit(FAILED)
-
-
-def _tensorflow_version() -> str:
-    try:
-        return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    # Threads of TensorFlow and ours may be busy, and nothing may wait for them.
+    _exit(FAILED)
 
 
 def _start(arguments: Arguments) -> Status:

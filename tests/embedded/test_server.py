@@ -32,6 +32,7 @@ from tests.embedded.server_process import (
     publish,
     states,
 )
+from tests.support import new_repository, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +87,15 @@ def test_server_serves_switches_reloads_and_keeps_the_old_version_when_the_new_i
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(5) == -signal.SIGTERM
     assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.tf
+def test_run_server_becomes_the_server_itself(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    with running_server(repo, log=tmp_path / "log") as (_, process):
+        assert b"servingrepo.embedded" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STEP) == -signal.SIGTERM
 
 
 @pytest.mark.tf
