@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingrepo.embedded.debug_strings import debug_string
+from servingrepo.embedded.examples import debug_string
 from servingrepo.protos import meta_graph_pb2, tensor_pb2, types_pb2
 
 
