@@ -1,7 +1,7 @@
 """Classify, Regress and MultiInference: requests that carry tf.Examples.
 
-After servables/tensorflow/{classifier,regressor,multi_inference,util}.cc. What is fed is always a string
-tensor [N] of serialized Examples, whatever the signature's input is.
+After servables/tensorflow/{classifier,regressor,multi_inference,util}.cc. The input is always a string tensor [N] of
+serialized Examples, even if the signature has another one.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ _SINGLE = ("float", "scomplex")
 
 
 def classify(model: Model, request: Any) -> Any | Status:
-    """Return the ClassificationResponse to a request whose model has been looked up."""
+    """Return the ClassificationResponse of the model to a request."""
     return _single(model, request, classification_pb2.ClassificationResponse(), CLASSIFY)
 
 
 def regress(model: Model, request: Any) -> Any | Status:
-    """Return the RegressionResponse to a request whose model has been looked up."""
+    """Return the RegressionResponse of the model to a request."""
     return _single(model, request, regression_pb2.RegressionResponse(), REGRESS)
 
 
 def multi_inference(model: Model, request: Any) -> Any | Status:
-    """Return the MultiInferenceResponse to a request whose first task's model has been looked up."""
+    """Return the MultiInferenceResponse of the first task's model to a request."""
     signatures = _task_signatures(model, request.tasks)
     if isinstance(signatures, Status):
         return signatures

@@ -26,7 +26,7 @@ from servingrepo.embedded.inference import Model, Options
 from servingrepo.embedded.manager import Manager
 from servingrepo.embedded.metrics import MeasuredRuntime, Metrics
 from servingrepo.embedded.runtime import ModelLoader
-from servingrepo.embedded.services import Room
+from servingrepo.embedded.services import Parts
 from servingrepo.embedded.states import Event, EventBus, State, Waiter
 from servingrepo.embedded.status import OK, Code, Status
 from servingrepo.embedded.text_files import read_models
@@ -197,9 +197,9 @@ class _Server:
         return lambda: None
 
     def _listen(self) -> Status:
-        room = Room(self._core, self._options, self._metrics)
+        parts = Parts(self._core, self._options, self._metrics)
         try:
-            opened = listening.open_grpc(self._arguments, room)
+            opened = listening.open_grpc(self._arguments, parts)
         except listening.SslConfigError as error:
             logger.critical(
                 "--ssl_config_file cannot be read: %s. TensorFlow Serving aborts here, and so does this server",
@@ -209,7 +209,7 @@ class _Server:
         if isinstance(opened, Status):
             return opened
         self._grpc = opened
-        rest = listening.open_rest(self._arguments, room)
+        rest = listening.open_rest(self._arguments, parts)
         if isinstance(rest, Status):
             return rest
         self._rest = rest

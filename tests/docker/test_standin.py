@@ -1,4 +1,4 @@
-"""The stand-in image behaves as tensorflow/serving where the difference would matter."""
+"""The stand-in image behaves as tensorflow/serving in what matters to clients."""
 
 from __future__ import annotations
 

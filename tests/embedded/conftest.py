@@ -1,4 +1,4 @@
-"""A server core that is played step by step: real files, a fake runtime, no TensorFlow, no threads."""
+"""A server core that tests drive step by step: real files, a fake runtime, no TensorFlow, no threads."""
 
 from __future__ import annotations
 

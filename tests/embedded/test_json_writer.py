@@ -1,4 +1,4 @@
-"""JSON is written to the character as the real server writes it."""
+"""JSON has the very characters of the real server."""
 
 from __future__ import annotations
 

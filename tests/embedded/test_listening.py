@@ -1,4 +1,4 @@
-"""REST, metrics, health and TLS of the real thing: a child process, real sockets."""
+"""REST, metrics, health and TLS of a server process, over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What REST answers to which address, on a real core and without sockets."""
+"""Answers of the REST API by address, on a real core and without sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real thing: a child process, real gRPC, and TensorFlow where a test is marked `tf`."""
+"""The server as a process: real gRPC, and TensorFlow in tests that are marked `tf`."""
 
 from __future__ import annotations
 

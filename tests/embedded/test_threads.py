@@ -1,4 +1,4 @@
-"""What happens at the same time: loads in threads, requests in flight, cancelled loads."""
+"""Concurrency: loads in threads, requests in flight, cancelled loads."""
 
 from __future__ import annotations
 

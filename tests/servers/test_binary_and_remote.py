@@ -1,4 +1,4 @@
-"""The binary and the remote engine, on a tensorflow_model_server that is ours under its name."""
+"""The binary and the remote engine, with our embedded server as tensorflow_model_server."""
 
 from __future__ import annotations
 

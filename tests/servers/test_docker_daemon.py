@@ -1,4 +1,4 @@
-"""A Docker daemon that is not there: no daemon is needed to see that it is said."""
+"""Errors for a Docker daemon that is missing or silent. The tests need no daemon."""
 
 from __future__ import annotations
 

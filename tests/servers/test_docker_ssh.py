@@ -1,4 +1,4 @@
-"""Where a daemon is comes from the environment or a docker context: nothing in it may become an option of ssh."""
+"""A daemon's URL from the environment or a docker context must not become an option of ssh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of servers: closed to others, fit for a socket wherever TMPDIR is, removed whatever happens."""
+"""Folders of servers are closed to others, can hold a socket, and are removed."""
 
 from __future__ import annotations
 

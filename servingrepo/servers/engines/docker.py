@@ -47,7 +47,13 @@ from servingrepo.servers.engines.docker_files import (
 from servingrepo.servers.engines.docker_images import GRPC_PORT, ImageFacts, find_image
 from servingrepo.servers.engines.docker_reaping import labels, reap_left
 from servingrepo.servers.engines.options import ContainerOptions, refuse_unknown_flags
-from servingrepo.servers.engines.processes import RunningServer, free_port, tail, why_it_ended
+from servingrepo.servers.engines.processes import (
+    LOADING_FLAGS,
+    RunningServer,
+    free_port,
+    tail,
+    why_it_ended,
+)
 from servingrepo.servers.engines.server_versions import of_image
 from servingrepo.servers.sockets import SOCKET, server_folder
 from servingrepo.servers.states import Endpoint
@@ -90,7 +96,7 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What records call this engine."""
+        """Its name in records."""
         return "docker"
 
     def expected_version(self) -> Version | None:
@@ -311,8 +317,7 @@ class _Container:
         """Return the server's flags. They override those of the entrypoint, which stand before them."""
         flags = [
             f"--model_config_file={CONFIG_FOLDER}/models.config",
-            "--max_num_load_retries=0",
-            "--allow_version_labels_for_unavailable_models=true",
+            *LOADING_FLAGS,
             "--rest_api_port=0",
         ]
         if self.socket is not None:

@@ -1,4 +1,4 @@
-"""What a user may set for a server that an engine starts: its flags, and how a container runs."""
+"""Options for a server that an engine starts: the server's flags, and how a container runs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         image: By tag or digest; None is the engine's own.
-        pull: Whether an image that is not there may be pulled.
+        pull: Whether to pull a missing image.
         platform: `linux/arm64` and the like; None is the daemon's own.
         gpus: "all", a number, or nothing.
         memory: As docker takes it: "2g".
-        network: The Docker network that the container joins; `none` talks through a socket in a mount.
-        user: Who the server runs as in the container: "1000:1000".
+        network: The Docker network of the container; with `none` it is reached through a socket in a mount.
+        user: The server's user in the container: "1000:1000".
         arguments: More flags for the server.
 
     Raises:
-        UsageError: A flag for the server is one that engines set.
+        UsageError: An argument is a flag that engines set.
     """
 
     image: str | None = None
@@ -41,7 +41,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse flags that are the engine's: found out by a server, they would cost the whole time-out."""
+        """Refuse the engine's flags now: with them a server would fail at the end of the time-out."""
         refuse_engine_flags(self.arguments)
 
 
@@ -56,23 +56,23 @@ ENGINE_FLAGS = frozenset(
         "model_name",
         "port",
         "rest_api_port",
-        # We talk in the clear to a server that we start.
+        # We use no encryption with a server that we start.
         "ssl_config_file",
         "use_alts_credentials",
     }
 )
-"""What engines set or rely on. Of a flag that is given twice the last one counts: the server would not be found."""
+"""Flags that engines set or rely on. The last of two flags counts, so that of a user would hide the server."""
 
 _UNKNOWN = "unknown argument: "
 
 
 def refuse_engine_flags(arguments: Iterable[str]) -> None:
-    """Refuse flags that are the engine's.
+    """Refuse flags that engines set.
 
     Raises:
-        UsageError: There are some; all of them are named.
+        UsageError: There are such flags; the message names them all.
     """
-    refused = [one for one in arguments if _name(one) in ENGINE_FLAGS]
+    refused = [flag for flag in arguments if _name(flag) in ENGINE_FLAGS]
     if refused:
         raise UsageError(
             f"--server-arg cannot be {', '.join(refused)}: the engine says itself where its server listens, what "
@@ -82,10 +82,10 @@ def refuse_engine_flags(arguments: Iterable[str]) -> None:
 
 
 def refuse_unknown_flags(log: str) -> None:
-    """Refuse to go on with a server that did not know a flag: it says so and starts all the same (main.cc).
+    """Refuse a server that does not know a flag: it prints that and starts nevertheless (main.cc).
 
     Raises:
-        UsageError: It said so; its words are in the message.
+        UsageError: It printed so; the message quotes it.
     """
     for line in log.splitlines():
         if line.startswith(_UNKNOWN):

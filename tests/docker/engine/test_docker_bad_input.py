@@ -1,4 +1,4 @@
-"""What can be wrong with daemons and images: each says what happened in time, and leaves nothing behind."""
+"""Bad daemons and images: each error comes in time, says what happened, and leaves nothing behind."""
 
 from __future__ import annotations
 

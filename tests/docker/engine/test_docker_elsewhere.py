@@ -1,4 +1,4 @@
-"""Daemons that are elsewhere: over TCP with and without certificates, by ssh, from within a container."""
+"""Daemons on other machines: over TCP with and without certificates, by ssh, from a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The docker engine on the machine's daemon: how the container is made, what its proof says, what is left."""
+"""The docker engine on this machine's daemon: its containers, its proofs, and their removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that are interrupted or killed while a container runs for them, with the real command line."""
+"""Real commands that are interrupted or killed while their container runs."""
 
 from __future__ import annotations
 
