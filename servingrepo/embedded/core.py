@@ -136,7 +136,7 @@ class ServerCore:
             platform = platform_of(model)
             if isinstance(platform, Status):
                 logger.warning(
-                    "the config is stored although the platform of model %s cannot be told: every later "
+                    "the config is stored although the platform of model %s is not known: every later "
                     "reload will be refused until a restart (as with TensorFlow Serving, server_core.cc)",
                     model.name,
                 )
@@ -163,9 +163,9 @@ class ServerCore:
             self._bus.unsubscribe(fresh.handle)
         if any(one.state is State.END and one.health.ok for one in waiter.reached.values()):
             logger.warning(
-                "a model that was removed a moment ago is in the config again: the end of its old version "
-                "was taken for the outcome of the new one, and the model comes up all the same (as with "
-                "TensorFlow Serving, server_core.cc)"
+                "the config has a model again that it lost a moment ago: the reload saw the end of the old version "
+                "instead of the new version's state, and the model loads nevertheless (as with TensorFlow "
+                "Serving, server_core.cc)"
             )
         return waiter.outcome("model(s)")
 

@@ -170,9 +170,9 @@ class Manager:
         if failed and (name, again) not in self._put_off:
             self._put_off.add((name, again))
             logger.warning(
-                "model %s: version %s is wanted again but not yet gone, and version %s, which failed, "
-                "keeps it: nothing changes until a number that is new to the server appears (as with "
-                "TensorFlow Serving, core/aspired_versions_manager.cc)",
+                "model %s: version %s is wanted again but has not ended, because version %s failed: nothing "
+                "changes until a number appears that is new to the server (as with TensorFlow Serving, "
+                "core/aspired_versions_manager.cc)",
                 name,
                 ", ".join(map(str, again)),
                 ", ".join(map(str, sorted(failed))),
