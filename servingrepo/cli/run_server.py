@@ -24,4 +24,4 @@ def command(arguments: tuple[str, ...]) -> None:
     """
     # The server is a program of its own: it takes over this process, with its id, signals and files.
     program = [*python("servingrepo.embedded"), *arguments]
-    os.execve(sys.executable, program, environment())  # noqa: S606 - our own module
+    os.execve(sys.executable, program, environment())  # nosec B606 # noqa: S606 - our own module
