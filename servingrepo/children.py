@@ -1,4 +1,4 @@
-"""Child processes: they end with whoever started them, and run nobody's code but ours."""
+"""Child processes that end with their parent and run no code of a run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG, prctl(2)
 
 
 def python(module: str, *, interpreter: str = sys.executable) -> list[str]:
-    """Return how a command line begins that runs a module of ours.
+    """Return the beginning of a command line that runs a module of ours.
 
-    With `-m` alone, Python looks for every module in the current directory first, and that may be a run. `-P` keeps
-    it from that. `-I` would forget PYTHONPATH as well, and that is the user's own.
+    With `-m` alone, Python searches every module in the current directory first, and that may be a run. `-P` turns
+    that off. `-I` would also ignore the user's PYTHONPATH.
     """
     return [interpreter, "-P", "-m", module]
 
@@ -25,8 +25,8 @@ def python(module: str, *, interpreter: str = sys.executable) -> list[str]:
 def environment() -> dict[str, str]:
     """Return our environment for a child that works in another directory.
 
-    What is relative in PYTHONPATH means the same there. An empty part of it, as a colon too many leaves one, stands
-    for the current directory: it is left out.
+    Relative paths in PYTHONPATH become absolute. Empty parts are removed, because they stand for the current
+    directory.
     """
     given = {**os.environ}
     if "PYTHONPATH" in given:
@@ -36,9 +36,9 @@ def environment() -> dict[str, str]:
 
 
 def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies: nobody else would.
+    """Let the kernel kill this process when its parent dies.
 
-    It is about the thread that started the child (prctl(2)): one that waits for the child, and not a worker's.
+    The parent is the thread that started the child (prctl(2)), so that thread must wait for the child.
     """
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -1,4 +1,4 @@
-"""A point in time by which something must have happened, and polling until then."""
+"""A point in time by which something must happen, and pauses until then."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from servingrepo.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock; `seconds` is what was asked for, for messages.
+    """A moment on the monotonic clock; `seconds` is the whole time, for messages.
 
-    One with a `halt` can be ended before its time, by any thread that shares it.
+    With a `halt`, any thread that shares it can end it early.
     """
 
     seconds: float
@@ -23,27 +23,27 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return the deadline that many seconds from now.
+        """Return the deadline in so many seconds.
 
         Raises:
-            SettingsError: It is no finite number.
+            SettingsError: The number is not finite.
         """
         if not math.isfinite(seconds):
             raise SettingsError(f"{seconds} is no time to wait", hint="give a number of seconds")
         return cls(seconds=seconds, moment=time.monotonic() + seconds)
 
     def stoppable(self) -> Deadline:
-        """Return the same deadline, which `stop` can end before its time."""
+        """Return the same deadline, which `stop` can end early."""
         return replace(self, halt=threading.Event())
 
     def stop(self) -> None:
-        """End it now, if it is stoppable: whoever waits for it gives up."""
+        """End it now, if it is stoppable."""
         if self.halt is not None:
             self.halt.set()
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody ended it before its time."""
+        """Whether `stop` ended it early."""
         return self.halt is not None and self.halt.is_set()
 
     @property
@@ -58,7 +58,7 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Whether the moment has come, or it was ended."""
+        """Whether the moment has come, or `stop` ended it."""
         return self.stopped or time.monotonic() >= self.moment
 
     def at_most(self, seconds: float) -> float:

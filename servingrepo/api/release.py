@@ -166,7 +166,7 @@ class Releasing(Opened):
         from servingrepo.runs.gates import parse_gate
         from servingrepo.runs.mounts import refuse_hung
         from servingrepo.runs.tracing import Context
-        from servingrepo.servers.engines.targets import target_of
+        from servingrepo.servers.engines.choice import expected_server
         from servingrepo.smoke import load_cases
         from servingrepo.verbs.prune import promote_and_prune
         from servingrepo.verbs.values import Options
@@ -191,7 +191,7 @@ class Releasing(Opened):
             allow_breaking=allow_breaking,
             allow_ops=tuple(allow_ops),
             contract=optional_path(contract),
-            target=target_of(chosen or as_choice(engine)),
+            target=expected_server(chosen or as_choice(engine)),
         )
 
         given = as_path(run, "run")

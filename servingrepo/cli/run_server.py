@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
+
+from servingrepo.children import environment, python
 
 
 @click.command(
@@ -11,13 +16,12 @@ import click
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
+def command(arguments: tuple[str, ...]) -> None:
     """Run the embedded server: TensorFlow Serving's gRPC API, with tensorflow_model_server's flags.
 
     It serves what models.config says, on loopback only, for laptops, CI and compose tests. Its exit codes are
     tensorflow_model_server's.
     """
-    from servingrepo.embedded import main
-
-    ctx.exit(main(arguments))
+    # The server is a program of its own: it takes over this process, with its id, signals and files.
+    program = [*python("servingrepo.embedded"), *arguments]
+    os.execve(sys.executable, program, environment())  # nosec B606 # noqa: S606 - our own module

@@ -1,7 +1,6 @@
-"""What a request asks of the core, whichever way it came: REST and gRPC share these.
+"""Calls of the core that REST and gRPC share: messages in, a message or a Status out.
 
-After model_servers/get_model_status_impl.cc and servables/tensorflow/get_model_metadata_impl.cc. A request
-and a response are messages; an error is a Status. Neither gRPC nor HTTP is known here.
+After model_servers/get_model_status_impl.cc and servables/tensorflow/get_model_metadata_impl.cc.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Answer = Any
 
 
 def find(core: ServerCore, spec: Any) -> Any:
-    """Return a handle of the version that a ModelSpec means, or why there is none."""
+    """Return a handle of the version that a ModelSpec names, or the error."""
     choice = spec.WhichOneof("version_choice")
     return core.find(
         spec.name,
@@ -50,7 +49,7 @@ def infer(
     metrics: Metrics,
     api: str = "",
 ) -> Answer | Status:
-    """Look the model up and run a request on it; `api` names what the time in TensorFlow counts for."""
+    """Run a request on its model. `api` is the label of the time in TensorFlow."""
     found = find(core, spec)
     if isinstance(found, Status):
         return found
@@ -62,7 +61,7 @@ def infer(
 
 
 class _TimedSession:
-    """A session for one request, which notes how long TensorFlow took."""
+    """A session for one request that measures the time in TensorFlow."""
 
     def __init__(self, session: Session, metrics: Metrics, labels: tuple[str, str, str]) -> None:
         self._session = session
@@ -119,7 +118,7 @@ def get_status(core: ServerCore, request: Any) -> Answer | Status:
     if not request.HasField("model_spec"):
         return MISSING_SPEC
     name = request.model_spec.name
-    # A label is ignored: only a number narrows the answer.
+    # The real server ignores a label here.
     if request.model_spec.WhichOneof("version_choice") == "version":
         version = request.model_spec.version.value
         event = core.monitor.version(name, version)

@@ -1,9 +1,8 @@
-"""TensorFlow through its C API, without the Python package: `import tensorflow` is never run.
+"""TensorFlow through its C API, without `import tensorflow`.
 
-The two libraries of the wheel are opened with ctypes when the first model is loaded (0.4 s against 3 s and
-five times the memory for the import). TF_LoadSessionFromSavedModel is LoadSavedModel and a DirectSession, the
-same code that tensorflow_model_server runs, with its error texts; and unlike Python's `Session.run` it takes
-shapes as they come. TensorFlow's own C++ logging goes to file descriptor 2.
+The first load opens the two libraries of the wheel with ctypes: 0.4 s, where the import takes 3 s and five times the
+memory. TF_LoadSessionFromSavedModel is the code of tensorflow_model_server, LoadSavedModel and a DirectSession, with
+its error texts. Unlike Python's `Session.run` it does not check shapes. C++ logs to file descriptor 2.
 """
 
 from __future__ import annotations
@@ -149,10 +148,10 @@ class _Feed:
 
 
 class _Handle:
-    """A tensor of resource handles. No session has tensors to hand out, so feeding one always fails.
+    """A tensor of resource handles. No session gives one to a client, so to feed one always fails.
 
-    The C API wants such a tensor as a serialized handle and has words of its own for anything else; these are
-    DirectSession's (ResourceHandleToInputTensor, direct_session.cc), which come before any dtype is compared.
+    The C API takes a serialized handle only, and has another error for the rest. This error is DirectSession's
+    (ResourceHandleToInputTensor, direct_session.cc), which checks this before any dtype.
     """
 
     def __init__(self, proto: Any) -> None:
@@ -255,7 +254,7 @@ class TensorFlowSession:
         *,
         timeout_ms: int,
     ) -> list[Tensor] | Status:
-        """Run the graph in TensorFlow's threads; Python's lock is not held meanwhile."""
+        """Run the graph in TensorFlow's threads, without Python's lock."""
         library = self._library
         inputs = self._resolve(
             [name for name, _ in feeds], "FeedInputs: unable to find feed output {}"
@@ -317,8 +316,7 @@ class TensorFlowSession:
         return outputs
 
     def _endpoint(self, name: str, unknown: str) -> _Output | Status:
-        # The C API wants operations, not names, so what DirectSession says of unknown names (subgraph.cc) is
-        # said here.
+        # The C API takes operations, not names, so the errors for unknown names are here (subgraph.cc).
         found = self._endpoints.get(name)
         if found is not None:
             return found
@@ -326,7 +324,7 @@ class TensorFlowSession:
         pointer = self._library.TF_GraphOperationByName(self._graph, operation.encode())
         if not pointer or (index and not index.isdecimal()):
             return Status(Code.NOT_FOUND, unknown.format(name))
-        # An index that the operation does not have is refused by TensorFlow itself.
+        # TensorFlow itself refuses an index that the operation does not have.
         number = min(int(index or 0), MAX_INDEX)
         self._endpoints[name] = _Output(pointer, number)
         return self._endpoints[name]

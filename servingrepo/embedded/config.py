@@ -1,4 +1,4 @@
-"""The server's model configuration as a value, and the checks that need nothing but it.
+"""The server's model configuration as a value, with its checks.
 
 After config/model_server_config.proto and model_servers/server_core.cc. `text_files` reads it.
 """
@@ -44,7 +44,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def monitored(self) -> MonitoredModel:
-        """What the version source needs of it."""
+        """The part of it that the version source needs."""
         return MonitoredModel(self.name, self.base_path, self.policy)
 
 
@@ -56,7 +56,7 @@ class ServerConfig(msgspec.Struct, frozen=True):
 
 
 def single_model(name: str, base_path: str) -> ServerConfig:
-    """Return what `--model_name` and `--model_base_path` stand for."""
+    """Return the configuration for `--model_name` and `--model_base_path`."""
     entry = ModelEntry(name=name, base_path=base_path, platform="tensorflow")
     return ServerConfig("list", (entry,))
 
@@ -73,7 +73,7 @@ def from_message(message: Any) -> ServerConfig:
 
 
 def check_list(models: Sequence[ModelEntry]) -> Status:
-    """Refuse a name listed twice and a relative base path (ValidateModelConfigList)."""
+    """Refuse duplicate names and relative base paths (ValidateModelConfigList)."""
     seen: set[str] = set()
     for model in models:
         if model.name in seen:
@@ -113,7 +113,7 @@ def platform_of(model: ModelEntry) -> str | Status:
 
 
 def check_platforms_kept(old: Sequence[ModelEntry], new: Sequence[ModelEntry]) -> Status:
-    """Refuse a changed platform; an *old* entry without one makes this fail for ever."""
+    """Refuse a changed platform. After an entry without one, this fails for ever."""
     before: dict[str, str] = {}
     for model in old:
         platform = platform_of(model)

@@ -1,7 +1,7 @@
-"""Configuration applied, labels, and the way from a request to a loaded version.
+"""The core of the server: it applies configurations, keeps labels, and finds the version for a request.
 
-After model_servers/server_core.cc (2.19). The order of the steps in `reload` is the specification, including
-that the new config is stored before most of what can fail: that is how a reload can spoil all later ones.
+After model_servers/server_core.cc (2.19). `reload` has the real server's order of steps: it stores the new config
+before most steps that can fail, so a bad reload can spoil all later ones.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ PLATFORMS = frozenset({"tensorflow"})
 
 
 class CustomConfigError(Exception):
-    """A custom_model_config was given: the real server aborts (LOG(FATAL)), and so must the process."""
+    """The config has a custom_model_config: the process must abort, as the real server does (LOG(FATAL))."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the core needs from outside.
+    """The core's surroundings.
 
-    `wait` blocks until a waiter is set, for ever if need be. `start_polling` begins to poll a
-    source, from when the first list of models is there, and returns what ends it. `initial_load_threads`
-    loads run at the same time until these models are up.
+    `wait` blocks until a waiter is set, without limit. `start_polling` begins to poll a source, once there is a first
+    list of models, and returns a function that ends it. `initial_load_threads` loads run at the same time until these
+    models are up.
     """
 
     wait: Callable[[Waiter], None]
@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerCore:
-    """What the server serves, and the only way to change it: `reload`."""
+    """The models that the server serves. Only `reload` changes them."""
 
     def __init__(self, manager: Manager, bus: EventBus, settings: Settings) -> None:
         self.monitor = StateMonitor()
@@ -74,7 +74,7 @@ class ServerCore:
     def find(
         self, name: str, *, version: int | None = None, label: str | None = None
     ) -> Handle | Status:
-        """Return the loaded version that a request is for; unknown, loading and failed look the same."""
+        """Return the loaded version for a request. Unknown, loading and failed versions have the same error."""
         if not name:
             return Status(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
         if label is not None:
@@ -89,10 +89,10 @@ class ServerCore:
         return handle
 
     def reload(self, config: ServerConfig) -> Status:
-        """Replace the whole configuration; one at a time, in the order of arrival.
+        """Replace the whole configuration. Calls run one at a time, in the order of arrival.
 
-        Returns when every model that is new has a version that is AVAILABLE or END, which may be never; new
-        versions of known models and unloads are not waited for. An error does not mean that nothing changed.
+        Returns when each new model has a version that is AVAILABLE or END, which may be never. It does not wait for
+        new versions of known models, nor for unloads. After an error, parts of it may have changed.
 
         Raises:
             CustomConfigError: The config is a custom one.
@@ -136,7 +136,7 @@ class ServerCore:
             platform = platform_of(model)
             if isinstance(platform, Status):
                 logger.warning(
-                    "the config is stored although the platform of model %s cannot be told: every later "
+                    "the config is stored although the platform of model %s is not known: every later "
                     "reload will be refused until a restart (as with TensorFlow Serving, server_core.cc)",
                     model.name,
                 )
@@ -163,9 +163,9 @@ class ServerCore:
             self._bus.unsubscribe(fresh.handle)
         if any(one.state is State.END and one.health.ok for one in waiter.reached.values()):
             logger.warning(
-                "a model that was removed a moment ago is in the config again: the end of its old version "
-                "was taken for the outcome of the new one, and the model comes up all the same (as with "
-                "TensorFlow Serving, server_core.cc)"
+                "the config has a model again that it lost a moment ago: the reload saw the end of the old version "
+                "instead of the new version's state, and the model loads nevertheless (as with TensorFlow "
+                "Serving, server_core.cc)"
             )
         return waiter.outcome("model(s)")
 
@@ -181,7 +181,7 @@ class ServerCore:
         if outcome.ok:
             self._source = source
         else:
-            # Only reachable by an RPC to a server that started idle: the next reload is "first" again.
+            # Only an RPC to a server without models comes here: the next reload is "first" again.
             stop_polling()
         return outcome
 

@@ -1,14 +1,18 @@
 """Classify, Regress and MultiInference: requests that carry tf.Examples.
 
-After servables/tensorflow/{classifier,regressor,multi_inference,util}.cc. What is fed is always a string
-tensor [N] of serialized Examples, whatever the signature's input is.
+After servables/tensorflow/{classifier,regressor,multi_inference,util}.cc. The input is always a string tensor [N] of
+serialized Examples, even if the signature has another one.
 """
 
 from __future__ import annotations
 
+import math
+import re
+import struct
 from typing import TYPE_CHECKING, Any
 
-from servingrepo.embedded.debug_strings import debug_string
+from google.protobuf import text_format
+
 from servingrepo.embedded.inference import DEFAULT_SIGNATURE, fill_model_spec
 from servingrepo.embedded.status import OK, Code, Status
 from servingrepo.embedded.tensors import as_array, dtype_name, shape_text
@@ -26,26 +30,30 @@ if TYPE_CHECKING:
     from servingrepo.embedded.inference import Model
     from servingrepo.embedded.runtime import Tensor
 
-__all__ = ["classify", "multi_inference", "regress", "serialized_examples"]
+__all__ = ["classify", "debug_string", "multi_inference", "regress", "serialized_examples"]
 
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 CLASSIFY_MAX_OUTPUTS = 2
 MATRIX = 2
 
+# A text is on one line, so no text looks like this. Only TensorProto has decimals.
+_DECIMAL = re.compile(r"^( *(float|double|scomplex|dcomplex)_val: )(.+)$", re.MULTILINE)
+_SINGLE = ("float", "scomplex")
+
 
 def classify(model: Model, request: Any) -> Any | Status:
-    """Return the ClassificationResponse to a request whose model has been looked up."""
+    """Return the ClassificationResponse of the model to a request."""
     return _single(model, request, classification_pb2.ClassificationResponse(), CLASSIFY)
 
 
 def regress(model: Model, request: Any) -> Any | Status:
-    """Return the RegressionResponse to a request whose model has been looked up."""
+    """Return the RegressionResponse of the model to a request."""
     return _single(model, request, regression_pb2.RegressionResponse(), REGRESS)
 
 
 def multi_inference(model: Model, request: Any) -> Any | Status:
-    """Return the MultiInferenceResponse to a request whose first task's model has been looked up."""
+    """Return the MultiInferenceResponse of the first task's model to a request."""
     signatures = _task_signatures(model, request.tasks)
     if isinstance(signatures, Status):
         return signatures
@@ -262,3 +270,29 @@ def _fill_values(result: Any, outputs: Mapping[str, Tensor], count: int) -> Stat
 
 def _invalid(text: str) -> Status:
     return Status(Code.INVALID_ARGUMENT, text)
+
+
+def debug_string(message: Any) -> str:
+    """Return a message as C++'s Message::DebugString prints it, for error texts that quote it.
+
+    After google/protobuf/text_format.cc and strtod.cc: it escapes all but ASCII, and numbers are as short as printf's
+    %g makes them, where Python writes 0.0 and 1000000.0.
+    """
+    return _DECIMAL.sub(_in_cpp, text_format.MessageToString(message, as_utf8=False))
+
+
+def _in_cpp(line: re.Match[str]) -> str:
+    field, kind, text = line.groups()
+    value = float(text)
+    if math.isfinite(value):
+        parse = _float if kind in _SINGLE else float
+        few, many = (6, 9) if kind in _SINGLE else (15, 17)
+        value = parse(text)
+        text = f"{value:.{few}g}"
+        if parse(text) != value:
+            text = f"{value:.{many}g}"
+    return f"{field}{text}"
+
+
+def _float(text: str) -> float:
+    return float(struct.unpack("<f", struct.pack("<f", float(text)))[0])

@@ -1,8 +1,8 @@
-"""tensorflow_model_server's command line: its names, its way of parsing, and what of it is done here.
+"""tensorflow_model_server's flags, and their parser.
 
-After model_servers/main.cc and tensorflow/core/util/command_line_flags.cc: only `--name=value` is understood,
-a bool is `--name`, `--name=true` or `--name=false`, the last of several counts, a value that does not parse
-ends the program, and an unknown argument does not.
+After model_servers/main.cc and tensorflow/core/util/command_line_flags.cc: a flag is `--name=value`, a bool is
+`--name`, `--name=true` or `--name=false`, and the last of several counts. A value that does not parse ends the
+program; an unknown argument does not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FLAGS", "Arguments", "Flag", "parse", "usage"]
+__all__ = ["FAILED", "FLAGS", "Arguments", "Flag", "parse", "usage"]
+
+FAILED = 255
+"""The exit code after a command line that cannot be read, and of a server that could not start."""
 
 Value = int | float | bool | str
 Kind = Literal["int32", "int64", "float", "bool", "string"]
@@ -24,7 +27,7 @@ _INTEGER = re.compile(r"\s*[+-]?[0-9]+")
 
 
 class Flag(msgspec.Struct, frozen=True):
-    """One flag. `done` is False where the embedded server takes it but does nothing about it."""
+    """A flag. `done` is False if the embedded server accepts it without effect."""
 
     name: str
     kind: Kind
@@ -34,7 +37,7 @@ class Flag(msgspec.Struct, frozen=True):
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """A parsed command line: a value per flag, the flags that were given, and what was left over."""
+    """A parsed command line: a value per flag, the given flags, and the unknown arguments."""
 
     values: dict[str, Value]
     given: tuple[str, ...]
@@ -99,7 +102,7 @@ FLAGS: tuple[Flag, ...] = (
         1,
         "look for versions every so many seconds; 0 for once, negative for never",
     ),
-    # There is no cache of files to flush here, so doing nothing is all there is to do.
+    # There is no cache of files here, so there is nothing to flush.
     Flag("flush_filesystem_caches", "bool", True, "has no effect on local files"),
     Flag("tensorflow_session_parallelism", "int64", 0, "threads per session; 0 for automatic"),
     Flag("tensorflow_intra_op_parallelism", "int64", 0, "threads within an op; 0 for automatic"),
@@ -161,7 +164,7 @@ _BY_NAME = {flag.name: flag for flag in FLAGS}
 
 
 def parse(argv: Sequence[str]) -> Arguments | str:
-    """Parse; a string says which value could not be read."""
+    """Parse a command line. Return an error text for a value that cannot be read."""
     values = {flag.name: flag.default for flag in FLAGS}
     given: list[str] = []
     rest: list[str] = []

@@ -1,7 +1,7 @@
 """One version inside the manager, from NEW to DISABLED or ERROR, and the retries of its load.
 
-After core/loader_harness.cc and util/retrier.cc: every failure is retried, permanent or not; a version that
-is not wanted any more stops being retried, but a sleep or an attempt under way is not interrupted.
+After core/loader_harness.cc and util/retrier.cc: it retries every failure, even a permanent one. It stops when the
+version is not wanted any more, but never interrupts a sleep or an attempt.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """What the manager needs to know of models."""
+    """Loads models for the manager."""
 
     def reserve(self, version: VersionPath) -> Status:
-        """Estimate what the version needs; an error keeps it from being loaded."""
+        """Estimate the memory for the version. After an error it does not load."""
 
     def load(self, version: VersionPath) -> Any | Status:
-        """Load and warm up; return what answers requests, or why not."""
+        """Load and warm up; return the servable or the error."""
 
     def unload(self, servable: Any) -> None:
-        """Free what `load` returned."""
+        """Free a servable that `load` returned."""
 
 
 class Retries(msgspec.Struct, frozen=True):
@@ -50,8 +50,8 @@ class Retries(msgspec.Struct, frozen=True):
     def attempt(
         self, act: Callable[[], T | Status], *, wanted: Callable[[], bool], what: str
     ) -> T | Status:
-        """Run `act` until it succeeds, has failed 1 + `number` times, or is not wanted any more."""
-        # Counted in uint32 there: -1 comes out as no retry, other negative numbers as no end.
+        """Run `act` until it succeeds, fails 1 + `number` times, or is not wanted any more."""
+        # The real server counts in uint32: -1 means no retry, other negative numbers no end.
         attempts = max(1, (self.number + 1) % UINT32)
         done = 0
         while True:
@@ -86,11 +86,11 @@ class Harness:
 
     @property
     def wanted(self) -> bool:
-        """Whether a failed load is to be retried."""
+        """Whether to retry a failed load."""
         return not self._cancelled.is_set()
 
     def cancel_retries(self) -> None:
-        """Retry no more; a load that succeeds nevertheless is taken back."""
+        """Stop the retries. A load that succeeds nevertheless is undone."""
         self._cancelled.set()
 
     def fail(self, failure: Status) -> Status:
@@ -100,7 +100,7 @@ class Harness:
         return failure
 
     def load(self, loader: Loader, retries: Retries) -> Status:
-        """Load with retries; afterwards the phase is READY, ERROR, or DISABLED if it was cancelled."""
+        """Load with retries. The phase is READY, ERROR, or DISABLED after a cancellation."""
         self.phase = Phase.LOADING
         result = retries.attempt(
             lambda: loader.load(self.version),
@@ -119,7 +119,7 @@ class Harness:
         return OK
 
     def unload(self, loader: Loader) -> None:
-        """Free the servable, which no request holds any more."""
+        """Free the servable. No request may hold it any more."""
         self.phase = Phase.UNLOADING
         loader.unload(self.servable)
         self.servable = None

@@ -1,8 +1,8 @@
 """grpc.health.v1.Health, for --enable_grpc_healthcheck_service.
 
-After model_servers/server.cc and gRPC's default_health_check_service.cc: two bare names and the server as a
-whole are SERVING from the first moment on, whatever becomes of the models. The two messages have one field
-each and are read and written here: a package for them would be a dependency for three bytes.
+After model_servers/server.cc and gRPC's default_health_check_service.cc: two bare names and the whole server are
+always SERVING, in spite of failed models. This file reads and writes the two messages itself, because they have one
+field each.
 """
 
 from __future__ import annotations

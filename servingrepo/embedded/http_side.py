@@ -1,7 +1,7 @@
-"""HTTP for the REST side: sockets, threads and HTTP/1.x, with the standard library.
+"""HTTP/1.x for the REST side, with the standard library: sockets and threads.
 
-After util/net_http/server/internal/{evhttp_server,evhttp_request}.cc, which is libevent. One thread per
-connection; as many requests at a time as `--rest_api_num_threads` says.
+After util/net_http/server/internal/{evhttp_server,evhttp_request}.cc (libevent). Each connection has a thread, and
+`--rest_api_num_threads` limits the requests at a time.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ IDLE_SECONDS = 50  # HTTP_READ_TIMEOUT, libevent's http-internal.h
 MAX_LINE = 65_536
 BLOCK = 1 << 20
 MAX_UNPACKED = 10 << 20  # ZLib::kMaxUncompressedBytes
-GZIP = 16  # zlib's word for gzip's format
+GZIP = 16  # gzip's format in zlib
 CLIENT_CLOSED_REQUEST = 499
 
 
 def serve_http(api: RestApi, host: str, port: int, *, threads: int) -> ThreadingTCPServer:
-    """Answer requests in threads of their own until the server that is returned is closed.
+    """Answer requests in threads until the returned server is closed.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The server cannot listen on the address.
     """
-    gate = threading.BoundedSemaphore(threads)
-    handler = partial(_Connection, api, gate)
+    slots = threading.BoundedSemaphore(threads)
+    handler = partial(_Connection, api, slots)
     listener = _Listener6 if ":" in host else _Listener
     server = listener((host.strip("[]"), port), handler)
-    # Polled seldom: the server is ended with its process, not through this loop.
+    # A long interval, because the server ends with its process, not through this loop.
     threading.Thread(target=server.serve_forever, args=(3600,), name="http", daemon=True).start()
     return server
 
@@ -54,7 +54,7 @@ class _Listener(ThreadingTCPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the base class's
-        """Say nothing aloud of connections that end early."""
+        """Log connections that end early as debug messages only."""
         logger.debug("connection of %s ended early", client_address)
 
 
@@ -71,16 +71,16 @@ class _Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
-    wbufsize = -1  # an answer in one piece
+    wbufsize = -1  # buffered: an answer is sent in one piece
     disable_nagle_algorithm = True
 
-    def __init__(self, api: RestApi, gate: threading.BoundedSemaphore, *given: Any) -> None:
+    def __init__(self, api: RestApi, slots: threading.BoundedSemaphore, *given: Any) -> None:
         self._api = api
-        self._gate = gate
+        self._slots = slots
         super().__init__(*given)
 
     def __getattr__(self, name: str) -> Any:
-        # The base class looks for a do_GET and the like: all methods are answered in one place.
+        # The base class calls do_GET and its like: one function answers all methods.
         if name.startswith("do_"):
             return self._handle
         raise AttributeError(name)
@@ -92,10 +92,10 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send(RestReply(400, (("Content-Type", "text/plain"),), f"{error}\n".encode()))
             return
-        # Not self.path: Python takes slashes away from its begin, and libevent does not.
+        # Not self.path: Python removes leading slashes from it, and libevent does not.
         target = self.requestline.split()[1]
         request = RestRequest(self.command, target, body, self.headers.get("Origin", ""))
-        with self._gate:
+        with self._slots:
             try:
                 reply = respond(self._api, request)
             except Exception:
@@ -146,7 +146,7 @@ class _Connection(BaseHTTPRequestHandler):
             raise _BodyError("the body has a negative length")
         parts = []
         while size:
-            # What was announced need not come: no memory is taken for it before it does.
+            # The client may announce a body and not send it, so memory is taken as it comes.
             part = self.rfile.read(min(size, BLOCK))
             if not part:
                 raise _BodyError("the body ends early")
@@ -155,18 +155,18 @@ class _Connection(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def handle_expect_100(self) -> bool:
-        """Ask for the body at once: the answer to it is buffered."""
+        """Ask for the body at once: `wfile` is buffered."""
         proceed = super().handle_expect_100()
         self.wfile.flush()
         return proceed
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
-        """Log requests only when asked to: the real server logs none."""
+        """Log requests as debug messages only: the real server logs none."""
         logger.debug(format, *args)
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Unpack a body; what cannot be unpacked, or would be too large, counts as no body, as there (gzip_zlib.cc)."""
+    """Unpack a body. A bad or too large one counts as no body, as in the real server (gzip_zlib.cc)."""
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | GZIP)
     try:
         unpacked = unpacking.decompress(body, MAX_UNPACKED + 1)

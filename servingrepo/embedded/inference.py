@@ -1,8 +1,7 @@
 """Predict: from a request and a loaded model to a response or an error.
 
-After servables/tensorflow/predict_util.cc and tensorflow/cc/saved_model/util.cc (GetInputValues). The order
-of the checks is the real server's; it does not check shapes and dtypes against the signature, so neither does
-this.
+After servables/tensorflow/predict_util.cc and tensorflow/cc/saved_model/util.cc (GetInputValues), with the same order
+of checks. Like the real server it does not compare shapes and dtypes with the signature.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A loaded model that is to answer; `version` is None while it is being warmed up."""
+    """A loaded model; `version` is None while it warms up."""
 
     session: Session
     options: Options
@@ -48,7 +47,7 @@ class Model(msgspec.Struct, frozen=True):
 
 
 def fill_model_spec(spec: Any, *, name: str, signature: str | None, version: int | None) -> None:
-    """Fill the model_spec of a response: the signature that was used, the version that answered."""
+    """Fill the model_spec of a response with the signature and the version."""
     spec.name = name
     if signature is not None:
         spec.signature_name = signature or DEFAULT_SIGNATURE
@@ -57,7 +56,7 @@ def fill_model_spec(spec: Any, *, name: str, signature: str | None, version: int
 
 
 def predict(model: Model, request: Any) -> Any | Status:
-    """Return the PredictResponse to a PredictRequest whose model has been looked up."""
+    """Return the PredictResponse of the model to a PredictRequest."""
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = model.session.signatures.get(key)
     if signature is None:

@@ -1,4 +1,4 @@
-"""What all JSON bodies of REST requests have in common: the document, base64, error texts.
+"""The common part of the JSON bodies of REST requests: the document, base64, error texts.
 
 After util/json_tensor.cc.
 """
@@ -29,7 +29,7 @@ _PADDED = re.compile(r"([A-Za-z0-9+/]*)([=.]*)")
 
 
 def read_request(body: bytes, request: Any) -> Json | Status:
-    """Return the body's object; its signature name goes into the request message."""
+    """Return the body's object. Put its signature name into the request message."""
     document = read_document(body)
     if isinstance(document, Status):
         return document
@@ -54,7 +54,7 @@ def _is_base64(value: Json) -> bool:
 
 
 def decoded(value: Json) -> bytes | Status:
-    """Decode {"b64": …} as absl::Base64Unescape does: white space is skipped, padding may be left out."""
+    """Decode {"b64": …} as absl::Base64Unescape does: white space is skipped, and padding may be missing."""
     if not _is_base64(value):
         return wrong(value, "not formatted correctly for base64 data")
     match = _PADDED.fullmatch("".join(value[0][1].split()))
@@ -72,7 +72,7 @@ def valid_text(text: str) -> str:
 
 
 def json_type(value: Json) -> str:
-    """Return what error texts call the type of a value."""
+    """Return the name of a value's type in error texts."""
     names = {list: "Array", tuple: "Object", str: "String", bool: str(value), type(None): "Null"}
     return names.get(type(value), "Number")
 

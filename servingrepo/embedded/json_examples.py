@@ -1,7 +1,7 @@
-"""From the JSON body of a REST classify or regress to the tf.Examples that gRPC would have brought.
+"""The JSON body of a REST classify or regress as tf.Examples in the gRPC request.
 
-After util/json_tensor.cc: whole numbers and truth values become int64, numbers with a fraction float, texts
-bytes; a feature is of one kind.
+After util/json_tensor.cc: whole numbers and booleans become int64, numbers with a fraction float, texts bytes. All
+values of a feature have one kind.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fill_examples(body: bytes, request: Any) -> Status:
             return filled
     found = member(document, EXAMPLES)
     if found is None:
-        # It says so for regress as well.
+        # The real server has this text for regress too.
         text = f"When method is classify, key '{EXAMPLES}' is expected and was not found"
         return wrong(document, text)
     (examples,) = found

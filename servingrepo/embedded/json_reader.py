@@ -1,9 +1,9 @@
-"""Reads the JSON of REST requests as the real server's parser does, error texts and offsets included.
+"""A parser for the JSON of REST requests, with the real server's error texts and offsets.
 
-After rapidjson 1.1.0's iterative reader with kParseNanAndInfFlag and kParseStopWhenDoneFlag, which is what
-util/json_tensor.cc uses: what follows the document is ignored, NaN and Infinity are numbers, bytes that are
-not UTF-8 pass through. Python's own parser does the work where both agree, being ten times faster; a
-document that it refuses, or might read otherwise, is read again by the exact one.
+After rapidjson 1.1.0's iterative reader with kParseNanAndInfFlag and kParseStopWhenDoneFlag (util/json_tensor.cc):
+it ignores bytes after the document, reads NaN and Infinity as numbers, and lets bytes through that are not UTF-8.
+Python's parser is ten times faster, so it goes first. The exact parser reads what Python's refuses or may read
+otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Json", "member", "read_document"]
 Json = Any
 """None, bool, int, float, str, a list, or for an object a tuple of (name, value) pairs in their order."""
 
-# Surrogates written as escapes, and numbers that might not fit a double: Python is more lenient about both.
+# Escaped surrogates, and numbers that may not fit a double: Python accepts more of both.
 _DELICATE = re.compile(rb"\\u[dD][89a-fA-F]|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 _LENIENT = json.JSONDecoder(object_pairs_hook=tuple)
 _SPACE = re.compile(r"[ \n\r\t]*")
@@ -44,14 +44,14 @@ HIGH, LOW, END_OF_SURROGATES = 0xD800, 0xDC00, 0xE000
 
 
 def read_document(body: bytes) -> Json | Status:
-    """Return the first JSON document of a body; only objects and what `member` finds have a use.
+    """Return the first JSON document of a body.
 
     Raises:
-        RecursionError: It is nested deeper than any tensor could be.
+        RecursionError: It is deeper than any tensor can be.
     """
     if not body:
         return Status(Code.INVALID_ARGUMENT, "JSON Parse error: The document is empty")
-    # Bytes that are not UTF-8 become lone surrogates, and the same bytes again when they are written.
+    # Bytes that are not UTF-8 become lone surrogates here, and the same bytes again in the answer.
     text = body.decode(errors="surrogateescape")
     start = 1 if text.startswith("\ufeff") else 0
     if not _DELICATE.search(body):
@@ -70,7 +70,7 @@ def read_document(body: bytes) -> Json | Status:
 
 
 def member(value: Json, name: str) -> tuple[Json] | None:
-    """Return an object's first member of that name as a tuple of one, or None."""
+    """Return a tuple of an object's first member of that name, or None."""
     return next(((found,) for key, found in value if key == name), None)
 
 
@@ -86,7 +86,7 @@ def _skip(text: str, position: int) -> int:
     return position if found is None else found.end()
 
 
-# The reader's states, and what is said of a character that has no place in one.
+# The reader's states, each with the error for a character that has no place in it.
 START, ARRAY, ELEMENT, NEXT_ELEMENT = "start", "array", "element", "next element"
 OBJECT, NAME, VALUE, MEMBER, NEXT_MEMBER = "object", "name", "value", "member", "next member"
 _MISPLACED = {
@@ -101,7 +101,7 @@ _MISPLACED = {
     NEXT_MEMBER: "Missing a name for object member.",
 }
 _WANTS_VALUE = (START, ARRAY, NEXT_ELEMENT, VALUE)
-# What a character other than the beginning of a value leads to.
+# The next state after a character that does not begin a value.
 _STEPS = {
     (ELEMENT, ","): NEXT_ELEMENT,
     (NAME, ":"): VALUE,
@@ -111,7 +111,7 @@ _CLOSES = {(ARRAY, "]"), (ELEMENT, "]"), (OBJECT, "}"), (MEMBER, "}")}
 
 
 class _Reader:
-    """The exact reader: a state machine without recursion, so that depth costs no more than its memory."""
+    """The exact parser: a state machine without recursion, so that depth costs only memory."""
 
     def __init__(self, text: str, position: int) -> None:
         self._text = text
@@ -251,7 +251,7 @@ class _Reader:
                 self._fail("The surrogate pair in string is invalid.", start)
             code = 0x10000 + ((code - HIGH) << 10) + (low - LOW)
         elif LOW <= code < END_OF_SURROGATES:
-            # Alone it is written as three bytes that are no UTF-8.
+            # A lone surrogate is written as three bytes that are not UTF-8.
             return chr(code).encode(errors="surrogatepass").decode(errors="surrogateescape")
         return chr(code)
 

@@ -1,7 +1,7 @@
-"""From response messages to the JSON bodies of REST answers.
+"""Response messages as the JSON bodies of REST answers.
 
-After util/json_tensor.cc and http_rest_api_util.cc. Bodies are text; bytes that are no UTF-8 are in it as
-lone surrogates.
+After util/json_tensor.cc and http_rest_api_util.cc. Bodies are text, in which lone surrogates stand for bytes that
+are not UTF-8.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _base64(value: bytes) -> str:
     return quoted(base64.b64encode(value).decode())
 
 
-# Per dtype: the field of TensorProto that is read, and how an element of it is written.
+# Per dtype: the field of TensorProto, and how to write one of its elements.
 _SCALARS: dict[int, tuple[str, Callable[[Any], str]]] = {
     types_pb2.DT_FLOAT: ("float_val", lambda value: decimal_text(value, single=True)),
     types_pb2.DT_DOUBLE: ("double_val", lambda value: decimal_text(value, single=False)),
@@ -99,7 +99,7 @@ def regressions_text(result: Any) -> str | Status:
 
 
 def error_text(status: Status) -> str:
-    """Return the body that goes with an error."""
+    """Return the body for an error."""
     writer = _begin("error")
     writer.raw(quoted(status.message))
     return _end(writer)
@@ -111,7 +111,7 @@ def model_status_text(response: Any) -> str:
 
 
 def metadata_text(response: Any) -> str:
-    """Return a GetModelMetadataResponse, with the signatures where gRPC has an Any."""
+    """Return a GetModelMetadataResponse, with the signatures in place of gRPC's Any."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
     spec, found = _message_text(response.model_spec), _message_text(signatures)
@@ -144,7 +144,7 @@ def _row_text(outputs: Mapping[str, Any]) -> str | Status:
     for _ in range(size or 0):
         if named:
             writer.start("{")
-        # Set only now: named rows begin on a line of their own, others do not.
+        # Only now, because named rows begin on a new line and others do not.
         writer.flat = True
         for name, (shape, elements) in tensors.items():
             if named:
@@ -181,7 +181,7 @@ _Element = str | tuple[str]
 def _elements(
     outputs: Mapping[str, Any],
 ) -> dict[str, tuple[list[int], Iterator[_Element]]] | Status:
-    """Return shape and elements of each output, or an error for a dtype that JSON has no place for."""
+    """Return shape and elements of each output, or an error for a dtype that JSON cannot hold."""
     found: dict[str, tuple[list[int], Iterator[_Element]]] = {}
     for name, tensor in sorted(outputs.items()):
         shape = [dim.size for dim in tensor.tensor_shape.dim]

@@ -1,7 +1,7 @@
-"""From the JSON body of a REST predict to the PredictRequest that gRPC would have brought.
+"""The JSON body of a REST predict as a PredictRequest.
 
-After util/json_tensor.cc, whose checks, their order and their texts these are. Shapes come from the
-nesting, dtypes from the signature.
+After util/json_tensor.cc, with the same checks, order and texts. Shapes come from the nesting, dtypes from the
+signature.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _FIELDS: dict[int, tuple[str, type, int, int]] = {
     types_pb2.DT_INT64: ("int64_val", int, -INT64, INT64),
     types_pb2.DT_UINT32: ("uint32_val", int, 0, UINT32),
     types_pb2.DT_UINT64: ("uint64_val", int, 0, UINT64),
-    # Smaller integers are not checked against their own range here, nor by the tensor that is made of them.
+    # The real server does not check the range of smaller integers.
     **dict.fromkeys(
         (types_pb2.DT_INT32, types_pb2.DT_INT16, types_pb2.DT_INT8, types_pb2.DT_UINT8),
         ("int_val", int, -INT32, INT32),
@@ -88,7 +88,7 @@ def fill_predict(
 
 
 class _Tensor:
-    """One input that is being put together; rows are added to the same one."""
+    """One input, to which rows are added."""
 
     def __init__(self, info: Any) -> None:
         self.dtype: int = info.dtype
@@ -97,12 +97,12 @@ class _Tensor:
         self.row: tuple[int, list[int]] | None = None
 
     def add(self, value: Json) -> Status:
-        """Append the elements of a value, whose nesting gives the shape."""
+        """Append the elements of a value. Its nesting gives the shape."""
         self.shape = _shape(value)
         return self._fill(value, 0)
 
     def add_row(self, value: Json) -> Status:
-        """Append the elements of a value that must have the size and shape of the one before."""
+        """Append the elements of a value that must have the size and shape of the last value."""
         before = len(self.values)
         filled = self.add(value)
         if not filled.ok:
@@ -118,7 +118,7 @@ class _Tensor:
         return OK
 
     def write(self, proto: Any, shape: list[int]) -> None:
-        """Write what was added to a TensorProto."""
+        """Write the elements into a TensorProto."""
         proto.dtype = self.dtype
         proto.tensor_shape.SetInParent()
         for size in shape:
@@ -152,7 +152,7 @@ class _Tensor:
         return OK
 
     def _add_all(self, values: list[Json]) -> bool:
-        """Append a whole innermost list if it is plainly right; False says to look closer."""
+        """Append a whole innermost list if a quick check accepts it; return whether it did."""
         if self.dtype not in _FIELDS:
             return False
         _, kind, low, end = _FIELDS[self.dtype]

@@ -1,4 +1,4 @@
-"""Writes JSON as the real server does, indentation and number format included.
+"""A writer of JSON with the real server's indentation and number format.
 
 After rapidjson 1.1.0's PrettyWriter and WriteDecimal in util/json_tensor.cc.
 """
@@ -29,12 +29,12 @@ MOST_WHOLE_DIGITS, MOST_LEADING_ZEROS = 21, -6  # Prettify, rapidjson/internal/d
 
 
 def quoted(text: str) -> str:
-    """Return a JSON string; everything but control characters, quotes and backslashes is as it was."""
+    """Return a JSON string. It escapes control characters, quotes and backslashes only."""
     return f'"{text.translate(_ESCAPES)}"'
 
 
 def decimal_text(value: float, *, single: bool) -> str:
-    """Return a float (`single`) or double as six digits, or as many as give the same number back."""
+    """Return a float (`single`) or double with six digits, or as many as it takes to read the same number again."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -47,12 +47,12 @@ def decimal_text(value: float, *, single: bool) -> str:
 
 
 def is_double(value: Json) -> bool:
-    """Tell whether the real server's parser keeps this number as a double: integers beyond 64 bits too."""
+    """Tell whether the real server's parser reads this number as a double, as it does integers beyond 64 bits."""
     return isinstance(value, float) or (type(value) is int and not -INT64 <= value < UINT64)
 
 
 class PrettyWriter:
-    """Takes the events of a JSON document; `flat` puts array elements on one line from there on."""
+    """Writes a JSON document event by event. After `flat`, array elements share a line."""
 
     def __init__(self) -> None:
         self.flat = False
@@ -61,7 +61,7 @@ class PrettyWriter:
 
     @property
     def text(self) -> str:
-        """What was written so far."""
+        """The text so far."""
         return "".join(self._parts)
 
     def start(self, bracket: str) -> None:
@@ -78,12 +78,12 @@ class PrettyWriter:
         self._parts.append("]" if is_array else "}")
 
     def raw(self, text: str) -> None:
-        """Write a value that is JSON already, or a member's name."""
+        """Write a value in JSON, or a member's name."""
         self._prefix()
         self._parts.append(text)
 
     def raws(self, texts: Iterable[str]) -> None:
-        """Write the elements of an array that was just begun; quicker than one by one."""
+        """Write the elements of an array that has just begun, faster than one by one."""
         elements = list(texts)
         self._levels[-1][1] += len(elements)
         if self.flat:
@@ -140,7 +140,7 @@ def _write(writer: PrettyWriter, value: Json) -> bool:
 def _event(writer: PrettyWriter, text: str | None) -> bool:
     if not _has_room(writer):
         return False
-    # NaN and the infinities end it, with what comes before a value written already.
+    # NaN and the infinities end the text, right before the value.
     writer.raw(text or "")
     return text is not None
 
@@ -160,7 +160,7 @@ def _scalar_text(value: Json) -> str | None:
 
 
 def _double_text(value: float) -> str | None:
-    """Return the shortest digits in rapidjson's arrangement, or None for what it cannot write."""
+    """Return the shortest digits in rapidjson's arrangement, or None for NaN and the infinities."""
     if not math.isfinite(value):
         return None
     match = _SCIENTIFIC.fullmatch(_shortest(value))

@@ -1,7 +1,7 @@
-"""Opens the ports: gRPC in the clear or with TLS, then REST.
+"""The server's ports: gRPC without or with TLS, then REST.
 
-After model_servers/server.cc, the end of BuildAndStart: gRPC that cannot listen ends the server, REST that
-cannot listen is an error in the log.
+After model_servers/server.cc, the end of BuildAndStart. If gRPC cannot listen, the server ends; if REST cannot, the
+server logs an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from servingrepo.embedded.health import health_handler
 from servingrepo.embedded.http_side import serve_http
 from servingrepo.embedded.inference import Options
 from servingrepo.embedded.rest import RestApi
-from servingrepo.embedded.services import Room, handlers
+from servingrepo.embedded.services import Parts, handlers
 from servingrepo.embedded.status import Code, Status
 from servingrepo.embedded.text_files import read_metrics_path, read_ssl
 
@@ -37,10 +37,10 @@ ONLY_UNCOMPRESSED = 1 << grpc.Compression.NoCompression.value
 
 
 class SslConfigError(Exception):
-    """--ssl_config_file cannot be read: the real server aborts (TF_CHECK_OK), and so must the process."""
+    """--ssl_config_file cannot be read: the process must abort, as the real server does (TF_CHECK_OK)."""
 
 
-def open_grpc(arguments: Arguments, room: Room) -> grpc.Server | Status:
+def open_grpc(arguments: Arguments, parts: Parts) -> grpc.Server | Status:
     """Start to answer gRPC.
 
     Raises:
@@ -50,7 +50,7 @@ def open_grpc(arguments: Arguments, room: Room) -> grpc.Server | Status:
     credentials = _credentials(arguments)
     if isinstance(credentials, Status):
         return credentials
-    served = handlers(room)
+    served = handlers(parts)
     if arguments.truth("enable_grpc_healthcheck_service"):
         served.append(health_handler())
     server = grpc.server(
@@ -59,9 +59,9 @@ def open_grpc(arguments: Arguments, room: Room) -> grpc.Server | Status:
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", -1),
-            # A compressed message of a megabyte may be one of a thousand; the real server unpacks it.
+            # A compressed megabyte may unpack to a gigabyte. The real server unpacks it.
             ("grpc.compression_enabled_algorithms_bitset", ONLY_UNCOMPRESSED),
-            # With SO_REUSEPORT two servers would share the port and each get some of the requests.
+            # With SO_REUSEPORT two servers would share the port and the requests.
             ("grpc.so_reuseport", 0),
         ],
     )
@@ -80,8 +80,8 @@ def open_grpc(arguments: Arguments, room: Room) -> grpc.Server | Status:
     return server
 
 
-def open_rest(arguments: Arguments, room: Room) -> BaseServer | Status | None:
-    """Start to answer REST; None if it was not asked for or cannot be, a Status if the start has failed."""
+def open_rest(arguments: Arguments, parts: Parts) -> BaseServer | Status | None:
+    """Start to answer REST. Return None without REST, and a Status if the server must not start."""
     port = arguments.number("rest_api_port")
     if not port:
         if arguments.text("monitoring_config_file"):
@@ -98,10 +98,10 @@ def open_rest(arguments: Arguments, room: Room) -> BaseServer | Status | None:
     if isinstance(metrics_path, Status):
         return metrics_path
     api = RestApi(
-        core=room.core,
-        # JSON is written from typed fields; the real server reads past their end with this option on.
-        options=Options(check_method_name=room.options.check_method_name),
-        metrics=room.metrics,
+        core=parts.core,
+        # JSON is made from typed fields: with this option the real server reads past their end.
+        options=Options(check_method_name=parts.options.check_method_name),
+        metrics=parts.metrics,
         timeout_ms=max(arguments.number("rest_api_timeout_in_ms"), 0),
         cors=arguments.truth("rest_api_enable_cors_support"),
         metrics_path=metrics_path,
@@ -131,7 +131,7 @@ def _credentials(arguments: Arguments) -> Any | Status | None:
     if isinstance(config, Status):
         raise SslConfigError(str(config))
     if config.client_verify and not config.custom_ca:
-        # gRPC's C++ side starts and then lets no client in.
+        # gRPC would start, and then let no client in.
         text = f"{file} has client_verify without a custom_ca that client certificates could be checked with"
         return Status(Code.INVALID_ARGUMENT, text)
     return grpc.ssl_server_credentials(

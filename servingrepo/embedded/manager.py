@@ -1,9 +1,8 @@
-"""Takes loaded versions to what is aspired, one decision per tick.
+"""The manager loads and unloads versions until the aspired ones are loaded, one decision per tick.
 
-After core/aspired_versions_manager.cc and core/basic_manager.cc (2.19), with their traps, which follow from
-three rules: a version that is aspired and failed stays as it is; a request that aspires again a version that
-is not aspired now, but still there, is put off until that one is gone; and without load threads a load, its
-retries and their sleeps included, happens inside the tick.
+After core/aspired_versions_manager.cc and core/basic_manager.cc (2.19). Their traps follow from three rules. An
+aspired version that failed stays failed. A request for a version that is still unloading waits until that is gone.
+And without load threads, a load runs inside the tick, with its retries and their sleeps.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ REMOVABLE = (Phase.NEW, Phase.DISABLED, Phase.ERROR)
 
 
 class _Threads:
-    """Runs loads or unloads: in the caller with 0 threads, else in a pool."""
+    """Runs loads or unloads, in a pool, or with 0 threads in the caller."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -51,7 +50,7 @@ class _Threads:
         act()
 
     def resize(self, number: int) -> None:
-        """Change the number; whatever was scheduled is finished first, and nothing new begins meanwhile."""
+        """Change the number, after all scheduled work has ended. No new work begins meanwhile."""
         with self._lock:
             if self._pool is not None:
                 self._pool.shutdown(wait=True)
@@ -60,7 +59,7 @@ class _Threads:
 
 
 class Manager:
-    """The versions that exist for the server. `tick` is called by one thread, the rest by any."""
+    """The server's versions. One thread calls `tick`; any thread may call the rest."""
 
     def __init__(
         self,
@@ -78,8 +77,8 @@ class Manager:
         self._retries = retries
         self._pending_lock = threading.Lock()
         self._pending: dict[str, tuple[VersionPath, ...]] = {}
-        # Held as long as in the real server: while resources are reserved, retries included, and while an
-        # update of the serving map waits for requests. Ticks, loads and unloads stand still meanwhile.
+        # Held as long as in the real server: while it reserves resources, with retries, and while an update of the
+        # serving map waits for requests. Ticks, loads and unloads wait meanwhile.
         self._lock = threading.Lock()
         self._managed: dict[str, dict[int, Harness]] = {}
         self._serving = ServingMap()
@@ -89,27 +88,27 @@ class Manager:
 
     @property
     def load_threads(self) -> int:
-        """How many loads may run at the same time; 0 means inside the tick."""
+        """The number of loads at the same time; 0 means inside the tick."""
         return self._loads.number
 
     def set_load_threads(self, number: int) -> None:
-        """Change it; returns when all loads scheduled so far have ended, however long they retry."""
+        """Change it, after all scheduled loads and their retries have ended."""
         self._loads.resize(number)
 
     def lookup(self, name: str, version: int | None = None) -> Handle | None:
-        """Return a handle of a loaded version, of the highest one without a number, or None."""
+        """Return a handle of a loaded version, or None; without a number the highest version."""
         return self._serving.lookup(name, version)
 
     def aspire(self, name: str, versions: Sequence[VersionPath]) -> None:
-        """Say which versions of a model are wanted; only the latest request counts, at the next tick."""
+        """Set the wanted versions of a model. The next tick uses the latest request only."""
         with self._pending_lock:
             self._pending[name] = tuple(versions)
 
     def tick(self) -> Action | None:
-        """Forget what is over, take in what is aspired, then take one decision for all models.
+        """Forget ended versions, read the latest requests, then decide once for all models.
 
         Returns:
-            The decision, carried out already unless there are threads for it; None if there is nothing to do.
+            The decision, None if there is none. Without threads it is carried out already.
         """
         with self._lock:
             self._forget()
@@ -159,7 +158,7 @@ class Manager:
                 if harness.failure.ok:
                     harness.cancel_retries()
         for one in versions:
-            # Two directories of one number: the first one stays (the real server logs an error).
+            # Two directories with the same number: the first stays (the real server logs an error).
             if one.id.version not in managed:
                 managed[one.id.version] = Harness(one)
                 self._publish(one.id, State.START)
@@ -171,9 +170,9 @@ class Manager:
         if failed and (name, again) not in self._put_off:
             self._put_off.add((name, again))
             logger.warning(
-                "model %s: version %s is wanted again but not yet gone, and version %s, which failed, "
-                "keeps it: nothing changes until a number that is new to the server appears (as with "
-                "TensorFlow Serving, core/aspired_versions_manager.cc)",
+                "model %s: version %s is wanted again but has not ended, because version %s failed: nothing "
+                "changes until a number appears that is new to the server (as with TensorFlow Serving, "
+                "core/aspired_versions_manager.cc)",
                 name,
                 ", ".join(map(str, again)),
                 ", ".join(map(str, sorted(failed))),
@@ -220,9 +219,9 @@ class Manager:
         self._publish(harness.id, State.AVAILABLE)
 
     def _let_its_end_come_first(self, harness: Harness) -> None:
-        """Play a race of the real server, for tests: the news that a version is AVAILABLE comes after its END.
+        """Play a race of the real server, for tests: the event AVAILABLE of a version comes after its END.
 
-        It is lost by a version that is not wanted any more when the request ends behind which it was LOADING.
+        It happens to a version that waits in LOADING behind a long request, and is unwanted when that ends.
         """
         end = time.monotonic() + _RACE_SECONDS
         while time.monotonic() < end:

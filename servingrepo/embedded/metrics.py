@@ -1,8 +1,8 @@
 """Counters and histograms under the real server's names, and their page for Prometheus.
 
 After util/prometheus_exporter.cc, servables/tensorflow/util.cc, saved_model_warmup_util.cc and TensorFlow's
-cc/saved_model/loader.cc and core/lib/monitoring. Only what was touched is shown. There is no metric of a
-model's state, there as here.
+cc/saved_model/loader.cc and core/lib/monitoring. The page shows used metrics only. As in the real server, no metric
+has the state of a model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _exponential(scale: float, growth: float, number: int) -> tuple[float, ...]:
     return tuple(limits)
 
 
-# Up to some 20 minutes, in microseconds.
+# Up to about 20 minutes, in microseconds.
 _LATENCY = _exponential(10, 1.8, 33)
 
 
@@ -62,7 +62,7 @@ Labels = tuple[str, ...]
 
 
 class Metrics:
-    """What was counted since the start; any thread may count."""
+    """The counts since the start. Any thread may count."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class Metrics:
             total[0] += value
 
     def first_value(self, name: str) -> int:
-        """Return a counter's value at its first labels; 0 for whatever is no counter (GetMetrics)."""
+        """Return a counter's value at its first labels; 0 for other metrics (GetMetrics)."""
         with self._lock:
             points = self._counts.get(name)
             return points[min(points)] if points else 0
@@ -115,7 +115,7 @@ class Metrics:
 
 
 class MeasuredRuntime:
-    """A runtime whose loads are counted, each attempt by itself."""
+    """A runtime that counts each attempt to load."""
 
     def __init__(self, runtime: Runtime, metrics: Metrics) -> None:
         self._runtime = runtime
@@ -136,7 +136,7 @@ class MeasuredRuntime:
 
 
 def microseconds(since: float) -> int:
-    """Return how long ago a time of the monotonic clock is."""
+    """Return the microseconds since a time of the monotonic clock."""
     return round((time.monotonic() - since) * 1e6)
 
 
@@ -160,5 +160,5 @@ def _labels(kind: Kind, values: Labels) -> str:
 
 
 def _escaped(value: str) -> str:
-    # The real server leaves line ends as they are, which would break the page for every other metric.
+    # The real server does not escape line ends, which breaks the page for all metrics.
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""Which version to load or unload next: TensorFlow Serving's AvailabilityPreservingPolicy, as a function.
+"""The choice of the next version to load or unload: AvailabilityPreservingPolicy as a function.
 
 After core/availability_preserving_policy.cc. No flag of the real server selects another policy.
 """
@@ -35,7 +35,7 @@ class Phase(Enum):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One managed version as the policy sees it."""
+    """A managed version, for the policy."""
 
     id: ServableId
     phase: Phase
@@ -43,14 +43,14 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Kind(Enum):
-    """What to do with a version."""
+    """The kinds of actions."""
 
     UNLOAD = "unload"
     LOAD = "load"
 
 
 class Action(msgspec.Struct, frozen=True):
-    """One decision."""
+    """A decision about a version."""
 
     kind: Kind
     id: ServableId
@@ -59,10 +59,10 @@ class Action(msgspec.Struct, frozen=True):
 def next_action(versions: Sequence[Snapshot]) -> Action | None:
     """Decide for one model.
 
-    With nothing aspired, or an aspired version ready, or more than one unaspired version ready, the lowest
-    unaspired ready one goes; else the highest aspired version that was not started is loaded. So a switch
-    loads before it unloads, except that with `latest N > 1` one goes first; and nothing ever replaces the
-    old version while the aspired one has failed.
+    Unload the lowest ready version that is not aspired, if nothing is aspired, an aspired version is ready, or
+    several ready versions are not aspired. Else load the highest aspired version that has not started. So a switch
+    loads before it unloads, but with `latest N > 1` a version goes first. A failed aspired version never replaces
+    the old one.
     """
     ready = [one for one in versions if one.phase is Phase.READY]
     unaspired = [one.id for one in ready if not one.aspired]

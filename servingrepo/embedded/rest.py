@@ -1,7 +1,7 @@
-"""The REST side: from method, path and body to a status code and a body. No sockets here.
+"""The REST API, without sockets: a method, a path and a body in, a status code and a body out.
 
 After model_servers/http_server.cc, http_rest_api_handler.cc, http_rest_api_util.cc and
-util/net_http/server/internal/evhttp_server.cc. What libevent answers by itself is answered here too.
+util/net_http/server/internal/evhttp_server.cc, with the answers of libevent itself.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _INFERENCE = re.compile(
 _STATUS = re.compile(
     rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?", re.IGNORECASE
 )
-# What evhttp_uri_parse lets pass (libevent's http.c): behind two slashes it sees a host, as in //host/path.
+# The URIs that evhttp_uri_parse accepts (libevent's http.c): after two slashes it expects a host, //host/path.
 _CHARACTER = r"[\w.~!$&'()*+,;=-]|%[0-9a-f]{2}"
 _TARGET = re.compile(
     rf"(?:[a-z][a-z0-9+.-]*:)?"
@@ -91,7 +91,7 @@ _CORS = (
 
 
 class RestApi(msgspec.Struct, frozen=True, kw_only=True):
-    """What answers need; `timeout_ms` 0 is no limit, and no `metrics_path` means no page of metrics."""
+    """The REST API. `timeout_ms` 0 is no limit; without `metrics_path` there is no page of metrics."""
 
     core: ServerCore
     options: Options
@@ -102,7 +102,7 @@ class RestApi(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RestRequest(msgspec.Struct, frozen=True):
-    """What of an HTTP request matters; `target` is the path with its query, as sent."""
+    """An HTTP request; `target` is the path with its query, as sent."""
 
     method: str
     target: str
@@ -111,7 +111,7 @@ class RestRequest(msgspec.Struct, frozen=True):
 
 
 class RestReply(msgspec.Struct, frozen=True):
-    """An HTTP answer; `closes` says that the connection is to be closed after it."""
+    """An HTTP answer; after `closes` the connection is closed."""
 
     code: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -120,7 +120,7 @@ class RestReply(msgspec.Struct, frozen=True):
 
 
 class _Address(msgspec.Struct, frozen=True):
-    """What a path under /v1/ is about."""
+    """The parts of a path under /v1/."""
 
     name: str = ""
     version: int | None = None
@@ -130,7 +130,7 @@ class _Address(msgspec.Struct, frozen=True):
     is_malformed: bool = False
 
 
-# A version that no int64 holds: the error's text is lost on the way, and the body is empty.
+# A version beyond int64: the real server loses the error's text, and the body is empty.
 _NO_NUMBER = Status(Code.INVALID_ARGUMENT)
 
 
@@ -188,7 +188,7 @@ def _answer(api: RestApi, request: RestRequest) -> tuple[_Address, str | Status]
     try:
         return address, _answer_address(api, address, request)
     except RecursionError:
-        # Lists nested a thousand deep; the real server gets as far as refusing a tensor of that rank.
+        # Lists nested a thousand deep: the real server refuses a tensor of that rank.
         return address, Status(Code.INVALID_ARGUMENT, "JSON value is nested too deep")
 
 
@@ -213,7 +213,7 @@ def _address(request: RestRequest) -> _Address | None:
 
 
 def _answer_address(api: RestApi, address: _Address, request: RestRequest) -> str | Status:
-    # The words of the path are matched in any case, and then compared exactly.
+    # The real server matches the words of a path in any case, and then compares them exactly.
     match request.method, address.method, address.part:
         case "POST", "predict", _:
             return _predict(api, address, request.body)
@@ -323,7 +323,7 @@ def _metrics_page(api: RestApi, target: str) -> RestReply:
 
 
 def _page(code: int) -> RestReply:
-    """Return what libevent says when nobody is there to answer (evhttp_send_error)."""
+    """Return libevent's own error page (evhttp_send_error)."""
     reason = _PAGES[code]
     text = (
         f"<HTML><HEAD>\n<TITLE>{code} {reason}</TITLE>\n</HEAD><BODY>\n<H1>{reason}</H1>\n"
@@ -337,6 +337,6 @@ def _decoded(text: str) -> str:
 
 
 def _number(digits: str) -> int:
-    # Python refuses to read thousands of digits; all that matters of such a number is that it is too big.
+    # Python refuses to read thousands of digits, and such a number is too big anyway.
     significant = digits.lstrip("0") or "0"
     return int(significant) if len(significant) < len(str(INT64)) + 1 else INT64

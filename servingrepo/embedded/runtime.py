@@ -1,20 +1,26 @@
-"""What the server needs of a machine learning runtime; `capi` implements it with TensorFlow.
+"""The machine learning runtime that the server needs, and an attempt to load a version with it.
 
-A second implementation, a fake one, lets the tests play loads and failures without TensorFlow.
+`capi` implements it with TensorFlow; tests use a fake. The checks before TensorFlow's loader, and their texts, are
+those of servables/tensorflow/{util,saved_model_bundle_factory}.cc and session_bundle/oss/session_bundle_util.cc.
 """
 
 from __future__ import annotations
 
+import stat
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from servingrepo.embedded.status import OK, Code, Status, from_os_error
+from servingrepo.embedded.versions import VersionPath, exists, file_path, join_path
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from servingrepo.embedded.status import Status
-
-__all__ = ["Feed", "Runtime", "Session", "Tensor"]
+__all__ = ["Feed", "ModelLoader", "Runtime", "Session", "Tensor", "disk_status"]
 
 Feed = Any
 """A decoded input tensor, as the session that decoded it keeps it."""
@@ -56,3 +62,64 @@ class Runtime(Protocol):
 
     def load(self, path: str, tags: Sequence[str]) -> Session | Status:
         """Load the MetaGraph with exactly these tags."""
+
+
+# MaybeSavedModelDirectory (loader.cc).
+GRAPH_FILES = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
+
+
+class ModelLoader(msgspec.Struct, frozen=True):
+    """Brings versions up with a runtime; `warm_up` runs on the new session, before it is available."""
+
+    runtime: Runtime
+    tags: tuple[str, ...] = ("serve",)
+    warm_up: Callable[[Session, str], Status] = lambda _session, _path: OK
+
+    def reserve(self, version: VersionPath) -> Status:
+        """Fail where the real server's estimate of the size on disk fails; it never is too much."""
+        return disk_status(version.path)
+
+    def load(self, version: VersionPath) -> Session | Status:
+        """Load and warm up."""
+        path = version.path
+        if exists(join_path(path, "export.meta")):
+            return Status(Code.UNIMPLEMENTED, "Session Bundle is deprecated and removed.")
+        if not any(exists(join_path(path, name)) for name in GRAPH_FILES):
+            text = (
+                "Specified file path does not appear to contain a SavedModel bundle (should have a "
+                f"file called `saved_model.pb`)\nSpecified file path: {path}"
+            )
+            return Status(Code.NOT_FOUND, text)
+        session = self.runtime.load(path, self.tags)
+        if isinstance(session, Status):
+            return session
+        warmed = self.warm_up(session, path)
+        if not warmed.ok:
+            session.close()
+            return warmed
+        return session
+
+    def unload(self, servable: Session) -> None:
+        """Close the session."""
+        servable.close()
+
+
+def disk_status(path: str) -> Status:
+    """Return OK if every directory below `path` can be listed and every file has a size."""
+    if not exists(path):
+        return Status(Code.NOT_FOUND, f"{path} not found")
+    directories = deque([path])
+    while directories:
+        directory = directories.popleft()
+        try:
+            children = sorted(entry.name for entry in Path(file_path(directory)).iterdir())
+        except OSError as error:
+            return from_os_error(error, directory)
+        for child in (join_path(directory, name) for name in children):
+            try:
+                mode = Path(file_path(child)).stat().st_mode
+            except OSError as error:
+                return from_os_error(error, child)
+            if stat.S_ISDIR(mode):
+                directories.append(child)
+    return OK

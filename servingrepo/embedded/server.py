@@ -1,98 +1,77 @@
 """The server as a process: start, threads, gRPC, and an end within a second.
 
-After model_servers/{main,server}.cc. Exit codes and the line on standard output are the real server's; what
-the embedded server has to say for itself goes to standard error.
+After model_servers/server.cc. The line on standard output is the real server's; our own go to standard error.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
+import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from servingrepo import __version__
-from servingrepo.embedded import listening, parent, startup, tensorflow_log
+from servingrepo.embedded import listening, startup
 from servingrepo.embedded.capi import TensorFlowRuntime
 from servingrepo.embedded.config import ServerConfig, single_model
 from servingrepo.embedded.core import CustomConfigError, ServerCore, Settings
-from servingrepo.embedded.flags import Arguments, parse, usage
+from servingrepo.embedded.flags import FAILED
 from servingrepo.embedded.harness import Retries
 from servingrepo.embedded.inference import Model, Options
-from servingrepo.embedded.loading import ModelLoader
 from servingrepo.embedded.manager import Manager
 from servingrepo.embedded.metrics import MeasuredRuntime, Metrics
-from servingrepo.embedded.services import Room
+from servingrepo.embedded.runtime import ModelLoader
+from servingrepo.embedded.services import Parts
 from servingrepo.embedded.states import Event, EventBus, State, Waiter
 from servingrepo.embedded.status import OK, Code, Status
 from servingrepo.embedded.text_files import read_models
 from servingrepo.embedded.warmup import warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from socketserver import BaseServer
 
     import grpc
 
+    from servingrepo.embedded.flags import Arguments
     from servingrepo.embedded.runtime import Session
     from servingrepo.embedded.source import VersionSource
-    from servingrepo.embedded.tensorflow_log import TensorFlowLog
 
-__all__ = ["run"]
+__all__ = ["serve"]
 
 logger = logging.getLogger(__name__)
 
-PROGRAM = "servingrepo run-server"
-FAILED = 255
 TICK_SECONDS = 0.1
 PATIENCE_SECONDS = 5.0
 STOP_SECONDS = 0.3
+PARENT_POLL_SECONDS = 0.2
+LOG_LINES = 12
+LOG_BYTES = 16_384
+STDERR = 2
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the server; see `servingrepo.embedded.main`."""
-    arguments = parse(argv)
-    if isinstance(arguments, str):
-        sys.stderr.write(arguments + "\n")
-    if isinstance(arguments, str) or arguments.rest[:1] == ("--help",):
-        sys.stdout.write(usage(PROGRAM))
-        return FAILED
-    if arguments.truth("version"):
-        sys.stdout.write(
-            f"TensorFlow ModelServer: servingrepo {__version__} (embedded, after 2.19.1)\n"
-            f"TensorFlow Library: {_tensorflow_version()}\n"
-        )
-        return 0
-    if arguments.rest:
-        sys.stdout.write(f"unknown argument: {arguments.rest[0]}\n{usage(PROGRAM)}")
-        sys.stdout.flush()
+def serve(arguments: Arguments) -> NoReturn:
+    """Run the server until a signal ends it; end with 255 if it could not start."""
     started = _start(arguments)
     sys.stdout.write(f"Failed to start server. Error: {started}\n")
-    # Threads of TensorFlow and ours may be busy; nothing may wait for them.
-    return _exit(FAILED)
-
-
-def _tensorflow_version() -> str:
-    try:
-        return importlib.metadata.version("tensorflow")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    # Threads of TensorFlow and ours may be busy, and nothing may wait for them.
+    _exit(FAILED)
 
 
 def _start(arguments: Arguments) -> Status:
-    """Start and serve; return only if that fails."""
+    """Start and serve. Return only if the start fails."""
     try:
-        log, own = tensorflow_log.redirect(arguments.text("tensorflow_log"))
+        log, own = _redirect(arguments.text("tensorflow_log"))
     except OSError as error:
         return Status(Code.INVALID_ARGUMENT, f"cannot write TensorFlow's log: {error}")
     _log_to(own)
     if arguments.number("exit_with_parent"):
-        parent.watch(arguments.number("exit_with_parent"), _parent_ended)
+        _end_with(arguments.number("exit_with_parent"))
     startup.warn_of_ignored(arguments)
     checked = startup.check(arguments)
     if not checked.ok:
@@ -106,10 +85,28 @@ def _start(arguments: Arguments) -> Status:
     return started
 
 
+class _TensorFlowLog:
+    """The file that TensorFlow writes to."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._shown = 0
+
+    def last_lines(self) -> list[str]:
+        """Return the last lines since the last call, a dozen at most."""
+        with self._lock:
+            end = os.fstat(self._descriptor).st_size
+            start = max(self._shown, end - LOG_BYTES)
+            data = os.pread(self._descriptor, end - start, start)
+            self._shown = end
+        return data.decode(errors="replace").splitlines()[-LOG_LINES:]
+
+
 class _Server:
     """What lives as long as the process."""
 
-    def __init__(self, arguments: Arguments, log: TensorFlowLog) -> None:
+    def __init__(self, arguments: Arguments, log: _TensorFlowLog) -> None:
         self._arguments = arguments
         self._log = log
         self._grpc: grpc.Server | None = None
@@ -142,7 +139,7 @@ class _Server:
         self._core = ServerCore(self._manager, bus, settings)
 
     def start(self) -> Status:
-        """Apply the first config, wait for its models, then listen; return what went wrong."""
+        """Apply the first config, wait for its models, then listen."""
         config = self._read_config()
         if isinstance(config, Status):
             return config
@@ -157,7 +154,7 @@ class _Server:
         return self._listen()
 
     def stop(self, number: int, _frame: object) -> NoReturn:
-        """Handle a signal: answer nothing new, then end by that very signal, as the real server does."""
+        """Handle a signal: accept no new request, then end by the same signal, as the real server does."""
         logger.info("stopped by %s", signal.Signals(number).name)
         if self._rest is not None:
             self._rest.server_close()
@@ -200,9 +197,9 @@ class _Server:
         return lambda: None
 
     def _listen(self) -> Status:
-        room = Room(self._core, self._options, self._metrics)
+        parts = Parts(self._core, self._options, self._metrics)
         try:
-            opened = listening.open_grpc(self._arguments, room)
+            opened = listening.open_grpc(self._arguments, parts)
         except listening.SslConfigError as error:
             logger.critical(
                 "--ssl_config_file cannot be read: %s. TensorFlow Serving aborts here, and so does this server",
@@ -212,7 +209,7 @@ class _Server:
         if isinstance(opened, Status):
             return opened
         self._grpc = opened
-        rest = listening.open_rest(self._arguments, room)
+        rest = listening.open_rest(self._arguments, parts)
         if isinstance(rest, Status):
             return rest
         self._rest = rest
@@ -258,18 +255,18 @@ def _reload_from_file(core: ServerCore, file: str) -> None:
 def _wait(waiter: Waiter) -> None:
     if not waiter.wait(PATIENCE_SECONDS):
         logger.warning(
-            "still waiting for a first version of each of: %s. It may be loading; but a base path that is "
-            "missing or has no version is waited for without limit, and later reloads queue behind it (as "
-            "with TensorFlow Serving, server_core.cc)",
+            "still waiting for a first version of each of: %s. It may be loading. But for a base path that is "
+            "missing or has no version the wait has no limit, and later reloads queue behind it (as with "
+            "TensorFlow Serving, server_core.cc)",
             ", ".join(waiter.names),
         )
         waiter.wait()
 
 
 def _every(seconds: float, act: Callable[[], object]) -> Callable[[], None]:
-    """Call `act` in a thread of its own, now and then every so many seconds; return what ends it.
+    """Call `act` in a thread, now and then every `seconds`; return a function that ends that.
 
-    As util/periodic_function.cc: a call that takes longer than the period is followed by the next at once.
+    After a call that took longer than the period, the next one follows at once (util/periodic_function.cc).
     """
     ended = threading.Event()
 
@@ -295,7 +292,42 @@ def _log_to(stream: TextIO) -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
 
 
-def _parent_ended() -> None:
+def _end_with(pid: int) -> None:
+    """End this process as soon as process `pid` has ended, however that ends.
+
+    PR_SET_PDEATHSIG would be simpler, but is about the thread that started this process (prctl(2)), and that may end
+    before its process. A pidfd is about the process, even when its number is used again.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        _parent_ended()
+    except (AttributeError, OSError):  # before Linux 5.3, and on other systems
+        wait: Callable[[], object] = partial(_wait_by_polling, pid)
+    else:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        wait = poll.poll
+
+    def end() -> None:
+        wait()
+        _parent_ended()
+
+    threading.Thread(target=end, name="parent", daemon=True).start()
+
+
+def _wait_by_polling(pid: int) -> None:
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        except PermissionError:
+            pass
+        time.sleep(PARENT_POLL_SECONDS)
+
+
+def _parent_ended() -> NoReturn:
     logger.warning("the process that started this server has ended, so the server ends too")
     _exit(FAILED)
 
@@ -304,3 +336,28 @@ def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _redirect(path: str) -> tuple[_TensorFlowLog, TextIO]:
+    """Point file descriptor 2, TensorFlow's log, to a file: its lines must not mix with ours.
+
+    Args:
+        path: The file; empty for a temporary one without a name, which leaves nothing behind.
+
+    Returns:
+        TensorFlow's log, and a stream to where the descriptor pointed before, which is `sys.stderr` from now on.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    if path:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o644)
+    else:
+        with tempfile.TemporaryFile(prefix="servingrepo-tensorflow-", mode="a+b") as file:
+            descriptor = os.dup(file.fileno())
+    sys.stderr.flush()
+    own = os.fdopen(os.dup(STDERR), "w", buffering=1, errors="backslashreplace")
+    os.dup2(descriptor, STDERR)
+    sys.stderr = own
+    return _TensorFlowLog(descriptor), own

@@ -1,7 +1,7 @@
 """PredictionService and ModelService over gRPC, on top of a ServerCore.
 
-After model_servers/{prediction_service_impl,model_service_impl}.cc. An error becomes the call's status;
-no body goes with it.
+After model_servers/{prediction_service_impl,model_service_impl}.cc. An error becomes the call's status, without a
+body.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from servingrepo.protos import (
     regression_pb2,
 )
 
-__all__ = ["Room", "handlers"]
+__all__ = ["Parts", "handlers"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,39 +54,39 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 Answer = Any
 """A response message."""
 Left = Callable[[], float | None]
-"""How many seconds the client still waits, if it said so."""
+"""The client's time limit in seconds, if it has one."""
 
 
-class Room(msgspec.Struct, frozen=True):
-    """What the services answer from."""
+class Parts(msgspec.Struct, frozen=True):
+    """The parts of the server that the services need."""
 
     core: ServerCore
     options: Options
     metrics: Metrics
 
 
-def handlers(room: Room) -> list[grpc.GenericRpcHandler[Any, Any]]:
+def handlers(parts: Parts) -> list[grpc.GenericRpcHandler[Any, Any]]:
     """Return the handlers of both services."""
     prediction = {
-        "Predict": (partial(_infer, room, "Predict", predict), predict_pb2.PredictRequest),
+        "Predict": (partial(_infer, parts, "Predict", predict), predict_pb2.PredictRequest),
         "Classify": (
-            partial(_infer, room, "Classify", classify),
+            partial(_infer, parts, "Classify", classify),
             classification_pb2.ClassificationRequest,
         ),
-        "Regress": (partial(_infer, room, "Regress", regress), regression_pb2.RegressionRequest),
-        "MultiInference": (partial(_infer_many, room), inference_pb2.MultiInferenceRequest),
+        "Regress": (partial(_infer, parts, "Regress", regress), regression_pb2.RegressionRequest),
+        "MultiInference": (partial(_infer_many, parts), inference_pb2.MultiInferenceRequest),
         "GetModelMetadata": (
-            lambda request, _: get_metadata(room.core, request),
+            lambda request, _: get_metadata(parts.core, request),
             get_model_metadata_pb2.GetModelMetadataRequest,
         ),
     }
     model = {
         "GetModelStatus": (
-            lambda request, _: get_status(room.core, request),
+            lambda request, _: get_status(parts.core, request),
             get_model_status_pb2.GetModelStatusRequest,
         ),
         "HandleReloadConfigRequest": (
-            partial(_reload, room),
+            partial(_reload, parts),
             model_management_pb2.ReloadConfigRequest,
         ),
     }
@@ -124,7 +124,7 @@ def _answer(
 
 
 def _abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
-    # Cut by bytes, as there (grpc_status_util.cc), so the text may not be UTF-8 any more: grpc takes bytes.
+    # Cut by bytes, as in grpc_status_util.cc. It may not be UTF-8 any more, so grpc gets bytes.
     text: Any = status.message.encode(errors="surrogateescape")
     if len(text) > MESSAGE_LIMIT:
         text = text[:MESSAGE_LIMIT] + b"...TRUNCATED"
@@ -132,19 +132,19 @@ def _abort(context: grpc.ServicerContext, status: Status) -> NoReturn:
 
 
 def _infer(
-    room: Room, name: str, run: Callable[[Model, Any], Answer | Status], request: Any, left: Left
+    parts: Parts, name: str, run: Callable[[Model, Any], Answer | Status], request: Any, left: Left
 ) -> Answer | Status:
-    """Answer Predict, Classify or Regress, and count it."""
+    """Answer and count a Predict, Classify or Regress."""
     begun = time.monotonic()
     model_name = request.model_spec.name
     if request.HasField("model_spec"):
         answer = infer(
-            room.core,
+            parts.core,
             request.model_spec,
             lambda model: run(model, request),
-            options=room.options,
+            options=parts.options,
             timeout_ms=_timeout(left),
-            metrics=room.metrics,
+            metrics=parts.metrics,
             api=name,
         )
     else:
@@ -152,25 +152,25 @@ def _infer(
     code = answer.code if isinstance(answer, Status) else Code.OK
     if code is Code.OK:
         labels = (model_name, name, "GRPC")
-        room.metrics.observe("/tensorflow/serving/request_latency", labels, since=begun)
-    room.metrics.count("/tensorflow/serving/request_count", (model_name, code.name))
+        parts.metrics.observe("/tensorflow/serving/request_latency", labels, since=begun)
+    parts.metrics.count("/tensorflow/serving/request_count", (model_name, code.name))
     return answer
 
 
-def _infer_many(room: Room, request: Any, left: Left) -> Answer | Status:
+def _infer_many(parts: Parts, request: Any, left: Left) -> Answer | Status:
     spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
     answer = infer(
-        room.core,
+        parts.core,
         spec,
         lambda model: multi_inference(model, request),
-        options=room.options,
+        options=parts.options,
         timeout_ms=_timeout(left),
-        metrics=room.metrics,
+        metrics=parts.metrics,
     )
     if not isinstance(answer, Status):
         number = len(serialized_examples(request.input))
-        room.metrics.observe("/tensorflow/serving/request_example_counts", (spec.name,), number)
-        room.metrics.count(
+        parts.metrics.observe("/tensorflow/serving/request_example_counts", (spec.name,), number)
+        parts.metrics.count(
             "/tensorflow/serving/request_example_count_total", (spec.name,), by=number
         )
     return answer
@@ -181,12 +181,12 @@ def _timeout(left: Left) -> int:
     return 0 if seconds is None else max(int(seconds * 1000), 0)
 
 
-def _reload(room: Room, request: Any, _: Left) -> Answer | Status:
+def _reload(parts: Parts, request: Any, _: Left) -> Answer | Status:
     names = sorted(set(request.metric_names))
-    before = [room.metrics.first_value(name) for name in names]
+    before = [parts.metrics.first_value(name) for name in names]
     wanted = config.from_message(request.config)
     if wanted.kind == "list":
-        outcome = room.core.reload(wanted)
+        outcome = parts.core.reload(wanted)
     else:
         outcome = Status(
             Code.INVALID_ARGUMENT,
@@ -199,6 +199,6 @@ def _reload(room: Room, request: Any, _: Left) -> Answer | Status:
     response = model_management_pb2.ReloadConfigResponse()
     fill_status(response.status, OK)
     for name, old in zip(names, before, strict=True):
-        increase = room.metrics.first_value(name) - old
+        increase = parts.metrics.first_value(name) - old
         response.metric.add(name=name, int64_value_increase=increase)
     return response

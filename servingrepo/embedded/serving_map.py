@@ -1,8 +1,8 @@
-"""Who answers a request right now, and how long a request may hold that up.
+"""The map of loaded versions, which requests hold.
 
-After util/fast_read_dynamic_ptr.h and BasicManager::ServingMap: requests hold the map that they looked into,
-and an update returns only when the last of them has let go of the old map. That is why one long request in
-flight keeps a new version in LOADING and a removed one in UNLOADING.
+After util/fast_read_dynamic_ptr.h and BasicManager::ServingMap: a request holds the map in which it found its
+version, and an update returns only when no request holds the old map. So a long request keeps a new version in
+LOADING and a removed version in UNLOADING.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Handle", "ServingMap"]
 
 
 class _Map:
-    """One generation: what is ready, and how many requests look into it."""
+    """One generation of the map: the ready versions, and the number of requests that hold it."""
 
     def __init__(self, ready: Mapping[ServableId, Any]) -> None:
         self.ready = dict(ready)
@@ -30,7 +30,7 @@ class _Map:
 
 
 class Handle:
-    """A loaded version that cannot be unloaded while this is held; a context manager."""
+    """A context manager that keeps a loaded version from unloading."""
 
     def __init__(self, owner: ServingMap, generation: _Map, one: ServableId) -> None:
         self.id = one
@@ -42,20 +42,20 @@ class Handle:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The servable goes first: the map may unload it as soon as the count drops.
+        # First the servable, because it may be unloaded as soon as the count drops.
         self.servable = None
-        self._owner._release(self._generation)  # noqa: SLF001 - the two halves of one mechanism
+        self._owner._release(self._generation)  # noqa: SLF001 - both are parts of one mechanism
 
 
 class ServingMap:
-    """The versions that answer requests."""
+    """The versions that answer requests now."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._current = _Map({})
 
     def lookup(self, name: str, version: int | None) -> Handle | None:
-        """Return a handle of one version, or of the highest one, or None if it is not loaded."""
+        """Return a handle of a version, by default the highest; None if it is not loaded."""
         with self._changed:
             current = self._current
             one = current.latest.get(name) if version is None else ServableId(name, version)
@@ -65,7 +65,7 @@ class ServingMap:
             return Handle(self, current, one)
 
     def update(self, ready: Mapping[ServableId, Any]) -> None:
-        """Let requests from now on see `ready`, then block until none holds the map before it."""
+        """Replace the map, then block until no request holds the old one."""
         with self._changed:
             old, self._current = self._current, _Map(ready)
             self._changed.wait_for(lambda: old.readers == 0)

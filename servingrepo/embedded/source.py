@@ -1,7 +1,7 @@
-"""Follows the base paths of the configured models and tells the manager which versions are wanted.
+"""The version source: it polls the models' base paths and gives the wanted versions to the manager.
 
-After sources/storage_path/file_system_storage_path_source.cc: one poll covers all models, and one base path
-that is missing makes it void for all of them.
+After sources/storage_path/file_system_storage_path_source.cc: a poll reads all base paths, and a missing one ends it
+for all models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FROZEN = (
 
 
 class MonitoredModel(msgspec.Struct, frozen=True):
-    """A model whose base path is followed."""
+    """A model and its base path."""
 
     name: str
     base_path: str
@@ -37,7 +37,7 @@ class MonitoredModel(msgspec.Struct, frozen=True):
 
 
 class VersionSource:
-    """The configured models; `poll` looks for their versions."""
+    """The configured models; `poll` finds their versions."""
 
     def __init__(self, aspire: Callable[[str, Sequence[VersionPath]], None]) -> None:
         self._aspire = aspire
@@ -47,11 +47,11 @@ class VersionSource:
 
     @property
     def names(self) -> frozenset[str]:
-        """The models that are configured."""
+        """The configured models."""
         return frozenset(model.name for model in self._models)
 
     def configure(self, models: Sequence[MonitoredModel]) -> None:
-        """Replace all models; versions of those left out are unwanted at once, new ones wait for a poll."""
+        """Replace all models. Versions of removed models are unwanted at once; new models wait for a poll."""
         with self._lock:
             gone = self.names - {model.name for model in models}
             for name in sorted(gone):
@@ -59,7 +59,7 @@ class VersionSource:
             self._models = tuple(models)
 
     def poll(self) -> None:
-        """Look at every base path and pass on what is there, or nothing at all if one cannot be read."""
+        """Read every base path and pass the versions on. If a path cannot be read, pass nothing on."""
         with self._lock:
             found: dict[str, list[VersionPath]] = {}
             said: list[str] = []
@@ -75,7 +75,7 @@ class VersionSource:
                 self._aspire(name, versions)
 
     def _say(self, messages: Sequence[str]) -> None:
-        # The real server repeats these with every poll; once until something changes is enough to read.
+        # The real server repeats these at every poll. Here they are logged only when they change.
         for message in messages:
             if message not in self._said:
                 logger.warning("%s", message)

@@ -1,6 +1,6 @@
-"""What is settled before the server does anything: refusals, addresses, session options.
+"""The flags' meaning before the server starts: refusals, addresses, session options.
 
-After model_servers/server.cc, BuildAndStart. Texts are the real server's where it has one.
+After model_servers/server.cc, BuildAndStart, with the real server's texts where it has them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 def addresses(arguments: Arguments) -> list[str]:
-    """Return what to listen on, as gRPC names it."""
+    """Return the addresses to listen on, in gRPC's notation."""
     port, path = arguments.number("port"), arguments.text("grpc_socket_path")
     tcp = [f"{arguments.text('bind_address')}:{port}"] if port else []
     return tcp + ([f"unix:{path}"] if path else [])
 
 
 def check(arguments: Arguments) -> Status:
-    """Refuse combinations of flags that cannot work, and a port that is taken."""
+    """Refuse combinations of flags that cannot work, and a port in use."""
     session, intra, inter = _parallelism(arguments)
     config_file, base_path = arguments.text("model_config_file"), arguments.text("model_base_path")
     wrong = {
@@ -57,7 +57,7 @@ def check(arguments: Arguments) -> Status:
         if applies:
             return Status(Code.INVALID_ARGUMENT, text)
     if arguments.truth("use_alts_credentials"):
-        # To serve in the clear what was asked to be encrypted would not be compatible but dangerous.
+        # To serve without encryption although the user asked for it would be dangerous.
         text = "the embedded server has no ALTS: it would serve in the clear"
         return Status(Code.UNIMPLEMENTED, text)
     return _check_port(arguments)
@@ -76,7 +76,7 @@ def tags(arguments: Arguments) -> tuple[str, ...]:
 
 
 def session_config(arguments: Arguments) -> bytes:
-    """Return a serialized ConfigProto with the thread numbers that were asked for."""
+    """Return a serialized ConfigProto with the numbers of threads."""
     session, intra, inter = _parallelism(arguments)
     if intra <= 0 and inter <= 0:
         intra = inter = session
@@ -86,7 +86,7 @@ def session_config(arguments: Arguments) -> bytes:
 
 
 def warn_of_ignored(arguments: Arguments) -> None:
-    """Log one line per flag of the real server that was given and is not done here."""
+    """Log a line for each given flag of the real server that has no effect here."""
     for flag in FLAGS:
         given = flag.name in arguments.given and arguments.values[flag.name] != flag.default
         if given and not flag.done:
@@ -101,7 +101,7 @@ def _parallelism(arguments: Arguments) -> tuple[int, int, int]:
 
 
 def _check_port(arguments: Arguments) -> Status:
-    # The real server finds out after loading everything. Bound without listening: no client sees it.
+    # The real server finds out after all loads. Without listen(2), no client sees this.
     host, port = arguments.text("bind_address"), arguments.number("port")
     if not port:
         return OK

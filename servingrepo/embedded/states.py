@@ -1,7 +1,7 @@
-"""What became of every version: events, the monitor that remembers them, and waiting for outcomes.
+"""The states of all versions: events, the monitor that remembers them, and waiters.
 
-After core/servable_state_monitor.cc and util/event_bus.h: nothing is ever forgotten, a version loaded again
-overwrites its entry, and a waiter sees, among a model's versions that are AVAILABLE or END, the highest.
+After core/servable_state_monitor.cc and util/event_bus.h: the monitor forgets nothing, and a version that loads again
+overwrites its entry. Of a model's versions that are AVAILABLE or END, a waiter sees the highest.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ServableId(msgspec.Struct, frozen=True, order=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A version reached a state; `health` is not OK only for an END that is a failure."""
+    """A version's new state; `health` is not OK only if the state is END after a failure."""
 
     id: ServableId
     state: State
@@ -74,7 +74,7 @@ class EventBus:
 
 
 class Waiter:
-    """Set once each of some models has a version that is AVAILABLE or END; `reached` then says which."""
+    """It is set once each of its models has a version that is AVAILABLE or END: those are `reached`."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
@@ -87,16 +87,16 @@ class Waiter:
         return self._set.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until it is set, for ever without a timeout in seconds; return whether it is."""
+        """Block until it is set, at most `timeout` seconds; return whether it is."""
         return self._set.wait(timeout)
 
     def settle(self, reached: Iterable[Event]) -> None:
-        """Set it, with the events that decided it."""
+        """Set it, with the events of the versions."""
         self.reached = {event.id: event for event in reached}
         self._set.set()
 
     def outcome(self, what: str) -> Status:
-        """Return OK, or the error that names the models whose deciding version failed.
+        """Return OK, or the error that names the models whose version failed.
 
         Args:
             what: `servable(s)` at start (load_servables_fast.cc), `model(s)` on reload (server_core.cc).
@@ -115,7 +115,7 @@ class Waiter:
 
 
 class StateMonitor:
-    """Remembers the latest event of every version that it was told of."""
+    """Remembers the latest event of every version."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,13 +123,13 @@ class StateMonitor:
         self._waiters: list[Waiter] = []
 
     def handle(self, event: Event) -> None:
-        """Take in an event; the subscriber of an EventBus."""
+        """Store an event. It is a subscriber of an EventBus."""
         with self._lock:
             self._states.setdefault(event.id.name, {})[event.id.version] = event
             self._waiters = [waiter for waiter in self._waiters if not self._settled(waiter)]
 
     def version(self, name: str, version: int) -> Event | None:
-        """Return the latest event of one version, or None if there never was one."""
+        """Return the latest event of a version, or None."""
         with self._lock:
             return self._states.get(name, {}).get(version)
 
@@ -139,7 +139,7 @@ class StateMonitor:
             return _descending(self._states.get(name, {}))
 
     def waiter(self, names: Iterable[str]) -> Waiter:
-        """Return a waiter for these models, which may be set already."""
+        """Return a waiter for these models. It may be set already."""
         waiter = Waiter(names)
         with self._lock:
             if not self._settled(waiter):

@@ -1,7 +1,7 @@
 """The outcome of an operation as TensorFlow Serving expresses it: a code and a text.
 
-Errors are values here because they are data: GetModelStatus shows them, other errors quote them, and a failed
-load is an ordinary state of a version. The codes are those of absl::Status, which are gRPC's.
+Errors are values, because GetModelStatus shows them, other errors quote them, and a failed load is an ordinary
+state of a version. The codes are those of absl::Status and gRPC.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Code(IntEnum):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """An outcome. `str()` gives what absl::Status prints, which other texts embed."""
+    """An outcome. `str()` is the text of absl::Status, which other texts quote."""
 
     code: Code
     message: str = ""
@@ -53,7 +53,7 @@ class Status(msgspec.Struct, frozen=True):
 
 OK = Status(Code.OK)
 
-# tsl/platform/errors.cc, IOError: what TensorFlow makes of errno.
+# TensorFlow's codes for errno: tsl/platform/errors.cc, IOError.
 _ERRNO = {
     errno.EINVAL: Code.INVALID_ARGUMENT,
     errno.ENAMETOOLONG: Code.INVALID_ARGUMENT,

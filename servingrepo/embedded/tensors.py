@@ -1,7 +1,7 @@
 """TensorFlow's tensors and TensorProto: dtypes, names, and outputs as messages.
 
-After tensorflow/core/framework/tensor.cc (AsProtoField, AsProtoTensorContent): every element is written,
-without run-length compression. No TensorFlow here, and no copy per element where the wire format allows it.
+After tensorflow/core/framework/tensor.cc (AsProtoField, AsProtoTensorContent): every element is written, without
+run-length compression. It does not import TensorFlow, and copies whole arrays where the wire format allows it.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _NUMPY: dict[int, Any] = {
     types_pb2.DT_FLOAT8_E5M2: np.uint8,
     types_pb2.DT_FLOAT8_E4M3FN: np.uint8,
 }
-"""How the elements of a dtype lie in memory; half and bfloat16 as bit patterns."""
+"""The memory layout of each dtype; half and bfloat16 as bit patterns."""
 
-# The fields of TensorProto whose packed form is the memory's: float_val, double_val, scomplex_val and
-# dcomplex_val, by number.
+# The fields of TensorProto that are packed as in memory, by number: float_val, double_val, scomplex_val and
+# dcomplex_val.
 _PACKED = {
     types_pb2.DT_FLOAT: 5,
     types_pb2.DT_DOUBLE: 6,
@@ -78,7 +78,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def as_array(tensor: Tensor) -> Any:
-    """Return the elements of a tensor that is not of strings as a flat numpy array, without a copy."""
+    """Return the elements of a tensor of numbers as a flat numpy array, without a copy."""
     return np.frombuffer(tensor.data, dtype=_NUMPY[tensor.dtype])
 
 

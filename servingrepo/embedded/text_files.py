@@ -1,4 +1,4 @@
-"""Reads the text-format files that flags name: models, TLS, monitoring.
+"""The text-format files in flags: models, TLS, monitoring.
 
 After util/proto_util.h (ParseProtoTextFile), config/ssl_config.proto and config/monitoring_config.proto.
 """
@@ -22,7 +22,7 @@ __all__ = ["SslConfig", "read_metrics_path", "read_models", "read_ssl"]
 logger = logging.getLogger(__name__)
 
 _Field = descriptor_pb2.FieldDescriptorProto
-# tensorflow-serving-api leaves these two files out; their messages are small enough to be described here.
+# tensorflow-serving-api lacks these two files, so their messages are described here.
 _MESSAGES: dict[str, tuple[tuple[str, int, str], ...]] = {
     "SSLConfig": (
         ("server_key", _Field.TYPE_STRING, ""),
@@ -46,7 +46,7 @@ class SslConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_models(path: str) -> ServerConfig | Status:
-    """Read a ModelServerConfig; errors are those of the real server."""
+    """Read a ModelServerConfig, with the real server's errors."""
     message = _read(path, model_server_config_pb2.ModelServerConfig())
     return message if isinstance(message, Status) else from_message(message)
 
@@ -65,7 +65,7 @@ def read_ssl(path: str) -> SslConfig | Status:
 
 
 def read_metrics_path(path: str, default: str) -> str | Status:
-    """Read a MonitoringConfig; return where metrics are to be shown, nothing for nowhere."""
+    """Read a MonitoringConfig; return the path of the metrics page, empty for none."""
     message = _read(path, _new("MonitoringConfig"))
     if isinstance(message, Status):
         return message
@@ -79,12 +79,12 @@ def _read(path: str, message: Any) -> Any | Status:
     except OSError as error:
         return from_os_error(error, path)
     if not data:
-        # The real server maps the file into memory, which an empty one refuses.
+        # The real server maps the file into memory, which fails for an empty file.
         return Status(Code.INVALID_ARGUMENT, f"{path}; Invalid argument")
     try:
         textproto.parse(data.decode(errors="surrogateescape"), message)
     except textproto.BadText as error:
-        # The place of the mistake goes to the log only, as there.
+        # As in the real server, only the log has the place of the mistake.
         for one in error.mistakes:
             logger.error("%s:%s: not a text-format %s", path, one, message.DESCRIPTOR.name)  # noqa: TRY400
         return Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
@@ -92,7 +92,7 @@ def _read(path: str, message: Any) -> Any | Status:
 
 
 def _new(name: str) -> Any:
-    # A pool of its own: should a later tensorflow-serving-api bring the files, nothing clashes.
+    # A separate pool, in case a later tensorflow-serving-api has these files.
     file = descriptor_pb2.FileDescriptorProto(
         name="servingrepo/server_settings.proto", package=PACKAGE, syntax="proto3"
     )

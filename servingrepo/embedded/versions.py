@@ -1,7 +1,7 @@
-"""Which entries of a base path are versions, and which of them a policy wants.
+"""The versions in a base path, and a policy's choice of them.
 
-After sources/storage_path/file_system_storage_path_source.cc: any child whose name parses as an int64 is a
-version, whatever it is, a file or a broken symlink too.
+After sources/storage_path/file_system_storage_path_source.cc: any child whose name parses as an int64 is a version,
+even a file or a broken symlink.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
 
 
 class VersionPolicy(msgspec.Struct, frozen=True):
-    """ServableVersionPolicy: the latest `number` ones (0 means 1), all, or the `specific` ones that exist."""
+    """ServableVersionPolicy: the latest `number` versions (0 means 1), all, or the `specific` ones that exist."""
 
     kind: Literal["latest", "all", "specific"] = "latest"
     number: int = 1
@@ -43,14 +43,14 @@ class VersionPolicy(msgspec.Struct, frozen=True):
 
 
 class VersionPath(msgspec.Struct, frozen=True):
-    """A version and the directory entry that it comes from, joined to the base path as configured."""
+    """A version and its path: the configured base path, and the directory entry."""
 
     id: ServableId
     path: str
 
 
 def parse_version(name: str) -> int | None:
-    """Return the version number that a directory entry's name stands for, or None."""
+    """Return the version number in a directory entry's name, or None."""
     match = _NUMBER.fullmatch(name)
     if match is None:
         return None
@@ -69,19 +69,18 @@ def file_path(path: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Tell whether anything is there, links followed; what cannot be reached is not (access(2))."""
+    """Tell whether a path exists, behind links too. One that we may not reach does not (access(2))."""
     return os.path.exists(file_path(path))  # noqa: PTH110 - Path.exists raises where permission is missing
 
 
 def discover(
     name: str, base_path: str, policy: VersionPolicy
 ) -> tuple[list[VersionPath], list[str]] | Status:
-    """Look at a base path once.
+    """Read a base path.
 
     Returns:
-        The versions that the policy wants, in the order in which they are to be taken (of two with the same
-        number the first counts), and warnings; or the error that makes the real server abandon the poll of
-        *all* models.
+        The versions that the policy wants, in the order in which to take them (of two with the same number the first
+        counts), and warnings; or the error that makes the real server end the poll of *all* models.
     """
     missing = _missing(base_path)
     if missing is not None:
@@ -90,7 +89,7 @@ def discover(
     if policy.kind == "specific":
         if not policy.specific:
             return [], [f"No specific versions requested for servable {name}."]
-        # The fast path: all are there under their plain names, so the directory is not listed.
+        # If all are there under their plain names, there is no need to list the directory.
         plain = [(number, join_path(base_path, str(number))) for number in policy.specific]
         if all(exists(path) for _, path in plain):
             return [VersionPath(ServableId(name, number), path) for number, path in plain], []
@@ -141,7 +140,7 @@ def _choose(
 def _missing(path: str) -> Status | None:
     scheme, separator, _ = path.partition("://")
     if separator and scheme != "file":
-        # The wheel's file systems are not those of the real server, and none is reachable from here.
+        # The wheel has other file systems than the real server, and this server reaches none.
         text = f"File system scheme '{scheme}' not implemented (file: '{path}')"
         return Status(Code.UNIMPLEMENTED, text)
     if not exists(path):

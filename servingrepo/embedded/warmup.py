@@ -1,7 +1,7 @@
-"""Replays a version's recorded requests before it becomes available.
+"""Warm-up: replays a version's recorded requests before it is available.
 
 After servables/tensorflow/saved_model_warmup.cc and saved_model_warmup_util.cc, and xla/tsl/lib/io's
-record_reader.cc. A record that fails fails the load; what the records say about responses is ignored.
+record_reader.cc. A record that fails makes the load fail. Responses in the records are ignored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ADVICE = ". Please verify your warmup data is in TFRecord format."
 LATENCY = "/tensorflow/serving/model_warmup_latency"
 READ = "/tensorflow/serving/model_warmup_records_read"
 HEADER, FOOTER = 12, 4
-# The oneof members of PredictionLog that the server answers; 6 and 7 exist but are refused.
+# The members of PredictionLog's oneof that the server answers. It refuses 6 and 7.
 _LOGS: dict[str, Any] = {
     "classify_log": classify,
     "regress_log": regress,
@@ -56,14 +56,14 @@ def warm_up(model: Model, version_path: str, *, iterations: int, metrics: Metric
     number = 0
     for record in _records(data):
         if isinstance(record, Status):
-            # Counted without the advice that is added to it; a request that fails is not counted at all.
+            # Counted without the advice in the text. A request that fails is not counted.
             read = Status(record.code, record.message.removesuffix(ADVICE))
             metrics.observe(LATENCY, (version_path, str(read)), since=begun)
             metrics.count(READ, (version_path, str(read)), by=number)
             return record
         number += 1
         outcome = _replay(model, record, path, iterations)
-        # The record that is one too many is run, and only then refused.
+        # The real server runs the first record over the limit, and refuses it then.
         if outcome.ok and number > MAX_RECORDS:
             text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
             outcome = Status(Code.INVALID_ARGUMENT, text)
@@ -95,9 +95,9 @@ def _replay(model: Model, record: bytes, path: str, iterations: int) -> Status:
 
 
 def _records(data: bytes) -> Iterator[bytes | Status]:
-    """Yield the records of an uncompressed TFRecord file, and a Status where it is damaged.
+    """Yield the records of an uncompressed TFRecord file, and a Status at damage.
 
-    Less than a header at the end is the end; a record cut short is an error.
+    Less than a header at the end is the end of the file; a record cut short is an error.
     """
     position = 0
     while len(data) - position >= HEADER:
@@ -111,7 +111,7 @@ def _records(data: bytes) -> Iterator[bytes | Status]:
         start = position + HEADER
         end = start + length
         if len(data) < end + FOOTER:
-            # The stray apostrophe is theirs.
+            # The stray apostrophe is the real server's.
             yield _damaged(
                 f"truncated record at {position}' failed with Read less bytes than requested"
             )

@@ -1,4 +1,4 @@
-"""The little of protobuf's wire format that is cheaper to read and write by hand."""
+"""Parts of protobuf's wire format that are cheaper to read and write by hand."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""TensorFlow Serving from outside: its addresses, its gRPC client, its states, metrics and transport security."""
+"""TensorFlow Serving from outside: endpoints, gRPC client, states, metrics, security; engines start servers."""

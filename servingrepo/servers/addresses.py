@@ -1,7 +1,6 @@
-"""Names that stand for several servers: each address is an endpoint of its own, and has to be asked.
+"""DNS names of several servers, as an endpoint for each address: gRPC would use one address only.
 
-gRPC would take one of them and leave the others as they are. The addresses of one family are meant: a name that
-has one IPv4 and one IPv6 address is one server that can be reached in two ways.
+A name with one IPv4 and one IPv6 address is one server, so the addresses of one family count.
 """
 
 from __future__ import annotations
@@ -25,19 +24,18 @@ _ONE_MACHINE = {"localhost", "ip6-localhost"}
 def resolved(
     endpoints: Iterable[Endpoint], *, lookup: Callable[..., Any] = socket.getaddrinfo
 ) -> tuple[Endpoint, ...]:
-    """Return the endpoints, each once, with names of several addresses replaced by all of these.
+    """Return the endpoints, each once, with an endpoint for each address of a name that has several.
 
-    A name with one address stays a name, and so does one that cannot be looked up: whoever talks to it says
-    what is wrong.
+    A name with one address stays a name. So does a name that cannot be resolved: the client's call reports that.
 
     Args:
-        endpoints: What was given.
-        lookup: What `socket.getaddrinfo` does.
+        endpoints: The given endpoints.
+        lookup: A function like `socket.getaddrinfo`.
     """
     found: dict[str, Endpoint] = {}
     for endpoint in endpoints:
-        for one in _addresses(endpoint, lookup):
-            found.setdefault(str(one), one)
+        for address in _addresses(endpoint, lookup):
+            found.setdefault(str(address), address)
     return tuple(found.values())
 
 
@@ -55,7 +53,7 @@ def _addresses(endpoint: Endpoint, lookup: Callable[..., Any]) -> Iterator[Endpo
         for family in (socket.AF_INET, socket.AF_INET6)
     ]
     most = max(families, key=len)
-    if len(most) < 2:  # noqa: PLR2004 - one address is one server
+    if len(most) < 2:  # noqa: PLR2004 - one address means one server
         yield endpoint
         return
     for address in most:

@@ -1,7 +1,6 @@
-"""A gRPC client of TensorFlow Serving: any engine is just an endpoint to it.
+"""A gRPC client of TensorFlow Serving: it sends one request, and returns a value or raises our error.
 
-Job: send one request with a deadline, and turn what comes back into values or into our errors. It decides
-nothing and retries nothing. TensorFlow is not imported.
+It decides nothing, retries nothing, and does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,16 +26,22 @@ if TYPE_CHECKING:
 
     from servingrepo.servers.states import Endpoint
 
-__all__ = ["ServingClient"]
+__all__ = ["ServingClient", "SpeaksNoGrpc"]
 
 _BREAK = re.compile(r"\s*\n\s*")
+_OTHER_PROTOCOL = ("http1.x server", "Failed parsing HTTP/2")
+"""gRPC's words for a server that answers in another protocol."""
+
+
+class SpeaksNoGrpc(EndpointUnreachable):
+    """Something answers there, but not in gRPC: waiting does not help."""
 
 
 class ServingClient:
     """One channel to one endpoint. Use it as a context manager; every call has a timeout in seconds.
 
     Raises from every call:
-        EndpointUnreachable: Nothing that speaks gRPC answers there.
+        EndpointUnreachable: Nothing answers there in gRPC.
         ServerTimeout: No answer within the timeout.
         RequestRefused: The server answered with an error.
     """
@@ -57,10 +62,10 @@ class ServingClient:
     def status(
         self, model: str, version: int | None = None, *, timeout: float
     ) -> tuple[VersionStatus, ...]:
-        """Return the state of one version or of all the server remembers, highest number first.
+        """Return the state of a version, or of all that the server remembers, highest number first.
 
-        A model or version that the server never had gives an empty tuple: for it that is NOT_FOUND, and the
-        same answer as for a model that is configured but has no version yet (get_model_status_impl.cc).
+        The tuple is empty for an unknown model or version, and for a configured model without a version: the server
+        answers NOT_FOUND to both (get_model_status_impl.cc).
         """
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = model
@@ -111,10 +116,10 @@ class ServingClient:
         )
 
     def answers(self, model: str, version: int, *, timeout: float) -> bool:
-        """Tell whether requests for exactly this version find it loaded.
+        """Tell whether this version answers requests.
 
-        AVAILABLE in `status` alone does not prove that: a version that was taken back while it was LOADING behind a
-        long request may be called AVAILABLE for ever (basic_manager.cc), and answers nothing.
+        AVAILABLE in `status` does not prove that: if a version is unloaded while it waits in LOADING behind a long
+        request, the server may call it AVAILABLE for ever (basic_manager.cc).
         """
         try:
             self.metadata(model, version, timeout=timeout)
@@ -143,11 +148,11 @@ class ServingClient:
         )
 
     def reload(self, config: Any, *, timeout: float) -> None:
-        """Send a ModelServerConfig to replace the server's whole config.
+        """Replace the server's whole config with a ModelServerConfig.
 
-        The server answers once every *newly named* model has one version loaded or failed; it does not wait
-        for new versions of known models, nor for unloads (model_service_impl.cc). A call that timed out is
-        still carried out later, so the config is then unknown.
+        The server answers when every *new* model has a version that loaded or failed. It does not wait for new
+        versions of known models, nor for unloads (model_service_impl.cc). After a time-out the config is unknown,
+        because the server still carries the call out.
         """
         request = model_management_pb2.ReloadConfigRequest()
         request.config.CopyFrom(config)
@@ -167,17 +172,17 @@ class ServingClient:
 def _open(endpoint: Endpoint) -> grpc.Channel:
     security = endpoint.security
     options: list[tuple[str, int | str]] = [
-        # Replies above gRPC's default of 4 MB are ordinary: embeddings, images.
+        # Embeddings and images often exceed gRPC's default limit of 4 MB.
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
-        # A server that was restarted must be found at once, not after a growing back-off.
+        # Connect to a restarted server at once, not after a growing back-off.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
-        # A proxy in the environment is for the world, not for model servers.
+        # A proxy in the environment is for public hosts, not for model servers.
         ("grpc.enable_http_proxy", 0),
     ]
     if endpoint.name:
-        # One of several addresses of a name: the certificate and the proxies in between know the name only.
+        # An address of a name: certificates and proxies know the name only.
         options.append(("grpc.ssl_target_name_override", endpoint.name))
         options.append(("grpc.default_authority", endpoint.name))
     if not security.uses_tls:
@@ -187,13 +192,13 @@ def _open(endpoint: Endpoint) -> grpc.Channel:
 
 
 def _one_line(text: str) -> str:
-    """Return a server's words in one line: TensorFlow breaks its messages, and we show them in a sentence."""
+    """Return a server's message in one line, for our sentences. TensorFlow's messages have line breaks."""
     return _BREAK.sub(" ", text)
 
 
 @contextmanager
 def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float) -> Iterator[None]:
-    """Turn grpc's errors into ours, at the one seam where they arise."""
+    """Turn grpc's errors into ours."""
     try:
         yield
     except grpc.RpcError as error:
@@ -207,7 +212,8 @@ def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float)
                 raise EndpointUnreachable(
                     f"no connection to {endpoint}: {why}", hint=hint
                 ) from error
-            raise EndpointUnreachable(
+            other = any(sign in text for sign in _OTHER_PROTOCOL)
+            raise (SpeaksNoGrpc if other else EndpointUnreachable)(
                 f"no TensorFlow Serving answers at {endpoint}: {text or code}",
                 hint="check the host and the gRPC port (8500 by default, not the REST port 8501)",
             ) from error

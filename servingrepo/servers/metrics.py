@@ -1,7 +1,7 @@
-"""What a server counts of its requests, from its Prometheus page.
+"""A server's counts of requests and errors, from its Prometheus page.
 
-TensorFlow Serving counts Predict, Classify and Regress over gRPC, and every call of the REST API, by model and
-status (util/prometheus_exporter.cc); a series appears with its first request. The page needs --rest_api_port and
+TensorFlow Serving counts Predict, Classify and Regress over gRPC, and every REST call, by model and status
+(util/prometheus_exporter.cc). A series appears with its first request. The page needs --rest_api_port and
 --monitoring_config_file.
 """
 
@@ -32,10 +32,10 @@ _OK = 200
 
 
 class Requests(msgspec.Struct, frozen=True):
-    """How many requests for a model a server has answered, and how many of them with an error.
+    """The number of requests for a model that a server answered, and how many of these failed.
 
-    `exhausted` counts those that a full server turned away (RESOURCE_EXHAUSTED). They say nothing of a version, so
-    `all` and `errors` do not have them.
+    `exhausted` counts the requests that a full server refused (RESOURCE_EXHAUSTED). They say nothing about a version,
+    so `all` and `errors` do not contain them.
     """
 
     all: int = 0
@@ -43,7 +43,7 @@ class Requests(msgspec.Struct, frozen=True):
     exhausted: int = 0
 
     def since(self, before: Requests) -> Requests:
-        """Return what came since then; a server that was restarted in between counts from nothing."""
+        """Return the requests since `before`. A server that restarted meanwhile counts from zero."""
         if self.all < before.all or self.exhausted < before.exhausted:
             return self
         return Requests(
@@ -51,7 +51,7 @@ class Requests(msgspec.Struct, frozen=True):
         )
 
     def plus(self, other: Requests) -> Requests:
-        """Return both together."""
+        """Return the sum of both."""
         return Requests(
             self.all + other.all, self.errors + other.errors, self.exhausted + other.exhausted
         )
@@ -68,10 +68,10 @@ def count_requests(
     """Read a server's counters of one model.
 
     Args:
-        endpoint: Where it listens for gRPC; over https its authority, client certificate and headers hold here too.
+        endpoint: Its gRPC endpoint; over https its authority, client certificate and headers are used here too.
         model: The model.
-        port: Its REST port, or one relative to the gRPC port, such as +1: plain HTTP, as the server itself speaks it.
-        url: Or where the page is, as `page_of` reads it.
+        port: Its REST port, or one relative to the gRPC port, such as +1, for plain HTTP as the server speaks it.
+        url: The URL of the page instead, as `page_of` reads it.
         timeout: In seconds.
 
     Raises:
@@ -102,13 +102,13 @@ def _counted(status: str, count: int) -> Requests:
 
 
 def page_of(url: str, endpoint: Endpoint) -> SplitResult:
-    """Return where an endpoint's page is: {host} and {port} in the URL stand for those of the endpoint.
+    """Return the URL of an endpoint's page: {host} and {port} stand for those of the endpoint.
 
-    Without a path it is where TensorFlow Serving has its page.
+    The default path is that of TensorFlow Serving.
 
     Raises:
-        UsageError: It is no such URL.
-        SettingsError: The endpoint's headers would go there in clear.
+        UsageError: It is not such a URL.
+        SettingsError: The endpoint's headers would go there without encryption.
     """
     filled = url.replace("{host}", endpoint.host).replace("{port}", str(endpoint.port))
     try:
@@ -130,9 +130,9 @@ def page_of(url: str, endpoint: Endpoint) -> SplitResult:
 def _get(
     page: SplitResult, endpoint: Endpoint, *, headers: bool, timeout: float
 ) -> tuple[int, str]:
-    """Ask for a page; return its status and text."""
+    """Get a page; return its status and text."""
     host = page.hostname or ""
-    # One of several addresses of a name: the certificate and the proxies in between know the name only.
+    # An address of a name: certificates and proxies know the name only.
     named = endpoint.name if endpoint.name and host == endpoint.host.strip("[]") else host
     port = page.port or (443 if page.scheme == "https" else 80)
     connection = http.client.HTTPConnection(named, port, timeout=timeout)

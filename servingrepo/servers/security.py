@@ -1,7 +1,7 @@
-"""How a client trusts a server and proves itself: TLS, mTLS and headers. No gRPC is imported.
+"""TLS, client certificates and headers of a connection to a server. It does not import gRPC.
 
-gRPC says of TLS trouble only that a connection did not come about ("Socket closed"), so files are tried here
-before they are used, and a failed connection is explained in words.
+For problems with TLS, gRPC reports a failed connection only ("Socket closed"). So this file tries PEM files before
+they are used, and finds the reason for a failed connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLAIN", "Security", "explain"]
 
-# gRPC's rules for metadata (PROTOCOL-HTTP2.md): what breaks them fails inside the library, without a name.
+# gRPC's rules for metadata (PROTOCOL-HTTP2.md). Its own error for a bad header does not name it.
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 BINARY_SUFFIX = "-bin"
@@ -31,14 +31,14 @@ _THIS_MACHINE = {"localhost", "ip6-localhost", "ip6-loopback"}
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
-    """How a client trusts and proves itself: PEM texts, and headers that go with every call.
+    """The security of a connection: PEM texts, and headers for every call.
 
-    TLS is spoken if `tls` is set or any of the three texts is there; without `ca`, gRPC's own list of
-    authorities is used. `certificate` and `key` are for servers that check their clients. Without TLS headers go to
-    this machine only, unless `insecure_headers` lets them go in clear: whoever is on the way could read them.
+    It uses TLS if `tls` or any of the three texts is set. Without `ca`, gRPC's own list of authorities counts.
+    `certificate` and `key` are for servers that check their clients. Without TLS, headers go to this machine only,
+    unless `insecure_headers` allows more: others on the network could read them.
 
     Raises:
-        SettingsError: Half of a pair, or a header that gRPC cannot send.
+        SettingsError: Half of a pair is missing, or gRPC cannot send a header.
     """
 
     tls: bool = False
@@ -70,7 +70,7 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def __repr__(self) -> str:
-        # Keys and tokens must not end up in a log.
+        # No key and no token may reach a log.
         return f"Security(uses_tls={self.uses_tls})"
 
     @classmethod
@@ -84,10 +84,10 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         headers: Iterable[tuple[str, str]] = (),
         insecure_headers: bool = False,
     ) -> Security:
-        """Read the PEM files, and try whether they are what they are given for.
+        """Read the PEM files, and check that they are usable.
 
         Raises:
-            SettingsError: A file cannot be read or used, or as above.
+            SettingsError: A file cannot be read or used, or a value is not allowed.
         """
         read = cls(
             tls=tls,
@@ -112,11 +112,11 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse to send headers without encryption to another machine.
 
         Args:
-            host: Who would get them over a connection that is not encrypted.
-            where: What it is called in the message.
+            host: The receiver, over a connection without encryption.
+            where: Its name in the message.
 
         Raises:
-            SettingsError: There are headers, and that was not allowed.
+            SettingsError: There are headers, and `insecure_headers` is not set.
         """
         if self.headers and not self.insecure_headers and not _is_here(host):
             names = ", ".join(dict.fromkeys(name for name, _ in self.headers))
@@ -127,10 +127,10 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def context(self) -> ssl.SSLContext:
-        """Return the same trust and certificate for TLS without gRPC: a page beside the server.
+        """Return the same security for TLS without gRPC, as for a metrics page.
 
-        Python's ssl reads a client's certificate from files only, so it lies in one for a moment, readable by its
-        owner alone.
+        Python's ssl reads a client's certificate from files only, so it is in a file for a moment, which only its
+        owner can read.
         """
         import ssl
 
@@ -148,16 +148,16 @@ PLAIN = Security()
 
 
 def explain(host: str, port: int, security: Security, text: str) -> tuple[str, str] | None:
-    """Say why a connection did not come about, where encryption or the lack of it is why.
+    """Explain a failed connection, if TLS or the lack of it is the reason. Only gRPC's text says so.
 
     Args:
-        host: The host that was called.
+        host: The host.
         port: The port; 0 for a socket file.
-        security: How the client spoke.
-        text: What gRPC said.
+        security: The client's security.
+        text: gRPC's message.
 
     Returns:
-        What happened and what to do, or None if the reason is another one.
+        What happened and what to do, or None for another reason.
     """
     if not security.uses_tls:
         closed = "Socket closed" in text or "reset by peer" in text
@@ -194,11 +194,11 @@ def explain(host: str, port: int, security: Security, text: str) -> tuple[str, s
 
 
 def _is_here(host: str) -> bool:
-    """Tell whether a host is this machine, without asking anybody: loopback, or a socket file."""
+    """Tell whether a host is this machine, without DNS: loopback, or a socket file."""
     plain = host.strip("[]")
     if plain in _THIS_MACHINE or plain.startswith("unix:"):
         return True
-    import ipaddress  # few calls have headers
+    import ipaddress  # not at the top, because few calls have headers
 
     try:
         address = ipaddress.ip_address(plain)
@@ -237,7 +237,7 @@ def _try_authorities(path: Path, data: bytes) -> None:
 
 
 class _Encrypted(Exception):
-    """A key that wants a password."""
+    """A key that needs a password."""
 
 
 def _try_pair(certificate: Path, key: Path) -> None:
@@ -261,12 +261,12 @@ def _try_pair(certificate: Path, key: Path) -> None:
 
 
 def _speaks_tls(host: str, port: int) -> bool:
-    """Knock at a port that closed a connection in the clear: does it answer a TLS greeting?"""
+    """Tell whether a port answers a TLS handshake."""
     import socket
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Nothing is sent over it: only whether TLS is spoken matters, not by whom.
+    # This sends nothing, so the server's identity does not matter.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])

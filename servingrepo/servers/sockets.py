@@ -1,4 +1,4 @@
-"""Folders for servers of our own, and the Unix sockets in them: no other user can connect, or listen in our place."""
+"""Folders for our own servers, and the Unix sockets in them, which no other user can reach or replace."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 PREFIX = "servingrepo-server-"
-"""How the names of engines' folders begin."""
+"""The beginning of the names of engines' folders."""
 SOCKET = "grpc.sock"
 _LONGEST_NAME = "socket-grpc.sock"
-"""As long as any path below such a folder may be."""
+"""A name as long as the longest path below such a folder."""
 
 _SHORTEST = Path("/tmp")  # nosec B108 # noqa: S108 - the folder in it is made by mkdtemp
-# gRPC takes an address for a URI, in which other characters are escapes or ends.
+# gRPC reads an address as a URI, in which other characters have a meaning.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _CONNECT_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
@@ -43,10 +43,10 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred, unix(7)
 
 @contextmanager
 def server_folder(prefix: str = PREFIX) -> Iterator[Path]:
-    """Make a folder for the block that nobody else may enter, and in which a server can listen.
+    """Make a folder for the block that no other user may enter, and in which a server can listen.
 
-    It is locked, so that the next one removes what killed processes left. It lies below TMPDIR, or in /tmp where no
-    socket can be made there: its path may have 107 bytes (unix(7)), and not every file system has sockets.
+    Its lock shows that it is in use: the next call removes folders of killed processes. It is below TMPDIR, or in
+    /tmp if TMPDIR cannot hold a socket: a path may have 107 bytes (unix(7)), and not every file system has sockets.
 
     Raises:
         StorageFailed: There is no place for it.
@@ -80,36 +80,36 @@ def _folder(stack: ExitStack, prefix: str) -> Path:
 
 
 def _places() -> Iterator[Path]:
-    with suppress(FileNotFoundError):  # it tries more places than TMPDIR, and none can be written
+    with suppress(FileNotFoundError):  # neither TMPDIR nor another place can be written
         yield Path(tempfile.gettempdir())
     yield _SHORTEST
 
 
 def _try_socket(path: Path) -> None:
-    """Make a socket there, and remove it.
+    """Make a socket at a path, and remove it.
 
     Raises:
         OSError: It cannot be done.
     """
     if not _PLAIN.fullmatch(str(path)):
-        raise OSError("gRPC cannot be told of a path with such characters")
+        raise OSError("gRPC cannot use a path with such characters")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
     path.unlink()
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """Who listens, as the kernel knows it: a process, 0 if it cannot be seen from here, and its user."""
+    """A listener at a socket, from the kernel: its process, 0 if it is not visible here, and its user."""
 
     pid: int
     user: int
 
 
 def listener_at(path: str | Path, *, timeout: float = _CONNECT_SECONDS) -> Listener:
-    """Connect to a socket, leave it, and return who listens there.
+    """Connect to a socket, disconnect, and return its listener.
 
     Raises:
-        OSError: Nobody does, or not for us.
+        OSError: Nothing listens, or we may not connect.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)
@@ -120,7 +120,7 @@ def listener_at(path: str | Path, *, timeout: float = _CONNECT_SECONDS) -> Liste
 
 
 def is_listening_at(path: Path) -> bool:
-    """Tell whether somebody accepts connections there."""
+    """Tell whether a server accepts connections there."""
     try:
         listener_at(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""What is said of servers, as values: where they are, which versions they serve. No gRPC is imported."""
+"""Endpoints and states of servers as values. It does not import gRPC."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ State = str
 
 MAX_PORT = 65_535
 _UNIX = "unix:"
-# No name has control characters in it, or what Python makes of bytes that are no UTF-8 (PEP 383).
+# A name has no control characters, and no surrogates that stand for bytes that are not UTF-8 (PEP 383).
 _HOST_PORT = re.compile(
     r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s\x00-\x1f\x7f\ud800-\udfff]+):(?P<port>[0-9]{1,5})"
 )
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where a server listens for gRPC, and how it is spoken to: whoever has an endpoint can open a client.
+    """The address of a server's gRPC port, and the security of the connection: all that a client needs.
 
-    `name` is set where the host is one of several addresses of a DNS name: what a certificate says.
+    If the host is one of several addresses of a DNS name, `name` is that name, as in the certificate.
 
     Raises:
-        SettingsError: Headers would leave this machine in clear.
+        SettingsError: Headers would leave this machine without encryption.
     """
 
     host: str
@@ -47,8 +47,8 @@ class Endpoint(msgspec.Struct, frozen=True):
         """Read HOST:PORT, with IPv6 addresses in brackets.
 
         Raises:
-            UsageError: It is something else.
-            SettingsError: Headers would leave this machine in clear.
+            UsageError: The text is something else.
+            SettingsError: Headers would leave this machine without encryption.
         """
         match = _HOST_PORT.fullmatch(text)
         if match is None or not 0 < int(match["port"]) <= MAX_PORT:
@@ -73,7 +73,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class VersionStatus(msgspec.Struct, frozen=True):
-    """What GetModelStatus says of one version; `error` is empty unless the version failed."""
+    """A version's state from GetModelStatus; `error` is empty unless the version failed."""
 
     version: int
     state: State
@@ -82,12 +82,12 @@ class VersionStatus(msgspec.Struct, frozen=True):
 
     @property
     def failed(self) -> bool:
-        """Whether it ended because it could not be loaded: END alone is a normal unload."""
+        """Whether it ended because it did not load: END alone is a normal unload."""
         return self.state == "END" and self.code != 0
 
     @property
     def damaged(self) -> bool:
-        """Whether it could not be loaded because its files are not whole: no restart helps then."""
+        """Whether it did not load because its files are damaged: a restart does not help then."""
         return self.failed and (
             self.code in _DAMAGE_CODES or any(sign in self.error for sign in _DAMAGE_SIGNS)
         )
@@ -101,11 +101,11 @@ _DAMAGE_SIGNS = (
     "No such file or directory",
     "does not appear to contain a SavedModel",
 )
-"""What servers say of a file that is cut off or missing (posix_file_system.cc, saved_model_bundle_factory.cc)."""
+"""Servers' errors for a file that is cut off or missing (posix_file_system.cc, saved_model_bundle_factory.cc)."""
 
 
 def hint_for_failed(model: str, status: VersionStatus) -> str:
-    """Say what to do about a version of ours that a live server could not load."""
+    """Return the hint for a version of ours that a live server could not load."""
     if status.damaged:
         return (
             f"its files are damaged: servingrepo verify {model}@{status.version} names them; serve another version, "

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Demands, Effect, Inspection, Signature
     from servingrepo.savedmodel.compatibility import Comparison
-    from servingrepo.servers.engines.targets import Target
+    from servingrepo.servers.engines.server_versions import ExpectedServer
 
 __all__ = ["pass_guards", "say_changes"]
 
@@ -38,7 +38,7 @@ def pass_guards(
     *,
     model: str,
     baseline: Baseline,
-    target: Target,
+    target: ExpectedServer,
     allow_breaking: bool,
     allow_ops: Collection[str],
 ) -> Guard:
@@ -116,7 +116,7 @@ def _messages(comparison: Comparison) -> list[str]:
     return [one.message for one in comparison.breaking]
 
 
-def _fit(demands: Demands | None, target: Target) -> tuple[str, bool, tuple[str, ...]]:
+def _fit(demands: Demands | None, target: ExpectedServer) -> tuple[str, bool, tuple[str, ...]]:
     """Return the server's name, whether its operations are known, and what it lacks."""
     if demands is None or target.version is None:
         return "", False, ()

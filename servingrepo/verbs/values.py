@@ -14,7 +14,7 @@ from servingrepo.repository.records import Guard, Proof, StageVerdict
 from servingrepo.runs.gates import Gate
 from servingrepo.runs.measurements import GateVerdict
 from servingrepo.runs.tracing import Context
-from servingrepo.servers.engines.targets import UNKNOWN_TARGET, Target
+from servingrepo.servers.engines.server_versions import UNKNOWN_SERVER, ExpectedServer
 from servingrepo.servers.states import Endpoint
 from servingrepo.smoke import SmokeCase
 
@@ -86,4 +86,4 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     allow_breaking: bool = False
     allow_ops: tuple[str, ...] = ()
     contract: Path | None = None
-    target: Target = UNKNOWN_TARGET
+    target: ExpectedServer = UNKNOWN_SERVER

@@ -23,6 +23,7 @@ ORDER = (
     ("storage",),
     ("savedmodel",),
     ("modelconfig",),
+    ("embedded",),
     ("runs",),
     ("servers",),
     ("smoke",),
@@ -31,7 +32,6 @@ ORDER = (
     ("verbs",),
     ("reports",),
     ("api",),
-    ("embedded",),
     ("cli",),
     ("__main__",),
     ("testing",),
@@ -127,6 +127,16 @@ def test_a_room_imports_only_from_rooms_above_it(room: str) -> None:
             other = room_of(one.module)
             if other in RANK and other != room and RANK[other] >= RANK[room]:
                 wrong.append(one.place)
+    assert wrong == []
+
+
+def test_nobody_imports_the_embedded_server() -> None:
+    """It is a program of its own, which engines and `run-server` execute."""
+    wrong = [
+        one.place
+        for one in every_import()
+        if room_of(one.module) == "embedded" and not one.file.startswith("servingrepo/embedded/")
+    ]
     assert wrong == []
 
 

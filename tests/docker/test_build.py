@@ -70,7 +70,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_build_takes_an_index_and_its_authority_and_names_neither(
+def test_build_uses_but_never_names_a_package_index(
     docker_daemon: None, authority: Authority, tmp_path: Path
 ) -> None:
     def build(index: str, extra: dict[str, Path], *target: str) -> tuple[int, str]:

@@ -77,6 +77,6 @@ def test_image_has_of_tensorflow_the_message_modules_alone(own_image: str) -> No
     docker("run", "--rm", "--entrypoint", "python", own_image, "-c", every)
 
 
-def test_image_runs_as_nobody_by_default_and_says_what_it_can_do(own_image: str) -> None:
+def test_image_runs_as_nobody_and_shows_help(own_image: str) -> None:
     assert docker("run", "--rm", "--entrypoint", "id", own_image, "-u") == "65534"
     assert "promote" in docker("run", "--rm", own_image)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 SCRIPT = Path(__file__).with_name("prepare")
 
 
-def test_prepare_on_a_machine_that_is_ready_does_nothing_in_a_moment(docker_daemon: None) -> None:
+def test_prepare_does_nothing_on_a_ready_machine(docker_daemon: None) -> None:
     begun = time.monotonic()
     done = subprocess.run([SCRIPT], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The stand-in image behaves as tensorflow/serving where the difference would matter."""
+"""The stand-in image behaves as tensorflow/serving in what matters to clients."""
 
 from __future__ import annotations
 
@@ -127,18 +127,14 @@ def test_labels_end_a_cold_start_but_for_the_flag(standin_image: str, models: Pa
         wait_healthy(container)
 
 
-def test_it_serves_without_a_network_as_another_user_and_read_only(
-    standin_image: str, models: Path
-) -> None:
+def test_stand_in_serves_without_network_or_root(standin_image: str, models: Path) -> None:
     options = ("--network", "none", "--user", USER, "--read-only", "--tmpfs", "/tmp", "--init")
     hardened = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
     with running(standin_image, models, *options, *hardened, flags=(CONFIG,)) as container:
         wait_healthy(container)
 
 
-def test_broken_model_ends_the_container_with_255_and_the_reason_in_its_log(
-    standin_image: str, models: Path
-) -> None:
+def test_broken_model_ends_the_container_with_255(standin_image: str, models: Path) -> None:
     (models / "m" / "2" / "saved_model.pb").write_bytes(b"\xff" * 100)
     flags = (CONFIG, "--max_num_load_retries=0")
     with running(standin_image, models, "--init", flags=flags) as container:

@@ -1,4 +1,4 @@
-"""A server core that is played step by step: real files, a fake runtime, no TensorFlow, no threads."""
+"""A server core that tests drive step by step: real files, a fake runtime, no TensorFlow, no threads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from servingrepo.embedded.config import ModelEntry, ServerConfig
 from servingrepo.embedded.core import ServerCore, Settings
 from servingrepo.embedded.harness import Retries
-from servingrepo.embedded.loading import ModelLoader
 from servingrepo.embedded.manager import Manager
+from servingrepo.embedded.runtime import ModelLoader
 from servingrepo.embedded.states import Event, EventBus, Waiter
 from servingrepo.embedded.status import Code, Status
 from tests.embedded.server_process import Server

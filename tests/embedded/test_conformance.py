@@ -1,4 +1,4 @@
-"""A real server's recorded conversations, all of them, played against the embedded one."""
+"""Plays all recorded conversations of a real server against the embedded server."""
 
 from __future__ import annotations
 

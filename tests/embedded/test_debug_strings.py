@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingrepo.embedded.debug_strings import debug_string
+from servingrepo.embedded.examples import debug_string
 from servingrepo.protos import meta_graph_pb2, tensor_pb2, types_pb2
 
 
@@ -29,7 +29,7 @@ def test_decimals_are_as_short_as_printf_makes_them(value: float, single: str, d
     assert debug_string(tensor) == f"float_val: {single}\ndouble_val: {double}\n"
 
 
-def test_what_is_not_ascii_is_escaped_and_texts_that_look_like_numbers_stay() -> None:
+def test_debug_string_escapes_text_and_keeps_its_numbers() -> None:
     signature = meta_graph_pb2.SignatureDef(method_name="\nfloat_val: 0.0")
     signature.inputs["é"].name = "x"
     signature.defaults["x"].dtype = types_pb2.DT_FLOAT

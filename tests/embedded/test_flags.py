@@ -58,7 +58,7 @@ def test_parse_bools(argument: str, value: bool) -> None:
         "--per_process_gpu_memory_fraction=x",
     ],
 )
-def test_parse_a_value_that_does_not_parse_is_an_error(argument: str) -> None:
+def test_parse_refuses_a_bad_value(argument: str) -> None:
     result = parse([argument])
     assert isinstance(result, str)
     assert argument.partition("=")[0].removeprefix("--") in result

@@ -1,4 +1,4 @@
-"""REST bodies are read as rapidjson reads them: values, what is tolerated, error texts and offsets."""
+"""REST bodies are parsed as by rapidjson: values, tolerated mistakes, error texts and offsets."""
 
 from __future__ import annotations
 

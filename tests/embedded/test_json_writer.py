@@ -1,4 +1,4 @@
-"""JSON is written to the character as the real server writes it."""
+"""JSON has the very characters of the real server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_decimal_of_a_float(value: float, text: str) -> None:
     assert decimal_text(single, single=True) == text
 
 
-def test_decimal_of_a_double_that_six_digits_do_not_give_back() -> None:
+def test_decimal_of_a_double_with_many_digits() -> None:
     assert decimal_text(1 / 3, single=False) == "0.33333333333333331"
 
 
@@ -60,7 +60,7 @@ def test_quoted_escapes_control_characters_only() -> None:
     assert quoted('\x1f\n"\\/ü') == '"\\u001F\\n\\"\\\\/ü"'
 
 
-def test_writer_indents_by_four_and_keeps_flat_arrays_on_a_line() -> None:
+def test_writer_indents_but_keeps_flat_arrays_together() -> None:
     writer = PrettyWriter()
     writer.start("{")
     writer.raw('"a"')

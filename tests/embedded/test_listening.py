@@ -1,4 +1,4 @@
-"""REST, metrics, health and TLS of the real thing: a child process, real sockets."""
+"""REST, metrics, health and TLS of a server process, over real sockets."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ def test_compressed_message_is_refused_and_takes_little(serve: Callable[..., Ser
 
 
 @pytest.mark.parametrize("size", [10**9, 10**15, 10**30])
-def test_body_that_is_announced_and_does_not_come_takes_little(
+def test_announced_body_that_never_comes_takes_little(
     serve: Callable[..., Server], size: int
 ) -> None:
     server = serve(rest=True)
@@ -275,7 +275,7 @@ def test_rest_on_the_port_of_grpc_is_left_out(serve: Callable[..., Server], tmp_
     assert server.process.poll() is None
 
 
-def test_rest_port_in_use_is_logged_and_grpc_goes_on(serve: Callable[..., Server]) -> None:
+def test_grpc_works_when_the_rest_port_is_taken(serve: Callable[..., Server]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         server = serve(flags=(f"--rest_api_port={port}",))
@@ -295,7 +295,7 @@ def test_monitoring_config_that_cannot_be_read_ends_the_server(
     )
 
 
-def test_metrics_are_off_without_a_config_and_at_the_path_that_it_names(
+def test_metrics_need_a_config_and_use_its_path(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     file = tmp_path / "monitoring"

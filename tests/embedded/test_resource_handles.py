@@ -1,4 +1,4 @@
-"""A tensor of resource handles in a request: refused with DirectSession's words, not with the C API's."""
+"""A tensor of resource handles in a request is refused with DirectSession's error text."""
 
 from __future__ import annotations
 

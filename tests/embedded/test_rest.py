@@ -1,4 +1,4 @@
-"""What REST answers to which address, on a real core and without sockets."""
+"""Answers of the REST API by address, on a real core and without sockets."""
 
 from __future__ import annotations
 
@@ -208,9 +208,7 @@ def test_metrics_page_and_its_neighbours(api: RestApi) -> None:
     assert ask(api, "GET /monitoring/prometheus/metrics").code == 404
 
 
-def test_requests_are_counted_under_the_name_that_was_asked_for(
-    api: RestApi, metrics: Metrics
-) -> None:
+def test_requests_are_counted_under_the_requested_name(api: RestApi, metrics: Metrics) -> None:
     for line in ("GET /v1/models/m", "GET /v1/models/m", "GET /v1/models/a%22", "GET /v1/nonsense"):
         ask(api, line)
     lines = metrics.page().splitlines()

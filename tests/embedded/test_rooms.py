@@ -19,7 +19,6 @@ PURE = [
     "config",
     "core",
     "harness",
-    "loading",
     "manager",
     "policy",
     "runtime",

@@ -1,4 +1,4 @@
-"""The real thing: a child process, real gRPC, and TensorFlow where a test is marked `tf`."""
+"""The server as a process: real gRPC, and TensorFlow in tests that are marked `tf`."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ from tests.embedded.server_process import (
     publish,
     states,
 )
+from tests.support import new_repository, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 @pytest.mark.tf
-def test_server_serves_switches_reloads_and_keeps_the_old_version_when_the_new_is_broken(
+def test_server_switches_and_keeps_old_version_if_new_breaks(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     publish(tmp_path, "m/1", slope=0.5, offset=2)
@@ -89,7 +90,16 @@ def test_server_serves_switches_reloads_and_keeps_the_old_version_when_the_new_i
 
 
 @pytest.mark.tf
-def test_server_whose_only_model_is_broken_ends_with_255_and_shows_tensorflows_log(
+def test_run_server_becomes_the_server_itself(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    with running_server(repo, log=tmp_path / "log") as (_, process):
+        assert b"servingrepo.embedded" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STEP) == -signal.SIGTERM
+
+
+@pytest.mark.tf
+def test_server_with_a_broken_model_ends_with_255(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     write_export(tmp_path / "m" / "1", tags=["other"])
@@ -274,7 +284,7 @@ def test_custom_config_aborts(tmp_path: Path) -> None:
     assert ended.returncode == -signal.SIGABRT
 
 
-def test_flags_that_are_not_done_are_warned_of_once_each(serve: Callable[..., Server]) -> None:
+def test_each_flag_without_effect_is_warned_of_once(serve: Callable[..., Server]) -> None:
     server = serve(flags=("--prefer_tflite_model", "--enable_batching", "--enable_profiler=true"))
     server.wait_until_ready()
     log = server.err.read_text()
@@ -283,7 +293,7 @@ def test_flags_that_are_not_done_are_warned_of_once_each(serve: Callable[..., Se
     assert "enable_profiler" not in log
 
 
-def test_batching_says_what_a_real_server_would_refuse_with_it(
+def test_batching_warns_of_refusals_by_real_servers(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(flags=("--enable_batching",))
@@ -316,7 +326,7 @@ def test_predict_of_the_init_op_is_out_of_range(
     assert "OUT_OF_RANGE" in caught.value.message
 
 
-def test_missing_base_path_opens_no_port_and_sigterm_ends_the_wait(
+def test_missing_base_path_waits_until_sigterm(
     serve: Callable[..., Server],
 ) -> None:
     server = serve("missing")
@@ -328,7 +338,7 @@ def test_missing_base_path_opens_no_port_and_sigterm_ends_the_wait(
     assert time.monotonic() - begun < 1.0
 
 
-def test_config_file_is_followed_and_nonsense_in_it_left_alone(
+def test_server_follows_its_config_file_but_not_nonsense(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = serve(flags=("--model_config_file_poll_wait_seconds=1",))

@@ -20,7 +20,7 @@ def test_lookup_finds_a_version_the_highest_or_nothing() -> None:
     assert serving.lookup("m", 7) is None
 
 
-def test_update_waits_for_requests_that_hold_the_map_before_it() -> None:
+def test_update_waits_for_requests_on_the_old_map() -> None:
     serving = ServingMap()
     serving.update({ONE: "one", OTHER: "other"})
     # A request of *any* model holds up every change.

@@ -42,7 +42,7 @@ def test_waiter_takes_the_highest_of_those_decided_already() -> None:
     )
 
 
-def test_waiter_needs_every_model_and_none_is_enough_for_nothing() -> None:
+def test_waiter_waits_for_each_of_its_models() -> None:
     monitor = StateMonitor()
     assert monitor.waiter([]).done
     both = monitor.waiter(["m", "n"])

@@ -122,7 +122,7 @@ def swap(client: ServingClient, base: Path, old: int, new: int) -> None:
         eventually(lambda: states(client, "m")[old] == "END", READY)
 
 
-def test_swaps_under_constant_load_fail_no_request_and_keep_memory_flat(
+def test_swaps_under_load_fail_no_request_nor_grow(
     serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     for version in range(1, SWAPS + 2):

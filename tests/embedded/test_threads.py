@@ -1,4 +1,4 @@
-"""What happens at the same time: loads in threads, requests in flight, cancelled loads."""
+"""Concurrency: loads in threads, requests in flight, cancelled loads."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_load_that_ends_after_it_was_unaspired_is_cancelled() -> None:
     assert manager.lookup("m") is None
 
 
-def test_retries_of_an_unaspired_version_end_with_the_last_attempts_error() -> None:
+def test_retries_of_an_unaspired_version_end_in_error() -> None:
     loader = FakeSlowLoader()
     loader.outcome = Status(Code.NOT_FOUND, "no file")
     manager, events = make(loader, retries=1_000_000)
@@ -88,7 +88,7 @@ def test_retries_of_an_unaspired_version_end_with_the_last_attempts_error() -> N
     assert events[-1].health == Status(Code.NOT_FOUND, "no file")
 
 
-def test_changing_the_number_of_threads_waits_for_loads_under_way() -> None:
+def test_new_number_of_threads_waits_for_loads() -> None:
     loader = FakeSlowLoader()
     manager, _ = make(loader)
     manager.aspire("m", [one(1)])
@@ -123,7 +123,7 @@ def test_request_in_flight_keeps_a_removed_version_unloading(bench: Bench) -> No
     assert bench.runtime.sessions[0].closed
 
 
-def test_request_in_flight_keeps_a_new_version_loading_that_answers_already(bench: Bench) -> None:
+def test_request_in_flight_keeps_new_version_in_loading(bench: Bench) -> None:
     bench.put("m/1")
     bench.reload("m")
     found = bench.core.find("m")
@@ -138,7 +138,7 @@ def test_request_in_flight_keeps_a_new_version_loading_that_answers_already(benc
     assert bench.states("m") == {2: "AVAILABLE", 1: "END"}
 
 
-def test_later_reloads_queue_behind_one_that_hangs_and_are_carried_out_in_order(
+def test_reloads_queue_in_order_behind_a_hanging_reload(
     bench: Bench,
 ) -> None:
     bench.put("a/1")

@@ -130,7 +130,7 @@ def test_base_path_changed_keeps_the_numbers_that_are_loaded(bench: Bench) -> No
     assert [session.text for session in bench.runtime.sessions] == ["old"]
 
 
-def test_two_directories_of_one_number_the_first_sorted_serves_under_all(bench: Bench) -> None:
+def test_first_of_two_directories_with_same_number_serves(bench: Bench) -> None:
     bench.put("m/2", "plain")
     bench.put("m/002", "zeros")
     bench.reload(bench.entry("m", policy=ALL))
@@ -209,7 +209,7 @@ def test_the_trap_is_explained_once(bench: Bench, caplog: pytest.LogCaptureFixtu
     assert len(told) == 1
 
 
-def test_only_failed_version_is_tried_again_after_it_was_gone(bench: Bench) -> None:
+def test_failed_version_loads_again_after_its_removal(bench: Bench) -> None:
     bench.put("m/1", "broken")
     assert bench.reload("m").code is Code.UNKNOWN
     # The server would have ended there; a reload on an idle server goes on.

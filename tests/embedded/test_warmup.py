@@ -103,9 +103,7 @@ def test_other_text_is_data_loss(tmp_path: Path) -> None:
         (b"", "truncated record at {record}' failed with Read less bytes than requested"),
     ],
 )
-def test_damaged_second_record_is_data_loss_after_the_first_ran(
-    tmp_path: Path, cut: bytes, text: str
-) -> None:
+def test_damaged_second_record_is_data_loss(tmp_path: Path, cut: bytes, text: str) -> None:
     good = record(predict_log())
     status, ran = run(tmp_path, good + good[:-1] + cut)
     told = text.format(record=len(good), data=len(good) + 12)

@@ -30,7 +30,7 @@ def test_a_name_with_several_addresses_means_each_of_them() -> None:
     assert {one.name for one in resolved([Endpoint("many", 1)], lookup=lookup)} == {"many"}
 
 
-def test_a_name_that_reaches_one_server_in_two_ways_stays_a_name() -> None:
+def test_name_with_one_address_per_family_stays() -> None:
     assert shown("dual:8500", "nowhere:8500") == ["dual:8500", "nowhere:8500"]
 
 

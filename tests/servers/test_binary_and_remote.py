@@ -1,4 +1,4 @@
-"""The binary and the remote engine, on a tensorflow_model_server that is ours under its name."""
+"""The binary and the remote engine, with our embedded server as tensorflow_model_server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def running(marker: Path) -> list[int]:
     return found
 
 
-def test_promote_with_a_binary_records_what_it_said_of_itself(tmp_path: Path, binary: Path) -> None:
+def test_promote_records_the_version_of_a_binary(tmp_path: Path, binary: Path) -> None:
     repo = new_repository(tmp_path / "serving")
     done = repo.promote(
         run_with(tmp_path / "a", offset=2.0), model="half", engine=f"binary:{binary}"
@@ -68,9 +68,7 @@ def test_promote_with_a_binary_records_what_it_said_of_itself(tmp_path: Path, bi
     assert [one.outcome for one in done.proof.report.verdicts] == ["passed"]
 
 
-def test_auto_takes_a_binary_on_the_path_where_there_is_no_docker(
-    tmp_path: Path, binary: Path
-) -> None:
+def test_auto_without_docker_uses_a_binary_on_path(tmp_path: Path, binary: Path) -> None:
     run = run_with(tmp_path / "a", offset=2.0)
     environment = {
         "PATH": f"{binary.parent}{os.pathsep}{os.environ['PATH']}",
@@ -111,7 +109,7 @@ def test_flags_that_engines_set_are_refused_at_once(tmp_path: Path, engine: str,
         BinaryEngine(arguments=(flag,))
 
 
-def test_a_flag_that_the_server_does_not_know_ends_the_test(tmp_path: Path, binary: Path) -> None:
+def test_unknown_server_flag_is_a_usage_error(tmp_path: Path, binary: Path) -> None:
     run = run_with(tmp_path / "a", offset=2.0)
     more = ("--engine", f"binary:{binary}", "--server-arg=--nosuch=1")
     done = command("smoke", f"{run}/", *more)
@@ -121,7 +119,7 @@ def test_a_flag_that_the_server_does_not_know_ends_the_test(tmp_path: Path, bina
     assert command("smoke", f"{run}/", *more[:2], "--server-arg=--num_load_threads=2").code == 0
 
 
-def test_an_unknown_engine_is_refused_with_the_names_of_all() -> None:
+def test_unknown_engine_is_refused_with_all_names() -> None:
     with pytest.raises(UsageError) as refused:
         choose_engine(EngineChoice(name="kubernetes"))
     assert "embedded" in (refused.value.hint or "")
@@ -197,7 +195,7 @@ def test_promote_with_a_remote_server_that_sees_the_files(tmp_path: Path) -> Non
             wait_gone(client, "half", [1], deadline=Deadline.after(10))
 
 
-def test_a_remote_server_can_be_used_again_at_once_after_a_good_and_a_bad_model(
+def test_remote_server_is_free_after_good_and_bad_model(
     tmp_path: Path,
 ) -> None:
     repo = new_repository(tmp_path / "serving")
@@ -233,7 +231,7 @@ def test_a_remote_server_can_be_used_again_at_once_after_a_good_and_a_bad_model(
         assert again.proof is not None
 
 
-def test_a_remote_server_that_serves_a_model_of_ours_is_not_touched(tmp_path: Path) -> None:
+def test_remote_server_with_our_model_stays_untouched(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "serving")
     repo.promote(run_with(tmp_path / "a", offset=2.0), model="half", smoke=False)
     with live_server(repo, log=tmp_path / "log") as endpoint:
@@ -246,7 +244,7 @@ def test_a_remote_server_that_serves_a_model_of_ours_is_not_touched(tmp_path: Pa
     assert not (tmp_path / "serving/models/other/1").exists()
 
 
-def test_a_remote_server_that_does_not_see_the_staged_copy_is_a_clear_refusal(
+def test_remote_server_without_the_staging_copy_is_refused(
     tmp_path: Path,
 ) -> None:
     repo = new_repository(tmp_path / "serving")
@@ -264,7 +262,7 @@ def test_a_remote_server_that_does_not_see_the_staged_copy_is_a_clear_refusal(
     assert not (tmp_path / "serving/models/half/1").exists()
 
 
-def test_a_server_that_cannot_do_without_a_port_is_too_old(tmp_path: Path) -> None:
+def test_server_that_needs_a_port_is_too_old(tmp_path: Path) -> None:
     """As TensorFlow Serving before 2.5; what it says is from its server.cc."""
     fake = tmp_path / "fake_old_server"
     said = "Failed to start server. Error: Invalid argument: server_options.grpc_port is not set."
@@ -301,9 +299,7 @@ def test_a_binary_that_cannot_load_the_model_says_why(tmp_path: Path, binary: Pa
 @pytest.mark.parametrize(
     ("words", "said"), [("", "it left no log lines"), ("out of cheese", "see its last log lines")]
 )
-def test_an_error_points_to_a_servers_log_only_where_there_is_one(
-    words: str, said: str, tmp_path: Path
-) -> None:
+def test_error_points_to_an_existing_log_only(words: str, said: str, tmp_path: Path) -> None:
     server = tmp_path / "tensorflow_model_server"
     version = "echo TensorFlow ModelServer: 2.19.1; echo TensorFlow Library: 2.19.1"
     server.write_text(

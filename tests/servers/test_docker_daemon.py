@@ -1,4 +1,4 @@
-"""A Docker daemon that is not there: no daemon is needed to see that it is said."""
+"""Errors for a Docker daemon that is missing or silent. The tests need no daemon."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_connect_when_nobody_listens_says_so_and_leaves_no_socket_open(
+def test_connect_without_listener_leaves_no_socket_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = tmp_path / "left.sock"
@@ -36,7 +36,7 @@ def test_connect_when_nobody_listens_says_so_and_leaves_no_socket_open(
     assert [str(one.message) for one in seen if one.category is ResourceWarning] == []
 
 
-def test_connect_when_the_socket_takes_no_more_callers_is_a_timeout(
+def test_connect_to_a_full_socket_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "full.sock"

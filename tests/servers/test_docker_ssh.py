@@ -1,4 +1,4 @@
-"""Where a daemon is comes from the environment or a docker context: nothing in it may become an option of ssh."""
+"""A daemon's URL from the environment or a docker context must not become an option of ssh."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", HOSTILE)
-def test_a_host_that_is_an_option_of_ssh_is_refused(
+def test_host_that_ssh_reads_as_option_is_refused(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", url)

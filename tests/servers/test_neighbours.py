@@ -1,4 +1,4 @@
-"""Another user of the machine and the servers that smoke tests start: who reaches them, and who answers for them."""
+"""Another user of the machine can neither reach nor replace the servers of smoke tests."""
 
 from __future__ import annotations
 

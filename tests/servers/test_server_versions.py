@@ -1,4 +1,4 @@
-"""Versions of TensorFlow: read from tags and from what servers say, and compared."""
+"""Versions of TensorFlow from image tags and servers' output, and their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of servers: closed to others, fit for a socket wherever TMPDIR is, removed whatever happens."""
+"""Folders of servers are closed to others, can hold a socket, and are removed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_folder_is_in_tmp_where_tmpdir_fits_no_socket(
     assert list((temporary / name).iterdir()) == []
 
 
-def test_no_place_for_a_socket_says_where_and_what_to_do() -> None:
+def test_no_place_for_a_socket_names_the_places() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may mount a file system")
     script = (
@@ -85,7 +85,7 @@ def test_no_place_for_a_socket_says_where_and_what_to_do() -> None:
     assert "set TMPDIR" in done.stdout
 
 
-def test_folder_of_a_killed_process_goes_with_the_next_one(temporary: Path) -> None:
+def test_next_folder_removes_that_of_a_killed_process(temporary: Path) -> None:
     script = (
         "import time\n"
         "from servingrepo.servers.sockets import server_folder\n"

@@ -16,8 +16,7 @@ from servingrepo.errors import (
     UnsupportedExport,
 )
 from servingrepo.repository.served import pins, read_config
-from servingrepo.servers.engines.choice import EngineChoice
-from servingrepo.servers.engines.targets import target_of
+from servingrepo.servers.engines.choice import EngineChoice, expected_server
 from servingrepo.storage.disk import Disk
 from servingrepo.testing.exports import Served, write_export
 from tests.savedmodel.graphs import export_with
@@ -262,9 +261,9 @@ def test_a_load_that_fails_says_which_operations_the_server_lacks(tmp_path: Path
         (None, None, False),
     ],
 )
-def test_target_of(choice: EngineChoice | None, version: object, *, certain: bool) -> None:
-    target = target_of(choice)
-    assert (target.version, target.certain) == (version, certain)
+def test_expected_server(choice: EngineChoice | None, version: object, *, certain: bool) -> None:
+    server = expected_server(choice)
+    assert (server.version, server.certain) == (version, certain)
 
 
 def test_a_promotion_that_waited_is_held_against_what_is_served_by_then(tmp_path: Path) -> None:

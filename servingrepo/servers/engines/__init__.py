@@ -1,1 +1,1 @@
-"""How a server is started, and how files reach it: one file per engine."""
+"""Engines: each starts a server and gives it the files of a version."""

@@ -14,8 +14,8 @@ import msgspec
 
 from servingrepo.children import die_with, environment
 from servingrepo.errors import EngineUnavailable
+from servingrepo.servers.engines.options import refuse_engine_flags
 from servingrepo.servers.engines.processes import RunningServer, serve_process
-from servingrepo.servers.engines.server_arguments import refuse_engine_flags
 from servingrepo.servers.engines.server_versions import of_server
 
 if TYPE_CHECKING:
@@ -29,25 +29,25 @@ _VERSION_SECONDS = 30
 
 
 class BinaryEngine(msgspec.Struct, frozen=True):
-    """A server binary with tensorflow_model_server's flags: a path, or a name to look up on PATH."""
+    """A server binary with tensorflow_model_server's flags: a path, or a name on PATH."""
 
     path: str = BINARY
     arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse flags that are the engine's."""
+        """Refuse flags that engines set."""
         refuse_engine_flags(self.arguments)
 
     @property
     def name(self) -> str:
-        """What records call this engine."""
+        """Its name in records."""
         return "binary"
 
     def expected_version(self) -> Version | None:
-        """Return the TensorFlow that the binary says it has.
+        """Return the version of TensorFlow that the binary prints.
 
         Raises:
-            EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
+            EngineUnavailable: There is no such binary, or it is no TensorFlow Serving.
         """
         return of_server(binary_version(find_binary(self.path)))
 
@@ -57,25 +57,16 @@ class BinaryEngine(msgspec.Struct, frozen=True):
     ) -> Iterator[RunningServer]:
         """Serve `export` as that version of the model, for the block, on a socket that only we can reach.
 
-        The real server's port would be open to the whole network (server.cc): it gets none.
-
         Raises:
-            EngineUnavailable: There is no such binary, or it is none of TensorFlow Serving.
-            LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
-            UsageError: The server does not know one of the arguments.
+            EngineUnavailable: There is no such binary, or it is no TensorFlow Serving.
+            LoadFailed, ServerDied, ServerTimeout: As of `serve_process`.
+            UsageError: The server does not know an argument.
         """
         del txid
         binary = find_binary(self.path)
         with serve_process(
-            lambda socket, config: [
-                binary,
-                f"--grpc_socket_path={socket}",
-                "--port=0",
-                f"--model_config_file={config}",
-                "--max_num_load_retries=0",
-                "--allow_version_labels_for_unavailable_models=true",
-                *self.arguments,
-            ],
+            [binary],
+            arguments=self.arguments,
             engine=self.name,
             server=binary_version(binary),
             model=model,
@@ -88,10 +79,10 @@ class BinaryEngine(msgspec.Struct, frozen=True):
 
 
 def find_binary(path: str) -> str:
-    """Return the binary's full path: it is started from another directory.
+    """Return the binary's full path, because it starts in another directory.
 
     Raises:
-        EngineUnavailable: There is none.
+        EngineUnavailable: There is no such program.
     """
     found = shutil.which(path)
     if found is None:
@@ -103,7 +94,7 @@ def find_binary(path: str) -> str:
 
 
 def binary_version(binary: str) -> str:
-    """Ask a server binary for its version, which it prints in two lines (main.cc).
+    """Return the version that a server binary prints, in two lines (main.cc).
 
     Raises:
         EngineUnavailable: It does not answer like a TensorFlow Serving.

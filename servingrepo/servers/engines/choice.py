@@ -1,18 +1,23 @@
-"""Engines by name. To everybody else each of them is just a gRPC endpoint for the time of a block."""
+"""Engines by name. Each engine is a gRPC endpoint for the time of a block."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from servingrepo.deadline import Deadline
-from servingrepo.errors import ServingRepoError, UsageError
+from servingrepo.errors import EngineUnavailable, ServingRepoError, UsageError
 from servingrepo.servers.engines.binary import BINARY, BinaryEngine
-from servingrepo.servers.engines.container_options import ContainerOptions
 from servingrepo.servers.engines.embedded import EmbeddedEngine
-from servingrepo.servers.engines.remote import RemoteEngine
+from servingrepo.servers.engines.options import ContainerOptions
+from servingrepo.servers.engines.server_versions import (
+    UNKNOWN_SERVER,
+    ExpectedServer,
+    server_of_image,
+)
 from servingrepo.servers.security import PLAIN, Security
 from servingrepo.servers.states import Endpoint
 
@@ -24,19 +29,19 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
-_LOOK_SECONDS = 10.0
+_READY_SECONDS = 10.0
 NAMES = "auto, docker, binary, binary:PATH, embedded, remote:HOST:PORT"
 
 
 class Engine(Protocol):
-    """What can serve one version of one model."""
+    """A way to serve one version of one model."""
 
     @property
     def name(self) -> str:
-        """What records call it."""
+        """Its name in records."""
 
     def expected_version(self) -> Version | None:
-        """Return the TensorFlow that its server will have, where that is known before it starts."""
+        """Return the version of TensorFlow in its server, if that is known before it starts."""
 
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
@@ -44,20 +49,20 @@ class Engine(Protocol):
         """Serve the directory `export` as that version of the model, for the block."""
 
 
-_TAKES = {"binary": {"arguments"}, "embedded": set[str](), "remote": set[str]()}
-"""What of ContainerOptions an engine makes use of; one that is not here, of all."""
+_USES = {"binary": {"arguments"}, "embedded": set[str](), "remote": set[str]()}
+"""The fields of ContainerOptions that an engine uses. An engine that is not here uses all."""
 
 
 def ignored_by(engine: str) -> frozenset[str]:
-    """Return the fields of ContainerOptions that mean nothing to the engine of this name."""
+    """Return the fields of ContainerOptions that the engine of this name does not use."""
     kind = engine.partition(":")[0]
-    if kind not in _TAKES:
+    if kind not in _USES:
         return frozenset()
-    return frozenset(ContainerOptions.__struct_fields__) - _TAKES[kind]
+    return frozenset(ContainerOptions.__struct_fields__) - _USES[kind]
 
 
 class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
-    """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
+    """A user's choice: the engine's name, options for a container, and security for a remote server."""
 
     name: str = "auto"
     security: Security = PLAIN
@@ -71,10 +76,11 @@ def choose_engine(
     ours: tuple[str, ...] = (),
     left_on: Callable[[Endpoint], frozenset[tuple[str, int]]] | None = None,
 ) -> Engine:
-    """Return the engine that was asked for.
+    """Return the engine that a user chose.
 
     `auto` is docker if the daemon answers and the image is there (or may be pulled), else a
-    tensorflow_model_server on PATH, else the embedded one. `left_on` says what dead smoke tests left on a server.
+    tensorflow_model_server on PATH, else the embedded engine. `left_on` returns what dead smoke tests left on a
+    server.
 
     Raises:
         UsageError: There is no such engine.
@@ -89,6 +95,8 @@ def choose_engine(
     if kind == "binary":
         return BinaryEngine(path=rest or BINARY, arguments=choice.arguments)
     if kind == "remote" and rest:
+        from servingrepo.servers.engines.remote import RemoteEngine  # imports grpc
+
         endpoint = Endpoint.parse(rest, choice.security)
         return RemoteEngine(
             endpoint=endpoint,
@@ -98,6 +106,26 @@ def choose_engine(
             ours=ours,
         )
     raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
+
+
+def expected_server(engine: Engine | EngineChoice | None) -> ExpectedServer:
+    """Return the server that an engine will start, or that a choice of engine would.
+
+    Raises:
+        EngineUnavailable: The program or library of an engine is not installed.
+    """
+    if not isinstance(engine, EngineChoice):
+        if engine is None:
+            return UNKNOWN_SERVER
+        if engine.name == "docker":
+            return server_of_image(getattr(engine, "image", ""))
+        return ExpectedServer(version=engine.expected_version())
+    if engine.name == "docker" or (engine.name == "auto" and engine.image):
+        return server_of_image(_docker(engine).image)
+    if engine.name == "embedded":
+        with suppress(EngineUnavailable):
+            return expected_server(EmbeddedEngine())
+    return UNKNOWN_SERVER
 
 
 def _best(choice: EngineChoice) -> Engine:
@@ -111,19 +139,19 @@ def _best(choice: EngineChoice) -> Engine:
 def _docker(choice: EngineChoice) -> DockerEngine:
     from servingrepo.servers.engines.docker import DEFAULT_IMAGE, DockerEngine
 
-    given = {one: getattr(choice, one) for one in ContainerOptions.__struct_fields__}
+    given = {field: getattr(choice, field) for field in ContainerOptions.__struct_fields__}
     return DockerEngine(**{**given, "image": choice.image or DEFAULT_IMAGE})
 
 
 def _docker_is_ready(choice: EngineChoice) -> bool:
-    """Tell whether a daemon answers and has the image; asked without importing its SDK where none can be."""
+    """Tell whether a daemon answers and has the image. Import its SDK only if there may be a daemon."""
     if not os.environ.get("DOCKER_HOST") and not _has_daemon_trace():
         return False
     from servingrepo.servers.engines.docker_daemon import connect
     from servingrepo.servers.engines.docker_images import find_image
 
     engine = _docker(choice)
-    deadline = Deadline.after(_LOOK_SECONDS)
+    deadline = Deadline.after(_READY_SECONDS)
     try:
         with connect(deadline=deadline) as daemon:
             if not choice.pull:

@@ -1,18 +1,24 @@
-"""The Docker daemon: found as the docker command line finds it, asked what it is, its errors made ours.
+"""The Docker daemon: where it is, the connection to it, and its errors as ours.
 
-Nothing here knows of models. The SDK is imported when a daemon is first wanted: 250 ms.
+Nothing here knows of models. The SDK takes 250 ms to import, so that waits until a daemon is needed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
 import socket
+import subprocess
+import time
 from contextlib import ExitStack, contextmanager, suppress
+from enum import Enum, auto
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -24,9 +30,7 @@ from servingrepo.errors import (
     ServingRepoError,
     UsageError,
 )
-from servingrepo.servers.engines.docker_contexts import locate
-from servingrepo.servers.engines.docker_ssh import Tunnel, open_tunnel
-from servingrepo.servers.sockets import listener_at
+from servingrepo.servers.sockets import listener_at, server_folder
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
@@ -36,18 +40,35 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Daemon",
+    "DaemonSilent",
+    "DaemonUnreachable",
+    "Refusal",
+    "Tunnel",
     "against_a_socket",
     "connect",
     "daemon_errors",
     "is_in_container",
+    "is_silence",
     "own_networks",
+    "refusal_of",
+    "removed",
+    "text_of",
 ]
 
+_DEFAULT = "unix:///var/run/docker.sock"
 _CALL_SECONDS = 60.0
 _SHORTEST_CALL = 1.0
-_FROM_DAEMON = "docker_daemon"
 LOOPBACK = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - the one way to a container of a daemon on another machine
+EVERYWHERE = "0.0.0.0"  # nosec B104 # noqa: S104 - the only way to a container on another machine
+_UNSAFE = re.compile(r"^-|[\s\x00-\x1f\x7f'\"`$\\;&<>|(){}]")
+"""What a user's and a host's name may not begin with, or contain.
+
+ssh would read a leading - as an option (-oProxyCommand=… runs a command), and hand the other characters to a shell if
+its configuration has a ProxyCommand or Match exec. OpenSSH refuses these itself since 9.6.
+"""
+_PREFIX = "servingrepo-ssh-"
+_FORWARD_SECONDS = 15.0
+_END_SECONDS = 2.0
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +81,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
         local: Whether it is reached by a socket of this file system, so that it may see our files.
         user: Whose process listens at that socket: root, or with a rootless daemon this user; None elsewhere.
         kernel: The release of the kernel that it runs on.
-        architecture: What it runs natively, as images name it: amd64, arm64.
+        architecture: Its machine's, as images name it: amd64, arm64.
         tunnel: The ssh connection to it, if it is reached by ssh.
     """
 
@@ -75,11 +96,11 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def publish_on(self) -> str:
-        """The address on the daemon's host on which ports are published for us, and for few others."""
+        """The address of the daemon's host on which it publishes ports for us: loopback if that is here."""
         return LOOPBACK if self.host == LOOPBACK else EVERYWHERE
 
     def reach(self, port: int) -> Endpoint:
-        """Return where a published port is from here.
+        """Return the endpoint here of a published port.
 
         Raises:
             EngineUnavailable: The ssh connection does not forward it.
@@ -89,7 +110,7 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
         return Endpoint(f"[{self.host}]" if ":" in self.host else self.host, port)
 
     def allow(self, seconds: float) -> None:
-        """Set how long each of the next calls may be silent."""
+        """Set the time-out of each of the next calls."""
         self.client.api.timeout = max(_SHORTEST_CALL, seconds)
 
 
@@ -104,12 +125,12 @@ def connect(*, deadline: Deadline) -> Iterator[Daemon]:
         ServerTimeout: It does not answer.
     """
     with ExitStack() as stack:
-        place = locate()
+        place = _locate()
         url = place.url
         with daemon_errors(url, while_opening=True):
             tunnel = None
             if url.startswith("ssh://"):
-                tunnel = stack.enter_context(open_tunnel(url, deadline=deadline))
+                tunnel = stack.enter_context(_open_tunnel(url, deadline=deadline))
             reached = tunnel.url if tunnel is not None else url
             user = _knock(reached, timeout=_patience(deadline))
             client, version = _open(reached, place.tls, deadline)
@@ -123,7 +144,7 @@ def connect(*, deadline: Deadline) -> Iterator[Daemon]:
             local=local,
             user=user,
             kernel=version.get("KernelVersion", ""),
-            # The Go name, which is what images have too.
+            # The name in Go, as in images.
             architecture=version.get("Arch", ""),
             tunnel=tunnel,
         )
@@ -141,7 +162,7 @@ def _open(url: str, tls: Any, deadline: Deadline) -> tuple[Any, dict[str, Any]]:
     def client(version: str) -> Any:
         made = make(base_url=url, tls=tls, timeout=timeout, version=version)
         if tls:
-            # Else REQUESTS_CA_BUNDLE, which is about the world's certificates, would replace the daemon's CA.
+            # Else REQUESTS_CA_BUNDLE, which is for public hosts, would replace the daemon's CA.
             made.api.proxies = get_environ_proxies(made.api.base_url)
             made.api.trust_env = False
         return made
@@ -159,13 +180,13 @@ def _patience(deadline: Deadline) -> float:
 
 
 def _knock(url: str, *, timeout: float) -> int | None:
-    """Connect to the daemon's socket and leave it; return whose it is. Where it is a port, do nothing.
+    """Connect to the daemon's socket, close it, and return its user. Do nothing if the daemon is at a port.
 
-    The SDK forgets to close a socket that does not connect, and tells of the failure four times over.
+    The SDK leaks a socket that does not connect, and repeats its error four times.
 
     Raises:
-        EngineUnavailable: Nobody is there, or this user may not talk to it.
-        ServerTimeout: Somebody is there and takes no more callers.
+        DaemonUnreachable: Nothing listens there, or this user may not talk to it.
+        DaemonSilent: It accepts no more connections.
     """
     place = urlsplit(url)
     if not place.scheme.endswith("unix"):
@@ -173,13 +194,13 @@ def _knock(url: str, *, timeout: float) -> int | None:
     try:
         return listener_at(place.netloc + place.path, timeout=timeout).user
     except (TimeoutError, BlockingIOError) as error:  # the second: its queue of callers is full
-        raise _silent(url) from error
+        raise DaemonSilent(url) from error
     except OSError as error:
         raise _unreachable(url, error, while_opening=True) from error
 
 
 def _host(url: str) -> str:
-    """Return the host of a URL; every name of loopback is one to us."""
+    """Return the host of a URL; 127.0.0.1 for every name of loopback."""
     host = urlsplit(url).hostname or LOOPBACK
     if host == "localhost":
         return LOOPBACK
@@ -193,64 +214,114 @@ def _host(url: str) -> str:
 def daemon_errors(url: str, *, while_opening: bool = False) -> Iterator[None]:
     """Turn what the SDK and its transport raise into our errors.
 
-    A daemon that cannot be reached has never been there `while_opening`, and has gone later on.
+    Without a connection, the daemon was never there `while_opening`, and stopped later on.
     """
     import requests
     from docker.errors import APIError, DockerException
 
     try:
         yield
-    except requests.exceptions.Timeout as error:
-        raise _silent(url) from error
     except APIError as error:
-        raise refused(url, error) from error
-    # KeyError: it speaks HTTP and is no Docker daemon. A timeout while an answer is read is a ConnectionError.
+        raise _refused(url, error) from error
+    # KeyError: it speaks HTTP and is no Docker daemon.
     except (DockerException, requests.exceptions.RequestException, KeyError) as error:
-        if "timed out" in str(error):
-            raise _silent(url) from error
+        if is_silence(error):
+            raise DaemonSilent(url) from error
         raise _unreachable(url, error, while_opening=while_opening) from error
 
 
-def comes_from_daemon(error: Exception) -> bool:
-    """Tell whether an error says that the daemon is away or silent: it need not be asked anything more."""
-    return bool(getattr(error, "details", {}).get(_FROM_DAEMON))
+class DaemonSilent(ServerTimeout):
+    """The daemon does not answer in time: more questions to it would wait as long."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"the Docker daemon at {url} did not answer in time",
+            hint="is it overloaded or stopped? docker info tells",
+            details={"docker_daemon": url},
+        )
 
 
-def _silent(url: str) -> ServerTimeout:
-    return ServerTimeout(
-        f"the Docker daemon at {url} did not answer in time",
-        hint="is it overloaded or stopped? docker info tells",
-        details={_FROM_DAEMON: url},
-    )
+class DaemonUnreachable(EngineUnavailable):
+    """There is no connection to the daemon, or none any more."""
+
+    def __init__(self, url: str, message: str, *, hint: str) -> None:
+        super().__init__(message, hint=hint, details={"docker_daemon": url})
 
 
-def _unreachable(url: str, error: Exception, *, while_opening: bool) -> EngineUnavailable:
-    """Return the error for a daemon that cannot be talked to, by the cause at the bottom."""
+def is_silence(error: Exception) -> bool:
+    """Tell whether an error of the SDK's transport is a time-out.
+
+    A time-out while requests reads an answer is a ConnectionError, and only its text says more.
+    """
+    from requests.exceptions import Timeout
+
+    return isinstance(error, Timeout) or "timed out" in str(error)
+
+
+def _unreachable(url: str, error: Exception, *, while_opening: bool) -> DaemonUnreachable:
+    """Return the error for a failed connection. Only the text of the SDK's error says why it failed."""
     text = str(error)
-    details = {_FROM_DAEMON: url}
     if "Permission denied" in text or "PermissionError" in text:
-        return EngineUnavailable(
+        return DaemonUnreachable(
+            url,
             f"this user may not talk to the Docker daemon at {url}",
             hint="join the group docker (or run as root), or use --engine embedded",
-            details=details,
         )
     if "certificate" in text.lower() or "SSL" in text or "HTTPS" in text:
-        return EngineUnavailable(
+        return DaemonUnreachable(
+            url,
             f"the Docker daemon at {url} and this machine do not agree on TLS: {text}",
             hint="look at DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and the certificates in it",
-            details=details,
         )
     if not while_opening:
-        return EngineUnavailable(
+        return DaemonUnreachable(
+            url,
             f"the Docker daemon at {url} stopped answering: {text}",
             hint="start it again, and look at its log",
-            details=details,
         )
-    return EngineUnavailable(
+    return DaemonUnreachable(
+        url,
         f"there is no Docker daemon at {url}: {text}",
         hint="start Docker, set DOCKER_HOST, or use --engine embedded",
-        details=details,
     )
+
+
+class Refusal(Enum):
+    """Why the daemon refuses a call."""
+
+    NO_SUCH_MOUNT = auto()
+    CONTAINER_GONE = auto()
+    NO_SPACE = auto()
+    NO_GPU = auto()
+    NO_NETWORK = auto()
+    BAD_MEMORY = auto()
+    NO_PROGRAM = auto()
+    OTHER = auto()
+
+
+def text_of(error: Any) -> str:
+    """Return what the daemon says in a docker.errors.APIError."""
+    text = error.explanation or str(error)
+    if isinstance(text, bytes):  # the SDK does not decode the answer to put_archive
+        text = text.decode(errors="replace")
+    with suppress(ValueError, KeyError, TypeError):
+        text = json.loads(text)["message"]
+    return str(text)
+
+
+def refusal_of(error: Any) -> Refusal:
+    """Return why the daemon refuses, out of the text of a docker.errors.APIError: it has no other sign."""
+    text = text_of(error)
+    signs = {
+        Refusal.NO_SUCH_MOUNT: "invalid mount config" in text,
+        Refusal.CONTAINER_GONE: "No such container" in text or "marked for removal" in text,
+        Refusal.NO_SPACE: "no space left on device" in text,
+        Refusal.NO_GPU: "could not select device driver" in text,
+        Refusal.NO_NETWORK: "network" in text and "not found" in text,
+        Refusal.BAD_MEMORY: "memory limit" in text,
+        Refusal.NO_PROGRAM: "exec" in text and "network" not in text,
+    }
+    return next((refusal for refusal, found in signs.items() if found), Refusal.OTHER)
 
 
 def removed() -> ServerDied:
@@ -261,36 +332,37 @@ def removed() -> ServerDied:
     )
 
 
-def refused(url: str, error: Any) -> ServingRepoError:
-    """Return the error for what the daemon refused, with what it said (a docker.errors.APIError)."""
-    text = error.explanation or str(error)
-    if isinstance(text, bytes):  # the SDK leaves the answer to a copy as it came
-        text = text.decode(errors="replace")
-    with suppress(ValueError, KeyError, TypeError):
-        text = json.loads(text)["message"]
-    if "No such container" in text or "marked for removal" in text:
-        return removed()
-    if "no space left on device" in text:
-        return NoSpace(
-            f"the Docker daemon at {url} has no space left: {text}",
-            hint="docker system df shows what takes it; a model is copied into the container where the "
-            "daemon does not see our files",
-        )
-    if "could not select device driver" in text:
-        return EngineUnavailable(
-            f"the Docker daemon at {url} has no GPUs to give: {text}",
-            hint="install NVIDIA's container toolkit there, or leave --gpus out",
-        )
-    if "network" in text and "not found" in text:
-        return EngineUnavailable(
-            f"the Docker daemon at {url} has no such network: {text}",
-            hint="docker network ls shows them",
-        )
-    if "memory limit" in text:
-        return UsageError(f"--memory cannot be used: {text}", hint="give it as docker takes it: 2g")
-    return EngineUnavailable(
-        f"the Docker daemon at {url} refused: {text}", hint="docker info and its log tell more"
-    )
+def _refused(url: str, error: Any) -> ServingRepoError:
+    """Return the error for a refusal, with the daemon's words (a docker.errors.APIError)."""
+    text = text_of(error)
+    match refusal_of(error):
+        case Refusal.CONTAINER_GONE:
+            return removed()
+        case Refusal.NO_SPACE:
+            return NoSpace(
+                f"the Docker daemon at {url} has no space left: {text}",
+                hint="docker system df shows what takes it; a model is copied into the container where the "
+                "daemon does not see our files",
+            )
+        case Refusal.NO_GPU:
+            return EngineUnavailable(
+                f"the Docker daemon at {url} has no GPUs to give: {text}",
+                hint="install NVIDIA's container toolkit there, or leave --gpus out",
+            )
+        case Refusal.NO_NETWORK:
+            return EngineUnavailable(
+                f"the Docker daemon at {url} has no such network: {text}",
+                hint="docker network ls shows them",
+            )
+        case Refusal.BAD_MEMORY:
+            return UsageError(
+                f"--memory cannot be used: {text}", hint="give it as docker takes it: 2g"
+            )
+        case _:
+            return EngineUnavailable(
+                f"the Docker daemon at {url} refused: {text}",
+                hint="docker info and its log tell more",
+            )
 
 
 def is_in_container() -> bool:
@@ -323,18 +395,18 @@ def own_networks(daemon: Daemon) -> dict[str, str]:
 
 
 def against_a_socket(daemon: Daemon, user: str | None) -> str:
-    """Say why we cannot connect to a socket that a user in a container makes in a mounted folder; empty if we can.
+    """Say why we cannot connect to a socket that a container makes in a mounted folder; empty if we can.
 
     Args:
         daemon: The container's daemon.
-        user: Who the server runs as there; None leaves that to us.
+        user: The server's user in the container; None leaves the choice to us.
     """
     us = os.getuid()
     if not daemon.local or daemon.kernel != os.uname().release:
         return f"the Docker daemon at {daemon.url} is on another machine, if only a virtual one"
     if us == 0:
         return ""
-    rootless = daemon.user == us  # then its root is us, and all others are not
+    rootless = daemon.user == us  # then root in the container is us, and no other user is
     same = {"0", "root"} if rootless else {str(us)}
     if user is not None and user.partition(":")[0] not in same:
         return f"only root can connect to a socket of the user {user} in the container"
@@ -353,3 +425,208 @@ def _id_from_mounts() -> str:
         if found and before and "/etc/hostname" in after:
             return after.split("/", 1)[0]
     return ""
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """Where a daemon is, and the SDK's TLSConfig for it, or False."""
+
+    url: str
+    tls: Any = False
+
+
+def _locate() -> _Place:
+    """Return where the docker command would look for its daemon: DOCKER_HOST, a context by name, the socket.
+
+    Contexts come from the docker command's own files (docker/cli, cli/context/store), because the SDK finds them
+    only beside a config.json.
+
+    Raises:
+        EngineUnavailable: The settings of the docker command cannot be used.
+    """
+    from docker.errors import DockerException
+    from docker.utils import kwargs_from_env
+
+    try:
+        if url := os.environ.get("DOCKER_HOST"):
+            return _Place(url, kwargs_from_env().get("tls", False))
+        folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+        name = os.environ.get("DOCKER_CONTEXT") or _current_context(folder)
+        return _read_context(folder, name) if name not in {"", "default"} else _Place(_DEFAULT)
+    except (DockerException, OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineUnavailable(
+            f"the settings of the docker command cannot be used: {error}",
+            hint="look at DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY and docker context ls",
+        ) from error
+
+
+def _current_context(folder: Path) -> str:
+    try:
+        content = (folder / "config.json").read_bytes()
+    except FileNotFoundError:
+        return ""
+    return str(json.loads(content).get("currentContext", ""))
+
+
+def _read_context(folder: Path, name: str) -> _Place:
+    from docker.tls import TLSConfig
+
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    try:
+        content = (folder / "contexts" / "meta" / digest / "meta.json").read_bytes()
+    except FileNotFoundError as error:
+        raise EngineUnavailable(
+            f"there is no docker context {name}", hint="docker context ls shows them"
+        ) from error
+    endpoint = json.loads(content)["Endpoints"]["docker"]
+    url = endpoint["Host"] or _DEFAULT
+    files = folder / "contexts" / "tls" / digest / "docker"
+    ca, cert, key = (files / f"{one}.pem" for one in ("ca", "cert", "key"))
+    if not files.is_dir():
+        return _Place(url)
+    return _Place(
+        url,
+        TLSConfig(
+            client_cert=(str(cert), str(key)) if cert.exists() else None,
+            ca_cert=str(ca) if ca.exists() else None,
+            verify=not endpoint.get("SkipTLSVerify", False),
+        ),
+    )
+
+
+class Tunnel:
+    """An open ssh connection to the daemon's machine; `url` is the daemon's socket on this side.
+
+    The user's own ssh program makes it, with its configuration, keys and known hosts: the SDK's way needs another
+    library and forwards no ports.
+    """
+
+    def __init__(self, *, url: str, control: Path, destination: list[str]) -> None:
+        self.url = url
+        self._control = control
+        self._destination = destination
+        self._forwarded: set[int] = set()
+
+    def forward(self, port: int) -> Path:
+        """Return a socket here that leads to a loopback port there, and that only we can open.
+
+        Raises:
+            EngineUnavailable: The other side does not allow it.
+        """
+        here = self._control.with_name(str(port))
+        if port not in self._forwarded:
+            wanted = f"{here}:127.0.0.1:{port}"
+            command = ["ssh", "-S", str(self._control), "-O", "forward", "-L", wanted]
+            done = subprocess.run(  # nosec B603 # as below
+                [*command, *self._destination],
+                capture_output=True,
+                text=True,
+                timeout=_FORWARD_SECONDS,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise EngineUnavailable(
+                    f"ssh does not forward port {port} of {self._destination[-1]}: {done.stderr.strip()}",
+                    hint="allow TCP forwarding in its sshd_config",
+                )
+            self._forwarded.add(port)
+        return here
+
+
+@contextmanager
+def _open_tunnel(url: str, *, deadline: Deadline) -> Iterator[Tunnel]:
+    """Connect to the host of ssh://USER@HOST:PORT, for the block; a path names another socket there.
+
+    The connection ends with the block. It also ends with this process, because its remote command reads from us.
+
+    Raises:
+        EngineUnavailable: There is no ssh program, or it cannot log in without asking.
+        ServerTimeout: The host does not answer.
+    """
+    if shutil.which("ssh") is None:
+        raise EngineUnavailable(
+            f"{url} needs the ssh program, and there is none", hint="install openssh-client"
+        )
+    parts = urlsplit(url)
+    destination = _destination(parts, url)
+    remote = parts.path if parts.path.strip("/") else urlsplit(_DEFAULT).path
+    with server_folder(_PREFIX) as folder:
+        control, here, said = folder / "c", folder / "d", folder / "said"
+        options = {
+            "BatchMode": "yes",  # nobody can answer questions
+            "ConnectTimeout": str(max(1, int(deadline.left))),
+            "ControlMaster": "yes",
+            "ControlPath": str(control),
+            "ControlPersist": "no",
+            "ExitOnForwardFailure": "yes",
+        }
+        settings = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        with said.open("wb") as errors:
+            process = subprocess.Popen(  # nosec B603 B607 # the user's ssh; `_destination` refuses options
+                ["ssh", "-T", *settings, "-L", f"{here}:{remote}", *destination, "cat"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                # Ctrl-C goes to the whole foreground group, and we need the connection to remove the container.
+                start_new_session=True,
+            )
+        try:
+            _wait_for_ssh(process, here, said, url, deadline)
+            yield Tunnel(url=f"unix://{here}", control=control, destination=destination)
+        finally:
+            _end_ssh(process)
+
+
+def _destination(parts: SplitResult, url: str) -> list[str]:
+    """Return ssh's arguments for the host of a URL. No word after `--` is an option.
+
+    Raises:
+        EngineUnavailable: The URL has no usable host.
+    """
+    try:
+        host, user, port = parts.hostname or "", parts.username or "", parts.port
+    except ValueError as error:
+        raise _no_host(url, str(error)) from None
+    if not host:
+        raise _no_host(url, "it names no host")
+    for what, name in (("user", user), ("host", host)):
+        if _UNSAFE.search(name) or _UNSAFE.search(unquote(name)):
+            raise _no_host(url, f"{name!r} can be no {what}'s name")
+    where = f"{user}@{host}" if user else host
+    return [*(["-p", str(port)] if port else []), "--", where]
+
+
+def _no_host(url: str, why: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"the Docker daemon at {url!r} cannot be reached: {why}",
+        hint="DOCKER_HOST, or the docker context in use, says so: give ssh://USER@HOST, or HOST as ssh's own "
+        "configuration has it",
+    )
+
+
+def _wait_for_ssh(
+    process: subprocess.Popen[bytes], here: Path, said: Path, url: str, deadline: Deadline
+) -> None:
+    """Wait until ssh has logged in: it listens for us then."""
+    while not here.exists():
+        if process.poll() is not None:
+            text = said.read_text(errors="replace").strip()
+            raise EngineUnavailable(
+                f"ssh cannot log in for {url}: {text}",
+                hint="try the same host with ssh -o BatchMode=yes; keys and known hosts are ssh's own",
+            )
+        if deadline.passed:
+            raise ServerTimeout(
+                f"{url} did not answer within {deadline.seconds:.3g} s", hint="is the host up?"
+            )
+        time.sleep(0.02)
+
+
+def _end_ssh(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

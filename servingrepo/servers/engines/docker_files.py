@@ -1,4 +1,4 @@
-"""How files reach a container: mounted where the daemon sees them, else copied in as a stream."""
+"""The files of a container: mounted if the daemon sees them, else copied as a stream."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ __all__ = [
 ]
 
 CONFIG_FOLDER = "/servingrepo"
-"""Where the container finds its config."""
+"""The folder of the config in the container."""
 SOCKET_FOLDER = "/servingrepo-socket"
-"""Where it listens, if that is seen here."""
+"""The folder of the server's socket in the container, if we see that here."""
 
 _BLOCK = 1 << 20
 _FOR_ALL = 0o777
 
 
 def write_config(folder: Path, *, model: str, version: int) -> tuple[Path, Path]:
-    """Write the config as the container sees it, and make room for its socket; return both folders.
+    """Write the container's config, and make a folder for its socket; return both folders.
 
-    Any user in the container may read the one and write the other. On this machine nobody gets there but us: mounts
-    lead past the folder around both.
+    Any user in the container may read the first and write the second. On this machine, only we can enter the folder
+    around both; mounts do not go through it.
 
     Args:
-        folder: Where to; nobody else may enter it.
+        folder: The folder for both, which no other user may enter.
         model: The model's name.
         version: Its version.
     """
@@ -64,17 +64,17 @@ def write_config(folder: Path, *, model: str, version: int) -> tuple[Path, Path]
 
 
 def is_readable_for_all(tree: Path) -> bool:
-    """Tell whether any user can read a whole tree: published versions are so, a run's export need not be."""
+    """Tell whether any user can read a whole tree, as published versions allow and a run's export may not."""
     paths = [tree, *tree.rglob("*")]
     wanted = ((path, stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)) for path in paths)
     return all(path.stat().st_mode & bits == bits for path, bits in wanted)
 
 
-def is_seen(daemon: Daemon, container: str, target: str, source: Path) -> bool:
-    """Tell whether what is mounted at `target` is our `source`, and not a namesake on the daemon's machine.
+def is_seen(daemon: Daemon, container: str, inside: str, source: Path) -> bool:
+    """Tell whether the mount at `inside` is our `source`, and not another directory on the daemon's machine.
 
-    One of its files is looked at from both sides. The daemon tells a file's size and time in a header
-    (ContainerArchiveInfo); to ask for the archive itself takes eight times as long.
+    It compares size and time of a file on both sides. The daemon returns them in a header (ContainerArchiveInfo): to
+    get the archive itself takes eight times as long.
     """
     file = next((one for one in sorted(source.iterdir()) if one.is_file()), None)
     if file is None:
@@ -82,7 +82,7 @@ def is_seen(daemon: Daemon, container: str, target: str, source: Path) -> bool:
     api = daemon.client.api
     answer = api.head(
         f"{api.base_url}/v{api.api_version}/containers/{container}/archive",
-        params={"path": f"{target}/{file.name}"},
+        params={"path": f"{inside}/{file.name}"},
         timeout=api.timeout,
     )
     header = answer.headers.get("X-Docker-Container-Path-Stat", "")
@@ -95,12 +95,10 @@ def is_seen(daemon: Daemon, container: str, target: str, source: Path) -> bool:
 
 
 def copy_into(container: Any, files: Mapping[str, Path], *, what: str) -> None:
-    """Copy trees into a container that was not started yet, in constant memory.
-
-    Whoever reads them there can: owner and modes are not those of the source.
+    """Copy trees into a container before its start, in constant memory. Any user in the container can read them.
 
     Raises:
-        EngineUnavailable: A file cannot be read here. What the daemon says is left to the SDK.
+        EngineUnavailable: A file cannot be read here. The SDK raises the daemon's errors.
     """
     reading, writing = os.pipe()
     trouble: list[OSError] = []
@@ -113,10 +111,10 @@ def copy_into(container: Any, files: Mapping[str, Path], *, what: str) -> None:
                     fileobj=stream, mode="w|", dereference=True, bufsize=_BLOCK
                 ) as archive,
             ):
-                for target, source in files.items():
-                    archive.add(source, arcname=target.lstrip("/"), filter=_for_anybody)
+                for inside, source in files.items():
+                    archive.add(source, arcname=inside.lstrip("/"), filter=_for_all_users)
         except BrokenPipeError:
-            pass  # the daemon wants no more; it says why
+            pass  # the daemon stopped to read, and its answer says why
         except OSError as error:
             trouble.append(error)
 
@@ -124,7 +122,7 @@ def copy_into(container: Any, files: Mapping[str, Path], *, what: str) -> None:
     packer.start()
     try:
         with os.fdopen(reading, "rb", buffering=0) as stream:
-            # Blocks, not the file itself: some versions of requests read a file line by line.
+            # Blocks, because some versions of requests read a file line by line.
             blocks: Iterator[bytes] = iter(partial(stream.read, _BLOCK), b"")
             container.put_archive("/", blocks)
     finally:
@@ -136,7 +134,7 @@ def copy_into(container: Any, files: Mapping[str, Path], *, what: str) -> None:
         ) from trouble[0]
 
 
-def _for_anybody(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def _for_all_users(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
     entry.mode = 0o755 if entry.isdir() else 0o644

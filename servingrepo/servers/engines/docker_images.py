@@ -1,4 +1,4 @@
-"""Images: there or not, pulled only when asked for, and made for this machine or not."""
+"""Images on the daemon: it finds them, pulls them if allowed, and checks that they fit the machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from servingrepo.errors import EngineUnavailable, ServerTimeout
+from servingrepo.servers.engines.docker_daemon import is_silence, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +22,14 @@ GRPC_PORT = "8500/tcp"
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """An image on the daemon: what was asked for, and what names its content for ever.
+    """An image on the daemon.
 
     Attributes:
-        name: As it was asked for.
-        id: The image's id.
-        digest: The digest in its registry; empty for an image that was made here.
-        architecture: What it was made for; empty where it does not say.
-        exposes_grpc: Whether it says that it listens where TensorFlow Serving does.
+        name: The user's name for it.
+        id: Its id, which names its content.
+        digest: Its digest in the registry; empty for an image from this machine.
+        architecture: Its architecture; empty if it has none.
+        exposes_grpc: Whether it exposes the gRPC port of TensorFlow Serving.
     """
 
     name: str
@@ -42,7 +43,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def doubt(self) -> str:
-        """What makes one doubt that it is a TensorFlow Serving; empty if nothing does."""
+        """The reason to doubt that it is a TensorFlow Serving; empty without doubt."""
         if self.exposes_grpc:
             return ""
         return (
@@ -53,10 +54,10 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 def find_image(
     daemon: Daemon, name: str, *, pull: bool, platform: str | None, deadline: Deadline
 ) -> ImageFacts:
-    """Return an image that can run there.
+    """Return an image that can run on the daemon's machine.
 
     Raises:
-        EngineUnavailable: It is not there and may not be pulled, cannot be pulled, or is for another machine.
+        EngineUnavailable: The image is missing, cannot be pulled, or is for another machine.
         ServerTimeout: The pull did not end by the deadline.
     """
     from docker.errors import ImageNotFound
@@ -78,7 +79,7 @@ def find_image(
 
 
 def _check_platform(daemon: Daemon, facts: ImageFacts, platform: str | None) -> None:
-    """See that the image is for the machine, or for the platform that was asked for.
+    """Check that the image is for the machine, or for the user's platform.
 
     Raises:
         EngineUnavailable: It is not.
@@ -86,7 +87,7 @@ def _check_platform(daemon: Daemon, facts: ImageFacts, platform: str | None) -> 
     if not facts.architecture:
         return
     if platform is not None:
-        # linux/arm64/v8: the variant says nothing that would keep the image from running.
+        # linux/arm64/v8: the variant does not matter.
         wanted = platform.split("/")[1] if "/" in platform else platform
         if wanted not in {facts.architecture, "linux"}:
             raise EngineUnavailable(
@@ -103,8 +104,8 @@ def _check_platform(daemon: Daemon, facts: ImageFacts, platform: str | None) -> 
 
 
 def _pull(daemon: Daemon, name: str, *, platform: str | None, deadline: Deadline) -> None:
-    import requests
     from docker.errors import APIError
+    from requests.exceptions import RequestException
 
     too_long = ServerTimeout(
         f"the image {name} was not pulled within {deadline.seconds:.3g} s",
@@ -117,11 +118,9 @@ def _pull(daemon: Daemon, name: str, *, platform: str | None, deadline: Deadline
             if deadline.passed:
                 raise too_long
     except APIError as error:
-        raise _cannot_pull(name, error.explanation or str(error), daemon) from error
-    except requests.exceptions.Timeout as error:
-        raise too_long from error
-    except requests.exceptions.ConnectionError as error:
-        if "timed out" in str(error):
+        raise _cannot_pull(name, text_of(error), daemon) from error
+    except RequestException as error:
+        if is_silence(error):
             raise too_long from error
         raise
 
@@ -129,16 +128,16 @@ def _pull(daemon: Daemon, name: str, *, platform: str | None, deadline: Deadline
 def _pull_events(
     daemon: Daemon, name: str, *, platform: str | None, seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """Pull an image and yield what the daemon says meanwhile; it may be silent for that long.
+    """Pull an image and yield the daemon's events. `seconds` is the time-out of each.
 
-    The SDK's own pull waits for ever. With the end of the connection the daemon gives up too.
+    The SDK's own pull has no time-out. The daemon stops the pull with the end of the connection.
     """
     from docker.auth import get_config_header, resolve_repository_name
     from docker.errors import create_api_error_from_http_exception
     from requests.exceptions import HTTPError
 
     api = daemon.client.api
-    # A name without a tag would mean all tags.
+    # The daemon takes a name without a tag for all tags.
     named = name if "@" in name or ":" in name.rpartition("/")[2] else f"{name}:latest"
     credentials = get_config_header(api, resolve_repository_name(name)[0])
     with api.post(

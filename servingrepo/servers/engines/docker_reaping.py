@@ -1,7 +1,7 @@
-"""Containers that outlived their commands: how ours are marked, and how what is left of them is found.
+"""Removes containers that killed commands left.
 
-Every container carries the transaction that it is for, who started it, and a time after which nobody can want
-it. A command that was killed cannot clean up; the next one that uses Docker does, and `recover`.
+Labels on each container name its transaction, the process that started it, and the time at which it expires. The next
+command that uses Docker removes such containers, and so does `recover`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXPIRES_LABEL = "servingrepo.expires"
 _EXPIRES_MARGIN = 300.0
 _ALREADY_GONE = (404, 409)  # 409: the removal is in progress
 _STATE, _START = 0, 19
-"""Fields of /proc/PID/stat behind the name (proc(5) counts them from 3)."""
+"""Fields of /proc/PID/stat after the name (proc(5) counts them from 3)."""
 
 
 def labels(*, txid: str, deadline: Deadline) -> dict[str, str]:
@@ -46,7 +46,8 @@ def reap(txids: frozenset[str], *, deadline: Deadline) -> tuple[str, ...]:
     """Remove the containers of dead commands, by their transactions; return the containers' ids.
 
     Raises:
-        EngineUnavailable, ServerTimeout: The daemon is away, refuses, or is silent.
+        EngineUnavailable: There is no daemon, or it refuses.
+        ServerTimeout: The daemon is silent.
     """
     with connect(deadline=deadline) as daemon:
         daemon.allow(deadline.left)
@@ -55,9 +56,9 @@ def reap(txids: frozenset[str], *, deadline: Deadline) -> tuple[str, ...]:
 
 
 def reap_left(daemon: Daemon) -> None:
-    """Remove containers whose command on this machine is dead, or whose time is over.
+    """Remove containers whose command on this machine is dead, or that have expired.
 
-    One that cannot be removed is no reason not to go on: it is found again the next time.
+    If that fails for a container, the next call tries again.
     """
     from docker.errors import APIError
 
@@ -76,14 +77,14 @@ def _is_left(found: dict[str, str]) -> bool:
     process = found.get(PROCESS_LABEL, "")
     here, _, pid_and_start = process.rpartition("//")
     if here != _place():
-        return False  # another machine's, another container's, or of before a restart: its time will end
+        return False  # of another machine, another container, or before a restart: it will expire
     return process != _process(int(pid_and_start.partition("/")[0] or 0))
 
 
 def _process(pid: int) -> str:
-    """Name a process so that no other ever has the same name; empty if it is dead.
+    """Return a name for a process that no other process ever has; empty if it is dead.
 
-    Ids are used again, so the start time is part of it; they count per PID namespace and per boot.
+    Process ids are reused, so the name contains the start time, the PID namespace and the boot.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
@@ -105,7 +106,7 @@ def _ours(daemon: Daemon) -> list[dict[str, Any]]:
 
 
 def _remove(daemon: Daemon, found: dict[str, Any]) -> str:
-    """Remove one container; that somebody else was faster is as good."""
+    """Remove a container, unless it is gone already."""
     from docker.errors import APIError
 
     try:

@@ -1,4 +1,4 @@
-"""The embedded engine: servingrepo's own server in a child process, with TensorFlow in that child only."""
+"""The embedded engine: servingrepo's own server in a child process. Only that has TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What records call this engine."""
+        """Its name in records."""
         return "embedded"
 
     def expected_version(self) -> Version | None:
-        """Return the TensorFlow that is installed here.
+        """Return the installed version of TensorFlow.
 
         Raises:
             EngineUnavailable: TensorFlow is not installed, or only its message classes.
@@ -47,17 +47,16 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
     ) -> Iterator[RunningServer]:
         """Serve `export` as that version of the model on a socket that only we can reach, for the block.
 
-        The server ends with this process, however that ends; `txid` has no use here.
+        The server ends with this process, however that ends.
 
         Raises:
             EngineUnavailable: TensorFlow is not installed.
-            LoadFailed: The server refused the model; the message has its own words.
-            ServerDied: The server ended otherwise; the error has its last log lines.
-            ServerTimeout: The model was not loaded by the deadline.
+            LoadFailed, ServerDied, ServerTimeout: As of `serve_process`.
         """
         del txid
         with serve_process(
-            self._command,
+            python("servingrepo.embedded", interpreter=self.python),
+            arguments=[f"--exit_with_parent={os.getpid()}"],
             engine=self.name,
             server=installed_version(),
             model=model,
@@ -67,20 +66,9 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
         ) as running:
             yield running
 
-    def _command(self, socket: Path, config: Path) -> list[str]:
-        return [
-            *python("servingrepo.embedded", interpreter=self.python),
-            f"--grpc_socket_path={socket}",
-            "--port=0",
-            f"--model_config_file={config}",
-            "--max_num_load_retries=0",
-            "--allow_version_labels_for_unavailable_models=true",
-            f"--exit_with_parent={os.getpid()}",
-        ]
-
 
 def installed_version() -> str:
-    """Say which TensorFlow the server has, without starting it.
+    """Return the installed version of TensorFlow, which the server will have.
 
     Raises:
         EngineUnavailable: TensorFlow is not installed, or only its message classes.

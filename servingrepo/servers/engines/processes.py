@@ -1,7 +1,7 @@
-"""Servers as processes of this machine: started, watched until they listen, explained when they end.
+"""Servers as processes of this machine: their start, the wait until they listen, and the reason of their end.
 
-What is true of any server is here: a TensorFlow Serving listens once each of its models has a version that
-loaded, and says on stdout why it could not start (server.cc).
+A TensorFlow Serving listens once each of its models has a version that loaded. Its standard output says why it could
+not start (server.cc). That also holds in containers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from servingrepo.errors import (
     ServingRepoError,
 )
 from servingrepo.modelconfig import EMPTY, pin, render
-from servingrepo.servers.engines.server_arguments import refuse_unknown_flags
+from servingrepo.servers.engines.options import refuse_unknown_flags
 from servingrepo.servers.sockets import SOCKET, is_listening_at, listener_at, server_folder
 from servingrepo.servers.states import Endpoint
 
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
     from servingrepo.deadline import Deadline
 
 LOG_LINES = 15
-"""How much of a server's log an error shows."""
+"""The number of lines of a server's log in an error."""
+
+LOADING_FLAGS = (
+    "--max_num_load_retries=0",
+    "--allow_version_labels_for_unavailable_models=true",
+)
+"""Flags for the one load of a version that an engine waits for."""
 
 _STOP_SECONDS = 3.0
 _FAILED = "Failed to start server. Error: "
@@ -46,7 +52,7 @@ _FAILED = "Failed to start server. Error: "
 class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
     """A server that answers: each of its models has a version that loaded.
 
-    `server` is its version as it says itself, `image` what it runs from if that is a container.
+    `server` is the version that it prints, `image` the image of its container.
     """
 
     endpoint: Endpoint
@@ -57,8 +63,9 @@ class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def serve_process(
-    command: Callable[[Path, Path], Sequence[str]],
+    program: Sequence[str],
     *,
+    arguments: Sequence[str],
     engine: str,
     server: str,
     model: str,
@@ -70,19 +77,22 @@ def serve_process(
     """Run a server that serves `export` as a version, for the block, on a socket that only we can reach.
 
     Args:
-        command: Makes the argument list from the paths of the socket and of a config file.
-        engine: What records call the engine.
+        program: The beginning of the command line.
+        arguments: Its end, after the flags that all engines set.
+        engine: The engine's name in records.
         server: The server's version.
         model: The model's name.
         version: Its version.
         export: The version's directory.
-        deadline: When the model must have loaded.
+        deadline: The time by which the model must have loaded.
         prepare: Called in the child before it becomes the server.
 
     Raises:
-        LoadFailed, ServerDied, ServerTimeout: As they say; with the server's last log lines.
-        UsageError: The server does not know one of its flags.
-        EngineUnavailable: Another process answers than the one that was started.
+        LoadFailed: The server refused the model. This error and the next two have its last log lines.
+        ServerDied: The server ended otherwise.
+        ServerTimeout: The model did not load by the deadline.
+        UsageError: The server does not know a flag.
+        EngineUnavailable: Another process than ours answers.
         StorageFailed: There is no place for the socket.
     """
     what = f"{model}@{version}"
@@ -92,7 +102,16 @@ def serve_process(
         config_file, log = folder / "models.config", folder / "server.log"
         config_file.write_text(render(config))
         endpoint = Endpoint.unix(folder / SOCKET)
-        process = _spawn(command(folder / SOCKET, config_file), folder, log, prepare)
+        command = [
+            *program,
+            f"--grpc_socket_path={folder / SOCKET}",
+            # The real server would open its port to the whole network (server.cc).
+            "--port=0",
+            f"--model_config_file={config_file}",
+            *LOADING_FLAGS,
+            *arguments,
+        ]
+        process = _spawn(command, folder, log, prepare)
         try:
             wait_until_open(process, endpoint, log=log, deadline=deadline, what=what)
             _refuse_others(process, folder / SOCKET)
@@ -117,7 +136,7 @@ def serve_process(
 
 
 def base_path_for(export: Path, version: int, folder: Path) -> Path:
-    """Return a base path in which `export` has its number; TF Serving follows a link there."""
+    """Return a base path in which `export` has its number, by a link if needed: TF Serving follows it."""
     if export.name == str(version):
         return export.parent.absolute()
     base = folder / "base"
@@ -132,24 +151,24 @@ def _spawn(
     with log.open("ab") as output:
         return subprocess.Popen(  # nosec B603 # the engine's server, with flags that we build
             arguments,
-            # Not where we are: that may be a run, whose files mean nothing to a server.
+            # Our own directory may be a run, whose files must not affect a server.
             cwd=folder,
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C goes to the whole foreground group; the server is ours to stop.
+            # Ctrl-C goes to the whole foreground group, and we stop the server ourselves.
             start_new_session=True,
             preexec_fn=prepare,  # noqa: PLW1509 - the binary engine's way to die with its parent
         )
 
 
 def _refuse_others(process: subprocess.Popen[bytes], socket_file: Path) -> None:
-    """See that the server that was started is who listens, or a child of a script that starts it.
+    """Check that our server listens, or a child of it if it is a script.
 
     Raises:
-        EngineUnavailable: It is somebody else.
-        EndpointUnreachable: Nobody does any more.
+        EngineUnavailable: Another process listens.
+        EndpointUnreachable: No process listens any more.
     """
     try:
         listener = listener_at(socket_file).pid
@@ -179,13 +198,13 @@ def wait_until_open(
     deadline: Deadline,
     what: str,
 ) -> None:
-    """Wait until a server listens: it does so once every model has a version that loaded (server.cc).
+    """Wait until a server listens, which it does once every model has a version that loaded (server.cc).
 
     Raises:
-        LoadFailed: It ended because it could not load the model.
-        PortInUse: It ended because it could not listen.
+        LoadFailed: It could not load the model, and ended.
+        PortInUse: It could not listen, and ended.
         ServerDied: It ended for another reason.
-        ServerTimeout: The deadline came first.
+        ServerTimeout: It does not listen by the deadline.
     """
     while True:
         code = process.poll()
@@ -204,7 +223,7 @@ def wait_until_open(
 
 
 def is_listening(endpoint: Endpoint) -> bool:
-    """Tell whether something accepts connections there."""
+    """Tell whether a server accepts connections there."""
     if endpoint.socket is not None:
         return is_listening_at(endpoint.socket)
     with socket.socket() as connection:
@@ -239,17 +258,17 @@ def why_it_ended(code: int, text: str, what: str) -> ServingRepoError:
 
 
 def load_error(text: str) -> str:
-    """Return why a version did not load, out of the sentence that the server wraps it in (server_core.cc)."""
+    """Return the reason why a version did not load, out of the server's sentence (server_core.cc)."""
     return text.partition("due to error: ")[2].removesuffix("}, }") or text
 
 
 def ended(code: int) -> str:
-    """Say how a process ended."""
+    """Return the words for the end of a process."""
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def hint_for_load_error(reason: str) -> str:
-    """Say what to do about a load error, by what the server says."""
+    """Return the hint for a load error, by the server's text."""
     if "Op type not registered" in reason or "No OpKernel was registered" in reason:
         return (
             "the model uses an operation that this server does not have: a custom one, one that was removed "
@@ -263,12 +282,12 @@ def hint_for_load_error(reason: str) -> str:
 
 
 def see_log(text: str) -> str:
-    """Say where a server's own words are, or that it left none: an error must not point to what is not there."""
+    """Return a hint to a server's log lines, or a note that there are none."""
     return "see its last log lines" if text.strip() else "it left no log lines"
 
 
 def read_log(log: Path) -> str:
-    """Return a log's text; nothing where there is none."""
+    """Return a log's text; empty without a log."""
     return log.read_text(errors="replace") if log.exists() else ""
 
 
@@ -283,7 +302,7 @@ def tail(text: str) -> str:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a server: politely, then for good. The whole group goes, should it have children."""
+    """End a server and its children: first with SIGTERM, then with SIGKILL."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -291,6 +310,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    # A wrapper script may leave the server itself behind: it is in the group that we made for it.
+    # The server may outlive its wrapper script. It is in the process group that we made.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

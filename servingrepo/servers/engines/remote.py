@@ -1,7 +1,7 @@
-"""The remote engine: a TensorFlow Serving that runs already, for smoke tests, and sees our files.
+"""The remote engine: a running TensorFlow Serving for smoke tests, which sees our files.
 
-TensorFlow Serving replaces its whole config at a reload and does not say what it had (model_service_impl.cc).
-So the server must be one for smoke tests: one that serves a model of ours is refused.
+A reload replaces the whole config of a server, and nobody can read its old one (model_service_impl.cc). So the engine
+refuses a server that serves a model of ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from servingrepo.servers.engines.processes import RunningServer, hint_for_load_e
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from servingrepo.servers.states import VersionStatus
 
@@ -40,17 +40,15 @@ _POLL_SECONDS = 0.05
 def empty(endpoint: Endpoint, model: str, version: int, *, seconds: float) -> bool:
     """Unload a version that a dead smoke test left on its server; tell whether it was there.
 
-    A server that has ended has left nothing.
-
     Raises:
-        ServingRepoError: It cannot be spoken to, or does not let go of the version.
+        ServingRepoError: The server does not answer, or does not unload the version.
     """
     deadline = Deadline.after(seconds)
     if _has_ended(endpoint):
         return False
     with ServingClient(endpoint) as client:
         states = client.status(model, version, timeout=max(deadline.left, _POLL_SECONDS))
-        there = [one for one in states if one.state != "END" and not _is_gone(client, model, one)]
+        there = _not_ended(client, model, states)
         if there:
             client.reload(to_proto(EMPTY), timeout=max(deadline.left, _POLL_SECONDS))
             _await_end(client, model, deadline=deadline)
@@ -58,7 +56,7 @@ def empty(endpoint: Endpoint, model: str, version: int, *, seconds: float) -> bo
 
 
 def _has_ended(endpoint: Endpoint) -> bool:
-    """Tell whether nothing listens there although its host answers: refused, not silent or unknown."""
+    """Tell whether the server has ended: its host refuses the connection. Such a server has left nothing."""
     with suppress(OSError), socket.socket() as connection:
         connection.settimeout(1.0)
         return connection.connect_ex((endpoint.host, endpoint.port)) == errno.ECONNREFUSED
@@ -66,33 +64,38 @@ def _has_ended(endpoint: Endpoint) -> bool:
 
 
 def _await_end(client: ServingClient, model: str, *, deadline: Deadline) -> None:
-    """Wait until no version of the model is anything but ended.
+    """Wait until all versions of the model have ended.
 
     Raises:
-        ServerTimeout: One still is at the deadline.
+        ServerTimeout: A version has not at the deadline.
     """
     while True:
         states = client.status(model, timeout=max(deadline.at_most(_CALL_SECONDS), 0.5))
-        going = [
-            f"{one.version} is {one.state}"
-            for one in states
-            if one.state != "END" and not _is_gone(client, model, one)
-        ]
-        if not going:
+        there = _not_ended(client, model, states)
+        if not there:
             return
         if deadline.passed:
+            shown = ", ".join(f"{status.version} is {status.state}" for status in there)
             raise ServerTimeout(
-                f"{client.endpoint} has not let go of {model}: {', '.join(going)}",
+                f"{client.endpoint} has not unloaded {model}: {shown}",
                 hint="a request in flight keeps a version; use another engine, or another server",
             )
         deadline.pause(_POLL_SECONDS)
 
 
-def _is_gone(client: ServingClient, model: str, one: VersionStatus) -> bool:
-    """Tell whether a version is called AVAILABLE and answers nothing."""
-    return one.state == "AVAILABLE" and not client.answers(
-        model, one.version, timeout=_CALL_SECONDS
-    )
+def _not_ended(
+    client: ServingClient, model: str, states: Iterable[VersionStatus]
+) -> list[VersionStatus]:
+    """Return the versions that have not ended. One that is AVAILABLE and does not answer has."""
+    return [
+        status
+        for status in states
+        if status.state != "END"
+        and (
+            status.state != "AVAILABLE"
+            or client.answers(model, status.version, timeout=_CALL_SECONDS)
+        )
+    ]
 
 
 class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +103,10 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         endpoint: Its gRPC endpoint.
-        models: The models directory as we see it; None where there is no repository.
-        server_root: The same directory as the server sees it.
-        ours: The names of our models: none of them may be served there.
-        left: Models and versions that dead smoke tests may have left there: they keep nobody away.
+        models: The models directory here; None without a repository.
+        server_root: The same directory on the server.
+        ours: The names of our models. The server may serve none of them.
+        left: Models and versions that dead smoke tests may have left there. They are no reason to refuse.
     """
 
     endpoint: Endpoint
@@ -114,18 +117,18 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What records call this engine."""
+        """Its name in records."""
         return "remote"
 
     def expected_version(self) -> None:
-        """Return nothing: TensorFlow Serving tells nobody over the network which version it is."""
+        """Return None: a TensorFlow Serving does not say its version over the network."""
         return
 
     @contextmanager
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
     ) -> Iterator[RunningServer]:
-        """Have the server serve `export` as that version of the model, for the block; then nothing.
+        """Let the server serve `export` as that version of the model, for the block, and nothing after it.
 
         Raises:
             EngineUnavailable: The server cannot see the files, or serves a model of ours.
@@ -137,7 +140,7 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         config = pin(EMPTY, name=model, base_path=self._seen(export), versions=[version])
         with ServingClient(self.endpoint) as client:
             self._refuse_live(client, model)
-            # A model that is added while it is still unloading fails (servable_state_monitor.cc).
+            # A model that is added while it unloads fails (servable_state_monitor.cc).
             _await_end(client, model, deadline=deadline)
             try:
                 client.reload(to_proto(config), timeout=deadline.left)
@@ -149,7 +152,7 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                     "reloads hang until then; or use another engine",
                 ) from error
             except RequestRefused as refused:
-                # The server has taken the config all the same: it must not keep the model.
+                # The server has the config nevertheless, and must not keep the model.
                 self._leave(client, model)
                 reason = load_error(refused.text)
                 raise LoadFailed(
@@ -166,13 +169,13 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                 self._leave(client, model)
 
     def _leave(self, client: ServingClient, model: str) -> None:
-        """Empty the server's config and wait until the model has gone, as far as that works."""
+        """Empty the server's config and wait until the model has ended; ignore errors."""
         with suppress(ServingRepoError):
             client.reload(to_proto(EMPTY), timeout=_GO_BACK_SECONDS)
             _await_end(client, model, deadline=Deadline.after(_GO_BACK_SECONDS))
 
     def _seen(self, export: Path) -> str:
-        """Return the base path of an export as the server sees it."""
+        """Return the base path of an export on the server."""
         if self.models is None or not export.is_relative_to(self.models):
             raise EngineUnavailable(
                 f"the server at {self.endpoint} cannot see {export}: it sees the models directory of a "
@@ -186,14 +189,14 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse a server that serves a model of ours; unload what dead smoke tests left there.
 
         Raises:
-            EngineUnavailable: It serves one.
+            EngineUnavailable: It serves such a model.
         """
         for name in sorted({*self.ours, model}):
             states = client.status(name, timeout=_CALL_SECONDS)
             live = [
-                one.version
-                for one in states
-                if one.state == "AVAILABLE" and not _is_gone(client, name, one)
+                status.version
+                for status in _not_ended(client, name, states)
+                if status.state == "AVAILABLE"
             ]
             if not live:
                 continue

@@ -1,4 +1,4 @@
-"""What the tests of the docker engine share: a fake server's image, a daemon elsewhere, what must not be left."""
+"""Fixtures of the docker engine's tests: a fake server's image, another daemon, a check for left containers."""
 
 from __future__ import annotations
 

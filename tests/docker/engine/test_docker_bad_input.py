@@ -1,4 +1,4 @@
-"""What can be wrong with daemons and images: each says what happened in time, and leaves nothing behind."""
+"""Bad daemons and images: each error comes in time, says what happened, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_user_who_may_not_talk_to_the_daemon_is_told(elsewhere: OwnDaemon) -> None:
+def test_user_without_access_to_the_daemon_is_refused(elsewhere: OwnDaemon) -> None:
     # As nobody, who need not be able to read our interpreter: only this step runs as that user.
     elsewhere.folder.chmod(0o755)
     script = (
@@ -254,9 +254,7 @@ def test_model_too_big_for_the_daemons_disk_is_said(tmp_path: Path) -> None:
         assert daemon.things() == before
 
 
-def test_daemon_that_dies_or_stops_half_way_is_said_and_cleaned_up_later(
-    fake: str, run: Path
-) -> None:
+def test_daemon_that_stops_half_way_is_cleaned_later(fake: str, run: Path) -> None:
     with own_daemon() as daemon:
         daemon.load(fake)
         before = daemon.things()

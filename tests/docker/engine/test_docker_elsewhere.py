@@ -1,4 +1,4 @@
-"""Daemons that are elsewhere: over TCP with and without certificates, by ssh, from within a container."""
+"""Daemons on other machines: over TCP with and without certificates, by ssh, from a container."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def plain_tcp(daemon: OwnDaemon) -> AbstractContextManager[int]:
     return passed_on(None, daemon.url.removeprefix("unix://"))
 
 
-def test_files_are_mounted_where_the_daemon_sees_them_and_copied_where_not(
+def test_files_are_mounted_if_visible_else_copied(
     elsewhere: OwnDaemon,
     fake: str,
     run: Path,
@@ -126,7 +126,7 @@ def test_files_are_mounted_where_the_daemon_sees_them_and_copied_where_not(
     assert actions.count("destroy") == 2
 
 
-def test_container_of_a_daemon_that_sees_no_files_is_reached_in_its_network(
+def test_container_with_copied_files_is_reached_by_network(
     elsewhere: OwnDaemon, fake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", elsewhere.url)
@@ -155,7 +155,7 @@ def serve(engine: DockerEngine, export: Path) -> AbstractContextManager[RunningS
     return engine.serve(model="m", version=1, export=export, deadline=Deadline.after(60))
 
 
-def test_daemon_on_another_kernel_is_talked_to_through_a_port(
+def test_daemon_on_another_kernel_gets_a_port(
     fake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with Docker Desktop: its virtual machine sees the files, and no sockets work across."""
@@ -381,7 +381,7 @@ def test_client_in_a_container_with_the_docker_socket(
             docker("network", "rm", name)
 
 
-def test_namesake_of_the_run_on_the_daemons_machine_is_not_taken_for_it(
+def test_same_path_on_the_daemons_machine_is_noticed(
     own_image: str, fake: str, tmp_path: Path
 ) -> None:
     """The client's folders are other ones than those of the same names on the daemon's machine."""
@@ -398,7 +398,7 @@ def test_namesake_of_the_run_on_the_daemons_machine_is_not_taken_for_it(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_client_in_a_container_with_a_daemon_that_is_not_its_own(
+def test_client_in_a_container_of_another_daemon(
     elsewhere: OwnDaemon,
     own_image: str,
     fake: str,

@@ -1,4 +1,4 @@
-"""The docker engine on the machine's daemon: how the container is made, what its proof says, what is left."""
+"""The docker engine on this machine's daemon: its containers, its proofs, and their removal."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_server_runs_as_a_user_that_owns_nothing(
 
 
 @pytest.mark.parametrize("network", [None, "none"])
-def test_export_that_only_its_owner_may_read_is_copied_for_another_user(
+def test_private_export_is_copied_for_another_user(
     fake: str, tmp_path: Path, network: str | None
 ) -> None:
     export = write_export(tmp_path / "e")
@@ -180,9 +180,7 @@ def test_container_joins_the_network_that_was_asked_for(fake: str, tmp_path: Pat
     assert owned_by(os.getpid()) == []
 
 
-def test_failure_in_the_block_removes_the_container_and_has_its_log(
-    fake: str, tmp_path: Path
-) -> None:
+def test_failure_removes_the_container_and_has_its_log(fake: str, tmp_path: Path) -> None:
     with (
         pytest.raises(LoadFailed) as failed,
         serve(DockerEngine(image=fake), write_export(tmp_path / "e")),
@@ -197,7 +195,7 @@ def test_failure_in_the_block_removes_the_container_and_has_its_log(
     assert owned_by(os.getpid()) == []
 
 
-def test_refused_model_has_the_servers_words_log_and_exit_code(fake: str, tmp_path: Path) -> None:
+def test_refused_model_has_text_log_and_exit_code(fake: str, tmp_path: Path) -> None:
     engine = DockerEngine(image=fake, arguments=("--fake=refuse",))
     with pytest.raises(LoadFailed) as failed, serve(engine, write_export(tmp_path / "e")):
         pass
@@ -208,7 +206,7 @@ def test_refused_model_has_the_servers_words_log_and_exit_code(fake: str, tmp_pa
     assert owned_by(os.getpid()) == []
 
 
-def test_server_that_is_never_ready_is_ended_at_the_deadline(fake: str, tmp_path: Path) -> None:
+def test_server_never_ready_ends_at_the_deadline(fake: str, tmp_path: Path) -> None:
     for fault in ("deaf", "stubborn"):
         engine = DockerEngine(image=fake, arguments=(f"--fake={fault}",))
         with (
@@ -237,7 +235,7 @@ def ask_after(how: tuple[str, ...], image: str, export: Path) -> None:
             client.status("ranker", timeout=5)
 
 
-def test_options_that_cannot_be_used_are_refused_before_anything_starts(fake: str) -> None:
+def test_bad_options_are_refused_before_anything_starts(fake: str) -> None:
     for option in ({"memory": "lots"}, {"gpus": "some"}):
         with (
             pytest.raises(UsageError, match="cannot be"),
@@ -246,7 +244,7 @@ def test_options_that_cannot_be_used_are_refused_before_anything_starts(fake: st
             pass
 
 
-def test_flag_that_the_server_does_not_know_ends_the_test(fake: str, run: Path) -> None:
+def test_unknown_flag_in_a_container_is_a_usage_error(fake: str, run: Path) -> None:
     export = run / "saved_model"
     with (
         pytest.raises(UsageError, match="unknown argument: --unlisted=1"),
@@ -265,9 +263,7 @@ def test_out_of_memory_is_called_so(fake: str, tmp_path: Path) -> None:
     assert owned_by(os.getpid()) == []
 
 
-def test_export_newer_than_the_server_is_noted_in_the_proof_and_in_the_failure(
-    fake: str, run: Path
-) -> None:
+def test_export_newer_than_the_server_is_noted(fake: str, run: Path) -> None:
     words = "TensorFlow 2.19.1 wrote it, and the server has 2.10"
     done = command("smoke", f"{run}/", "--engine", "docker", "--image", fake, "--json")
     (note,) = done.json["result"]["notes"]
@@ -282,7 +278,7 @@ def test_export_newer_than_the_server_is_noted_in_the_proof_and_in_the_failure(
 @pytest.mark.parametrize(
     "options", [(), ("--docker-network", "none", "--docker-user", "1000:1000")]
 )
-def test_promote_on_the_stand_in_records_its_image_and_version(
+def test_promote_records_the_image_and_version(
     standin_image: str, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     root = tmp_path / "serving"
@@ -302,9 +298,7 @@ def test_promote_on_the_stand_in_records_its_image_and_version(
 
 
 @pytest.mark.tf
-def test_stand_in_that_cannot_load_or_has_no_memory_is_refused(
-    standin_image: str, tmp_path: Path
-) -> None:
+def test_stand_in_without_model_or_memory_is_refused(standin_image: str, tmp_path: Path) -> None:
     broken = write_export(tmp_path / "broken")
     (broken / "saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(LoadFailed) as failed, serve(DockerEngine(image=standin_image), broken):

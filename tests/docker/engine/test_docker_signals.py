@@ -1,4 +1,4 @@
-"""Commands that are interrupted or killed while a container runs for them, with the real command line."""
+"""Real commands that are interrupted or killed while their container runs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def killed_promotion(daemon: OwnDaemon, image: str, run: Path, root: Path) -> No
     killed(daemon, "--root", root, "promote", run, "--model", "half", "--image", image)
 
 
-def test_recover_removes_the_container_of_a_promotion_that_was_killed(
+def test_recover_removes_a_killed_promotions_container(
     elsewhere: OwnDaemon, fake: str, run: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "serving"
@@ -113,7 +113,7 @@ def test_recover_removes_the_container_of_a_promotion_that_was_killed(
     assert list(repo.value.layout.journal.iterdir()) == []
 
 
-def test_next_writer_removes_the_container_of_a_promotion_that_was_killed(
+def test_next_writer_removes_a_killed_promotions_container(
     elsewhere: OwnDaemon, fake: str, run: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "serving"
@@ -125,7 +125,7 @@ def test_next_writer_removes_the_container_of_a_promotion_that_was_killed(
     assert elsewhere.run("ps", "--all", "--quiet") == ""
 
 
-def test_recover_without_a_daemon_says_so_and_leaves_the_intent_for_later(
+def test_recover_without_a_daemon_keeps_the_intent(
     elsewhere: OwnDaemon, fake: str, run: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "serving"
@@ -146,7 +146,7 @@ def test_recover_without_a_daemon_says_so_and_leaves_the_intent_for_later(
     assert [one.version for one in servingrepo.open(root).show("half").versions] == [2]
 
 
-def test_next_engine_removes_the_container_of_a_smoke_test_that_was_killed(
+def test_next_engine_removes_a_killed_smoke_tests_container(
     elsewhere: OwnDaemon, fake: str, run: Path
 ) -> None:
     smoke = ["smoke", f"{run}/", "--engine", "docker", "--image", fake]
