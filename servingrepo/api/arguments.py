@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from servingrepo.fleet.rules import Rules
     from servingrepo.servers.engines.choice import Engine, EngineChoice
     from servingrepo.servers.states import Endpoint
-    from servingrepo.verbs.serving import Switched
+    from servingrepo.verbs.change import Switched
 
 DEFAULT_WAIT = 60.0
 """Seconds for live servers to follow a change."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from servingrepo.servers.states import Endpoint
-    from servingrepo.verbs.serving import Reloaded, Switched
+    from servingrepo.verbs.change import Switched
+    from servingrepo.verbs.reload import Reloaded
     from servingrepo.verbs.status import Status
 
 
@@ -29,13 +30,13 @@ class Serving(Opened):
 
     def serve(self, reference: str, **how: Unpack[How]) -> Switched:
         """Serve a version; see `servingrepo serve`."""
-        from servingrepo.verbs.serving import serve
+        from servingrepo.verbs.serve import serve
 
         return changed("serve", partial(serve, self.value, parse_reference(reference)), how)
 
     def unserve(self, model: str, **how: Unpack[How]) -> Switched:
         """Take a model out of models.config; see `servingrepo unserve`."""
-        from servingrepo.verbs.serving import unserve
+        from servingrepo.verbs.unserve import unserve
 
         return changed("unserve", partial(unserve, self.value, check_name(model)), how)
 
@@ -48,7 +49,7 @@ class Serving(Opened):
         **how: Unpack[How],
     ) -> Switched:
         """Go back to the version served before, or to a selector such as 7 or "label:stable"."""
-        from servingrepo.verbs.serving import rollback
+        from servingrepo.verbs.rollback import rollback
 
         target = selector_of(check_name(model), str(to)) if to is not None else None
         change = partial(rollback, self.value, check_name(model), to=target, mark_bad=mark_bad)
@@ -78,7 +79,7 @@ class Serving(Opened):
         dry_run: bool = False,
     ) -> Reloaded:
         """Make endpoints serve what models.config says; see `servingrepo reload`."""
-        from servingrepo.verbs.serving import reload
+        from servingrepo.verbs.reload import reload
 
         return reload(
             self.value,

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from servingrepo.api import OpenRepository
     from servingrepo.servers.states import Endpoint
-    from servingrepo.verbs.drift import OnEndpoint
-    from servingrepo.verbs.status import ModelStatus, Status
+    from servingrepo.verbs.status import ModelStatus, OnEndpoint, Status
 
 _AGO = re.compile(r" \([^()]* ago\)")
 

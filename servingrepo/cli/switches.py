@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from servingrepo.fleet.hooks import HookResult
-    from servingrepo.verbs.serving import Switched
+    from servingrepo.verbs.change import Switched
 
 
 def switch_lines(done: Switched) -> Iterator[str]:

@@ -15,7 +15,7 @@ from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, resolve
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.served import read_config_of, served_versions
-from servingrepo.verbs.serving import Switched, carry_out, need_servable
+from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
     from collections.abc import Collection

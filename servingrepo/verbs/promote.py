@@ -69,10 +69,11 @@ from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
 from servingrepo.storage.tree import SourceTree, read_tree
 from servingrepo.texts import some
+from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.gating import Gated, pass_gates
 from servingrepo.verbs.guards import pass_guards
 from servingrepo.verbs.overtaking import newest_event, overtaken_by
-from servingrepo.verbs.serving import refuse_unfit, serve_now
+from servingrepo.verbs.serve import serve_now
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 from servingrepo.verbs.values import Options, Promotion
 

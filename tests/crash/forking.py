@@ -28,11 +28,8 @@ LAZY = (
     *("servingrepo.cli.unserve", "servingrepo.repository.marks", "servingrepo.repository.rounds"),
     *("servingrepo.repository.taking", "servingrepo.repository.verification"),
     *("servingrepo.verbs.label", "servingrepo.verbs.promote", "servingrepo.verbs.prune"),
-    *(
-        "servingrepo.verbs.serving",
-        "servingrepo.runs.archives",
-        "servingrepo.servers.engines.choice",
-    ),
+    *("servingrepo.verbs.rollback", "servingrepo.verbs.serve", "servingrepo.verbs.unserve"),
+    *("servingrepo.runs.archives", "servingrepo.servers.engines.choice"),
     *("servingrepo.servers.engines.docker_reaping", "servingrepo.smoke"),
 )
 """Modules that commands import when they are called."""

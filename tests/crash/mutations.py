@@ -157,7 +157,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("verbs/promote", "_promote_known", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "content_that_is_there")
     ),
-    _site("verbs/serving", "reload", "writing"): Mutation(
+    _site("verbs/reload", "reload", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "a_reload")
     ),
     _site("api/keep", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),

@@ -1,0 +1,259 @@
+"""A change of what is served: refused or carried out, and recorded.
+
+serve, unserve, rollback and label each decide on a plan; from there on they are the same, and that part is here.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import (
+    ConfigInvalid,
+    ServingRepoError,
+    SwitchFailed,
+    VersionBad,
+    VersionDamaged,
+)
+from servingrepo.fleet.hooks import HookResult
+from servingrepo.fleet.steps import EndpointResult
+from servingrepo.fleet.switch import Followed, switch
+from servingrepo.repository import history
+from servingrepo.repository.changes import new_event, recorded, with_bad_mark
+from servingrepo.repository.records import RecordHead, StageVerdict, load
+from servingrepo.repository.repository import (
+    load_record,
+    load_state,
+    need_state,
+    need_version,
+    new_txid,
+    published_versions,
+    save_state,
+)
+from servingrepo.repository.served import check_config, read_own_config
+from servingrepo.repository.verification import quick_differences
+from servingrepo.verbs.guards import say_changes
+from servingrepo.verbs.overtaking import running_promotions
+from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
+
+if TYPE_CHECKING:
+    from servingrepo.fleet.plans import Plan
+    from servingrepo.fleet.rules import Manner
+    from servingrepo.repository.history import Event
+    from servingrepo.repository.records import ModelState
+    from servingrepo.repository.repository import Repository
+
+
+class Switched(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change of what is served did, or would do in a dry run.
+
+    `notes` says how clients of what was served before are broken: a warning, never a reason to stop.
+    """
+
+    action: str
+    model: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    labels_before: dict[str, int]
+    labels: dict[str, int]
+    changed: bool
+    dry_run: bool
+    marked_bad: int | None
+    held: bool
+    endpoints: tuple[EndpointResult, ...]
+    promoting: tuple[str, ...] = ()
+    """Promotions of this model that run right now: they will publish, and not serve."""
+    hooks: tuple[HookResult, ...] = ()
+    notes: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+    """What nobody has proven of the version that clients get now."""
+    stages: tuple[StageVerdict, ...] = ()
+    both_loaded: int = 0
+    """Bytes on disk of all versions that a server has loaded at once while it switches."""
+
+    @property
+    def served_before(self) -> int | None:
+        """What unlabelled clients got."""
+        return max(self.before, default=None)
+
+    @property
+    def served_after(self) -> int | None:
+        """What unlabelled clients get now."""
+        return max(self.after, default=None)
+
+
+def need_servable(repo: Repository, model: str, version: int) -> None:
+    """Refuse to serve a version that is not there, is marked bad, or has lost files.
+
+    Names and sizes are compared with the record, bytes are not: there is no time for that in a rollback.
+
+    Raises:
+        NoSuchVersion, VersionBad, VersionDamaged: As they say.
+    """
+    state = need_state(repo, model)
+    mark = state.bad.get(version)
+    if mark is not None:
+        raise VersionBad(
+            f"{model}@{version} was marked bad by {mark.user}@{mark.host} on {mark.time}: "
+            f"{mark.reason or 'no reason given'}",
+            hint=f"serve another version, or servingrepo mark-bad {model}@{version} --clear",
+        )
+    record = need_version(repo, model, version)
+    differences = quick_differences(repo, record)
+    if differences:
+        raise VersionDamaged(
+            f"{model}@{version} is not what its record says; nothing was changed",
+            problems=differences.lines(),
+            hint=f"servingrepo verify {model}@{version} checks every byte; serve another version",
+        )
+
+
+def carry_out(
+    repo: Repository,
+    plan: Plan,
+    *,
+    action: str,
+    manner: Manner,
+    marks_bad: int | None = None,
+) -> Switched:
+    """Switch and record; the caller holds the lock. A plan that changes nothing still proves the endpoints.
+
+    Raises:
+        ConfigInvalid, UnsupportedExport: Servers would refuse the config, or cannot run the version.
+        EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
+    """
+    refuse_unfit(repo, plan, of_model=True, of_others=bool(manner.endpoints))
+    record = load_record(repo, plan.model, plan.target) if plan.target is not None else None
+    if record is not None and action != "rollback":
+        refuse_lacking_servers(f"{plan.model}@{plan.target}", record.demands, manner.rules)
+    notes: tuple[str, ...] = ()
+    if record is not None and plan.target != max(plan.old_pins, default=None):
+        notes = say_changes(repo, plan.model, record.signatures)
+    state = load_state(repo, plan.model)
+    followed = Followed()
+    if not manner.dry_run:
+        followed = (
+            _switch_and_record(repo, plan, state, action=action, manner=manner, marks_bad=marks_bad)
+            if plan.changes
+            else _switch(repo, plan, manner)
+        )
+    return Switched(
+        action=action,
+        model=plan.model,
+        before=plan.old_pins,
+        after=plan.new_pins,
+        labels_before=plan.old_labels,
+        labels=plan.new_labels,
+        changed=plan.changes,
+        dry_run=manner.dry_run,
+        marked_bad=marks_bad,
+        held=state is not None and state.hold is not None,
+        endpoints=followed.endpoints,
+        stages=followed.stages,
+        notes=notes,
+        unproven=_unproven(repo, plan, manner),
+        both_loaded=_size(repo, plan) if plan.target is not None and plan.changes else 0,
+        promoting=running_promotions(repo, plan.model) if action != "label" else (),
+    )
+
+
+def _switch(repo: Repository, plan: Plan, manner: Manner) -> Followed:
+    return switch(repo, plan, endpoints=manner.endpoints, wait=manner.wait, rules=manner.rules)
+
+
+def _switch_and_record(
+    repo: Repository,
+    plan: Plan,
+    state: ModelState | None,
+    *,
+    action: str,
+    manner: Manner,
+    marks_bad: int | None,
+) -> Followed:
+    event = new_event(
+        repo,
+        txid=new_txid(repo),
+        action=action,
+        model=plan.model,
+        version=plan.target,
+        before=plan.old_pins,
+        after=plan.new_pins,
+        why=manner.message,
+        marked_bad=marks_bad,
+        labels_before=plan.old_labels,
+        labels_after=plan.new_labels,
+        endpoints=tuple(map(str, manner.endpoints)),
+    )
+    try:
+        with recorded(repo, event) as recording:
+            followed = _switch(repo, plan, manner)
+            recording.event = msgspec.structs.replace(event, stages=followed.stages)
+            if marks_bad is not None and state is not None:
+                repo.disk.step("rollback.before-bad-mark")
+                save_state(repo, with_bad_mark(repo, state, marks_bad, event))
+    except SwitchFailed as failed:
+        _record_stopped_stage(repo, plan, event, failed)
+        raise
+    return followed
+
+
+def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: SwitchFailed) -> None:
+    """Write into the history why a stage was stopped, if everything is back where it was."""
+    if not failed.stages or read_own_config(repo) != plan.before:
+        return
+    stopped = msgspec.structs.replace(
+        event,
+        action="stage-stopped",
+        after=event.before,
+        labels_after=event.labels_before,
+        marked_bad=None,
+        stages=failed.stages,
+    )
+    history.append(repo.disk, repo.layout.history, stopped)
+
+
+def _unproven(repo: Repository, plan: Plan, manner: Manner) -> tuple[str, ...]:
+    """Say what was not proven of a version that clients get by this change, and did not before."""
+    if plan.target is None or plan.old_pins == plan.new_pins:
+        return ()
+    live = bool(manner.endpoints)
+    return say_unproven(repo, plan.model, plan.target, manner.rules, live=live)
+
+
+def _size(repo: Repository, plan: Plan) -> int:
+    """Return how much old and new are together, as far as records tell: nothing here may stop a rollback."""
+    size = 0
+    for version in {*plan.old_pins, *plan.new_pins}:
+        with suppress(ServingRepoError):
+            head = load(repo.layout.record(plan.model, version), RecordHead)
+            size += head.size if head is not None else 0
+    return size
+
+
+def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: bool) -> None:
+    """Refuse a config on which servers would hang, or which they would refuse whole.
+
+    A server is sent the entries of all models, so with endpoints each of them counts.
+
+    Raises:
+        ConfigInvalid: It is one; all mistakes that count are listed.
+    """
+    found = [
+        finding
+        for finding in check_config(repo, plan.after)
+        if finding.severity == "error" and (of_model if finding.model == plan.model else of_others)
+    ]
+    if found:
+        about_labels = any(one.field == "version_labels" for one in found)
+        published = published_versions(repo, plan.model)
+        missing = sorted(label for label, at in plan.new_labels.items() if at not in published)
+        raise ConfigInvalid(
+            f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
+            problems=map(str, found),
+            hint=f"servingrepo label remove {plan.model} {' '.join(missing)} takes away the labels of versions that "
+            "went, all at once; nothing was changed"
+            if about_labels and missing
+            else "servingrepo config check shows all of it; nothing was changed",
+        )

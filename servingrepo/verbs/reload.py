@@ -1,0 +1,111 @@
+"""reload: live servers are sent models.config as it is, and proven to serve it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.deadline import Deadline
+from servingrepo.errors import ConfigInvalid
+from servingrepo.fleet import live
+from servingrepo.fleet.going_back import say_both_paths
+from servingrepo.fleet.parallel import each, together
+from servingrepo.fleet.steps import EndpointResult
+from servingrepo.fleet.switch import connect
+from servingrepo.modelconfig import models
+from servingrepo.repository.changes import writing
+from servingrepo.repository.lagging import Straggler, forget_stragglers, note_stragglers
+from servingrepo.repository.served import check_config, read_own_config
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servingrepo.modelconfig import ModelConfig
+    from servingrepo.repository.repository import Repository
+    from servingrepo.servers.client import ServingClient
+    from servingrepo.servers.states import Endpoint
+
+
+class Reloaded(msgspec.Struct, frozen=True):
+    """What `reload` made endpoints serve."""
+
+    models: dict[str, tuple[int, ...]]
+    endpoints: tuple[EndpointResult, ...]
+    dry_run: bool
+
+
+def reload(
+    repo: Repository,
+    *,
+    endpoints: Sequence[Endpoint],
+    wait: float,
+    poll: bool = False,
+    dry_run: bool = False,
+) -> Reloaded:
+    """Send models.config to the endpoints, and wait until each pinned version answers everywhere.
+
+    Labels are sent in a second step, when their versions are loaded: TF Serving checks them against what is
+    loaded now. Servers that `poll` the file are only waited for.
+
+    Raises:
+        ConfigInvalid: The config is one that a server would refuse or hang on; it was not sent.
+        EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
+    """
+    with writing(repo, dry_run=dry_run):
+        config = read_own_config(repo, replaces=False)
+        problems = [str(one) for one in check_config(repo, config) if one.severity == "error"]
+        if problems:
+            raise ConfigInvalid(
+                f"{repo.layout.config} is one that TensorFlow Serving would refuse or hang on; it was not sent",
+                problems=problems,
+                hint="servingrepo config check shows what to do about each",
+            )
+        wanted = {one.name: one.versions for one in models(config)}
+        results: tuple[EndpointResult, ...] = ()
+        if not dry_run:
+            results = _converge_all(repo, config, endpoints, wait=wait, poll=poll)
+    return Reloaded(models=wanted, endpoints=results, dry_run=dry_run)
+
+
+def _converge_all(
+    repo: Repository,
+    config: ModelConfig,
+    endpoints: Sequence[Endpoint],
+    *,
+    wait: float,
+    poll: bool,
+) -> tuple[EndpointResult, ...]:
+    """Bring every endpoint to the config, all at once; one that fails keeps none of the others from it."""
+    deadline = Deadline.after(wait)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+
+        def follow(client: ServingClient) -> EndpointResult:
+            live.check_reachable(client, deadline=deadline)
+            live.converge(client, config, deadline=deadline, poll=poll)
+            return EndpointResult(str(client.endpoint), "serves models.config")
+
+        answers = each(clients, follow)
+    done = tuple(answer.value for answer in answers if answer.value is not None)
+    forget_stragglers(repo, (one.endpoint for one in done))
+    doubtful = [
+        Straggler(
+            endpoint=str(answer.of.endpoint),
+            since=repo.now(),
+            why=answer.error.message,
+            uncertain=True,
+        )
+        for answer in answers
+        if answer.error is not None and answer.error.details.get("uncertain")
+    ]
+    if doubtful:
+        note_stragglers(repo, doubtful)
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if errors:
+        error = together(errors)
+        say_both_paths(repo, error)
+        error.problems = (*error.problems, *(f"{one.endpoint}: {one.outcome}" for one in done))
+        raise error
+    return done
