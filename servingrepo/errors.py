@@ -23,6 +23,8 @@ class ServingRepoError(Exception):
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
     summary: ClassVar[str] = "servingrepo's own mistake: please report it"
+    alongside: tuple[ServingRepoError, ...] = ()
+    """Errors of other servers in the same step; `problems` has their messages."""
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class ServingRepoError(Exception):
             hint: What to do next, in one line.
             problems: Everything that was found, when there is more than one thing to say.
             log: The last lines of a server's log that explain the failure.
-            details: Values for `--json`, JSON-encodable.
+            details: Values for `--json`, JSON-encodable. They are written for scripts: no code of ours reads them.
         """
         super().__init__(message)
         self.message = message
@@ -55,14 +57,20 @@ class ServingRepoError(Exception):
         def said(text: str) -> str:
             return text.replace(path, name)
 
-        error = type(self).__new__(type(self), said(self.message))
-        vars(error).update(
-            vars(self),
-            message=said(self.message),
-            hint=said(self.hint) if self.hint else None,
-            problems=tuple(map(said, self.problems)),
-        )
+        error = self.with_message(said(self.message))
+        error.hint = said(self.hint) if self.hint else None
+        error.problems = tuple(map(said, self.problems))
         return error
+
+    def with_message(self, message: str) -> Self:
+        """Return the same error with another message: for a caller that knows more of where the command stands."""
+        error = type(self).__new__(type(self), message)
+        vars(error).update(vars(self), message=message)
+        return error
+
+    def add_details(self, **details: Any) -> None:
+        """Add values for `--json`."""
+        self.details.update(details)
 
 
 class UsageError(ServingRepoError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from servingrepo.deadline import Deadline
 from servingrepo.errors import ServerTimeout, ServingRepoError, SwitchFailed
 from servingrepo.fleet import live
+from servingrepo.fleet.failures import say_both_paths, uncertain_endpoints, unseen_paths
 from servingrepo.fleet.parallel import each
 from servingrepo.repository.lagging import Straggler, note_stragglers
 from servingrepo.repository.served import write_config
@@ -39,13 +40,15 @@ def put_back(
     *,
     error: ServingRepoError,
     committed: bool,
+    uncertain: Collection[str],
     told: Collection[str] = (),
     dropped: Collection[str] = (),
     poll: bool = False,
 ) -> SwitchFailed:
     """Bring file and servers back to where they were; return the error that says how that went.
 
-    The file first, which needs no server; then all servers at once, with a time limit of their own. `told`
+    The file first, which needs no server; then all servers at once, with a time limit of their own. Servers at
+    `uncertain` endpoints may still carry out a reload. `told`
     are the endpoints that may have begun to load the new versions, `dropped` those that may have dropped the old
     ones before models.config changed.
     """
@@ -60,8 +63,7 @@ def put_back(
             write_config(repo, plan.before)
     except ServingRepoError as lost:
         trouble.append(f"models.config could not be put back: {lost.message}")
-    uncertain = set(error.details.get("uncertain", ()))
-    hung = uncertain & set(error.details.get("unseen", ()))
+    hung = set(uncertain) & set(unseen_paths(error))
     answers = each(
         clients,
         lambda client: _put_server_back(
@@ -85,7 +87,7 @@ def put_back(
                 left = ", ".join(answer.value)
                 lingers.append(f"{endpoint}: {left}, and dropped by the server in its own time")
             continue
-        doubt = endpoint in uncertain or endpoint in again.details.get("uncertain", ())
+        doubt = endpoint in {*uncertain, *uncertain_endpoints(again)}
         trouble.append(
             f"{endpoint} could not be put back: {again.message}"
             + ("; a reload may still be carried out there" if doubt else "")
@@ -111,27 +113,6 @@ def put_back(
     return failed
 
 
-def say_both_paths(repo: Repository, error: ServingRepoError) -> None:
-    """Add to an error of servers that do not see our files where these are, here and there, and what to do."""
-    unseen = error.details.get("unseen", {})
-    paths = {
-        model: base_path for by_model in unseen.values() for model, base_path in by_model.items()
-    }
-    if not paths:
-        return
-    error.problems = (
-        *error.problems,
-        *(
-            f"the server must see at {base_path} what is at {repo.layout.model(model)} on this machine"
-            for model, base_path in sorted(paths.items())
-        ),
-    )
-    error.hint = (
-        f"mount {repo.layout.models} where {', '.join(sorted(unseen))} sees {repo.server_root}, and restart it: a "
-        "reload that hangs ends no earlier; or say with servingrepo config write --server-root where it sees it"
-    )
-
-
 def _told(
     plan: Plan,
     error: ServingRepoError,
@@ -140,8 +121,7 @@ def _told(
     behind: Sequence[Straggler],
 ) -> SwitchFailed:
     old = ", ".join(map(str, plan.old_pins)) or "nothing"
-    unseen = error.details.get("unseen")
-    if trouble and unseen:
+    if trouble and unseen_paths(error):
         # It carries out no reload before it sees the path, so none can be advised.
         ends, hint = "servers and models.config may disagree", error.hint
     elif trouble:

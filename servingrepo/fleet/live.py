@@ -18,11 +18,12 @@ from servingrepo.errors import (
     ServingRepoError,
     SwitchFailed,
 )
+from servingrepo.fleet.failures import Abandoned, FollowTimeout
 from servingrepo.modelconfig import Entry, ModelConfig, models, pin, to_proto
 from servingrepo.servers.states import VersionStatus, hint_for_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
     from servingrepo.servers.client import ServingClient
 
@@ -54,15 +55,15 @@ def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
     try:
         client.reload(to_proto(config), timeout=left)
     except ServerTimeout as timeout:
-        unseen = _unseen_by(client, config)
-        late = ServerTimeout(
+        raise FollowTimeout(
             f"{client.endpoint} did not answer the reload within {deadline.seconds:.3g} s; it may still carry "
             "it out later",
             hint="another model that is loading, or that fails to load, holds up a reload; servingrepo status "
             "--endpoint shows what it serves",
-            details={"uncertain": [str(client.endpoint)]},
-        )
-        raise (likely_unseen(client, late, unseen) if unseen else late) from timeout
+            endpoint=str(client.endpoint),
+            uncertain=True,
+            unseen=_unseen_by(client, config),
+        ) from timeout
 
 
 def _unseen_by(client: ServingClient, config: ModelConfig) -> dict[str, str]:
@@ -81,28 +82,14 @@ def _unseen_by(client: ServingClient, config: ModelConfig) -> dict[str, str]:
     return unseen
 
 
-def likely_unseen(
-    client: ServingClient, late: ServerTimeout, unseen: Mapping[str, str]
-) -> ServerTimeout:
-    """Return the error with its likely cause: the server does not see these base paths, or not what we see there."""
-    listed = ", ".join(unseen.values())
-    return ServerTimeout(
-        f"{late.message}; most likely it does not see {listed} as it is here, unless another model that is "
-        "loading holds it up",
-        details={**late.details, "unseen": {str(client.endpoint): dict(unseen)}},
-    )
-
-
 def go_on(client: ServingClient, deadline: Deadline) -> None:
     """Begin nothing new on this server once another one has failed.
 
     Raises:
-        ServerTimeout: Another one has; `details` say `stopped`.
+        Abandoned: Another one has.
     """
     if deadline.stopped:
-        raise ServerTimeout(
-            f"{client.endpoint} was not asked any further", details={"stopped": True}
-        )
+        raise Abandoned(str(client.endpoint))
 
 
 def remembered(client: ServingClient, model: str, *, deadline: Deadline) -> Remembered:
@@ -141,15 +128,16 @@ def polling(
     """
     try:
         yield
+    except Abandoned:
+        raise
     except ServerTimeout as late:
-        if not late.details.get("stopped"):
-            with suppress(ServingRepoError):
-                if remembered(client, model, deadline=deadline) == before:
-                    late.hint = (
-                        f"nothing of {model} changed there: a server polls only if it was started with "
-                        "--model_config_file_poll_wait_seconds, and --model_config_file naming this models.config; "
-                        "without --reload poll it is told by RPC"
-                    )
+        with suppress(ServingRepoError):
+            if remembered(client, model, deadline=deadline) == before:
+                late.hint = (
+                    f"nothing of {model} changed there: a server polls only if it was started with "
+                    "--model_config_file_poll_wait_seconds, and --model_config_file naming this models.config; "
+                    "without --reload poll it is told by RPC"
+                )
         raise
 
 
@@ -193,15 +181,15 @@ def wait_available(
                 )
         go_on(client, deadline)
         if deadline.passed:
-            late = ServerTimeout(
+            looked = deadline.seconds > _OLD_NEWS_SECONDS
+            unseen = base_path and looked and not any(version in states for version in waiting)
+            raise FollowTimeout(
                 f"{client.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
                 + ", ".join(f"{version} is {_not_yet(states.get(version))}" for version in waiting),
                 hint="a long request in flight, or another model that fails to load, delays a server's loads",
+                endpoint=str(client.endpoint),
+                unseen={model: base_path} if unseen else {},
             )
-            looked = deadline.seconds > _OLD_NEWS_SECONDS
-            if base_path and looked and not any(version in states for version in waiting):
-                raise likely_unseen(client, late, {model: base_path})
-            raise late
         deadline.pause(_POLL_SECONDS)
 
 

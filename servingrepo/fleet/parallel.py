@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from servingrepo.errors import ServerTimeout, ServingRepoError
+from servingrepo.errors import ServingRepoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,25 +89,3 @@ def _run(threads: Sequence[threading.Thread], deadline: Deadline | None) -> None
             if thread.ident is not None:
                 thread.join(_INTERRUPTED_SECONDS)
         raise
-
-
-def together(errors: Sequence[ServingRepoError]) -> ServingRepoError:
-    """Return one error that says all of them: those that only stopped because another failed are left out."""
-    causes = [error for error in errors if not _only_stopped(error)] or list(errors)
-    first = min(causes, key=lambda error: isinstance(error, ServerTimeout))
-    others = [error.message for error in causes if error is not first]
-    uncertain = [name for error in errors for name in error.details.get("uncertain", ())]
-    if others:
-        first.problems = (*first.problems, *others)
-    if uncertain:
-        first.details["uncertain"] = sorted(set(uncertain))
-    unseen = {
-        at: paths for error in errors for at, paths in error.details.get("unseen", {}).items()
-    }
-    if unseen:
-        first.details["unseen"] = unseen
-    return first
-
-
-def _only_stopped(error: ServingRepoError) -> bool:
-    return bool(error.details.get("stopped"))

@@ -17,8 +17,9 @@ from servingrepo.deadline import Deadline
 from servingrepo.errors import SwitchFailed, UsageError
 from servingrepo.fleet import live
 from servingrepo.fleet.error_rates import TOLERATED, lower_bound
+from servingrepo.fleet.failures import together
 from servingrepo.fleet.hooks import run_command
-from servingrepo.fleet.parallel import each, together
+from servingrepo.fleet.parallel import each
 from servingrepo.fleet.probes import probe
 from servingrepo.masking import mask_text
 from servingrepo.repository.records import StageVerdict

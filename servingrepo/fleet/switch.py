@@ -19,8 +19,9 @@ import msgspec
 from servingrepo.deadline import Deadline
 from servingrepo.errors import EndpointUnreachable, ServingRepoError, SwitchFailed, UsageError
 from servingrepo.fleet import live, steps
+from servingrepo.fleet.failures import together, uncertain_endpoints
 from servingrepo.fleet.going_back import put_back
-from servingrepo.fleet.parallel import each, together
+from servingrepo.fleet.parallel import each
 from servingrepo.fleet.rules import STRICT, Rules
 from servingrepo.fleet.stages import (
     Control,
@@ -137,14 +138,17 @@ def switch(
         except ServingRepoError as error:
             if not clients:
                 raise
-            failed = back(error=error, committed=committed)
+            failed = back(error=error, committed=committed, uncertain=uncertain_endpoints(error))
             failed.stages = tuple(party.verdicts)
             raise failed from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if clients:
-                why = SwitchFailed("interrupted", details={"uncertain": list(map(str, endpoints))})
-                failed = back(error=why, committed=committed)
+                failed = back(
+                    error=SwitchFailed("interrupted"),
+                    committed=committed,
+                    uncertain=set(map(str, endpoints)),
+                )
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise

@@ -18,7 +18,7 @@ from servingrepo.protos import (
     model_management_pb2,
     service_modules,
 )
-from servingrepo.servers.security import explain
+from servingrepo.servers.security import TlsMismatch, explain
 from servingrepo.servers.states import ModelMetadata, VersionStatus
 
 if TYPE_CHECKING:
@@ -209,9 +209,7 @@ def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float)
             explained = explain(endpoint.host, endpoint.port, endpoint.security, text)
             if explained is not None:
                 why, hint = explained
-                raise EndpointUnreachable(
-                    f"no connection to {endpoint}: {why}", hint=hint
-                ) from error
+                raise TlsMismatch(f"no connection to {endpoint}: {why}", hint=hint) from error
             other = any(sign in text for sign in _OTHER_PROTOCOL)
             raise (SpeaksNoGrpc if other else EndpointUnreachable)(
                 f"no TensorFlow Serving answers at {endpoint}: {text or code}",

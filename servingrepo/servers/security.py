@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import SettingsError
+from servingrepo.errors import EndpointUnreachable, SettingsError
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["PLAIN", "Security", "explain"]
+__all__ = ["PLAIN", "Security", "TlsMismatch", "explain"]
 
 # gRPC's rules for metadata (PROTOCOL-HTTP2.md). Its own error for a bad header does not name it.
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
@@ -141,6 +141,10 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
                 pair.flush()
                 found.load_cert_chain(pair.name)
         return found
+
+
+class TlsMismatch(EndpointUnreachable):
+    """Something listens at the endpoint, and client and server do not agree on TLS or on a certificate."""
 
 
 PLAIN = Security()

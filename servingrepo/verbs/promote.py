@@ -435,9 +435,8 @@ def _commit(
     )
     if failure is not None:
         state = "and served, but" if place.version in after else "but not served:"
-        failure.message = f"{place.model}@{place.version} is published {state} {failure.message}"
-        failure.args = (failure.message,)
-        raise failure
+        said = f"{place.model}@{place.version} is published {state} {failure.message}"
+        raise failure.with_message(said) from failure
     live = bool(options.endpoints) and serve_it
     return msgspec.structs.replace(
         _result(repo, now, record, candidate.scan, options),

@@ -10,8 +10,8 @@ import msgspec
 from servingrepo.deadline import Deadline
 from servingrepo.errors import ConfigInvalid
 from servingrepo.fleet import live
-from servingrepo.fleet.going_back import say_both_paths
-from servingrepo.fleet.parallel import each, together
+from servingrepo.fleet.failures import FollowTimeout, say_both_paths, together
+from servingrepo.fleet.parallel import each
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import models
@@ -98,7 +98,7 @@ def _converge_all(
             uncertain=True,
         )
         for answer in answers
-        if answer.error is not None and answer.error.details.get("uncertain")
+        if isinstance(answer.error, FollowTimeout) and answer.error.uncertain
     ]
     if doubtful:
         note_stragglers(repo, doubtful)

@@ -33,6 +33,7 @@ from servingrepo.repository.served import (
 )
 from servingrepo.repository.trust import notes
 from servingrepo.repository.verification import quick_differences
+from servingrepo.servers.security import TlsMismatch
 from servingrepo.servers.states import VersionStatus
 from servingrepo.storage.lock import introduce
 
@@ -68,6 +69,7 @@ class OnEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[int, float] = {}
     error: str = ""
     uncertain: str = ""
+    tls_mismatch: bool = False
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -282,7 +284,7 @@ def _ask(
 ) -> dict[str, OnEndpoint]:
     """Ask one endpoint about every model; after the first failure it is not asked again."""
     answers: dict[str, OnEndpoint] = {}
-    trouble = ""
+    failure: ServingRepoError | None = None
     doubt = next(
         (
             f"{endpoint} may still carry out a reload of {one.since} that timed out: {one.why}"
@@ -293,13 +295,17 @@ def _ask(
     )
     with connect(endpoint) as client:
         for name in names:
-            if not trouble:
+            if failure is None:
                 try:
                     answers[name] = _look(client, name, labels.get(name, ()), doubt, seen)
                     continue
                 except ServingRepoError as error:
-                    trouble = error.message
-            answers[name] = OnEndpoint(endpoint=str(endpoint), error=trouble)
+                    failure = error
+            answers[name] = OnEndpoint(
+                endpoint=str(endpoint),
+                error=failure.message,
+                tls_mismatch=isinstance(failure, TlsMismatch),
+            )
     return answers
 
 
@@ -529,9 +535,7 @@ def _what_next(
         return "servingrepo config check"
     silent = next((one for row in rows for one in row.endpoints if one.error), None)
     if silent is not None:
-        # As the client begins what it says of TLS and its certificates.
-        spoken_to = silent.error.startswith("no connection to")
-        wanted = "is spoken to as it wants (--tls, --tls-ca, …)" if spoken_to else "runs"
+        wanted = "is spoken to as it wants (--tls, --tls-ca, …)" if silent.tls_mismatch else "runs"
         return f"see that the server at {silent.endpoint} {wanted}, then this command again"
     if any(row.drift for row in rows):
         return "servingrepo reload " + " ".join(f"--endpoint {one}" for one in endpoints)

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from servingrepo.deadline import Deadline
-from servingrepo.errors import EndpointUnreachable, LoadFailed, ServerTimeout
-from servingrepo.fleet.parallel import each, together
+from servingrepo.errors import EndpointUnreachable, LoadFailed
+from servingrepo.fleet.failures import Abandoned, FollowTimeout, together, uncertain_endpoints
+from servingrepo.fleet.parallel import each
 
 
 def test_all_are_asked_at_once_and_answers_keep_their_order() -> None:
@@ -27,7 +28,7 @@ def test_the_first_failure_ends_the_waiting_of_the_others() -> None:
         if number == 1:
             raise LoadFailed("it cannot load")
         deadline.pause(60)
-        raise ServerTimeout("was stopped", details={"stopped": True})
+        raise Abandoned("localhost:8500")
 
     begun = time.monotonic()
     answers = each(range(3), step, deadline=deadline)
@@ -50,12 +51,13 @@ def test_a_failure_that_is_tolerated_ends_nothing() -> None:
 def test_several_errors_become_one_that_has_them_all() -> None:
     error = together(
         [
-            ServerTimeout("slow", details={"uncertain": ["b:1"]}),
+            FollowTimeout("slow", endpoint="b:1", hint="", uncertain=True),
             LoadFailed("broken"),
-            ServerTimeout("slower", details={"uncertain": ["a:1"]}),
+            FollowTimeout("slower", endpoint="a:1", hint="", uncertain=True),
         ]
     )
     assert (error.message, error.problems) == ("broken", ("slow", "slower"))
+    assert uncertain_endpoints(error) == {"a:1", "b:1"}
     assert error.details["uncertain"] == ["a:1", "b:1"]
 
 

@@ -473,7 +473,7 @@ class _Container:
         """Return the error for the end of the container, with its exit code and the end of its log."""
         code = int(state["ExitCode"])
         error = self._cause(code, out_of_memory=bool(state.get("OOMKilled")))
-        error.details.update(exit_code=code, container=self.container.id)
+        error.add_details(exit_code=code, container=self.container.id)
         error.log = error.log or tail(self.log) or None
         return error
 
