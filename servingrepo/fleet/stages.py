@@ -8,7 +8,6 @@ its control, and pass the stage check, a command of the user's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,14 +15,14 @@ import msgspec
 from servingrepo.deadline import Deadline
 from servingrepo.errors import SwitchFailed, UsageError
 from servingrepo.fleet import live
-from servingrepo.fleet.error_rates import TOLERATED, lower_bound
 from servingrepo.fleet.failures import together
 from servingrepo.fleet.hooks import run_command
 from servingrepo.fleet.parallel import each
-from servingrepo.fleet.probes import probe
+from servingrepo.fleet.steps import probe
+from servingrepo.fleet.verdicts import Control, Counts, count, judge
 from servingrepo.masking import mask_text
 from servingrepo.repository.records import StageVerdict
-from servingrepo.servers.metrics import Requests, count_requests, page_of
+from servingrepo.servers.metrics import page_of
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
 _EVERY_SECONDS = 1.0
 _CALL_SECONDS = 10.0
 _GATE_SECONDS = 600.0
-_CONFIDENCE = 0.95
-_BEYOND_DOUBT = 0.999
-"""Errors are looked at every second: at 95 % one look in twenty would be wrong."""
 
 
 def split(clients: Sequence[ServingClient], rules: Rules) -> list[list[ServingClient]]:
@@ -110,80 +106,6 @@ def refuse_stages(plan: Plan) -> None:
         )
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """What servers count of a model's requests at one moment, by endpoint; or why that cannot be read."""
-
-    requests: dict[str, Requests] = {}
-    unreadable: str = ""
-
-    def since(self, before: Counts, clients: Sequence[ServingClient]) -> Requests:
-        """Return what came to these servers since then, all together."""
-        total = Requests()
-        for name in (str(client.endpoint) for client in clients):
-            total = total.plus(self.requests[name].since(before.requests[name]))
-        return total
-
-
-@dataclass(frozen=True)
-class Control:
-    """What the requests of a stage are compared with: other servers meanwhile, or its own before the change.
-
-    Of its own what came before is known already (`before`), or why it could not be read.
-    """
-
-    clients: tuple[ServingClient, ...] = ()
-    before: Requests | None = None
-    unreadable: str = ""
-
-    @property
-    def name(self) -> str:
-        """Whose requests they are."""
-        return "the servers without it" if self.clients else "the same servers before it"
-
-
-def count(clients: Sequence[ServingClient], model: str, rules: Rules) -> Counts:
-    """Read what servers count, all at once."""
-    answers = each(
-        clients,
-        lambda client: count_requests(
-            client.endpoint,
-            model,
-            port=rules.metrics_port,
-            url=rules.metrics_url,
-            timeout=_CALL_SECONDS,
-        ),
-    )
-    errors = [answer.error.message for answer in answers if answer.error is not None]
-    if errors:
-        return Counts(unreadable="; ".join(errors))
-    return Counts({str(one.of.endpoint): one.value or Requests() for one in answers})
-
-
-def control_of(
-    stage: Sequence[ServingClient],
-    rest: Sequence[ServingClient],
-    plan: Plan,
-    rules: Rules,
-    begun: Counts,
-    *,
-    alone: bool,
-) -> Control:
-    """Return what a stage that is about to get the new version will be compared with.
-
-    Servers that do not have it yet, if there are some. Else what came to the stage's own servers since the roll-out
-    has `begun`; a stage that is `alone` is watched for that now, as long as it will be afterwards.
-    """
-    if rest:
-        return Control(tuple(rest))
-    if alone:
-        Deadline.after(rules.watch).pause(rules.watch)
-    now = count(stage, plan.model, rules)
-    unreadable = begun.unreadable or now.unreadable
-    if unreadable:
-        return Control(before=Requests(), unreadable=unreadable)
-    return Control(before=now.since(begun, stage))
-
-
 def observe(
     stage: Sequence[ServingClient],
     plan: Plan,
@@ -239,53 +161,6 @@ def _look(
     errors = [answer.error for answer in each(stage, look) if answer.error is not None]
     if errors:
         raise together(errors)
-
-
-def judge(
-    stage: Sequence[ServingClient],
-    before: Counts,
-    now: Counts,
-    control: Control,
-    rules: Rules,
-    *,
-    early: bool = False,
-) -> StageVerdict:
-    """Judge a stage by its requests and those of its control; `early` only what is beyond doubt stops it."""
-    names = tuple(str(client.endpoint) for client in stage)
-    unreadable = before.unreadable or now.unreadable or control.unreadable
-    if unreadable:
-        return StageVerdict(
-            verdict="inconclusive",
-            why=f"errors were not judged: {unreadable}",
-            endpoints=names,
-            control=control.name,
-        )
-    ours = now.since(before, stage)
-    theirs = control.before
-    if theirs is None:
-        theirs = now.since(before, control.clients)
-    verdict = StageVerdict(
-        verdict="go",
-        endpoints=names,
-        requests=ours.all,
-        errors=ours.errors,
-        exhausted=ours.exhausted,
-        control=control.name,
-        control_requests=theirs.all,
-        control_errors=theirs.errors,
-        control_exhausted=theirs.exhausted,
-    )
-    if min(ours.all, theirs.all) < max(rules.min_requests, 1):
-        why = f"too few requests: {rules.min_requests} are needed on both sides (--min-requests)"
-        return msgspec.structs.replace(verdict, verdict="inconclusive", why=why)
-    bound = lower_bound(ours, theirs, confidence=_CONFIDENCE)
-    asked = lower_bound(ours, theirs, confidence=_BEYOND_DOUBT) if early else bound
-    return msgspec.structs.replace(
-        verdict,
-        verdict="stop" if asked > TOLERATED else "go",
-        why="it fails too often" if asked > TOLERATED else "",
-        lower_bound=round(bound, 6),
-    )
 
 
 def refuse_stopped(verdict: StageVerdict, plan: Plan, rules: Rules) -> None:

@@ -23,18 +23,9 @@ from servingrepo.fleet.failures import together, uncertain_endpoints
 from servingrepo.fleet.going_back import put_back
 from servingrepo.fleet.parallel import each
 from servingrepo.fleet.rules import STRICT, Rules
-from servingrepo.fleet.stages import (
-    Control,
-    Counts,
-    control_of,
-    count,
-    observe,
-    pass_check,
-    refuse_stages,
-    refuse_stopped,
-    split,
-)
+from servingrepo.fleet.stages import observe, pass_check, refuse_stages, refuse_stopped, split
 from servingrepo.fleet.steps import EndpointResult
+from servingrepo.fleet.verdicts import Control, Counts, control_of, count
 from servingrepo.repository.lagging import (
     Straggler,
     forget_stragglers,

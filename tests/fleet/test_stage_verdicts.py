@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import SwitchFailed
-from servingrepo.fleet.error_rates import TOLERATED, lower_bound
 from servingrepo.fleet.rules import Rules
+from servingrepo.fleet.verdicts import TOLERATED, lower_bound
 from servingrepo.servers.metrics import Requests
 from tests.fleet.test_fleet import answering, at, fleet_of
 from tests.fleet.test_switch import two_versions
