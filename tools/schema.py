@@ -22,7 +22,7 @@ import msgspec
 
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.lagging import Stragglers
+from servingrepo.repository.lagging import LaggingServers
 from servingrepo.repository.records import Format, ModelState, VersionRecord
 from servingrepo.repository.rounds import RoundState
 from tools.house import DOCUMENT, written
@@ -33,7 +33,7 @@ FILES: dict[str, type[msgspec.Struct]] = {
     "models/NAME/N.json": VersionRecord,
     "history.jsonl, one object a line": Event,
     "journal/TXID.json": Intent,
-    "stragglers.json": Stragglers,
+    "stragglers.json": LaggingServers,
     "round.json": RoundState,
 }
 """Each file below `.servingrepo/`, and what it holds."""

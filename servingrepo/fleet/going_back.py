@@ -15,7 +15,7 @@ from servingrepo.errors import ServerTimeout, ServingRepoError, SwitchFailed
 from servingrepo.fleet import live
 from servingrepo.fleet.failures import say_both_paths, uncertain_endpoints, unseen_paths
 from servingrepo.fleet.parallel import each
-from servingrepo.repository.lagging import Straggler, note_stragglers
+from servingrepo.repository.lagging import LaggingServer, note_lagging
 from servingrepo.repository.served import write_config
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _WORTH_SAYING = 2.0
 def put_back(
     repo: Repository,
     plan: Plan,
-    clients: Sequence[ServingClient],
+    servers: Sequence[ServingClient],
     *,
     error: ServingRepoError,
     committed: bool,
@@ -58,26 +58,26 @@ def put_back(
     try:
         repo.disk.step("switch.going-back")
         if poll and committed:
-            _bring_back_by_file(repo, plan, clients)
+            _bring_back_by_file(repo, plan, servers)
         if committed or poll:
             write_config(repo, plan.before)
     except ServingRepoError as lost:
         trouble.append(f"models.config could not be put back: {lost.message}")
     hung = set(uncertain) & set(unseen_paths(error))
     answers = each(
-        clients,
-        lambda client: _put_server_back(
-            client,
+        servers,
+        lambda server: _put_server_back(
+            server,
             plan,
-            dropped=committed or str(client.endpoint) in dropped,
-            told=poll or str(client.endpoint) in told,
-            watched=str(client.endpoint) in uncertain,
+            dropped=committed or str(server.endpoint) in dropped,
+            told=poll or str(server.endpoint) in told,
+            watched=str(server.endpoint) in uncertain,
             poll=poll,
-            seconds=_HUNG_SECONDS if str(client.endpoint) in hung else RESTORE_SECONDS,
+            seconds=_HUNG_SECONDS if str(server.endpoint) in hung else RESTORE_SECONDS,
         ),
     )
     now: dict[str, str] = {}
-    behind: list[Straggler] = []
+    behind: list[LaggingServer] = []
     for answer in answers:
         endpoint = str(answer.of.endpoint)
         again = answer.error
@@ -93,11 +93,11 @@ def put_back(
             + ("; a reload may still be carried out there" if doubt else "")
         )
         behind.append(
-            Straggler(endpoint=endpoint, since=repo.now(), why=again.message, uncertain=doubt)
+            LaggingServer(endpoint=endpoint, since=repo.now(), why=again.message, uncertain=doubt)
         )
     if behind:
         try:
-            note_stragglers(repo, behind)
+            note_lagging(repo, behind)
         except ServingRepoError as lost:
             trouble.append(f"that could not be written down: {lost.message}")
     say_both_paths(repo, error)
@@ -118,7 +118,7 @@ def _told(
     error: ServingRepoError,
     trouble: list[str],
     now: dict[str, str],
-    behind: Sequence[Straggler],
+    behind: Sequence[LaggingServer],
 ) -> SwitchFailed:
     old = ", ".join(map(str, plan.old_pins)) or "nothing"
     if trouble and unseen_paths(error):
@@ -149,22 +149,22 @@ def _told(
     )
 
 
-def _bring_back_by_file(repo: Repository, plan: Plan, clients: Sequence[ServingClient]) -> None:
+def _bring_back_by_file(repo: Repository, plan: Plan, servers: Sequence[ServingClient]) -> None:
     """Have servers that poll models.config load the old versions again, before the file says only these.
 
     Those that do not get there are told by what comes after: here they only have their time.
     """
     deadline = Deadline.after(RESTORE_SECONDS)
     old = set(plan.old_pins)
-    if plan.target is None:
-        each(clients, lambda one: live.wait_gone(one, plan.model, old, deadline=deadline))
+    if plan.version is None:
+        each(servers, lambda one: live.wait_gone(one, plan.model, old, deadline=deadline))
     elif old:
         write_config(repo, plan.labelled)
-        each(clients, lambda one: live.wait_available(one, plan.model, old, deadline=deadline))
+        each(servers, lambda one: live.wait_available(one, plan.model, old, deadline=deadline))
 
 
 def _put_server_back(
-    client: ServingClient,
+    server: ServingClient,
     plan: Plan,
     *,
     told: bool,
@@ -181,31 +181,31 @@ def _put_server_back(
     """
     deadline = Deadline.after(seconds)
     if watched:
-        _watch(client, plan.model, deadline=deadline)
+        _watch(server, plan.model, deadline=deadline)
     old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
-    before = live.remembered(client, plan.model, deadline=deadline)
+    before = live.remembered(server, plan.model, deadline=deadline)
     if not poll:
-        if dropped and plan.target is None:
-            live.wait_gone(client, plan.model, old, deadline=deadline)
+        if dropped and plan.version is None:
+            live.wait_gone(server, plan.model, old, deadline=deadline)
         elif dropped and old:
-            live.send(client, plan.labelled, deadline=deadline)
-            live.wait_available(client, plan.model, old, before=before, deadline=deadline)
-        live.send(client, plan.before, deadline=deadline)
+            live.send(server, plan.labelled, deadline=deadline)
+            live.wait_available(server, plan.model, old, before=before, deadline=deadline)
+        live.send(server, plan.before, deadline=deadline)
     left = live.wait_unserved(
-        client, plan.model, new, settle=before if told else None, deadline=deadline
+        server, plan.model, new, settle=before if told else None, deadline=deadline
     )
-    live.wait_available(client, plan.model, old, before=before, deadline=deadline)
+    live.wait_available(server, plan.model, old, before=before, deadline=deadline)
     if old:
         # A version that answers already is LOADING for as long as a request runs on the old one (tfserving: C.7).
-        live.wait_answering(client, plan.model, max(old), deadline=deadline)
+        live.wait_answering(server, plan.model, max(old), deadline=deadline)
     return left
 
 
-def _watch(client: ServingClient, model: str, *, deadline: Deadline) -> None:
+def _watch(server: ServingClient, model: str, *, deadline: Deadline) -> None:
     """Wait until a server that let a request time out answers again."""
     while True:
         try:
-            client.status(model, timeout=min(2.0, max(deadline.left, 0.5)))
+            server.status(model, timeout=min(2.0, max(deadline.left, 0.5)))
         except ServerTimeout:
             if deadline.passed:
                 raise

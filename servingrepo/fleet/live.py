@@ -42,7 +42,7 @@ _OLD_NEWS_SECONDS = 3.0
 Remembered = dict[int, VersionStatus]
 
 
-def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
+def send(server: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
     """Make a server take a config; it may load and unload only later.
 
     Raises:
@@ -51,22 +51,22 @@ def send(client: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
         EndpointUnreachable: Nothing answers there.
     """
     left = deadline.left  # first: a stop in between must not shorten a call that is sent
-    go_on(client, deadline)
+    go_on(server, deadline)
     try:
-        client.reload(to_proto(config), timeout=left)
+        server.reload(to_proto(config), timeout=left)
     except ServerTimeout as timeout:
         raise FollowTimeout(
-            f"{client.endpoint} did not answer the reload within {deadline.seconds:.3g} s; it may still carry "
+            f"{server.endpoint} did not answer the reload within {deadline.seconds:.3g} s; it may still carry "
             "it out later",
             hint="another model that is loading, or that fails to load, holds up a reload; servingrepo status "
             "--endpoint shows what it serves",
-            endpoint=str(client.endpoint),
+            endpoint=str(server.endpoint),
             uncertain=True,
-            unseen=_unseen_by(client, config),
+            unseen=_unseen_by(server, config),
         ) from timeout
 
 
-def _unseen_by(client: ServingClient, config: ModelConfig) -> dict[str, str]:
+def _unseen_by(server: ServingClient, config: ModelConfig) -> dict[str, str]:
     """Return the base paths, by model, of which a server that is not busy knows no version.
 
     A reload with a new model whose base path is missing never returns (server_core.cc).
@@ -74,7 +74,7 @@ def _unseen_by(client: ServingClient, config: ModelConfig) -> dict[str, str]:
     unseen: dict[str, str] = {}
     with suppress(ServingRepoError):
         for one in models(config):
-            known = client.status(one.name, timeout=_REACH_SECONDS)
+            known = server.status(one.name, timeout=_REACH_SECONDS)
             if any(each.state in {"START", "LOADING"} for each in known):
                 return {}
             if not known:
@@ -82,23 +82,23 @@ def _unseen_by(client: ServingClient, config: ModelConfig) -> dict[str, str]:
     return unseen
 
 
-def go_on(client: ServingClient, deadline: Deadline) -> None:
+def go_on(server: ServingClient, deadline: Deadline) -> None:
     """Begin nothing new on this server once another one has failed.
 
     Raises:
         Abandoned: Another one has.
     """
     if deadline.stopped:
-        raise Abandoned(str(client.endpoint))
+        raise Abandoned(str(server.endpoint))
 
 
-def remembered(client: ServingClient, model: str, *, deadline: Deadline) -> Remembered:
+def remembered(server: ServingClient, model: str, *, deadline: Deadline) -> Remembered:
     """Return what the server says of a model now: what `wait_available` must not take for news."""
-    return {one.version: one for one in client.status(model, timeout=_call(deadline))}
+    return {one.version: one for one in server.status(model, timeout=_call(deadline))}
 
 
 def answering(
-    client: ServingClient,
+    server: ServingClient,
     model: str,
     states: Iterable[VersionStatus],
     *,
@@ -111,13 +111,13 @@ def answering(
         for one in states
         if one.version in among
         and one.state == "AVAILABLE"
-        and client.answers(model, one.version, timeout=_call(deadline))
+        and server.answers(model, one.version, timeout=_call(deadline))
     }
 
 
 @contextmanager
 def polling(
-    client: ServingClient, model: str, before: Remembered, *, deadline: Deadline
+    server: ServingClient, model: str, before: Remembered, *, deadline: Deadline
 ) -> Iterator[None]:
     """Wait in the block for a server that polls models.config; if nothing changes on it, say that it may not.
 
@@ -132,7 +132,7 @@ def polling(
         raise
     except ServerTimeout as late:
         with suppress(ServingRepoError):
-            if remembered(client, model, deadline=deadline) == before:
+            if remembered(server, model, deadline=deadline) == before:
                 late.hint = (
                     f"nothing of {model} changed there: a server polls only if it was started with "
                     "--model_config_file_poll_wait_seconds, and --model_config_file naming this models.config; "
@@ -142,7 +142,7 @@ def polling(
 
 
 def wait_available(
-    client: ServingClient,
+    server: ServingClient,
     model: str,
     versions: Collection[int],
     *,
@@ -163,8 +163,8 @@ def wait_available(
     """
     old, settled = before or {}, Deadline.after(_OLD_NEWS_SECONDS)
     while True:
-        states = remembered(client, model, deadline=deadline)
-        loaded = answering(client, model, states.values(), among=versions, deadline=deadline)
+        states = remembered(server, model, deadline=deadline)
+        loaded = answering(server, model, states.values(), among=versions, deadline=deadline)
         waiting = sorted(set(versions) - loaded)
         if not waiting:
             return
@@ -176,25 +176,25 @@ def wait_available(
                 and (status != old.get(version) or settled.passed)
             ):
                 raise LoadFailed(
-                    f"{client.endpoint} could not load {model}@{version}: {status.error}",
+                    f"{server.endpoint} could not load {model}@{version}: {status.error}",
                     hint=hint_for_failed(model, status),
                 )
-        go_on(client, deadline)
+        go_on(server, deadline)
         if deadline.passed:
             looked = deadline.seconds > _OLD_NEWS_SECONDS
             unseen = base_path and looked and not any(version in states for version in waiting)
             raise FollowTimeout(
-                f"{client.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
+                f"{server.endpoint} has not loaded {model} after {deadline.seconds:.3g} s: "
                 + ", ".join(f"{version} is {_not_yet(states.get(version))}" for version in waiting),
                 hint="a long request in flight, or another model that fails to load, delays a server's loads",
-                endpoint=str(client.endpoint),
+                endpoint=str(server.endpoint),
                 unseen={model: base_path} if unseen else {},
             )
         deadline.pause(_POLL_SECONDS)
 
 
 def wait_gone(
-    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+    server: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
 ) -> None:
     """Wait until the server serves none of these versions.
 
@@ -204,8 +204,8 @@ def wait_gone(
         ServerTimeout: Some were still there at the deadline.
     """
     while True:
-        states = remembered(client, model, deadline=deadline)
-        loaded = answering(client, model, states.values(), among=versions, deadline=deadline)
+        states = remembered(server, model, deadline=deadline)
+        loaded = answering(server, model, states.values(), among=versions, deadline=deadline)
         left = [
             one.version
             for one in states.values()
@@ -213,10 +213,10 @@ def wait_gone(
         ]
         if not left:
             return
-        go_on(client, deadline)
+        go_on(server, deadline)
         if deadline.passed:
             raise ServerTimeout(
-                f"{client.endpoint} has not unloaded {model} after {deadline.seconds:.3g} s: "
+                f"{server.endpoint} has not unloaded {model} after {deadline.seconds:.3g} s: "
                 + ", ".join(f"{version} is {states[version].state}" for version in sorted(left)),
                 hint="a request in flight keeps a version; it goes when that request ends",
             )
@@ -224,7 +224,7 @@ def wait_gone(
 
 
 def wait_unserved(
-    client: ServingClient,
+    server: ServingClient,
     model: str,
     versions: Collection[int],
     *,
@@ -247,9 +247,9 @@ def wait_unserved(
         for seconds in (_OLD_NEWS_SECONDS, _LOADING_SECONDS)
     )
     while True:
-        states = remembered(client, model, deadline=deadline)
+        states = remembered(server, model, deadline=deadline)
         known = [states[version] for version in sorted(versions) if version in states]
-        answer = answering(client, model, known, among=versions, deadline=deadline)
+        answer = answering(server, model, known, among=versions, deadline=deadline)
         serving = [one for one in known if one.version in answer]
         loading = [one for one in known if one.state in {"START", "LOADING"}]
         news = [
@@ -260,10 +260,10 @@ def wait_unserved(
         all_known = seen.passed or len(news) == len(versions)
         if not serving and all_known and (loaded.passed or not loading):
             return tuple(f"{one.version} is {one.state}" for one in known if one.state not in _OVER)
-        go_on(client, deadline)
+        go_on(server, deadline)
         if deadline.passed and serving:
             raise ServerTimeout(
-                f"{client.endpoint} still serves {model} after {deadline.seconds:.3g} s: "
+                f"{server.endpoint} still serves {model} after {deadline.seconds:.3g} s: "
                 + ", ".join(f"{one.version} is {one.state}" for one in serving),
                 hint="another model that is loading holds up a server's unloads",
             )
@@ -271,7 +271,7 @@ def wait_unserved(
 
 
 def wait_answering(
-    client: ServingClient,
+    server: ServingClient,
     model: str,
     expected: int,
     *,
@@ -285,23 +285,23 @@ def wait_answering(
     """
     while True:
         try:
-            answered = client.metadata(model, label=label, timeout=_call(deadline)).version
+            answered = server.metadata(model, label=label, timeout=_call(deadline)).version
             said = f"version {answered} answers"
         except RequestRefused as refused:
             answered, said = None, f"it says {refused.text}"
         if answered == expected:
             return
-        go_on(client, deadline)
+        go_on(server, deadline)
         if deadline.passed:
             asked = f"label {label} of {model}" if label is not None else model
             raise ServerTimeout(
-                f"{client.endpoint}: {asked} should be answered by version {expected}, but {said}",
-                hint=f"servingrepo status {model} --endpoint {client.endpoint}",
+                f"{server.endpoint}: {asked} should be answered by version {expected}, but {said}",
+                hint=f"servingrepo status {model} --endpoint {server.endpoint}",
             )
         deadline.pause(_POLL_SECONDS)
 
 
-def wait_dropped(client: ServingClient, model: str, *, deadline: Deadline) -> None:
+def wait_dropped(server: ServingClient, model: str, *, deadline: Deadline) -> None:
     """Wait until what the server is unloading of a model has gone: before the model is added again.
 
     A model that is removed and added at once is answered by the end of its old version (servable_state_monitor.cc):
@@ -310,14 +310,14 @@ def wait_dropped(client: ServingClient, model: str, *, deadline: Deadline) -> No
     Raises:
         ServerTimeout: It was still unloading at the deadline.
     """
-    states = remembered(client, model, deadline=deadline).values()
+    states = remembered(server, model, deadline=deadline).values()
     going = [one.version for one in states if one.state == "UNLOADING"]
     if going:
-        wait_gone(client, model, going, deadline=deadline)
+        wait_gone(server, model, going, deadline=deadline)
 
 
 def prove_pinned(
-    client: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
+    server: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
 ) -> None:
     """See that a request for each of these very versions is answered by it.
 
@@ -326,32 +326,32 @@ def prove_pinned(
         RequestRefused, ServerTimeout: As they say.
     """
     for version in sorted(versions):
-        answered = client.metadata(model, version, timeout=_call(deadline)).version
+        answered = server.metadata(model, version, timeout=_call(deadline)).version
         if answered != version:
             raise SwitchFailed(
-                f"{client.endpoint} answered for {model}@{version} with version {answered}"
+                f"{server.endpoint} answered for {model}@{version} with version {answered}"
             )
 
 
-def check_reachable(client: ServingClient, *, deadline: Deadline) -> None:
+def check_reachable(server: ServingClient, *, deadline: Deadline) -> None:
     """See that a TensorFlow Serving answers before anything is changed.
 
     Raises:
         EndpointUnreachable: None does.
     """
-    go_on(client, deadline)
+    go_on(server, deadline)
     try:
-        client.status(
+        server.status(
             "servingrepo-asks-who-is-there", timeout=max(deadline.at_most(_REACH_SECONDS), 0.5)
         )
     except ServerTimeout as timeout:
         raise EndpointUnreachable(
-            f"{client.endpoint} accepts no request within {min(_REACH_SECONDS, deadline.seconds):.3g} s",
+            f"{server.endpoint} accepts no request within {min(_REACH_SECONDS, deadline.seconds):.3g} s",
             hint="is it a TensorFlow Serving, and is that its gRPC port? nothing was changed",
         ) from timeout
     except RequestRefused as refused:
         raise EndpointUnreachable(
-            f"{client.endpoint} is no TensorFlow Serving: it answers {refused.code}",
+            f"{server.endpoint} is no TensorFlow Serving: it answers {refused.code}",
             hint="give the server's gRPC port (8500 by default); nothing was changed",
         ) from refused
 
@@ -368,7 +368,7 @@ def _not_yet(status: VersionStatus | None) -> str:
 
 
 def converge(
-    client: ServingClient, config: ModelConfig, *, deadline: Deadline, poll: bool = False
+    server: ServingClient, config: ModelConfig, *, deadline: Deadline, poll: bool = False
 ) -> None:
     """Bring a server from whatever it serves to what a config says, and wait until it does.
 
@@ -380,39 +380,39 @@ def converge(
         LoadFailed, ServerTimeout, RequestRefused: As they say.
     """
     bridge = config
-    before = {one.name: remembered(client, one.name, deadline=deadline) for one in models(config)}
+    before = {one.name: remembered(server, one.name, deadline=deadline) for one in models(config)}
     if poll:
         for one in models(config):
-            with polling(client, one.name, before[one.name], deadline=deadline):
-                _wait_for_entry(client, one, before=before[one.name], deadline=deadline)
+            with polling(server, one.name, before[one.name], deadline=deadline):
+                _wait_for_entry(server, one, before=before[one.name], deadline=deadline)
         return
     for one in models(config):
-        wait_dropped(client, one.name, deadline=deadline)
+        wait_dropped(server, one.name, deadline=deadline)
         if one.policy == "specific":
-            bridge = _bridged(client, bridge, one, deadline=deadline)
+            bridge = _bridged(server, bridge, one, deadline=deadline)
     if to_proto(bridge) != to_proto(config):
-        send(client, bridge, deadline=deadline)
+        send(server, bridge, deadline=deadline)
         for one in models(config):
             wait_available(
-                client,
+                server,
                 one.name,
                 one.versions,
                 before=before[one.name],
                 base_path=one.base_path,
                 deadline=deadline,
             )
-    send(client, config, deadline=deadline)
+    send(server, config, deadline=deadline)
     for one in models(config):
-        _wait_for_entry(client, one, before=before[one.name], deadline=deadline)
+        _wait_for_entry(server, one, before=before[one.name], deadline=deadline)
 
 
 def _bridged(
-    client: ServingClient, config: ModelConfig, one: Entry, *, deadline: Deadline
+    server: ServingClient, config: ModelConfig, one: Entry, *, deadline: Deadline
 ) -> ModelConfig:
     """Return the config in which a model also keeps what it has loaded, with labels that hold now."""
-    statuses = client.status(one.name, timeout=_call(deadline))
+    statuses = server.status(one.name, timeout=_call(deadline))
     known = {status.version for status in statuses}
-    loaded = answering(client, one.name, statuses, among=known, deadline=deadline)
+    loaded = answering(server, one.name, statuses, among=known, deadline=deadline)
     labels: dict[str, int] = {}
     for label, version in one.labels.items():
         if version in loaded:
@@ -420,7 +420,7 @@ def _bridged(
             continue
         # Not yet possible; where the label exists, it stays where it is until its version is loaded.
         with suppress(RequestRefused):
-            labels[label] = client.metadata(one.name, label=label, timeout=_call(deadline)).version
+            labels[label] = server.metadata(one.name, label=label, timeout=_call(deadline)).version
     return pin(
         config,
         name=one.name,
@@ -431,11 +431,11 @@ def _bridged(
 
 
 def _wait_for_entry(
-    client: ServingClient, one: Entry, *, before: Remembered, deadline: Deadline
+    server: ServingClient, one: Entry, *, before: Remembered, deadline: Deadline
 ) -> None:
     """Wait until a server serves what one entry says, nothing more, and answers so."""
     wait_available(
-        client,
+        server,
         one.name,
         one.versions,
         before=before,
@@ -443,10 +443,10 @@ def _wait_for_entry(
         deadline=deadline,
     )
     if one.policy == "specific":
-        known = client.status(one.name, timeout=_call(deadline))
+        known = server.status(one.name, timeout=_call(deadline))
         others = {status.version for status in known} - set(one.versions)
-        wait_unserved(client, one.name, others, deadline=deadline)
+        wait_unserved(server, one.name, others, deadline=deadline)
     for label, version in sorted(one.labels.items()):
-        wait_answering(client, one.name, version, label=label, deadline=deadline)
+        wait_answering(server, one.name, version, label=label, deadline=deadline)
     if one.versions:
-        wait_answering(client, one.name, max(one.versions), deadline=deadline)
+        wait_answering(server, one.name, max(one.versions), deadline=deadline)

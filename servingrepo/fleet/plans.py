@@ -17,7 +17,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     `between` has the versions of both sides, so that the new one is loaded while the old one still answers;
     `labelled` has both and the new labels, which TF Serving takes only when their versions are loaded.
-    `target` is None when the model is taken out.
+    `version` is None when the model is taken out.
     """
 
     model: str
@@ -29,7 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     new_pins: tuple[int, ...]
     old_labels: dict[str, int]
     new_labels: dict[str, int]
-    target: int | None
+    version: int | None
 
     @property
     def base_path(self) -> str:
@@ -115,7 +115,7 @@ def plan_label(
     *,
     model: str,
     labels: Mapping[str, int],
-    target: int,
+    version: int,
     served: int,
     base_path: str,
     serving: Collection[int] | None = None,
@@ -124,7 +124,7 @@ def plan_label(
     return _plan(
         config,
         model=model,
-        version=target,
+        version=version,
         labels=labels,
         base_path=base_path,
         served=served,
@@ -147,7 +147,7 @@ def plan_unserve(
         new_pins=(),
         old_labels=_labels(config, model),
         new_labels={},
-        target=None,
+        version=None,
     )
 
 
@@ -187,7 +187,7 @@ def _plan(
         new_pins=new_pins,
         old_labels=old_labels,
         new_labels=dict(labels),
-        target=version,
+        version=version,
     )
 
 

@@ -38,13 +38,13 @@ _CALL_SECONDS = 10.0
 _GATE_SECONDS = 600.0
 
 
-def split(clients: Sequence[ServingClient], rules: Rules) -> list[list[ServingClient]]:
+def split(servers: Sequence[ServingClient], rules: Rules) -> list[list[ServingClient]]:
     """Return the endpoints in the order and the groups in which they get the new version.
 
     Raises:
         UsageError: `first` names an endpoint that takes no part, or `batch` is neither a part nor a number.
     """
-    by_name = {str(client.endpoint): client for client in clients}
+    by_name = {str(server.endpoint): server for server in servers}
     unknown = [name for name in rules.first if name not in by_name]
     if unknown:
         raise UsageError(
@@ -52,8 +52,8 @@ def split(clients: Sequence[ServingClient], rules: Rules) -> list[list[ServingCl
             hint=f"they are: {', '.join(by_name)}",
         )
     first = [by_name[name] for name in rules.first]
-    rest = [client for client in clients if client not in first]
-    size = batch_size(rules.batch, len(clients)) if rules.batch else len(rest)
+    rest = [server for server in servers if server not in first]
+    size = batch_size(rules.batch, len(servers)) if rules.batch else len(rest)
     stages = [first] if first else []
     stages += [rest[at : at + size] for at in range(0, len(rest), max(size, 1))]
     return stages
@@ -99,7 +99,7 @@ def refuse_stages(plan: Plan) -> None:
     Raises:
         UsageError: The model is taken out.
     """
-    if plan.target is None:
+    if plan.version is None:
         raise UsageError(
             f"taking {plan.model} out cannot go in stages: nothing is left that could be watched",
             hint="leave --first, --batch, --watch-for and --gate out",
@@ -121,7 +121,7 @@ def observe(
     Raises:
         SwitchFailed, SmokeFailed, LoadFailed, EndpointUnreachable: They are not to keep it.
     """
-    both = [*stage, *control.clients]
+    both = [*stage, *control.servers]
     counted = count(both, plan.model, rules) if rules.counts_errors else Counts()
     end = Deadline.after(rules.watch)
     while True:
@@ -131,7 +131,7 @@ def observe(
             now = count(both, plan.model, rules)
             verdict = judge(stage, counted, now, control, rules, early=not last)
         else:
-            names = tuple(str(client.endpoint) for client in stage)
+            names = tuple(str(server.endpoint) for server in stage)
             verdict = StageVerdict(verdict="go", why="errors not checked", endpoints=names)
         if last or verdict.verdict == "stop":
             return verdict
@@ -141,18 +141,18 @@ def observe(
 def _look(
     stage: Sequence[ServingClient], plan: Plan, rules: Rules, export: Inspection | None
 ) -> None:
-    target = plan.target or 0
+    version = plan.version or 0
     deadline = Deadline.after(_CALL_SECONDS)
 
-    def look(client: ServingClient) -> None:
-        live.prove_pinned(client, plan.model, [target], deadline=deadline)
+    def look(server: ServingClient) -> None:
+        live.prove_pinned(server, plan.model, [version], deadline=deadline)
         if plan.goes_down:
-            live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
+            live.wait_answering(server, plan.model, max(plan.new_pins), deadline=deadline)
         if export is not None:
             probe(
-                client,
+                server,
                 plan.model,
-                target,
+                version,
                 cases=rules.probes,
                 inspection=export,
                 deadline=deadline,
@@ -169,7 +169,7 @@ def refuse_stopped(verdict: StageVerdict, plan: Plan, rules: Rules) -> None:
     Raises:
         SwitchFailed: The stage fails, or nobody can say whether it does.
     """
-    what = f"{plan.model}@{plan.target}"
+    what = f"{plan.model}@{plan.version}"
     if verdict.verdict == "stop":
         raise SwitchFailed(
             f"{what} fails too often: {verdict}",
@@ -198,15 +198,15 @@ def pass_check(
         {
             "schema": 1,
             "model": plan.model,
-            "version": plan.target,
+            "version": plan.version,
             "before": plan.old_pins,
-            "endpoints": [str(client.endpoint) for client in stage],
-            "rest": [str(client.endpoint) for client in rest],
+            "endpoints": [str(server.endpoint) for server in stage],
+            "rest": [str(server.endpoint) for server in rest],
         }
     )
     trouble = run_command(rules.gate, record, timeout=_GATE_SECONDS)
     if trouble:
         raise SwitchFailed(
-            f"the gate said no to {plan.model}@{plan.target}: {mask_text(rules.gate)}: {trouble}",
+            f"the gate said no to {plan.model}@{plan.version}: {mask_text(rules.gate)}: {trouble}",
             hint="it got the stage as JSON on stdin; correct what it complains of",
         )

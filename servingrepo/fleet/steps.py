@@ -40,27 +40,27 @@ class EndpointResult(msgspec.Struct, frozen=True):
     follows: bool = True
 
 
-def look(client: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
+def look(server: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
     """Note what a server says of the model, once nothing of it is being unloaded to be added again."""
-    before = live.remembered(client, plan.model, deadline=deadline)
+    before = live.remembered(server, plan.model, deadline=deadline)
     if not plan.old_pins:
-        live.wait_dropped(client, plan.model, deadline=deadline)
+        live.wait_dropped(server, plan.model, deadline=deadline)
     loaded = {one.version for one in before.values() if one.state == "AVAILABLE"}
     # A label whose version is gone makes the server refuse the whole config (UpdateModelVersionLabelMap).
     dead = frozenset(label for label, at in plan.old_labels.items() if at not in loaded)
     return Told(before, dead)
 
 
-def tell(client: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
+def tell(server: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
     """Have a server begin to load the new version beside the old one."""
-    told = look(client, plan, deadline=deadline)
+    told = look(server, plan, deadline=deadline)
     between = without_labels(plan.between, plan.model, told.dead)
-    live.send(client, between, deadline=deadline)
+    live.send(server, between, deadline=deadline)
     return told
 
 
 def wait_loaded(
-    client: ServingClient,
+    server: ServingClient,
     plan: Plan,
     rules: Rules,
     export: Inspection | None,
@@ -70,19 +70,19 @@ def wait_loaded(
 ) -> None:
     """Wait until the new versions are loaded, and see that they answer, and answer the user's own cases."""
     live.wait_available(
-        client,
+        server,
         plan.model,
         plan.new_pins,
         before=told.before,
         base_path=plan.base_path,
         deadline=deadline,
     )
-    live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
-    if export is not None and plan.target is not None:
+    live.prove_pinned(server, plan.model, plan.new_pins, deadline=deadline)
+    if export is not None and plan.version is not None:
         probe(
-            client,
+            server,
             plan.model,
-            plan.target,
+            plan.version,
             cases=rules.probes,
             inspection=export,
             deadline=deadline,
@@ -90,7 +90,7 @@ def wait_loaded(
 
 
 def probe(
-    client: ServingClient,
+    server: ServingClient,
     model: str,
     version: int,
     *,
@@ -108,41 +108,41 @@ def probe(
     from servingrepo.smoke import run_cases
 
     verdicts = run_cases(
-        client, model=model, version=version, inspection=inspection, cases=cases, deadline=deadline
+        server, model=model, version=version, inspection=inspection, cases=cases, deadline=deadline
     )
     bad = [one for one in verdicts if one.outcome != "passed"]
     if bad:
         raise SmokeFailed(
-            f"{client.endpoint} does not answer {len(bad)} of {len(verdicts)} probe cases with "
+            f"{server.endpoint} does not answer {len(bad)} of {len(verdicts)} probe cases with "
             f"{model}@{version} as expected",
             problems=[f"{one.source or one.signature}: {one.reason or one.outcome}" for one in bad],
             hint=f"servingrepo smoke {model}@{version} --case FILE tries the same elsewhere",
         )
 
 
-def wait_labelled(client: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
+def wait_labelled(server: ServingClient, plan: Plan, *, deadline: Deadline) -> None:
     """Wait until each label is answered by its version."""
     for label, version in sorted(plan.new_labels.items()):
-        live.wait_answering(client, plan.model, version, label=label, deadline=deadline)
+        live.wait_answering(server, plan.model, version, label=label, deadline=deadline)
 
 
 def wait_final(
-    client: ServingClient, plan: Plan, *, probes: int = 0, deadline: Deadline
+    server: ServingClient, plan: Plan, *, probes: int = 0, deadline: Deadline
 ) -> EndpointResult:
     """Wait until what is no longer wanted is unloaded, and see who answers then: unlabelled, pinned, labelled.
 
     `probes` is how many requests of the user's own the server has answered.
     """
     gone = set(plan.old_pins) - set(plan.new_pins)
-    left = live.wait_unserved(client, plan.model, gone, deadline=deadline)
-    if plan.target is not None:
-        live.wait_answering(client, plan.model, max(plan.new_pins), deadline=deadline)
-        live.prove_pinned(client, plan.model, plan.new_pins, deadline=deadline)
-    wait_labelled(client, plan, deadline=deadline)
+    left = live.wait_unserved(server, plan.model, gone, deadline=deadline)
+    if plan.version is not None:
+        live.wait_answering(server, plan.model, max(plan.new_pins), deadline=deadline)
+        live.prove_pinned(server, plan.model, plan.new_pins, deadline=deadline)
+    wait_labelled(server, plan, deadline=deadline)
     tried = f"{probes} probe case{'s' if probes > 1 else ''}" if probes else "GetModelMetadata"
     said = f"{plan.model}@{max(plan.new_pins)} answers {tried}" if plan.new_pins else "unloaded"
     if plan.new_labels:
         listed = sorted(plan.new_labels.items())
         said += "; " + ", ".join(f"{label} is {version}" for label, version in listed)
     later = f"; {', '.join(left)}, and dropped by the server in its own time" if left else ""
-    return EndpointResult(str(client.endpoint), said + later)
+    return EndpointResult(str(server.endpoint), said + later)

@@ -27,10 +27,10 @@ from servingrepo.fleet.stages import observe, pass_check, refuse_stages, refuse_
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.verdicts import Control, Counts, control_of, count
 from servingrepo.repository.lagging import (
-    Straggler,
-    forget_stragglers,
-    note_stragglers,
-    read_stragglers,
+    LaggingServer,
+    forget_lagging,
+    note_lagging,
+    read_lagging,
 )
 from servingrepo.repository.records import StageVerdict
 from servingrepo.repository.served import write_config
@@ -53,10 +53,10 @@ _SETTLE_SECONDS = 20.0
 
 
 @dataclass
-class _Party:
+class _Fleet:
     """The endpoints of one switch: those that take part, and those that are missing and may be."""
 
-    clients: list[ServingClient]
+    servers: list[ServingClient]
     rules: Rules
     missing: dict[str, ServingRepoError] = field(default_factory=dict)
     loaded: list[ServingClient] = field(default_factory=list)
@@ -68,7 +68,7 @@ class _Party:
 
     def may_miss(self, error: ServingRepoError) -> bool:
         """Tell whether the switch goes on without the endpoint that gave this error: at least one has to follow."""
-        may_be_down = len(self.missing) < self.rules.allow_down and len(self.clients) > 1
+        may_be_down = len(self.missing) < self.rules.allow_down and len(self.servers) > 1
         return may_be_down and isinstance(error, EndpointUnreachable)
 
 
@@ -98,43 +98,43 @@ def switch(
     """
     deadline = Deadline.after(wait).stoppable()
     with ExitStack() as stack:
-        clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
-        party = _Party(list(clients), rules)
+        servers = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+        fleet = _Fleet(list(servers), rules)
         back = partial(
-            put_back, repo, plan, clients, told=party.told, dropped=party.dropped, poll=rules.poll
+            put_back, repo, plan, servers, told=fleet.told, dropped=fleet.dropped, poll=rules.poll
         )
-        export = _export(repo, plan) if clients and rules.probes else None
-        _gather(repo, party, plan, deadline=deadline)
-        stages = _stages(party, plan)
+        export = _export(repo, plan) if servers and rules.probes else None
+        _gather(repo, fleet, plan, deadline=deadline)
+        stages = _stages(fleet, plan)
         committed = False
         known: dict[str, steps.Told] = {}
         try:
-            if rules.poll and clients:
-                known = _load_by_file(repo, party, plan, export, deadline=deadline)
+            if rules.poll and servers:
+                known = _load_by_file(repo, fleet, plan, export, deadline=deadline)
                 stages = []
-            begun = count(party.clients, plan.model, rules) if rules.counts_errors else Counts()
+            begun = count(fleet.servers, plan.model, rules) if rules.counts_errors else Counts()
             for number, stage in enumerate(stages, start=1):
-                control = _control(party, stage, plan, begun, alone=len(stages) == 1)
+                control = _control(fleet, stage, plan, begun, alone=len(stages) == 1)
                 deadline = _fresh(deadline, rules)
-                _take_stage(repo, party, stage, plan, export, deadline=deadline)
+                _take_stage(repo, fleet, stage, plan, export, deadline=deadline)
                 last = number == len(stages) > 1
-                _watch(party, stage, plan, export, control, last=last)
+                _watch(fleet, stage, plan, export, control, last=last)
             deadline = _fresh(deadline, rules)
             repo.disk.step("switch.before-c2")
             # From here on the file may have changed, whatever ends this.
             committed = True
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            done = _drop_old(repo, party, plan, known, deadline=deadline)
+            done = _drop_old(repo, fleet, plan, known, deadline=deadline)
         except ServingRepoError as error:
-            if not clients:
+            if not servers:
                 raise
             failed = back(error=error, committed=committed, uncertain=uncertain_endpoints(error))
-            failed.stages = tuple(party.verdicts)
+            failed.stages = tuple(fleet.verdicts)
             raise failed from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
-            if clients:
+            if servers:
                 failed = back(
                     error=SwitchFailed("interrupted"),
                     committed=committed,
@@ -143,10 +143,10 @@ def switch(
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise
-        _write_down(repo, party, plan)
-    done = tuple(_with_verdict(one, party.verdicts) for one in done)
-    missing = (_left_out(endpoint, error) for endpoint, error in party.missing.items())
-    return Followed(endpoints=(*done, *missing), stages=tuple(party.verdicts))
+        _write_down(repo, fleet, plan)
+    done = tuple(_with_verdict(one, fleet.verdicts) for one in done)
+    missing = (_left_out(endpoint, error) for endpoint, error in fleet.missing.items())
+    return Followed(endpoints=(*done, *missing), stages=tuple(fleet.verdicts))
 
 
 def connect(endpoint: Endpoint) -> ServingClient:
@@ -156,7 +156,7 @@ def connect(endpoint: Endpoint) -> ServingClient:
     return ServingClient(endpoint)
 
 
-def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) -> None:
+def _gather(repo: Repository, fleet: _Fleet, plan: Plan, *, deadline: Deadline) -> None:
     """See who answers before anything is changed, and bring stragglers to the config of now first.
 
     A straggler may still carry out an old reload: one that it answers now comes after that one.
@@ -164,56 +164,56 @@ def _gather(repo: Repository, party: _Party, plan: Plan, *, deadline: Deadline) 
     Raises:
         EndpointUnreachable, ServerTimeout, RequestRefused: More are missing than may be; nothing was changed.
     """
-    known = {one.endpoint: one for one in read_stragglers(repo)} if party.clients else {}
+    known = {one.endpoint: one for one in read_lagging(repo)} if fleet.servers else {}
 
-    def look(client: ServingClient) -> None:
-        live.check_reachable(client, deadline=deadline)
-        straggler = known.get(str(client.endpoint))
-        if straggler is not None:
+    def look(server: ServingClient) -> None:
+        live.check_reachable(server, deadline=deadline)
+        lagging = known.get(str(server.endpoint))
+        if lagging is not None:
             most = deadline.at_most(_SETTLE_SECONDS)
-            _settle(client, plan.before, straggler, most=most, poll=party.rules.poll)
+            _settle(server, plan.before, lagging, most=most, poll=fleet.rules.poll)
 
     try:
-        _together(party, look, deadline)
+        _together(fleet, look, deadline)
     except EndpointUnreachable as error:
         gone = "no server was changed; one that is gone can be left out: it reads models.config when it starts"
-        if party.rules.allow_down:
+        if fleet.rules.allow_down:
             gone += (
-                f"; of those that are named, {party.rules.allow_down} may be down, but never all"
+                f"; of those that are named, {fleet.rules.allow_down} may be down, but never all"
             )
         error.hint = f"{error.hint}; {gone}" if error.hint else gone
         raise
-    settled = [str(one.endpoint) for one in party.clients if str(one.endpoint) in known]
+    settled = [str(one.endpoint) for one in fleet.servers if str(one.endpoint) in known]
     if settled:
-        forget_stragglers(repo, settled)
-    if party.clients:
+        forget_lagging(repo, settled)
+    if fleet.servers:
         repo.disk.step("switch.gathered")
 
 
 def _settle(
-    client: ServingClient, config: ModelConfig, straggler: Straggler, *, most: float, poll: bool
+    server: ServingClient, config: ModelConfig, lagging: LaggingServer, *, most: float, poll: bool
 ) -> None:
     try:
-        live.converge(client, config, deadline=Deadline.after(most), poll=poll)
+        live.converge(server, config, deadline=Deadline.after(most), poll=poll)
     except ServingRepoError as error:
         raise EndpointUnreachable(
-            f"{client.endpoint} was left behind on {straggler.since} ({straggler.why}) and does not come to "
+            f"{server.endpoint} was left behind on {lagging.since} ({lagging.why}) and does not come to "
             f"models.config: {error.message}",
             hint="nothing newer was sent to it; restart that server, or leave it out",
         ) from error
 
 
-def _stages(party: _Party, plan: Plan) -> list[list[ServingClient]]:
+def _stages(fleet: _Fleet, plan: Plan) -> list[list[ServingClient]]:
     """Return who gets the new version at a time: everybody at once, if nothing else is asked for."""
-    if not party.clients or not party.rules.staged:
-        return [list(party.clients)]
-    if party.rules.poll:
+    if not fleet.servers or not fleet.rules.staged:
+        return [list(fleet.servers)]
+    if fleet.rules.poll:
         raise UsageError(
             "servers that poll models.config cannot go in stages: they all read the same file",
             hint="reload by RPC, or leave --first, --batch, --watch-for and --gate out",
         )
     refuse_stages(plan)
-    return split(party.clients, party.rules)
+    return split(fleet.servers, fleet.rules)
 
 
 def _fresh(deadline: Deadline, rules: Rules) -> Deadline:
@@ -222,18 +222,18 @@ def _fresh(deadline: Deadline, rules: Rules) -> Deadline:
 
 
 def _control(
-    party: _Party, stage: Sequence[ServingClient], plan: Plan, begun: Counts, *, alone: bool
+    fleet: _Fleet, stage: Sequence[ServingClient], plan: Plan, begun: Counts, *, alone: bool
 ) -> Control:
     """Return what the stage will be compared with; nothing where errors are not to be judged."""
-    if not party.rules.counts_errors or not party.clients:
+    if not fleet.rules.counts_errors or not fleet.servers:
         return Control()
-    rest = [one for one in party.clients if one not in party.loaded and one not in stage]
-    here = [one for one in stage if one in party.clients]
-    return control_of(here, rest, plan, party.rules, begun, alone=alone)
+    rest = [one for one in fleet.servers if one not in fleet.loaded and one not in stage]
+    here = [one for one in stage if one in fleet.servers]
+    return control_of(here, rest, plan, fleet.rules, begun, alone=alone)
 
 
 def _watch(
-    party: _Party,
+    fleet: _Fleet,
     stage: Sequence[ServingClient],
     plan: Plan,
     export: Inspection | None,
@@ -248,16 +248,16 @@ def _watch(
     Raises:
         SwitchFailed and others of `observe`: The roll-out must not go on.
     """
-    party.loaded.extend(stage)
-    rules = party.rules
-    if not party.clients or not rules.staged or (last and not rules.counts_errors):
+    fleet.loaded.extend(stage)
+    rules = fleet.rules
+    if not fleet.servers or not rules.staged or (last and not rules.counts_errors):
         return
-    have_it = [client for client in party.clients if client in party.loaded]
-    rest = [client for client in party.clients if client not in party.loaded]
-    watched = have_it if rest else [client for client in have_it if client in stage]
-    if control.clients:
+    have_it = [server for server in fleet.servers if server in fleet.loaded]
+    rest = [server for server in fleet.servers if server not in fleet.loaded]
+    watched = have_it if rest else [server for server in have_it if server in stage]
+    if control.servers:
         control = Control(tuple(rest))  # one may be missing by now
-    names = tuple(str(client.endpoint) for client in watched)
+    names = tuple(str(server.endpoint) for server in watched)
     verdict = StageVerdict(verdict="stop", endpoints=names)
     try:
         verdict = observe(watched, plan, rules, export, control)
@@ -270,7 +270,7 @@ def _watch(
             verdict = msgspec.structs.replace(verdict, verdict="stop", why=why)
         raise
     finally:
-        party.verdicts.append(verdict)
+        fleet.verdicts.append(verdict)
 
 
 def _with_verdict(one: EndpointResult, verdicts: Sequence[StageVerdict]) -> EndpointResult:
@@ -281,7 +281,7 @@ def _with_verdict(one: EndpointResult, verdicts: Sequence[StageVerdict]) -> Endp
 
 
 def _together(
-    party: _Party,
+    fleet: _Fleet,
     step: Callable[[ServingClient], R],
     deadline: Deadline,
     *,
@@ -289,22 +289,22 @@ def _together(
 ) -> tuple[R, ...]:
     """Take one step on all endpoints at once; those that may be missing drop out, any other error is raised."""
     answers = each(
-        [one for one in party.clients if among is None or one in among],
+        [one for one in fleet.servers if among is None or one in among],
         step,
         deadline=deadline,
-        halt=lambda error: not party.may_miss(error),
+        halt=lambda error: not fleet.may_miss(error),
     )
     errors = []
     for answer in answers:
         if answer.error is None:
             continue
-        if party.may_miss(answer.error):
-            party.missing[str(answer.of.endpoint)] = answer.error
-            party.clients.remove(answer.of)
+        if fleet.may_miss(answer.error):
+            fleet.missing[str(answer.of.endpoint)] = answer.error
+            fleet.servers.remove(answer.of)
         else:
             errors.append(answer.error)
     if errors:
-        raise together([*party.missing.values(), *errors])
+        raise together([*fleet.missing.values(), *errors])
     return tuple(answer.value for answer in answers if answer.error is None)  # type: ignore[misc]
 
 
@@ -313,14 +313,14 @@ def _export(repo: Repository, plan: Plan) -> Inspection | None:
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.reading import ANYWHERE
 
-    if plan.target is None:
+    if plan.version is None:
         return None
-    return inspect_export(repo.layout.version(plan.model, plan.target), boundary=ANYWHERE)
+    return inspect_export(repo.layout.version(plan.model, plan.version), boundary=ANYWHERE)
 
 
 def _take_stage(
     repo: Repository,
-    party: _Party,
+    fleet: _Fleet,
     stage: Sequence[ServingClient],
     plan: Plan,
     export: Inspection | None,
@@ -332,42 +332,42 @@ def _take_stage(
     A lower version answers nobody beside a higher one, so a stage that goes down also drops the old version: what
     is watched then is what clients get.
     """
-    if plan.target is not None and party.clients:
+    if plan.version is not None and fleet.servers:
         told: dict[str, steps.Told] = {}
 
-        def tell(client: ServingClient) -> None:
-            told[str(client.endpoint)] = steps.tell(client, plan, deadline=deadline)
+        def tell(server: ServingClient) -> None:
+            told[str(server.endpoint)] = steps.tell(server, plan, deadline=deadline)
 
-        def load(client: ServingClient) -> None:
-            known = told[str(client.endpoint)]
-            steps.wait_loaded(client, plan, party.rules, export, told=known, deadline=deadline)
+        def load(server: ServingClient) -> None:
+            known = told[str(server.endpoint)]
+            steps.wait_loaded(server, plan, fleet.rules, export, told=known, deadline=deadline)
 
-        def label(client: ServingClient) -> None:
-            if plan.moves_labels or told[str(client.endpoint)].dead:
-                live.send(client, plan.labelled, deadline=deadline)
+        def label(server: ServingClient) -> None:
+            if plan.moves_labels or told[str(server.endpoint)].dead:
+                live.send(server, plan.labelled, deadline=deadline)
 
-        party.told |= {str(client.endpoint) for client in stage}
-        _together(party, tell, deadline, among=stage)
+        fleet.told |= {str(server.endpoint) for server in stage}
+        _together(fleet, tell, deadline, among=stage)
         repo.disk.step("switch.stage-told")
-        _together(party, load, deadline, among=stage)
+        _together(fleet, load, deadline, among=stage)
         repo.disk.step("switch.stage-proven")
-        _together(party, label, deadline, among=stage)
+        _together(fleet, label, deadline, among=stage)
     repo.disk.step("switch.stage-loaded")
-    if party.rules.staged and plan.goes_down:
-        party.dropped |= {str(client.endpoint) for client in stage}
+    if fleet.rules.staged and plan.goes_down:
+        fleet.dropped |= {str(server.endpoint) for server in stage}
         _together(
-            party, partial(live.send, config=plan.after, deadline=deadline), deadline, among=stage
+            fleet, partial(live.send, config=plan.after, deadline=deadline), deadline, among=stage
         )
         repo.disk.step("switch.stage-dropped")
         final = partial(
-            steps.wait_final, plan=plan, probes=len(party.rules.probes), deadline=deadline
+            steps.wait_final, plan=plan, probes=len(fleet.rules.probes), deadline=deadline
         )
-        _together(party, final, deadline, among=stage)
+        _together(fleet, final, deadline, among=stage)
 
 
 def _load_by_file(
     repo: Repository,
-    party: _Party,
+    fleet: _Fleet,
     plan: Plan,
     export: Inspection | None,
     *,
@@ -380,30 +380,30 @@ def _load_by_file(
     """
     known: dict[str, steps.Told] = {}
 
-    def remember(client: ServingClient) -> None:
-        known[str(client.endpoint)] = steps.look(client, plan, deadline=deadline)
+    def remember(server: ServingClient) -> None:
+        known[str(server.endpoint)] = steps.look(server, plan, deadline=deadline)
 
-    def load(client: ServingClient) -> None:
-        told = known[str(client.endpoint)]
-        with live.polling(client, plan.model, told.before, deadline=deadline):
-            steps.wait_loaded(client, plan, party.rules, export, told=told, deadline=deadline)
+    def load(server: ServingClient) -> None:
+        told = known[str(server.endpoint)]
+        with live.polling(server, plan.model, told.before, deadline=deadline):
+            steps.wait_loaded(server, plan, fleet.rules, export, told=told, deadline=deadline)
 
-    _together(party, remember, deadline)
-    if plan.target is None:
+    _together(fleet, remember, deadline)
+    if plan.version is None:
         return known
     write_config(repo, plan.between)
     repo.disk.step("switch.file-between")
-    _together(party, load, deadline)
+    _together(fleet, load, deadline)
     if plan.moves_labels:
         write_config(repo, plan.labelled)
         repo.disk.step("switch.file-labelled")
-        _together(party, partial(steps.wait_labelled, plan=plan, deadline=deadline), deadline)
+        _together(fleet, partial(steps.wait_labelled, plan=plan, deadline=deadline), deadline)
     return known
 
 
 def _drop_old(
     repo: Repository,
-    party: _Party,
+    fleet: _Fleet,
     plan: Plan,
     known: Mapping[str, steps.Told],
     *,
@@ -413,36 +413,36 @@ def _drop_old(
 
     `known` has what those said before that poll models.config.
     """
-    if not party.clients:
+    if not fleet.servers:
         return ()
 
-    final = partial(steps.wait_final, plan=plan, probes=len(party.rules.probes), deadline=deadline)
+    final = partial(steps.wait_final, plan=plan, probes=len(fleet.rules.probes), deadline=deadline)
 
-    def wait(client: ServingClient) -> EndpointResult:
-        told = known.get(str(client.endpoint))
+    def wait(server: ServingClient) -> EndpointResult:
+        told = known.get(str(server.endpoint))
         if told is None:
-            return final(client)
-        with live.polling(client, plan.model, told.before, deadline=deadline):
-            return final(client)
+            return final(server)
+        with live.polling(server, plan.model, told.before, deadline=deadline):
+            return final(server)
 
-    if not party.rules.poll:
-        _together(party, partial(live.send, config=plan.after, deadline=deadline), deadline)
+    if not fleet.rules.poll:
+        _together(fleet, partial(live.send, config=plan.after, deadline=deadline), deadline)
     repo.disk.step("switch.drop-told")
-    done = _together(party, wait, deadline)
+    done = _together(fleet, wait, deadline)
     repo.disk.step("switch.dropped")
     return done
 
 
-def _write_down(repo: Repository, party: _Party, plan: Plan) -> None:
+def _write_down(repo: Repository, fleet: _Fleet, plan: Plan) -> None:
     """Remember who was left out."""
-    left_out = {endpoint: error.message for endpoint, error in party.missing.items()}
-    if plan.changes and not party.rules.poll:
+    left_out = {endpoint: error.message for endpoint, error in fleet.missing.items()}
+    if plan.changes and not fleet.rules.poll:
         not_told = f"not told of {plan.model}, whose list of endpoints does not have it"
-        left_out = {**dict.fromkeys(party.rules.bystanders, not_told), **left_out}
+        left_out = {**dict.fromkeys(fleet.rules.bystanders, not_told), **left_out}
     if left_out:
         now = repo.now()
-        ones = (Straggler(endpoint=one, since=now, why=why) for one, why in left_out.items())
-        note_stragglers(repo, ones)
+        ones = (LaggingServer(endpoint=one, since=now, why=why) for one, why in left_out.items())
+        note_lagging(repo, ones)
 
 
 def _left_out(endpoint: str, error: ServingRepoError) -> EndpointResult:

@@ -45,10 +45,10 @@ class Counts(msgspec.Struct, frozen=True):
     requests: dict[str, Requests] = {}
     unreadable: str = ""
 
-    def since(self, before: Counts, clients: Sequence[ServingClient]) -> Requests:
+    def since(self, before: Counts, servers: Sequence[ServingClient]) -> Requests:
         """Return what came to these servers since then, all together."""
         total = Requests()
-        for name in (str(client.endpoint) for client in clients):
+        for name in (str(server.endpoint) for server in servers):
             total = total.plus(self.requests[name].since(before.requests[name]))
         return total
 
@@ -60,22 +60,22 @@ class Control:
     Of its own what came before is known already (`before`), or why it could not be read.
     """
 
-    clients: tuple[ServingClient, ...] = ()
+    servers: tuple[ServingClient, ...] = ()
     before: Requests | None = None
     unreadable: str = ""
 
     @property
     def name(self) -> str:
         """Whose requests they are."""
-        return "the servers without it" if self.clients else "the same servers before it"
+        return "the servers without it" if self.servers else "the same servers before it"
 
 
-def count(clients: Sequence[ServingClient], model: str, rules: Rules) -> Counts:
+def count(servers: Sequence[ServingClient], model: str, rules: Rules) -> Counts:
     """Read what servers count, all at once."""
     answers = each(
-        clients,
-        lambda client: count_requests(
-            client.endpoint,
+        servers,
+        lambda server: count_requests(
+            server.endpoint,
             model,
             port=rules.metrics_port,
             url=rules.metrics_url,
@@ -123,7 +123,7 @@ def judge(
     early: bool = False,
 ) -> StageVerdict:
     """Judge a stage by its requests and those of its control; `early` only what is beyond doubt stops it."""
-    names = tuple(str(client.endpoint) for client in stage)
+    names = tuple(str(server.endpoint) for server in stage)
     unreadable = before.unreadable or now.unreadable or control.unreadable
     if unreadable:
         return StageVerdict(
@@ -135,7 +135,7 @@ def judge(
     ours = now.since(before, stage)
     theirs = control.before
     if theirs is None:
-        theirs = now.since(before, control.clients)
+        theirs = now.since(before, control.servers)
     verdict = StageVerdict(
         verdict="go",
         endpoints=names,

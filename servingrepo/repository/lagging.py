@@ -1,8 +1,8 @@
-"""Endpoints of which it is not known that they follow models.config: down during a switch, or left uncertain.
+"""Lagging servers: endpoints that may not follow models.config yet, because they were down or left uncertain.
 
 A server carries a reload out even when its client gave up (model_service_impl.cc), so nothing newer may be sent
-to it blindly. What is written down here outlives the command: the next one that talks to the endpoint brings
-it to models.config first, and only a reload that is answered takes its name off this list.
+to it blindly. This list outlives the command: the next command that talks to the endpoint brings it to
+models.config first, and only a reload that is answered takes its name off the list.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
 
 
-class Straggler(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint: since when, and what happened there. `uncertain` says that a reload may still come."""
+class LaggingServer(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint, since when it lags, and why. `uncertain` says that it may still carry out an old reload."""
 
     endpoint: str
     since: str
@@ -28,38 +28,38 @@ class Straggler(msgspec.Struct, frozen=True, kw_only=True):
     uncertain: bool = False
 
 
-class Stragglers(msgspec.Struct, frozen=True, kw_only=True):
-    """The file: all of them."""
+class LaggingServers(msgspec.Struct, frozen=True, kw_only=True):
+    """The file that has all lagging servers."""
 
     schema: int = SCHEMA
-    endpoints: tuple[Straggler, ...] = ()
+    endpoints: tuple[LaggingServer, ...] = ()
 
 
-def read_stragglers(repo: Repository) -> tuple[Straggler, ...]:
-    """Return all of them; nothing is locked or changed."""
-    found = load(repo.layout.stragglers, Stragglers)
+def read_lagging(repo: Repository) -> tuple[LaggingServer, ...]:
+    """Return all lagging servers; nothing is locked or changed."""
+    found = load(repo.layout.stragglers, LaggingServers)
     return found.endpoints if found is not None else ()
 
 
-def note_stragglers(repo: Repository, ones: Iterable[Straggler]) -> None:
-    """Write endpoints down; the caller holds the lock. Who is known already keeps the time it had."""
-    known = {one.endpoint: one for one in read_stragglers(repo)}
-    for one in ones:
-        before = known.get(one.endpoint, one)
-        known[one.endpoint] = msgspec.structs.replace(
-            one, since=before.since, uncertain=one.uncertain or before.uncertain
+def note_lagging(repo: Repository, lagging: Iterable[LaggingServer]) -> None:
+    """Write servers down; the caller holds the lock. A server that is on the list keeps its time."""
+    known = {server.endpoint: server for server in read_lagging(repo)}
+    for server in lagging:
+        before = known.get(server.endpoint, server)
+        known[server.endpoint] = msgspec.structs.replace(
+            server, since=before.since, uncertain=server.uncertain or before.uncertain
         )
     _write(repo, known.values())
 
 
-def forget_stragglers(repo: Repository, endpoints: Iterable[str]) -> None:
-    """Take endpoints off the list, which were proven to follow; the caller holds the lock."""
+def forget_lagging(repo: Repository, endpoints: Iterable[str]) -> None:
+    """Take endpoints off the list that were proven to follow; the caller holds the lock."""
     gone = set(endpoints)
-    _write(repo, (one for one in read_stragglers(repo) if one.endpoint not in gone))
+    _write(repo, (server for server in read_lagging(repo) if server.endpoint not in gone))
 
 
-def _write(repo: Repository, ones: Iterable[Straggler]) -> None:
-    wanted = Stragglers(endpoints=tuple(sorted(ones, key=lambda one: one.endpoint)))
-    if wanted.endpoints == read_stragglers(repo):
+def _write(repo: Repository, lagging: Iterable[LaggingServer]) -> None:
+    wanted = LaggingServers(endpoints=tuple(sorted(lagging, key=lambda server: server.endpoint)))
+    if wanted.endpoints == read_lagging(repo):
         return
     repo.disk.replace_file(repo.layout.stragglers, encode(wanted), step="stragglers")

@@ -40,7 +40,7 @@ EXACT = frozenset(
         *("ModelState.name", "Format.server_root", "Intent.txid", "Intent.model", "Event.id"),
         *("Event.model", "Event.labels_before", "Event.labels_after", "Event.endpoints"),
         "StageVerdict.endpoints",
-        "Straggler.endpoint",
+        "LaggingServer.endpoint",
     }
 )
 """Fields that are recorded exactly as they are: what they hold is compared. All others may be texts with secrets."""

@@ -125,11 +125,11 @@ def carry_out(
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     refuse_unfit(repo, plan, of_model=True, of_others=bool(manner.endpoints))
-    record = load_record(repo, plan.model, plan.target) if plan.target is not None else None
+    record = load_record(repo, plan.model, plan.version) if plan.version is not None else None
     if record is not None and action != "rollback":
-        refuse_lacking_servers(f"{plan.model}@{plan.target}", record.demands, manner.rules)
+        refuse_lacking_servers(f"{plan.model}@{plan.version}", record.demands, manner.rules)
     notes: tuple[str, ...] = ()
-    if record is not None and plan.target != max(plan.old_pins, default=None):
+    if record is not None and plan.version != max(plan.old_pins, default=None):
         notes = say_changes(repo, plan.model, record.signatures)
     state = load_state(repo, plan.model)
     followed = Followed()
@@ -154,7 +154,7 @@ def carry_out(
         stages=followed.stages,
         notes=notes,
         unproven=_unproven(repo, plan, manner),
-        both_loaded=_size(repo, plan) if plan.target is not None and plan.changes else 0,
+        both_loaded=_size(repo, plan) if plan.version is not None and plan.changes else 0,
         promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
 
@@ -177,7 +177,7 @@ def _switch_and_record(
         txid=new_txid(repo),
         action=action,
         model=plan.model,
-        version=plan.target,
+        version=plan.version,
         before=plan.old_pins,
         after=plan.new_pins,
         why=manner.message,
@@ -216,10 +216,10 @@ def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: Sw
 
 def _unproven(repo: Repository, plan: Plan, manner: Manner) -> tuple[str, ...]:
     """Say what was not proven of a version that clients get by this change, and did not before."""
-    if plan.target is None or plan.old_pins == plan.new_pins:
+    if plan.version is None or plan.old_pins == plan.new_pins:
         return ()
     live = bool(manner.endpoints)
-    return say_unproven(repo, plan.model, plan.target, manner.rules, live=live)
+    return say_unproven(repo, plan.model, plan.version, manner.rules, live=live)
 
 
 def _size(repo: Repository, plan: Plan) -> int:

@@ -16,7 +16,7 @@ from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import models
 from servingrepo.repository.changes import writing
-from servingrepo.repository.lagging import Straggler, forget_stragglers, note_stragglers
+from servingrepo.repository.lagging import LaggingServer, forget_lagging, note_lagging
 from servingrepo.repository.served import check_config, read_own_config
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def _converge_all(
 
         answers = each(clients, follow)
     done = tuple(answer.value for answer in answers if answer.value is not None)
-    forget_stragglers(repo, (one.endpoint for one in done))
+    forget_lagging(repo, (one.endpoint for one in done))
     doubtful = [
-        Straggler(
+        LaggingServer(
             endpoint=str(answer.of.endpoint),
             since=repo.now(),
             why=answer.error.message,
@@ -101,7 +101,7 @@ def _converge_all(
         if isinstance(answer.error, FollowTimeout) and answer.error.uncertain
     ]
     if doubtful:
-        note_stragglers(repo, doubtful)
+        note_lagging(repo, doubtful)
     errors = [answer.error for answer in answers if answer.error is not None]
     if errors:
         error = together(errors)

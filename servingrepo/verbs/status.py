@@ -17,7 +17,7 @@ from servingrepo.fleet.parallel import each
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import Entry, Stamp, models
 from servingrepo.repository import journal
-from servingrepo.repository.lagging import Straggler, read_stragglers
+from servingrepo.repository.lagging import LaggingServer, read_lagging
 from servingrepo.repository.listing import shown_names, summed_trash
 from servingrepo.repository.repository import load_record, load_state, versions_on_disk
 from servingrepo.repository.served import (
@@ -124,7 +124,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     config: str
     problems: tuple[str, ...]
     running: tuple[str, ...]
-    behind: tuple[Straggler, ...]
+    behind: tuple[LaggingServer, ...]
     next: str
     notes: tuple[str, ...] = ()
     unknown: str = ""
@@ -154,7 +154,7 @@ def read_status(
         file = read_config_or_why(repo)
         entries = {one.name: one for one in models(file.config)}
         names = shown_names(repo, file.config) if model is None else (model,)
-        behind = read_stragglers(repo)
+        behind = read_lagging(repo)
         asked = _ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
         if not endpoints or read_config_or_why(repo).text == file.text:
             break  # else the answers are of another time than the file: a server that hangs takes seconds
@@ -169,7 +169,7 @@ def _ask_all(
     endpoints: Sequence[Endpoint],
     names: Sequence[str],
     entries: Mapping[str, Entry],
-    behind: Sequence[Straggler],
+    behind: Sequence[LaggingServer],
     *,
     seen: Seen,
 ) -> dict[str, Mapping[str, OnEndpoint]]:
@@ -183,7 +183,7 @@ def _compare(
     file: ConfigFile,
     names: Sequence[str],
     asked: Mapping[str, Mapping[str, OnEndpoint]],
-    behind: tuple[Straggler, ...],
+    behind: tuple[LaggingServer, ...],
     *,
     model: str | None,
     endpoints: Sequence[Endpoint],
@@ -278,7 +278,7 @@ def _ask(
     endpoint: Endpoint,
     names: Sequence[str],
     labels: Mapping[str, Sequence[str]],
-    behind: Sequence[Straggler],
+    behind: Sequence[LaggingServer],
     *,
     seen: Seen,
 ) -> dict[str, OnEndpoint]:
@@ -523,7 +523,7 @@ def _what_next(
     problems: Sequence[str],
     endpoints: Sequence[Endpoint],
     stamp: Stamp,
-    behind: Sequence[Straggler],
+    behind: Sequence[LaggingServer],
 ) -> str:
     """Say what to type next, for somebody at 3 a.m.: the most urgent thing of all that can be said."""
     if stamp is not Stamp.UNEDITED:

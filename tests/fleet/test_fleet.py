@@ -15,7 +15,7 @@ import pytest
 from servingrepo.errors import EndpointUnreachable, ServerTimeout, SwitchFailed
 from servingrepo.fleet.rules import Rules
 from servingrepo.modelconfig import pin, to_proto
-from servingrepo.repository.lagging import Straggler, note_stragglers, read_stragglers
+from servingrepo.repository.lagging import LaggingServer, note_lagging, read_lagging
 from servingrepo.repository.served import pins, read_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
@@ -125,7 +125,7 @@ def test_a_rollback_with_an_endpoint_down_is_refused_unless_that_many_may_be(
     assert [one.follows for one in done.endpoints] == [True, True, False]
     assert done.endpoints[2].endpoint == down
     assert [answering(one) for one in at(found)] == [1, 1]
-    assert [one.endpoint for one in read_stragglers(repo.value)] == [down]
+    assert [one.endpoint for one in read_lagging(repo.value)] == [down]
     shown = command("--root", repo.root, "rollback", "half", "--to", "2", "--allow-down", "1")
     assert shown.code == 34, "marked bad by the rollback before"
 
@@ -143,7 +143,7 @@ def test_at_least_one_server_has_to_follow(tmp_path: Path) -> None:
         assert all(one in said for one in endpoints)
     assert repo.value.layout.config.read_bytes() == before
     assert list(repo.history()) == events
-    assert read_stragglers(repo.value) == ()
+    assert read_lagging(repo.value) == ()
 
 
 @pytest.mark.tf
@@ -183,7 +183,7 @@ def test_an_endpoint_that_was_down_follows_when_reload_finds_it(tmp_path: Path) 
         assert not repo.status(endpoints=[one, other]).ok
         repo.reload(endpoints=[one, other], wait=30)
         assert ask(other) == (1, 2.0)
-        assert read_stragglers(repo.value) == ()
+        assert read_lagging(repo.value) == ()
 
 
 @pytest.mark.tf
@@ -197,16 +197,16 @@ def test_nothing_newer_is_sent_to_a_server_that_still_hangs_in_an_old_reload(
     with live_server(repo, log=tmp_path / "log") as endpoint:
         with ServingClient(endpoint) as client, pytest.raises(ServerTimeout):
             client.reload(to_proto(hanging), timeout=1)
-        noted = Straggler(endpoint=str(endpoint), since="now", why="it hung", uncertain=True)
-        note_stragglers(repo.value, [noted])
+        noted = LaggingServer(endpoint=str(endpoint), since="now", why="it hung", uncertain=True)
+        note_lagging(repo.value, [noted])
         with pytest.raises(EndpointUnreachable, match="left behind on now"):
             repo.serve("half@2", endpoints=[endpoint], wait=2)
-        assert read_stragglers(repo.value) == (noted,)
+        assert read_lagging(repo.value) == (noted,)
         assert pins(read_config(repo.value).config, "half") == (1,)
         shutil.copytree(tmp_path / "serving/models/half/1", tmp_path / "o/1")
         repo.serve("half@2", endpoints=[endpoint], wait=40)
         assert ask(endpoint) == (2, 3.0)
-        assert read_stragglers(repo.value) == ()
+        assert read_lagging(repo.value) == ()
         assert repo.status(endpoints=[endpoint], wait=10).ok
 
 
@@ -284,7 +284,7 @@ def test_a_switch_that_is_interrupted_puts_all_back_and_says_so(
     assert "interrupted; back where it was: half serves 1" in said
     assert [one.reloads[-1] for one in found] == [to_proto(read_config(repo.value).config)] * 3
     assert pins(read_config(repo.value).config, "half") == (1,)
-    assert read_stragglers(repo.value) == ()
+    assert read_lagging(repo.value) == ()
 
 
 def test_a_server_of_another_models_list_is_written_down_and_settled_before_its_next_change(
@@ -303,7 +303,7 @@ def test_a_server_of_another_models_list_is_written_down_and_settled_before_its_
     done = command("--root", repo.root, "serve", "half@2")
     assert done.code == 0, done.err
     assert [answering(one) for one in at(found)] == [2, 1]
-    (behind,) = read_stragglers(repo.value)
+    (behind,) = read_lagging(repo.value)
     assert (behind.endpoint, behind.uncertain) == (others, False)
     assert "not told of half" in behind.why
     status = command("--root", repo.root, "status")
@@ -320,7 +320,7 @@ def test_a_server_of_another_models_list_is_written_down_and_settled_before_its_
     ]
     assert pinned[:2] == [{"half": (1, 2), "other": (1,)}, {"half": (2,), "other": (1,)}]
     assert pinned[2]["other"] == (1, 2)
-    assert [one.endpoint for one in read_stragglers(repo.value)] == [ours]
+    assert [one.endpoint for one in read_lagging(repo.value)] == [ours]
     assert command("--root", repo.root, "reload").code == 0
     assert command("--root", repo.root, "status", "--wait", "5").code == 0
-    assert read_stragglers(repo.value) == ()
+    assert read_lagging(repo.value) == ()

@@ -12,7 +12,7 @@ import pytest
 from servingrepo.masking import MASK, mask, mask_command, mask_text, masked
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.lagging import Stragglers
+from servingrepo.repository.lagging import LaggingServers
 from servingrepo.repository.records import EXACT, Format, ModelState, VersionRecord, encode
 from servingrepo.repository.rounds import RoundState
 from servingrepo.runs.mlflow import read_mlflow
@@ -208,7 +208,7 @@ def strings_of(kind: type) -> list[str]:
     return found
 
 
-KINDS = (VersionRecord, ModelState, Format, Intent, Event, Stragglers, RoundState)
+KINDS = (VersionRecord, ModelState, Format, Intent, Event, LaggingServers, RoundState)
 
 
 def test_only_what_is_compared_is_recorded_as_it_is() -> None:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from servingrepo.modelconfig import pin, to_proto
-from servingrepo.repository.lagging import Straggler, note_stragglers
+from servingrepo.repository.lagging import LaggingServer, note_lagging
 from servingrepo.repository.served import read_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
@@ -118,8 +118,8 @@ def test_status_lists_endpoints_that_were_left_behind_and_says_what_to_type(
 ) -> None:
     repo = two_versions(tmp_path)
     (endpoint,) = map(str, at(fleet_of(repo, fleet, 1)))
-    noted = Straggler(endpoint=endpoint, since="2026-11-22", why="it hung", uncertain=True)
-    note_stragglers(repo.value, [noted])
+    noted = LaggingServer(endpoint=endpoint, since="2026-11-22", why="it hung", uncertain=True)
+    note_lagging(repo.value, [noted])
     shown = command("--root", repo.root, "status")
     assert shown.code == 0
     assert f"behind: {endpoint} since 2026-11-22: it hung" in shown.out
