@@ -438,11 +438,11 @@ class NotConverged(ServingRepoError):
 
 
 class HookFailed(ServingRepoError):
-    """A command that the user put before a change said no; nothing was changed."""
+    """A command that the user put before a change failed; nothing was changed."""
 
     slug = "hook-failed"
     exit_code = 69
-    summary = "a command of yours before the change said no; nothing was changed"
+    summary = "a command of yours before the change failed; nothing was changed"
 
 
 # 70s: smoke ---------------------------------------------------------------------------------------

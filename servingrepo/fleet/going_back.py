@@ -1,8 +1,8 @@
-"""Going back when a switch did not work: the file first, then every server, and what is known of each.
+"""Going back when a switch did not work: models.config first, then every server, and the error that says how it went.
 
-A reload that timed out is carried out by the server later all the same, after its client has given up. So such
-a server is watched until it answers again, and only then told to go back: by then the old reload is in its
-queue, and ours comes behind it. One that does not answer in time is written down as uncertain.
+A server carries a reload out even after its client gave up. So a server that let a reload time out is put back only
+when it answers again: then the old reload is in its queue, and the new one comes behind it. A server that does not
+answer in time is written down as lagging.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from servingrepo.servers.client import ServingClient
 
 RESTORE_SECONDS = 30.0
-"""What going back may take when the time for going forward is used up."""
+"""How long going back may take; the time for going forward is used up by then."""
 
 _HUNG_SECONDS = 5.0
-"""What it may take on a server whose reload most likely hangs for ever: ours comes behind that one."""
-_WORTH_SAYING = 2.0
+"""How long it may take on a server that most likely hangs in a reload for ever: the new one waits behind that."""
+
+_WORTH_SAYING_SECONDS = 2.0
 
 
 def put_back(
@@ -41,20 +42,27 @@ def put_back(
     error: ServingRepoError,
     committed: bool,
     uncertain: Collection[str],
-    told: Collection[str] = (),
+    asked: Collection[str] = (),
     dropped: Collection[str] = (),
     poll: bool = False,
 ) -> SwitchFailed:
-    """Bring file and servers back to where they were; return the error that says how that went.
+    """Put models.config and the servers back; return the error that says how that went.
 
-    The file first, which needs no server; then all servers at once, with a time limit of their own. Servers at
-    `uncertain` endpoints may still carry out a reload. `told`
-    are the endpoints that may have begun to load the new versions, `dropped` those that may have dropped the old
-    ones before models.config changed.
+    The file comes first: it needs no server. Then all servers at once, with a time limit of their own.
+
+    Args:
+        repo: The repository.
+        plan: What was to be changed.
+        servers: All servers of the switch.
+        error: Why it did not work.
+        committed: Whether models.config may have changed.
+        uncertain: Endpoints that may still carry out a reload.
+        asked: Endpoints that may have begun to load the new versions.
+        dropped: Endpoints that may have dropped the old versions before models.config changed.
+        poll: Whether the servers follow models.config by reading it.
     """
     began = time.monotonic()
     trouble: list[str] = []
-    lingers: list[str] = []
     try:
         repo.disk.step("switch.going-back")
         if poll and committed:
@@ -64,47 +72,52 @@ def put_back(
     except ServingRepoError as lost:
         trouble.append(f"models.config could not be put back: {lost.message}")
     hung = set(uncertain) & set(unseen_paths(error))
-    answers = each(
-        servers,
-        lambda server: _put_server_back(
+
+    def put_server_back(server: ServingClient) -> tuple[str, ...]:
+        endpoint = str(server.endpoint)
+        return _put_server_back(
             server,
             plan,
-            dropped=committed or str(server.endpoint) in dropped,
-            told=poll or str(server.endpoint) in told,
-            watched=str(server.endpoint) in uncertain,
+            dropped=committed or endpoint in dropped,
+            asked=poll or endpoint in asked,
+            uncertain=endpoint in uncertain,
             poll=poll,
-            seconds=_HUNG_SECONDS if str(server.endpoint) in hung else RESTORE_SECONDS,
+            seconds=_HUNG_SECONDS if endpoint in hung else RESTORE_SECONDS,
+        )
+
+    answers = each(servers, put_server_back)
+    lagging = [
+        LaggingServer(
+            endpoint=(endpoint := str(answer.of.endpoint)),
+            since=repo.now(),
+            why=answer.error.message,
+            uncertain=endpoint in {*uncertain, *uncertain_endpoints(answer.error)},
+        )
+        for answer in answers
+        if answer.error is not None
+    ]
+    trouble += [
+        f"{one.endpoint} could not be put back: {one.why}"
+        + ("; it may still carry out a reload" if one.uncertain else "")
+        for one in lagging
+    ]
+    if lagging:
+        try:
+            note_lagging(repo, lagging)
+        except ServingRepoError as lost:
+            trouble.append(f"lagging servers could not be written down: {lost.message}")
+    say_both_paths(repo, error)
+    failed = _failure(plan, error, trouble, lagging, [str(one.endpoint) for one in servers])
+    failed.problems = (
+        *failed.problems,
+        *(
+            f"{answer.of.endpoint}: {', '.join(answer.value)}, and dropped by the server in its own time"
+            for answer in answers
+            if answer.value
         ),
     )
-    now: dict[str, str] = {}
-    behind: list[LaggingServer] = []
-    for answer in answers:
-        endpoint = str(answer.of.endpoint)
-        again = answer.error
-        now[endpoint] = "back where it was" if again is None else again.message
-        if again is None:
-            if answer.value:
-                left = ", ".join(answer.value)
-                lingers.append(f"{endpoint}: {left}, and dropped by the server in its own time")
-            continue
-        doubt = endpoint in {*uncertain, *uncertain_endpoints(again)}
-        trouble.append(
-            f"{endpoint} could not be put back: {again.message}"
-            + ("; a reload may still be carried out there" if doubt else "")
-        )
-        behind.append(
-            LaggingServer(endpoint=endpoint, since=repo.now(), why=again.message, uncertain=doubt)
-        )
-    if behind:
-        try:
-            note_lagging(repo, behind)
-        except ServingRepoError as lost:
-            trouble.append(f"that could not be written down: {lost.message}")
-    say_both_paths(repo, error)
-    failed = _told(plan, error, trouble, now, behind)
-    failed.problems = (*failed.problems, *lingers)
     took = time.monotonic() - began
-    if took >= _WORTH_SAYING:
+    if took >= _WORTH_SAYING_SECONDS:
         most = RESTORE_SECONDS * (2 if poll else 1)
         late = (
             f"putting back took {took:.0f} s, which --wait does not count; it may take {most:.0f} s"
@@ -113,28 +126,28 @@ def put_back(
     return failed
 
 
-def _told(
+def _failure(
     plan: Plan,
     error: ServingRepoError,
-    trouble: list[str],
-    now: dict[str, str],
-    behind: Sequence[LaggingServer],
+    trouble: Sequence[str],
+    lagging: Sequence[LaggingServer],
+    endpoints: Sequence[str],
 ) -> SwitchFailed:
+    """Return the error that says why the switch failed, where servers and file are now, and what to do."""
     old = ", ".join(map(str, plan.old_pins)) or "nothing"
-    if trouble and unseen_paths(error):
-        # It carries out no reload before it sees the path, so none can be advised.
-        ends, hint = "servers and models.config may disagree", error.hint
-    elif trouble:
-        ends = "servers and models.config may disagree"
-        named = " ".join(f"--endpoint {one.endpoint}" for one in behind) or "--endpoint …"
+    ends = "servers and models.config may disagree"
+    hint = error.hint
+    if not trouble:
+        ends = f"back where it was: {plan.model} serves {old}"
+        hint = hint or f"servingrepo status {plan.model} shows what is live"
+    elif not unseen_paths(error):  # a server that does not see our files carries out no reload
+        named = " ".join(f"--endpoint {one.endpoint}" for one in lagging) or "--endpoint …"
         hint = (
             f"servingrepo status {plan.model} {named} shows where they are; "
             f"servingrepo reload {named} makes them follow models.config; without --endpoint, serve "
             "and rollback change models.config alone"
         )
-    else:
-        ends = f"back where it was: {plan.model} serves {old}"
-        hint = error.hint or f"servingrepo status {plan.model} shows what is live"
+    why = {one.endpoint: one.why for one in lagging}
     return SwitchFailed(
         f"{error.message}; {ends}",
         problems=[*error.problems, *trouble],
@@ -143,8 +156,8 @@ def _told(
         details={
             "put_back": not trouble,
             "cause": error.slug,
-            "endpoints": now,
-            "uncertain": [one.endpoint for one in behind if one.uncertain],
+            "endpoints": {name: why.get(name, "back where it was") for name in endpoints},
+            "uncertain": [one.endpoint for one in lagging if one.uncertain],
         },
     )
 
@@ -152,7 +165,7 @@ def _told(
 def _bring_back_by_file(repo: Repository, plan: Plan, servers: Sequence[ServingClient]) -> None:
     """Have servers that poll models.config load the old versions again, before the file says only these.
 
-    Those that do not get there are told by what comes after: here they only have their time.
+    A server that does not get there in time is no error here: what comes after waits for it again, and says so.
     """
     deadline = Deadline.after(RESTORE_SECONDS)
     old = set(plan.old_pins)
@@ -167,23 +180,23 @@ def _put_server_back(
     server: ServingClient,
     plan: Plan,
     *,
-    told: bool,
+    asked: bool,
     dropped: bool,
-    watched: bool,
+    uncertain: bool,
     poll: bool,
     seconds: float,
 ) -> tuple[str, ...]:
-    """Bring one server back to the config before the switch; say what it has not dropped yet.
+    """Bring one server back to the config before the switch; return the versions that it has not dropped yet.
 
-    The old versions may have been `dropped`, as after C2: they are loaded beside the new one first, under the
-    labels that hold now (a label cannot be sent for a version that is not loaded). A model that was taken out
-    comes back only when its versions are END, or the reload is answered by their unload (re-adding at once).
+    The server may have `dropped` the old versions, as after C2: then it loads them beside the new one first, under
+    the labels that hold now (a label cannot be sent for a version that is not loaded). A model that was taken out
+    comes back only when its versions are END: else their unload would answer the reload.
     """
     deadline = Deadline.after(seconds)
-    if watched:
-        _watch(server, plan.model, deadline=deadline)
+    if uncertain:
+        _wait_until_it_answers(server, plan.model, deadline=deadline)
     old, new = set(plan.old_pins), set(plan.new_pins) - set(plan.old_pins)
-    before = live.remembered(server, plan.model, deadline=deadline)
+    before = live.states_of(server, plan.model, deadline=deadline)
     if not poll:
         if dropped and plan.version is None:
             live.wait_gone(server, plan.model, old, deadline=deadline)
@@ -192,17 +205,17 @@ def _put_server_back(
             live.wait_available(server, plan.model, old, before=before, deadline=deadline)
         live.send(server, plan.before, deadline=deadline)
     left = live.wait_unserved(
-        server, plan.model, new, settle=before if told else None, deadline=deadline
+        server, plan.model, new, before=before if asked else None, deadline=deadline
     )
     live.wait_available(server, plan.model, old, before=before, deadline=deadline)
     if old:
-        # A version that answers already is LOADING for as long as a request runs on the old one (tfserving: C.7).
+        # A version that answers already stays LOADING while a request runs on the old one (tfserving: C.7).
         live.wait_answering(server, plan.model, max(old), deadline=deadline)
     return left
 
 
-def _watch(server: ServingClient, model: str, *, deadline: Deadline) -> None:
-    """Wait until a server that let a request time out answers again."""
+def _wait_until_it_answers(server: ServingClient, model: str, *, deadline: Deadline) -> None:
+    """Wait until a server that let a reload time out answers again."""
     while True:
         try:
             server.status(model, timeout=min(2.0, max(deadline.left, 0.5)))

@@ -1,6 +1,6 @@
-"""Commands of the user's own before and after a change: a gate that can stop it, and a word to others after it.
+"""Hooks: commands of the user's own before a change, which can stop it, and after it, to inform others.
 
-Each gets one JSON object on stdin: what is to happen, as a dry run says it, or what has happened. They run outside
+Each command gets a JSON object on stdin: before a change its dry run, after it its result or error. Hooks run outside
 the repository's lock, so they may call servingrepo themselves.
 """
 
@@ -34,7 +34,7 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HookResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one command, shown without secrets, came to; `trouble` is empty if it ended well."""
+    """How a command, shown without secrets, ended; `trouble` is empty if it ended well."""
 
     when: str
     command: str
@@ -49,12 +49,12 @@ def hooked(
     Args:
         hooks: The commands; None for none.
         action: What the change is called.
-        change: Makes it; with `dry_run` it only says what it would do.
-        dry_run: Whether only that is wanted: then no command runs.
+        change: Makes the change; with `dry_run` it only says what it would do.
+        dry_run: Whether only that is wanted; then no command runs.
 
     Raises:
         HookFailed: A command before it failed; nothing was changed.
-        ServingRepoError: The change failed; commands after it have been told so.
+        ServingRepoError: The change failed; the commands after it got the error.
     """
     if hooks is None or dry_run:
         return change(dry_run=dry_run), ()
@@ -65,7 +65,7 @@ def hooked(
             result = _run(command, "before", action, planned, hooks.timeout)
             if result.trouble:
                 raise HookFailed(
-                    f"the command before the {action} said no: {result.command}: {result.trouble}",
+                    f"the command before the {action} failed: {result.command}: {result.trouble}",
                     hint="nothing was changed; correct what it complains of, or leave --before out",
                 )
             results.append(result)
@@ -93,7 +93,7 @@ def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: fl
 
 
 def run_command(command: str, record: bytes, *, timeout: float) -> str:
-    """Run a shell command with a record on its stdin; say what went wrong, nothing if it ended well."""
+    """Run a shell command with a record on its stdin; return what went wrong, empty if it ended well."""
     process = subprocess.Popen(  # nosec B603 # the user's own command: to run it is what was asked for
         ["/bin/sh", "-c", command],
         stdin=subprocess.PIPE,
@@ -102,7 +102,7 @@ def run_command(command: str, record: bytes, *, timeout: float) -> str:
         start_new_session=True,
     )
     try:
-        # A command that does not read its input is fine: communicate() passes over a closed pipe.
+        # A command need not read its input: communicate() passes over a closed pipe.
         output, _ = process.communicate(record, timeout=timeout)
     except subprocess.TimeoutExpired:
         return f"not done after {timeout:.3g} s"
@@ -112,7 +112,7 @@ def run_command(command: str, record: bytes, *, timeout: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command with all that it started; one that has ended is left alone."""
+    """End a command and all that it started, unless it has ended."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,7 +1,7 @@
-"""What one live server is told and what it answers, step by step, each with a deadline.
+"""One live server: send it a config, wait for its states, prove what it answers. Every wait has a deadline.
 
-A reload that answers OK has not loaded the new version of a known model (model_service_impl.cc), so every
-step here waits for the states and for a reply that names the version.
+A server that answers a reload with OK has not yet loaded the new version of a known model (model_service_impl.cc).
+So every wait ends with a reply that names the version.
 """
 
 from __future__ import annotations
@@ -31,27 +31,28 @@ _POLL_SECONDS = 0.1
 _CALL_SECONDS = 10.0
 _REACH_SECONDS = 5.0
 _LOADING_SECONDS = 10.0
-"""What a load that has begun is waited for when it is no longer wanted."""
+"""How long a load that has begun is waited for when it is no longer wanted."""
 
 _OVER = frozenset({"AVAILABLE", "END"})
 """States of a version that is gone, if it does not answer."""
 
 _OLD_NEWS_SECONDS = 3.0
-"""Three of a server's looks at its disk (file_system_poll_wait_seconds is 1 by default)."""
+"""In this time a server reads its disk three times (file_system_poll_wait_seconds is 1 by default)."""
 
-Remembered = dict[int, VersionStatus]
+States = dict[int, VersionStatus]
+"""The states of a model's versions on one server, by version."""
 
 
 def send(server: ServingClient, config: ModelConfig, *, deadline: Deadline) -> None:
-    """Make a server take a config; it may load and unload only later.
+    """Send a config to a server. The server may load and unload versions only later.
 
     Raises:
-        RequestRefused: It refused, as TensorFlow Serving's rules say.
-        ServerTimeout: It did not answer; it may still carry the reload out later.
+        RequestRefused: The server refused it, as TensorFlow Serving's rules say.
+        FollowTimeout: The server did not answer; it may still carry the reload out later.
         EndpointUnreachable: Nothing answers there.
     """
-    left = deadline.left  # first: a stop in between must not shorten a call that is sent
-    go_on(server, deadline)
+    left = deadline.left  # read first: a stop in between must not shorten a call that is sent
+    raise_if_stopped(server, deadline)
     try:
         server.reload(to_proto(config), timeout=left)
     except ServerTimeout as timeout:
@@ -67,33 +68,33 @@ def send(server: ServingClient, config: ModelConfig, *, deadline: Deadline) -> N
 
 
 def _unseen_by(server: ServingClient, config: ModelConfig) -> dict[str, str]:
-    """Return the base paths, by model, of which a server that is not busy knows no version.
+    """Return by model the base paths where the server knows no version; none if it is loading.
 
-    A reload with a new model whose base path is missing never returns (server_core.cc).
+    A server never answers a reload with a new model whose base path is missing (server_core.cc).
     """
     unseen: dict[str, str] = {}
     with suppress(ServingRepoError):
-        for one in models(config):
-            known = server.status(one.name, timeout=_REACH_SECONDS)
-            if any(each.state in {"START", "LOADING"} for each in known):
+        for entry in models(config):
+            states = server.status(entry.name, timeout=_REACH_SECONDS)
+            if any(one.state in {"START", "LOADING"} for one in states):
                 return {}
-            if not known:
-                unseen[one.name] = one.base_path
+            if not states:
+                unseen[entry.name] = entry.base_path
     return unseen
 
 
-def go_on(server: ServingClient, deadline: Deadline) -> None:
-    """Begin nothing new on this server once another one has failed.
+def raise_if_stopped(server: ServingClient, deadline: Deadline) -> None:
+    """Begin nothing new on this server once another server has failed.
 
     Raises:
-        Abandoned: Another one has.
+        Abandoned: Another server has failed.
     """
     if deadline.stopped:
         raise Abandoned(str(server.endpoint))
 
 
-def remembered(server: ServingClient, model: str, *, deadline: Deadline) -> Remembered:
-    """Return what the server says of a model now: what `wait_available` must not take for news."""
+def states_of(server: ServingClient, model: str, *, deadline: Deadline) -> States:
+    """Return the states of a model's versions that the server names now."""
     return {one.version: one for one in server.status(model, timeout=_call(deadline))}
 
 
@@ -105,7 +106,7 @@ def answering(
     among: Collection[int],
     deadline: Deadline,
 ) -> set[int]:
-    """Return which of some versions are AVAILABLE and answer requests for exactly them."""
+    """Return the versions `among` some that are AVAILABLE and answer requests for exactly them."""
     return {
         one.version
         for one in states
@@ -117,14 +118,14 @@ def answering(
 
 @contextmanager
 def polling(
-    server: ServingClient, model: str, before: Remembered, *, deadline: Deadline
+    server: ServingClient, model: str, before: States, *, deadline: Deadline
 ) -> Iterator[None]:
-    """Wait in the block for a server that polls models.config; if nothing changes on it, say that it may not.
+    """Wait in the block for a server that polls models.config; if nothing changes there, hint that it may not poll.
 
-    Nobody can ask a server whether it polls. One that does not is as it was `before` the file changed.
+    A server cannot be asked whether it polls. If it does not, its states are as `before` the file changed.
 
     Raises:
-        ServerTimeout: As in the block, with that as its hint.
+        ServerTimeout: As in the block.
     """
     try:
         yield
@@ -132,11 +133,11 @@ def polling(
         raise
     except ServerTimeout as late:
         with suppress(ServingRepoError):
-            if remembered(server, model, deadline=deadline) == before:
+            if states_of(server, model, deadline=deadline) == before:
                 late.hint = (
                     f"nothing of {model} changed there: a server polls only if it was started with "
                     "--model_config_file_poll_wait_seconds, and --model_config_file naming this models.config; "
-                    "without --reload poll it is told by RPC"
+                    "without --reload poll it is reloaded by RPC"
                 )
         raise
 
@@ -146,24 +147,24 @@ def wait_available(
     model: str,
     versions: Collection[int],
     *,
-    before: Remembered | None = None,
+    before: States | None = None,
     base_path: str = "",
     deadline: Deadline,
 ) -> None:
     """Wait until the server serves all these versions: each is AVAILABLE, and answers.
 
     AVAILABLE alone may be old news of a version that is gone (ServingClient.answers). A server also remembers the
-    failure of a version for ever (servable_state_monitor.cc). One that it told `before` the reload is old news, until
-    the server has had time to look at its disk again.
+    failure of a version for ever (servable_state_monitor.cc). A failure that it named `before` the reload is old news
+    until the server has had time to read its disk again.
 
     Raises:
-        LoadFailed: One of them failed to load.
-        ServerTimeout: They were not all available in time; the message has their states, and the likely cause where
+        LoadFailed: A version failed to load.
+        FollowTimeout: Versions were not available in time; the message has their states, and the likely cause where
             the server knows nothing of a version that it should have found at the `base_path`.
     """
     old, settled = before or {}, Deadline.after(_OLD_NEWS_SECONDS)
     while True:
-        states = remembered(server, model, deadline=deadline)
+        states = states_of(server, model, deadline=deadline)
         loaded = answering(server, model, states.values(), among=versions, deadline=deadline)
         waiting = sorted(set(versions) - loaded)
         if not waiting:
@@ -179,7 +180,7 @@ def wait_available(
                     f"{server.endpoint} could not load {model}@{version}: {status.error}",
                     hint=hint_for_failed(model, status),
                 )
-        go_on(server, deadline)
+        raise_if_stopped(server, deadline)
         if deadline.passed:
             looked = deadline.seconds > _OLD_NEWS_SECONDS
             unseen = base_path and looked and not any(version in states for version in waiting)
@@ -198,13 +199,13 @@ def wait_gone(
 ) -> None:
     """Wait until the server serves none of these versions.
 
-    One that is called AVAILABLE and answers nothing is gone.
+    A version that is called AVAILABLE and answers nothing is gone.
 
     Raises:
-        ServerTimeout: Some were still there at the deadline.
+        ServerTimeout: A version was still there at the deadline.
     """
     while True:
-        states = remembered(server, model, deadline=deadline)
+        states = states_of(server, model, deadline=deadline)
         loaded = answering(server, model, states.values(), among=versions, deadline=deadline)
         left = [
             one.version
@@ -213,7 +214,7 @@ def wait_gone(
         ]
         if not left:
             return
-        go_on(server, deadline)
+        raise_if_stopped(server, deadline)
         if deadline.passed:
             raise ServerTimeout(
                 f"{server.endpoint} has not unloaded {model} after {deadline.seconds:.3g} s: "
@@ -228,26 +229,26 @@ def wait_unserved(
     model: str,
     versions: Collection[int],
     *,
-    settle: Remembered | None = None,
+    before: States | None = None,
     deadline: Deadline,
 ) -> tuple[str, ...]:
-    """Wait until the server answers with none of these versions; say which of them it has not dropped yet.
+    """Wait until the server answers with none of these versions; return those that it has not dropped yet.
 
-    One that is still loading, or that a request in flight keeps, is dropped by the server in its own time: it
-    is no longer asked for, and that is no reason to go back. But a reload takes effect only with the server's
-    next look at its disk, and a load that has begun, or is about to, may end as AVAILABLE for a moment: with
-    `settle`, what the server said before it was told to go back, it is given some time for that. An END that it
-    told then is old news. So is an AVAILABLE whose version answers nothing: that one is gone.
+    A version may still be loading, or a request in flight may keep it. The server drops it in its own time, and that
+    is no reason to go back. But a reload takes effect only when the server reads its disk again, and a load that has
+    begun may end as AVAILABLE for a moment. So a server that is put back gets some time: `before` has the states that
+    it named before it was put back. An END among them is old news. So is an AVAILABLE whose version answers nothing:
+    that version is gone.
 
     Raises:
-        ServerTimeout: Some were still AVAILABLE at the deadline.
+        ServerTimeout: A version was still AVAILABLE at the deadline.
     """
     seen, loaded = (
-        Deadline.after(deadline.at_most(seconds) if settle is not None else 0.0)
+        Deadline.after(deadline.at_most(seconds) if before is not None else 0.0)
         for seconds in (_OLD_NEWS_SECONDS, _LOADING_SECONDS)
     )
     while True:
-        states = remembered(server, model, deadline=deadline)
+        states = states_of(server, model, deadline=deadline)
         known = [states[version] for version in sorted(versions) if version in states]
         answer = answering(server, model, known, among=versions, deadline=deadline)
         serving = [one for one in known if one.version in answer]
@@ -255,12 +256,12 @@ def wait_unserved(
         news = [
             one
             for one in known
-            if one in serving or one.state not in _OVER or one != (settle or {}).get(one.version)
+            if one in serving or one.state not in _OVER or one != (before or {}).get(one.version)
         ]
         all_known = seen.passed or len(news) == len(versions)
         if not serving and all_known and (loaded.passed or not loading):
             return tuple(f"{one.version} is {one.state}" for one in known if one.state not in _OVER)
-        go_on(server, deadline)
+        raise_if_stopped(server, deadline)
         if deadline.passed and serving:
             raise ServerTimeout(
                 f"{server.endpoint} still serves {model} after {deadline.seconds:.3g} s: "
@@ -278,10 +279,10 @@ def wait_answering(
     label: str | None = None,
     deadline: Deadline,
 ) -> None:
-    """Wait until unlabelled (or labelled) requests are answered by this version: the proof of a switch.
+    """Wait until this version answers unlabelled (or labelled) requests: the proof of a switch.
 
     Raises:
-        ServerTimeout: Another version still answered at the deadline, or none.
+        ServerTimeout: Another version still answered at the deadline, or no version.
     """
     while True:
         try:
@@ -291,7 +292,7 @@ def wait_answering(
             answered, said = None, f"it says {refused.text}"
         if answered == expected:
             return
-        go_on(server, deadline)
+        raise_if_stopped(server, deadline)
         if deadline.passed:
             asked = f"label {label} of {model}" if label is not None else model
             raise ServerTimeout(
@@ -302,15 +303,15 @@ def wait_answering(
 
 
 def wait_dropped(server: ServingClient, model: str, *, deadline: Deadline) -> None:
-    """Wait until what the server is unloading of a model has gone: before the model is added again.
+    """Wait until the versions of a model that the server is unloading have gone, before the model is added again.
 
-    A model that is removed and added at once is answered by the end of its old version (servable_state_monitor.cc):
-    the reload fails although the model comes up.
+    If a model is removed and added at once, the server takes the end of its old version for an answer to the reload
+    (servable_state_monitor.cc): the reload fails although the model comes up.
 
     Raises:
-        ServerTimeout: It was still unloading at the deadline.
+        ServerTimeout: The server was still unloading at the deadline.
     """
-    states = remembered(server, model, deadline=deadline).values()
+    states = states_of(server, model, deadline=deadline).values()
     going = [one.version for one in states if one.state == "UNLOADING"]
     if going:
         wait_gone(server, model, going, deadline=deadline)
@@ -319,7 +320,7 @@ def wait_dropped(server: ServingClient, model: str, *, deadline: Deadline) -> No
 def prove_pinned(
     server: ServingClient, model: str, versions: Collection[int], *, deadline: Deadline
 ) -> None:
-    """See that a request for each of these very versions is answered by it.
+    """Prove that each of these versions answers a request for exactly it.
 
     Raises:
         SwitchFailed: Another version answered.
@@ -334,12 +335,12 @@ def prove_pinned(
 
 
 def check_reachable(server: ServingClient, *, deadline: Deadline) -> None:
-    """See that a TensorFlow Serving answers before anything is changed.
+    """See that a TensorFlow Serving answers there, before anything is changed.
 
     Raises:
-        EndpointUnreachable: None does.
+        EndpointUnreachable: No TensorFlow Serving answers.
     """
-    go_on(server, deadline)
+    raise_if_stopped(server, deadline)
     try:
         server.status(
             "servingrepo-asks-who-is-there", timeout=max(deadline.at_most(_REACH_SECONDS), 0.5)
@@ -356,6 +357,95 @@ def check_reachable(server: ServingClient, *, deadline: Deadline) -> None:
         ) from refused
 
 
+def converge(
+    server: ServingClient, config: ModelConfig, *, deadline: Deadline, poll: bool = False
+) -> None:
+    """Bring a server to a config, whatever it serves now, and wait until it serves that.
+
+    In two steps, like every switch: first the versions that are loaded now together with those that are wanted,
+    under the labels that can be set already; then the config itself. TF Serving checks a label against what is
+    loaded when the reload comes. Nothing is sent to a server that polls the config's file: it is only waited for.
+
+    Raises:
+        LoadFailed, ServerTimeout, RequestRefused: As they say.
+    """
+    bridge = config
+    before = {
+        entry.name: states_of(server, entry.name, deadline=deadline) for entry in models(config)
+    }
+    if poll:
+        for entry in models(config):
+            with polling(server, entry.name, before[entry.name], deadline=deadline):
+                _wait_for_entry(server, entry, before=before[entry.name], deadline=deadline)
+        return
+    for entry in models(config):
+        wait_dropped(server, entry.name, deadline=deadline)
+        if entry.policy == "specific":
+            bridge = _bridged(server, bridge, entry, deadline=deadline)
+    if to_proto(bridge) != to_proto(config):
+        send(server, bridge, deadline=deadline)
+        for entry in models(config):
+            wait_available(
+                server,
+                entry.name,
+                entry.versions,
+                before=before[entry.name],
+                base_path=entry.base_path,
+                deadline=deadline,
+            )
+    send(server, config, deadline=deadline)
+    for entry in models(config):
+        _wait_for_entry(server, entry, before=before[entry.name], deadline=deadline)
+
+
+def _bridged(
+    server: ServingClient, config: ModelConfig, entry: Entry, *, deadline: Deadline
+) -> ModelConfig:
+    """Return the config with one more change: a model keeps what it has loaded, under labels that hold now."""
+    statuses = server.status(entry.name, timeout=_call(deadline))
+    known = {status.version for status in statuses}
+    loaded = answering(server, entry.name, statuses, among=known, deadline=deadline)
+    labels: dict[str, int] = {}
+    for label, version in entry.labels.items():
+        if version in loaded:
+            labels[label] = version
+            continue
+        # Not yet possible; where the label exists, it stays where it is until its version is loaded.
+        with suppress(RequestRefused):
+            labels[label] = server.metadata(
+                entry.name, label=label, timeout=_call(deadline)
+            ).version
+    return pin(
+        config,
+        name=entry.name,
+        base_path=entry.base_path,
+        versions={*entry.versions, *loaded},
+        labels={label: version for label, version in labels.items() if version in loaded},
+    )
+
+
+def _wait_for_entry(
+    server: ServingClient, entry: Entry, *, before: States, deadline: Deadline
+) -> None:
+    """Wait until a server serves exactly the versions of an entry, and answers with them."""
+    wait_available(
+        server,
+        entry.name,
+        entry.versions,
+        before=before,
+        base_path=entry.base_path,
+        deadline=deadline,
+    )
+    if entry.policy == "specific":
+        known = server.status(entry.name, timeout=_call(deadline))
+        others = {status.version for status in known} - set(entry.versions)
+        wait_unserved(server, entry.name, others, deadline=deadline)
+    for label, version in sorted(entry.labels.items()):
+        wait_answering(server, entry.name, version, label=label, deadline=deadline)
+    if entry.versions:
+        wait_answering(server, entry.name, max(entry.versions), deadline=deadline)
+
+
 def _call(deadline: Deadline) -> float:
     # At least a moment, so that a loop at its deadline asks once more before it gives up.
     return max(deadline.at_most(_CALL_SECONDS), 0.5)
@@ -365,88 +455,3 @@ def _not_yet(status: VersionStatus | None) -> str:
     if status is None:
         return "not known to it"
     return "called AVAILABLE and does not answer" if status.state == "AVAILABLE" else status.state
-
-
-def converge(
-    server: ServingClient, config: ModelConfig, *, deadline: Deadline, poll: bool = False
-) -> None:
-    """Bring a server from whatever it serves to what a config says, and wait until it does.
-
-    In two steps, like every switch: first what is loaded now and what is wanted, together, with the labels that
-    can be set already; then the config itself. TF Serving checks a label against what is loaded when the
-    reload comes. A server that polls the config's file is not told anything, only waited for.
-
-    Raises:
-        LoadFailed, ServerTimeout, RequestRefused: As they say.
-    """
-    bridge = config
-    before = {one.name: remembered(server, one.name, deadline=deadline) for one in models(config)}
-    if poll:
-        for one in models(config):
-            with polling(server, one.name, before[one.name], deadline=deadline):
-                _wait_for_entry(server, one, before=before[one.name], deadline=deadline)
-        return
-    for one in models(config):
-        wait_dropped(server, one.name, deadline=deadline)
-        if one.policy == "specific":
-            bridge = _bridged(server, bridge, one, deadline=deadline)
-    if to_proto(bridge) != to_proto(config):
-        send(server, bridge, deadline=deadline)
-        for one in models(config):
-            wait_available(
-                server,
-                one.name,
-                one.versions,
-                before=before[one.name],
-                base_path=one.base_path,
-                deadline=deadline,
-            )
-    send(server, config, deadline=deadline)
-    for one in models(config):
-        _wait_for_entry(server, one, before=before[one.name], deadline=deadline)
-
-
-def _bridged(
-    server: ServingClient, config: ModelConfig, one: Entry, *, deadline: Deadline
-) -> ModelConfig:
-    """Return the config in which a model also keeps what it has loaded, with labels that hold now."""
-    statuses = server.status(one.name, timeout=_call(deadline))
-    known = {status.version for status in statuses}
-    loaded = answering(server, one.name, statuses, among=known, deadline=deadline)
-    labels: dict[str, int] = {}
-    for label, version in one.labels.items():
-        if version in loaded:
-            labels[label] = version
-            continue
-        # Not yet possible; where the label exists, it stays where it is until its version is loaded.
-        with suppress(RequestRefused):
-            labels[label] = server.metadata(one.name, label=label, timeout=_call(deadline)).version
-    return pin(
-        config,
-        name=one.name,
-        base_path=one.base_path,
-        versions={*one.versions, *loaded},
-        labels={label: version for label, version in labels.items() if version in loaded},
-    )
-
-
-def _wait_for_entry(
-    server: ServingClient, one: Entry, *, before: Remembered, deadline: Deadline
-) -> None:
-    """Wait until a server serves what one entry says, nothing more, and answers so."""
-    wait_available(
-        server,
-        one.name,
-        one.versions,
-        before=before,
-        base_path=one.base_path,
-        deadline=deadline,
-    )
-    if one.policy == "specific":
-        known = server.status(one.name, timeout=_call(deadline))
-        others = {status.version for status in known} - set(one.versions)
-        wait_unserved(server, one.name, others, deadline=deadline)
-    for label, version in sorted(one.labels.items()):
-        wait_answering(server, one.name, version, label=label, deadline=deadline)
-    if one.versions:
-        wait_answering(server, one.name, max(one.versions), deadline=deadline)

@@ -1,7 +1,7 @@
-"""The same step on several endpoints at once: as slow as the slowest of them, not as their sum.
+"""The same step on several servers at once: as slow as the slowest server, not as their sum.
 
-A step runs in a thread of its own for each endpoint. When one fails, the others are told to stop waiting: what
-they wait for is to be put back anyway. What each of them did or said is kept apart, never mixed.
+Each server has a thread of its own. When a server fails, the others stop waiting: what they wait for is to be put
+back anyway. Each server has an answer of its own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _INTERRUPTED_SECONDS = 2.0
-"""What threads may take to notice an interruption before they are left behind."""
+"""How long threads may take to notice an interruption before the caller goes on without them."""
 
 
 class Answer(msgspec.Struct, Generic[T, R], frozen=True):
-    """What a step on one endpoint came to: a value or an error."""
+    """The answer of one step on one server: a value or an error."""
 
     of: T
     value: R | None = None
@@ -34,40 +34,40 @@ class Answer(msgspec.Struct, Generic[T, R], frozen=True):
 
 
 def each(
-    ones: Sequence[T],
+    servers: Sequence[T],
     step: Callable[[T], R],
     *,
     deadline: Deadline | None = None,
     halt: Callable[[ServingRepoError], bool] = lambda _: True,
 ) -> tuple[Answer[T, R], ...]:
-    """Do a step on every one at once and return all answers, in order.
+    """Take a step on all servers (or endpoints) at once and return all answers, in order.
 
     Args:
-        ones: What to do it on.
-        step: What to do; its ServingRepoErrors become answers.
-        deadline: A deadline that the steps share: it is stopped when one fails, and when the whole is
-            interrupted, so that no step begins anything new.
+        servers: On what to take it.
+        step: The step; its ServingRepoErrors become answers.
+        deadline: A deadline that the steps share. It is stopped when a step fails, and when all are interrupted,
+            so that no step begins anything new.
         halt: Says of an error whether it stops the others.
 
     Raises:
         BaseException: An interruption (Ctrl-C, SIGTERM), or an error that is a mistake of ours.
     """
-    answers: list[Answer[T, R] | None] = [None] * len(ones)
+    answers: list[Answer[T, R] | None] = [None] * len(servers)
     mistakes: list[BaseException] = []
 
-    def work(number: int, one: T) -> None:
+    def work(number: int, server: T) -> None:
         try:
-            answers[number] = Answer(one, value=step(one))
+            answers[number] = Answer(server, value=step(server))
         except ServingRepoError as error:
-            answers[number] = Answer(one, error=error)
+            answers[number] = Answer(server, error=error)
             if deadline is not None and halt(error):
                 deadline.stop()
-        except BaseException as mistake:  # noqa: BLE001 - raised again by whoever waits for the threads
+        except BaseException as mistake:  # noqa: BLE001 - raised again when all threads have ended
             mistakes.append(mistake)
 
     threads = [
-        threading.Thread(target=work, args=(number, one), daemon=True)
-        for number, one in enumerate(ones)
+        threading.Thread(target=work, args=(number, server), daemon=True)
+        for number, server in enumerate(servers)
     ]
     _run(threads, deadline)
     if mistakes:
@@ -76,7 +76,7 @@ def each(
 
 
 def _run(threads: Sequence[threading.Thread], deadline: Deadline | None) -> None:
-    """Start all and wait for all; an interruption stops them, and leaves behind those that do not notice."""
+    """Start all threads and wait for them. An interruption stops them, and does not wait for those that miss it."""
     try:
         for thread in threads:
             thread.start()

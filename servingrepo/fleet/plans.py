@@ -1,4 +1,4 @@
-"""What a change of what is served consists of: the configs before, between and after. Pure values."""
+"""The plan of a change: the configs that servers get before, between and after it. Pure values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """One switch of one model.
 
-    `between` has the versions of both sides, so that the new one is loaded while the old one still answers;
+    `between` has the old and the new versions, so that the new one is loaded while the old one still answers.
     `labelled` has both and the new labels, which TF Serving takes only when their versions are loaded.
     `version` is None when the model is taken out.
     """
@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def base_path(self) -> str:
-        """Where servers see the model's versions; empty if no config has it."""
+        """The path where servers see the model's versions; empty if no config has it."""
         found = entry(self.between, self.model)
         return found.base_path if found is not None else ""
 
@@ -44,7 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def goes_down(self) -> bool:
-        """Whether unlabelled clients get a lower version afterwards: only once the higher one is dropped."""
+        """Whether unlabelled clients get a lower version: they get it only when the higher one is dropped."""
         return max(self.new_pins, default=0) < max(self.old_pins, default=0)
 
     @property
@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def settles_policy(self) -> bool:
-        """Whether an entry whose policy lets the disk decide what is served is pinned."""
+        """Whether the plan pins an entry whose policy lets the disk decide what is served."""
         found = [entry(config, self.model) for config in (self.before, self.after)]
         policies = [one.policy for one in found if one is not None]
         return len(set(policies)) > 1
@@ -70,8 +70,8 @@ def plan_serve(
 ) -> Plan:
     """Plan to serve one version to unlabelled clients.
 
-    They get the highest loaded version, so a label must not keep a higher one loaded: labels above the version
-    come down to it. Labels on lower versions stay, and keep those loaded. `serving` are the versions that are
+    They get the highest loaded version, so a label must not keep a higher version loaded: labels above the version
+    come down to it. Labels on lower versions stay, and keep these loaded. `serving` has the versions that are
     served now, where the config alone does not say that: under a policy such as `latest`.
     """
     labels = _labels(config, model)
@@ -94,9 +94,9 @@ def plan_rollback(
     gone: Collection[int] = (),
     serving: Collection[int] | None = None,
 ) -> Plan:
-    """Plan to go back to a version: labels that pointed at the version that is left move along.
+    """Plan to go back to a version: labels of the version that is left move along.
 
-    So do labels on versions that are `gone` from disk: they answer nothing, and would keep the config invalid.
+    So do labels of versions that are `gone` from disk: they answer nothing, and would keep the config invalid.
     """
     labels = _labels(config, model)
     left = {max(_serving(config, model, serving), default=None), *gone}
@@ -120,7 +120,7 @@ def plan_label(
     base_path: str,
     serving: Collection[int] | None = None,
 ) -> Plan:
-    """Plan to give a model these labels: what is `served` to unlabelled clients stays loaded beside them."""
+    """Plan to give a model these labels. The version `served` to unlabelled clients stays loaded beside them."""
     return _plan(
         config,
         model=model,

@@ -1,4 +1,4 @@
-"""How a change goes through several endpoints: what may be missing, and what they must answer. Values only."""
+"""The rules of a change on several servers: which may be missing, what they must answer. Values only."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The rules of one change.
 
     Attributes:
-        allow_down: How many endpoints may not answer at all; they are listed, and follow later.
-        probes: Requests that every endpoint must answer with the new version before anything is final.
-        first: Endpoints that get the new version before all others.
-        batch: How many of the others get it at a time: a part such as 25%, or a number; empty for all.
+        allow_down: How many servers may be down; they are listed, and follow later.
+        probes: The user's own requests: every server must answer them with the new version before C2.
+        first: Endpoints of the first stage.
+        batch: How many of the other servers a stage has: a part such as 25%, or a number; empty for all.
         watch: Seconds for which each stage is watched before the next.
-        gate: A shell command that must end well after each stage was watched.
+        gate: The stage check: a shell command that must end well after each stage was watched.
         poll: Whether the servers follow models.config by reading it again and again
-            (--model_config_file_poll_wait_seconds) instead of being told by RPC: then every step is a file.
-        bystanders: Servers of the same models.config that take no part: another model's list has them. They are
-            written down as left behind, and follow when a command talks to them.
-        metrics_port: Where servers have their Prometheus page: the REST port, or relative to the gRPC port (+1).
-        server: The TensorFlow of the endpoints' servers, where it is known: a server does not tell it.
-        metrics_url: Or its URL, with {host} and {port} for those of each endpoint: behind a proxy, over https.
-        min_requests: How many requests both sides must have had before error rates are compared.
-        allow_inconclusive: Whether a stage with fewer, or with metrics that cannot be read, goes on all the same.
+            (--model_config_file_poll_wait_seconds), not by RPC: then each step is a file.
+        metrics_port: The port of the servers' Prometheus page: the REST port, or relative to the gRPC port (+1).
+        server: The TensorFlow version of the servers, where it is known: no server says it.
+        metrics_url: Or the page's URL, with {host} and {port} for those of each endpoint: behind a proxy, over https.
+        min_requests: How many requests a stage and its control must each have had before error rates are compared.
+        allow_inconclusive: Whether an inconclusive stage (fewer requests, unreadable metrics) goes on all the same.
     """
 
     allow_down: int = 0
@@ -41,6 +39,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     min_requests: int = 50
     allow_inconclusive: bool = False
     bystanders: tuple[str, ...] = ()
+    """Servers of the same models.config that are not reloaded: only another model's list has them.
+
+    They are written down as lagging servers, and follow when a command talks to them.
+    """
     poll: bool = False
     server: Version | None = None
 
@@ -57,11 +59,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STRICT = Rules()
-"""Every endpoint answers; no requests of one's own."""
+"""Every server answers, and gets no requests of the user's own."""
 
 
 class Manner(msgspec.Struct, frozen=True, kw_only=True):
-    """In which way one change of what is served is made, whichever change it is.
+    """How a change of what is served is made; the same for each verb that changes it.
 
     Attributes:
         endpoints: The live servers that follow it; without any only models.config changes.

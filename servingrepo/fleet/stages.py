@@ -1,9 +1,9 @@
-"""A roll-out in stages: a few endpoints first, watched, then more; or back by itself.
+"""A roll-out in stages: a few servers get the new version first and are watched, then more; or all go back.
 
-In a stage the new version is loaded beside the old one, so a higher one already answers unlabelled clients there;
-beside a higher one a lower one answers nobody, so a stage that goes down drops the old version as well. While the
-new one is watched it must stay loaded and answer the probe cases. At its end it must not have failed more often than
-its control, and pass the stage check, a command of the user's own.
+In a stage servers load the new version beside the old one. A higher version already answers unlabelled clients there.
+A lower version does not, so a stage that goes down drops the old version too. While a stage is watched, the new
+version must stay loaded and answer the probe cases. In the end it must not have failed more often than its control,
+and the stage check, a command of the user's own, must end well.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 _EVERY_SECONDS = 1.0
 _CALL_SECONDS = 10.0
-_GATE_SECONDS = 600.0
+_CHECK_SECONDS = 600.0
 
 
 def split(servers: Sequence[ServingClient], rules: Rules) -> list[list[ServingClient]]:
-    """Return the endpoints in the order and the groups in which they get the new version.
+    """Return the servers of each stage, in order.
 
     Raises:
         UsageError: `first` names an endpoint that takes no part, or `batch` is neither a part nor a number.
@@ -49,7 +49,7 @@ def split(servers: Sequence[ServingClient], rules: Rules) -> list[list[ServingCl
     if unknown:
         raise UsageError(
             f"--first names endpoints that take no part: {', '.join(unknown)}",
-            hint=f"they are: {', '.join(by_name)}",
+            hint=f"these take part: {', '.join(by_name)}",
         )
     first = [by_name[name] for name in rules.first]
     rest = [server for server in servers if server not in first]
@@ -63,7 +63,7 @@ def check_rules(rules: Rules) -> Rules:
     """Refuse rules that cannot be kept, before anything begins; return them as they are.
 
     Raises:
-        UsageError: A batch, a port or a URL that is none.
+        UsageError: The batch, the port or the URL cannot be read.
     """
     if rules.batch:
         batch_size(rules.batch, 1)
@@ -82,10 +82,10 @@ def check_rules(rules: Rules) -> Rules:
 
 
 def batch_size(text: str, count: int) -> int:
-    """Return how many endpoints a batch such as 25% or 2 is, at least one.
+    """Return how many servers a batch such as 25% or 2 has: at least one.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: The text is neither a part nor a number.
     """
     number, percent = text.removesuffix("%"), text.endswith("%")
     if not number.isdecimal() or not int(number):
@@ -101,31 +101,31 @@ def refuse_stages(plan: Plan) -> None:
     """
     if plan.version is None:
         raise UsageError(
-            f"taking {plan.model} out cannot go in stages: nothing is left that could be watched",
+            f"taking {plan.model} out cannot go in stages: no version is left to watch",
             hint="leave --first, --batch, --watch-for and --gate out",
         )
 
 
-def observe(
+def watch_stage(
     stage: Sequence[ServingClient],
     plan: Plan,
     rules: Rules,
     export: Inspection | None,
     control: Control,
 ) -> StageVerdict:
-    """Watch the endpoints that have the new version, and judge it.
+    """Watch the servers that have the new version, and return the verdict.
 
-    The version stays loaded and answers, also the user's own cases. Errors are judged when the time is over; before
-    that only if they are beyond doubt.
+    The version must stay loaded and answer, also the user's own cases. Errors are judged when the time is over, and
+    earlier only if they are beyond doubt.
 
     Raises:
-        SwitchFailed, SmokeFailed, LoadFailed, EndpointUnreachable: They are not to keep it.
+        SwitchFailed, SmokeFailed, EndpointUnreachable, and others of a server: The version does not answer.
     """
     both = [*stage, *control.servers]
     counted = count(both, plan.model, rules) if rules.counts_errors else Counts()
     end = Deadline.after(rules.watch)
     while True:
-        _look(stage, plan, rules, export)
+        _prove(stage, plan, rules, export)
         last = end.passed
         if rules.counts_errors:
             now = count(both, plan.model, rules)
@@ -138,13 +138,14 @@ def observe(
         end.pause(_EVERY_SECONDS)
 
 
-def _look(
+def _prove(
     stage: Sequence[ServingClient], plan: Plan, rules: Rules, export: Inspection | None
 ) -> None:
+    """Prove that the new version answers on each server of a stage."""
     version = plan.version or 0
     deadline = Deadline.after(_CALL_SECONDS)
 
-    def look(server: ServingClient) -> None:
+    def prove(server: ServingClient) -> None:
         live.prove_pinned(server, plan.model, [version], deadline=deadline)
         if plan.goes_down:
             live.wait_answering(server, plan.model, max(plan.new_pins), deadline=deadline)
@@ -158,7 +159,7 @@ def _look(
                 deadline=deadline,
             )
 
-    errors = [answer.error for answer in each(stage, look) if answer.error is not None]
+    errors = [answer.error for answer in each(stage, prove) if answer.error is not None]
     if errors:
         raise together(errors)
 
@@ -167,7 +168,7 @@ def refuse_stopped(verdict: StageVerdict, plan: Plan, rules: Rules) -> None:
     """Refuse to go on after a verdict that does not allow it.
 
     Raises:
-        SwitchFailed: The stage fails, or nobody can say whether it does.
+        SwitchFailed: The verdict is stop, or inconclusive where that was not allowed.
     """
     what = f"{plan.model}@{plan.version}"
     if verdict.verdict == "stop":
@@ -184,13 +185,13 @@ def refuse_stopped(verdict: StageVerdict, plan: Plan, rules: Rules) -> None:
         )
 
 
-def pass_check(
+def pass_stage_check(
     stage: Sequence[ServingClient], rest: Sequence[ServingClient], plan: Plan, rules: Rules
 ) -> None:
     """Run the user's own stage check, if there is one.
 
     Raises:
-        SwitchFailed: It said no.
+        SwitchFailed: The check failed.
     """
     if not rules.gate:
         return
@@ -204,9 +205,9 @@ def pass_check(
             "rest": [str(server.endpoint) for server in rest],
         }
     )
-    trouble = run_command(rules.gate, record, timeout=_GATE_SECONDS)
+    trouble = run_command(rules.gate, record, timeout=_CHECK_SECONDS)
     if trouble:
         raise SwitchFailed(
-            f"the gate said no to {plan.model}@{plan.version}: {mask_text(rules.gate)}: {trouble}",
-            hint="it got the stage as JSON on stdin; correct what it complains of",
+            f"the stage check of {plan.model}@{plan.version} failed: {mask_text(rules.gate)}: {trouble}",
+            hint="the command (--gate) got the stage as JSON on stdin; correct what it complains of",
         )

@@ -1,7 +1,7 @@
-"""The steps of a switch on one live server: be told, load, prove, move labels, drop. switch.py takes them in turn.
+"""The steps of a switch on one live server: load, prove, move labels, drop. switch.py takes them on all servers.
 
-Each step ends before any server begins the next, so that no server moves a label or drops a version while another
-may still refuse the new one.
+Each step ends on all servers before the next step begins on any: so no server moves a label or drops a version while
+another server may still refuse the new one.
 """
 
 from __future__ import annotations
@@ -25,38 +25,41 @@ if TYPE_CHECKING:
     from servingrepo.smoke import SmokeCase
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What a server said before it was told of the new version, and labels that could not hold on it then."""
+class Before(msgspec.Struct, frozen=True):
+    """The states that a server named before it was asked to load the new version, and labels that were dead there.
 
-    before: live.Remembered
-    dead: frozenset[str] = frozenset()
+    A label is dead when its version is not loaded: the server would refuse a config that has it.
+    """
+
+    states: live.States
+    dead_labels: frozenset[str] = frozenset()
 
 
 class EndpointResult(msgspec.Struct, frozen=True):
-    """What one endpoint was proven to do after a switch; or that it was left out, and does not follow yet."""
+    """The proven result of a switch on one endpoint; or that it was left out, and does not follow yet."""
 
     endpoint: str
     outcome: str
     follows: bool = True
 
 
-def look(server: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
-    """Note what a server says of the model, once nothing of it is being unloaded to be added again."""
-    before = live.remembered(server, plan.model, deadline=deadline)
+def note_before(server: ServingClient, plan: Plan, *, deadline: Deadline) -> Before:
+    """Note the states of the model's versions, after what the server is unloading has gone."""
+    states = live.states_of(server, plan.model, deadline=deadline)
     if not plan.old_pins:
         live.wait_dropped(server, plan.model, deadline=deadline)
-    loaded = {one.version for one in before.values() if one.state == "AVAILABLE"}
+    loaded = {one.version for one in states.values() if one.state == "AVAILABLE"}
     # A label whose version is gone makes the server refuse the whole config (UpdateModelVersionLabelMap).
     dead = frozenset(label for label, at in plan.old_labels.items() if at not in loaded)
-    return Told(before, dead)
+    return Before(states, dead)
 
 
-def tell(server: ServingClient, plan: Plan, *, deadline: Deadline) -> Told:
-    """Have a server begin to load the new version beside the old one."""
-    told = look(server, plan, deadline=deadline)
-    between = without_labels(plan.between, plan.model, told.dead)
+def begin_load(server: ServingClient, plan: Plan, *, deadline: Deadline) -> Before:
+    """Have a server begin to load the new version beside the old one; return what it said before."""
+    before = note_before(server, plan, deadline=deadline)
+    between = without_labels(plan.between, plan.model, before.dead_labels)
     live.send(server, between, deadline=deadline)
-    return told
+    return before
 
 
 def wait_loaded(
@@ -65,15 +68,15 @@ def wait_loaded(
     rules: Rules,
     export: Inspection | None,
     *,
-    told: Told,
+    before: Before,
     deadline: Deadline,
 ) -> None:
-    """Wait until the new versions are loaded, and see that they answer, and answer the user's own cases."""
+    """Wait until the new versions are loaded, and prove that they answer, the user's own cases too."""
     live.wait_available(
         server,
         plan.model,
         plan.new_pins,
-        before=told.before,
+        before=before.states,
         base_path=plan.base_path,
         deadline=deadline,
     )
@@ -98,7 +101,9 @@ def probe(
     inspection: Inspection,
     deadline: Deadline,
 ) -> None:
-    """Send cases to one version on a live server; `inspection` is what that version is on disk.
+    """Send the user's own cases to one version on a live server. Requests are never made up.
+
+    `inspection` is of that version on disk.
 
     Raises:
         SmokeFailed: An answer is not what was expected, or is an error; every case that failed is listed.
@@ -129,9 +134,9 @@ def wait_labelled(server: ServingClient, plan: Plan, *, deadline: Deadline) -> N
 def wait_final(
     server: ServingClient, plan: Plan, *, probes: int = 0, deadline: Deadline
 ) -> EndpointResult:
-    """Wait until what is no longer wanted is unloaded, and see who answers then: unlabelled, pinned, labelled.
+    """Wait until what is no longer wanted is unloaded; prove who answers requests: unlabelled, pinned, labelled.
 
-    `probes` is how many requests of the user's own the server has answered.
+    `probes` is the number of the user's own cases that the server has answered.
     """
     gone = set(plan.old_pins) - set(plan.new_pins)
     left = live.wait_unserved(server, plan.model, gone, deadline=deadline)

@@ -1,15 +1,15 @@
-"""The one way in which live servers and models.config change what is served, and go back.
+"""The switch: the only way in which live servers and models.config change what is served.
 
-A switch, up or down, is always {old, new}, then the new version AVAILABLE and answering on every endpoint, then
-C2 (the file), then {new}. Never {old} to {new} at once: if new failed then, going back would be a no-op that
-only looks right (tfserving: a re-aspired version is parked while the failed one is aspired). Each step is taken
-on all endpoints at once, and none begins before all have finished the one before. Until C2 any failure puts
-the old config back everywhere; after C2 a failure does too, in the same careful order.
+A switch, up or down, has three steps: servers load the new version beside the old one; models.config is replaced
+(C2); servers drop the old version. No server goes from old to new at once: if the new version failed then, the server
+would ignore a config that brings the old one back (tfserving: a re-aspired version is parked while the failed one is
+aspired). Each step is taken on all servers at once, and begins when all servers have finished the step before.
+A failure, before C2 or after it, puts the old config back everywhere (going_back.py).
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,7 +23,13 @@ from servingrepo.fleet.failures import together, uncertain_endpoints
 from servingrepo.fleet.going_back import put_back
 from servingrepo.fleet.parallel import each
 from servingrepo.fleet.rules import STRICT, Rules
-from servingrepo.fleet.stages import observe, pass_check, refuse_stages, refuse_stopped, split
+from servingrepo.fleet.stages import (
+    pass_stage_check,
+    refuse_stages,
+    refuse_stopped,
+    split,
+    watch_stage,
+)
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.verdicts import Control, Counts, control_of, count
 from servingrepo.repository.lagging import (
@@ -36,11 +42,11 @@ from servingrepo.repository.records import StageVerdict
 from servingrepo.repository.served import write_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from typing import TypeVar
 
     from servingrepo.fleet.plans import Plan
-    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Inspection
     from servingrepo.servers.client import ServingClient
@@ -48,32 +54,12 @@ if TYPE_CHECKING:
 
     R = TypeVar("R")
 
-_SETTLE_SECONDS = 20.0
-"""What a server that was left behind may take to come to models.config before anything newer is sent."""
-
-
-@dataclass
-class _Fleet:
-    """The endpoints of one switch: those that take part, and those that are missing and may be."""
-
-    servers: list[ServingClient]
-    rules: Rules
-    missing: dict[str, ServingRepoError] = field(default_factory=dict)
-    loaded: list[ServingClient] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
-    """Endpoints that may have been told of the new version."""
-    dropped: set[str] = field(default_factory=set)
-    """Endpoints that may have dropped the old version before C2: they went down a version in a stage."""
-    verdicts: list[StageVerdict] = field(default_factory=list)
-
-    def may_miss(self, error: ServingRepoError) -> bool:
-        """Tell whether the switch goes on without the endpoint that gave this error: at least one has to follow."""
-        may_be_down = len(self.missing) < self.rules.allow_down and len(self.servers) > 1
-        return may_be_down and isinstance(error, EndpointUnreachable)
+_CATCH_UP_SECONDS = 20.0
+"""What a lagging server may take to come to models.config before anything newer is sent to it."""
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a switch on live servers: of each endpoint, and of each stage that was watched."""
+    """What a switch came to: the result of each endpoint, and the verdict of each stage that was watched."""
 
     endpoints: tuple[EndpointResult, ...] = ()
     stages: tuple[StageVerdict, ...] = ()
@@ -92,224 +78,57 @@ def switch(
     Without endpoints only the file changes: servers that poll it, or are reloaded later, follow.
 
     Raises:
-        EndpointUnreachable: Endpoints do not answer, more than the rules allow; nothing was changed.
-        SwitchFailed: It did not work within `wait` seconds; the message says what and where, and what is
+        EndpointUnreachable: More endpoints do not answer than the rules allow; nothing was changed.
+        SwitchFailed: It did not work within `wait` seconds; the message says what failed, where, and what is
             served now.
     """
-    deadline = Deadline.after(wait).stoppable()
     with ExitStack() as stack:
         servers = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
-        fleet = _Fleet(list(servers), rules)
-        back = partial(
-            put_back, repo, plan, servers, told=fleet.told, dropped=fleet.dropped, poll=rules.poll
-        )
         export = _export(repo, plan) if servers and rules.probes else None
-        _gather(repo, fleet, plan, deadline=deadline)
-        stages = _stages(fleet, plan)
+        deadline = Deadline.after(wait).stoppable()
+        fleet = _Fleet(repo, plan, rules, list(servers), deadline, export)
+        fleet.check_servers()
+        stages = fleet.stages()
         committed = False
-        known: dict[str, steps.Told] = {}
         try:
             if rules.poll and servers:
-                known = _load_by_file(repo, fleet, plan, export, deadline=deadline)
-                stages = []
-            begun = count(fleet.servers, plan.model, rules) if rules.counts_errors else Counts()
-            for number, stage in enumerate(stages, start=1):
-                control = _control(fleet, stage, plan, begun, alone=len(stages) == 1)
-                deadline = _fresh(deadline, rules)
-                _take_stage(repo, fleet, stage, plan, export, deadline=deadline)
-                last = number == len(stages) > 1
-                _watch(fleet, stage, plan, export, control, last=last)
-            deadline = _fresh(deadline, rules)
+                fleet.load_by_file()
+            else:
+                fleet.load_in_stages(stages)
+            fleet.renew_deadline()
             repo.disk.step("switch.before-c2")
-            # From here on the file may have changed, whatever ends this.
-            committed = True
+            committed = True  # from here on the file may have changed, whatever ends this
             write_config(repo, plan.after)
             repo.disk.step("switch.after-c2")
-            done = _drop_old(repo, fleet, plan, known, deadline=deadline)
+            results = fleet.drop_old()
         except ServingRepoError as error:
             if not servers:
                 raise
-            failed = back(error=error, committed=committed, uncertain=uncertain_endpoints(error))
-            failed.stages = tuple(fleet.verdicts)
+            uncertain = uncertain_endpoints(error)
+            failed = fleet.go_back(servers, error, committed=committed, uncertain=uncertain)
             raise failed from error
         except BaseException as interruption:
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if servers:
-                failed = back(
-                    error=SwitchFailed("interrupted"),
-                    committed=committed,
-                    uncertain=set(map(str, endpoints)),
-                )
+                stopped = SwitchFailed("interrupted")
+                uncertain = set(map(str, endpoints))
+                failed = fleet.go_back(servers, stopped, committed=committed, uncertain=uncertain)
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
             raise
-        _write_down(repo, fleet, plan)
-    done = tuple(_with_verdict(one, fleet.verdicts) for one in done)
-    missing = (_left_out(endpoint, error) for endpoint, error in fleet.missing.items())
-    return Followed(endpoints=(*done, *missing), stages=tuple(fleet.verdicts))
+        fleet.note_lagging()
+    return Followed(endpoints=fleet.with_verdicts(results), stages=tuple(fleet.verdicts))
 
 
 def connect(endpoint: Endpoint) -> ServingClient:
-    """Open a client. grpc is imported only now: a rollback without endpoints has no use for it."""
+    """Open a client of a server. It imports grpc only now: a rollback without endpoints does without."""
     from servingrepo.servers.client import ServingClient
 
     return ServingClient(endpoint)
 
 
-def _gather(repo: Repository, fleet: _Fleet, plan: Plan, *, deadline: Deadline) -> None:
-    """See who answers before anything is changed, and bring stragglers to the config of now first.
-
-    A straggler may still carry out an old reload: one that it answers now comes after that one.
-
-    Raises:
-        EndpointUnreachable, ServerTimeout, RequestRefused: More are missing than may be; nothing was changed.
-    """
-    known = {one.endpoint: one for one in read_lagging(repo)} if fleet.servers else {}
-
-    def look(server: ServingClient) -> None:
-        live.check_reachable(server, deadline=deadline)
-        lagging = known.get(str(server.endpoint))
-        if lagging is not None:
-            most = deadline.at_most(_SETTLE_SECONDS)
-            _settle(server, plan.before, lagging, most=most, poll=fleet.rules.poll)
-
-    try:
-        _together(fleet, look, deadline)
-    except EndpointUnreachable as error:
-        gone = "no server was changed; one that is gone can be left out: it reads models.config when it starts"
-        if fleet.rules.allow_down:
-            gone += (
-                f"; of those that are named, {fleet.rules.allow_down} may be down, but never all"
-            )
-        error.hint = f"{error.hint}; {gone}" if error.hint else gone
-        raise
-    settled = [str(one.endpoint) for one in fleet.servers if str(one.endpoint) in known]
-    if settled:
-        forget_lagging(repo, settled)
-    if fleet.servers:
-        repo.disk.step("switch.gathered")
-
-
-def _settle(
-    server: ServingClient, config: ModelConfig, lagging: LaggingServer, *, most: float, poll: bool
-) -> None:
-    try:
-        live.converge(server, config, deadline=Deadline.after(most), poll=poll)
-    except ServingRepoError as error:
-        raise EndpointUnreachable(
-            f"{server.endpoint} was left behind on {lagging.since} ({lagging.why}) and does not come to "
-            f"models.config: {error.message}",
-            hint="nothing newer was sent to it; restart that server, or leave it out",
-        ) from error
-
-
-def _stages(fleet: _Fleet, plan: Plan) -> list[list[ServingClient]]:
-    """Return who gets the new version at a time: everybody at once, if nothing else is asked for."""
-    if not fleet.servers or not fleet.rules.staged:
-        return [list(fleet.servers)]
-    if fleet.rules.poll:
-        raise UsageError(
-            "servers that poll models.config cannot go in stages: they all read the same file",
-            hint="reload by RPC, or leave --first, --batch, --watch-for and --gate out",
-        )
-    refuse_stages(plan)
-    return split(fleet.servers, fleet.rules)
-
-
-def _fresh(deadline: Deadline, rules: Rules) -> Deadline:
-    """Return the deadline of the next step: each stage has the time for itself, watching is not part of it."""
-    return Deadline.after(deadline.seconds).stoppable() if rules.staged else deadline
-
-
-def _control(
-    fleet: _Fleet, stage: Sequence[ServingClient], plan: Plan, begun: Counts, *, alone: bool
-) -> Control:
-    """Return what the stage will be compared with; nothing where errors are not to be judged."""
-    if not fleet.rules.counts_errors or not fleet.servers:
-        return Control()
-    rest = [one for one in fleet.servers if one not in fleet.loaded and one not in stage]
-    here = [one for one in stage if one in fleet.servers]
-    return control_of(here, rest, plan, fleet.rules, begun, alone=alone)
-
-
-def _watch(
-    fleet: _Fleet,
-    stage: Sequence[ServingClient],
-    plan: Plan,
-    export: Inspection | None,
-    control: Control,
-    *,
-    last: bool,
-) -> None:
-    """Watch all that have the new version, and note the verdict.
-
-    The last of several stages has nobody left to wait for the verdict. It is watched only to judge its errors.
-
-    Raises:
-        SwitchFailed and others of `observe`: The roll-out must not go on.
-    """
-    fleet.loaded.extend(stage)
-    rules = fleet.rules
-    if not fleet.servers or not rules.staged or (last and not rules.counts_errors):
-        return
-    have_it = [server for server in fleet.servers if server in fleet.loaded]
-    rest = [server for server in fleet.servers if server not in fleet.loaded]
-    watched = have_it if rest else [server for server in have_it if server in stage]
-    if control.servers:
-        control = Control(tuple(rest))  # one may be missing by now
-    names = tuple(str(server.endpoint) for server in watched)
-    verdict = StageVerdict(verdict="stop", endpoints=names)
-    try:
-        verdict = observe(watched, plan, rules, export, control)
-        refuse_stopped(verdict, plan, rules)
-        if not last:
-            pass_check(have_it, rest, plan, rules)
-    except ServingRepoError as error:
-        if verdict.verdict != "inconclusive":
-            why = verdict.why or error.message
-            verdict = msgspec.structs.replace(verdict, verdict="stop", why=why)
-        raise
-    finally:
-        fleet.verdicts.append(verdict)
-
-
-def _with_verdict(one: EndpointResult, verdicts: Sequence[StageVerdict]) -> EndpointResult:
-    watched = [verdict for verdict in verdicts if one.endpoint in verdict.endpoints]
-    if not watched:
-        return one
-    return msgspec.structs.replace(one, outcome=f"{one.outcome}; watched: {watched[-1]}")
-
-
-def _together(
-    fleet: _Fleet,
-    step: Callable[[ServingClient], R],
-    deadline: Deadline,
-    *,
-    among: Sequence[ServingClient] | None = None,
-) -> tuple[R, ...]:
-    """Take one step on all endpoints at once; those that may be missing drop out, any other error is raised."""
-    answers = each(
-        [one for one in fleet.servers if among is None or one in among],
-        step,
-        deadline=deadline,
-        halt=lambda error: not fleet.may_miss(error),
-    )
-    errors = []
-    for answer in answers:
-        if answer.error is None:
-            continue
-        if fleet.may_miss(answer.error):
-            fleet.missing[str(answer.of.endpoint)] = answer.error
-            fleet.servers.remove(answer.of)
-        else:
-            errors.append(answer.error)
-    if errors:
-        raise together([*fleet.missing.values(), *errors])
-    return tuple(answer.value for answer in answers if answer.error is None)  # type: ignore[misc]
-
-
 def _export(repo: Repository, plan: Plan) -> Inspection | None:
-    """Look at the version that is to be probed, as it is on disk."""
+    """Inspect the version that is to be probed, as it is on disk."""
     from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.reading import ANYWHERE
 
@@ -318,136 +137,303 @@ def _export(repo: Repository, plan: Plan) -> Inspection | None:
     return inspect_export(repo.layout.version(plan.model, plan.version), boundary=ANYWHERE)
 
 
-def _take_stage(
-    repo: Repository,
-    fleet: _Fleet,
-    stage: Sequence[ServingClient],
-    plan: Plan,
-    export: Inspection | None,
-    *,
-    deadline: Deadline,
-) -> None:
-    """Have servers load the new version beside the old one, prove it, then move the labels.
+@dataclass
+class _Fleet:
+    """The live servers of one switch, and how far each of them is. The methods are the steps, in their order."""
 
-    A lower version answers nobody beside a higher one, so a stage that goes down also drops the old version: what
-    is watched then is what clients get.
-    """
-    if plan.version is not None and fleet.servers:
-        told: dict[str, steps.Told] = {}
+    repo: Repository
+    plan: Plan
+    rules: Rules
+    servers: list[ServingClient]
+    """Those that take part. A server that may be missing, and is, goes from here to `missing`."""
+    deadline: Deadline
+    export: Inspection | None
+    missing: dict[str, ServingRepoError] = field(default_factory=dict)
+    before: dict[str, steps.Before] = field(default_factory=dict)
+    """By endpoint: what the server said before it was asked to load anything."""
+    asked: set[str] = field(default_factory=set)
+    """Endpoints that may have been asked to load the new version."""
+    dropped: set[str] = field(default_factory=set)
+    """Endpoints that may have dropped the old version before C2: they went down a version in a stage."""
+    have_new: list[ServingClient] = field(default_factory=list)
+    """Servers of the stages that are done."""
+    verdicts: list[StageVerdict] = field(default_factory=list)
 
-        def tell(server: ServingClient) -> None:
-            told[str(server.endpoint)] = steps.tell(server, plan, deadline=deadline)
+    def check_servers(self) -> None:
+        """See that servers answer before anything is changed, and bring lagging servers to the config of now.
 
-        def load(server: ServingClient) -> None:
-            known = told[str(server.endpoint)]
-            steps.wait_loaded(server, plan, fleet.rules, export, told=known, deadline=deadline)
+        A lagging server may still carry out an old reload. A reload that it answers now comes after that one.
 
-        def label(server: ServingClient) -> None:
-            if plan.moves_labels or told[str(server.endpoint)].dead:
-                live.send(server, plan.labelled, deadline=deadline)
+        Raises:
+            EndpointUnreachable, ServerTimeout, RequestRefused: More servers are missing than may be; nothing was
+                changed.
+        """
+        lagging = {one.endpoint: one for one in read_lagging(self.repo)} if self.servers else {}
 
-        fleet.told |= {str(server.endpoint) for server in stage}
-        _together(fleet, tell, deadline, among=stage)
-        repo.disk.step("switch.stage-told")
-        _together(fleet, load, deadline, among=stage)
-        repo.disk.step("switch.stage-proven")
-        _together(fleet, label, deadline, among=stage)
-    repo.disk.step("switch.stage-loaded")
-    if fleet.rules.staged and plan.goes_down:
-        fleet.dropped |= {str(server.endpoint) for server in stage}
-        _together(
-            fleet, partial(live.send, config=plan.after, deadline=deadline), deadline, among=stage
+        def check(server: ServingClient) -> None:
+            live.check_reachable(server, deadline=self.deadline)
+            if (known := lagging.get(str(server.endpoint))) is not None:
+                self._catch_up(server, known)
+
+        try:
+            self._on_all(check)
+        except EndpointUnreachable as error:
+            hint = "no server was changed; one that is gone can be left out: it reads models.config when it starts"
+            if self.rules.allow_down:
+                hint += (
+                    f"; of those that are named, {self.rules.allow_down} may be down, but never all"
+                )
+            error.hint = f"{error.hint}; {hint}" if error.hint else hint
+            raise
+        caught_up = {str(server.endpoint) for server in self.servers} & lagging.keys()
+        if caught_up:
+            forget_lagging(self.repo, caught_up)
+        if self.servers:
+            self.repo.disk.step("switch.gathered")
+
+    def _catch_up(self, server: ServingClient, known: LaggingServer) -> None:
+        deadline = Deadline.after(self.deadline.at_most(_CATCH_UP_SECONDS))
+        try:
+            live.converge(server, self.plan.before, deadline=deadline, poll=self.rules.poll)
+        except ServingRepoError as error:
+            raise EndpointUnreachable(
+                f"{server.endpoint} lags since {known.since} ({known.why}) and does not come to "
+                f"models.config: {error.message}",
+                hint="nothing newer was sent to it; restart that server, or leave it out",
+            ) from error
+
+    def stages(self) -> list[list[ServingClient]]:
+        """Return which servers get the new version at a time: all at once, if nothing else is asked for.
+
+        Raises:
+            UsageError: The change cannot go in stages.
+        """
+        if not self.servers or not self.rules.staged:
+            return [list(self.servers)]
+        if self.rules.poll:
+            raise UsageError(
+                "servers that poll models.config cannot go in stages: they all read the same file",
+                hint="reload by RPC, or leave --first, --batch, --watch-for and --gate out",
+            )
+        refuse_stages(self.plan)
+        return split(self.servers, self.rules)
+
+    def load_in_stages(self, stages: Sequence[Sequence[ServingClient]]) -> None:
+        """Have the servers of each stage load the new version, and watch them before the next stage."""
+        counted = self.rules.counts_errors
+        begun = count(self.servers, self.plan.model, self.rules) if counted else Counts()
+        for number, stage in enumerate(stages, start=1):
+            control = self._control(stage, begun, alone=len(stages) == 1)
+            self.renew_deadline()
+            self._load(stage)
+            self._watch(stage, control, last=number == len(stages) > 1)
+
+    def renew_deadline(self) -> None:
+        """Give each stage the whole time for itself: watching a stage is no part of it."""
+        if self.rules.staged:
+            self.deadline = Deadline.after(self.deadline.seconds).stoppable()
+
+    def _control(self, stage: Sequence[ServingClient], begun: Counts, *, alone: bool) -> Control:
+        """Return what the stage will be compared with; nothing where errors are not to be judged."""
+        if not self.rules.counts_errors or not self.servers:
+            return Control()
+        rest = [one for one in self.servers if one not in self.have_new and one not in stage]
+        here = [one for one in stage if one in self.servers]
+        return control_of(here, rest, self.plan, self.rules, begun, alone=alone)
+
+    def _load(self, stage: Sequence[ServingClient]) -> None:
+        """Have servers load the new version beside the old one, prove it, then move the labels.
+
+        A lower version answers nobody beside a higher one, so a stage that goes down drops the old version too:
+        what is watched then is what clients get.
+        """
+        step, endpoints = self.repo.disk.step, {str(server.endpoint) for server in stage}
+        if self.plan.version is not None and self.servers:
+            self.asked |= endpoints
+            self._on_all(self._begin_load, among=stage)
+            step("switch.stage-told")
+            self._on_all(self._wait_loaded, among=stage)
+            step("switch.stage-proven")
+            self._on_all(self._move_labels, among=stage)
+        step("switch.stage-loaded")
+        if self.rules.staged and self.plan.goes_down:
+            self.dropped |= endpoints
+            self._on_all(self._send_final, among=stage)
+            step("switch.stage-dropped")
+            self._on_all(self._wait_final, among=stage)
+
+    def _begin_load(self, server: ServingClient) -> None:
+        self.before[str(server.endpoint)] = steps.begin_load(
+            server, self.plan, deadline=self.deadline
         )
-        repo.disk.step("switch.stage-dropped")
-        final = partial(
-            steps.wait_final, plan=plan, probes=len(fleet.rules.probes), deadline=deadline
+
+    def _wait_loaded(self, server: ServingClient) -> None:
+        before = self.before[str(server.endpoint)]
+        steps.wait_loaded(
+            server, self.plan, self.rules, self.export, before=before, deadline=self.deadline
         )
-        _together(fleet, final, deadline, among=stage)
 
+    def _move_labels(self, server: ServingClient) -> None:
+        if self.plan.moves_labels or self.before[str(server.endpoint)].dead_labels:
+            live.send(server, self.plan.labelled, deadline=self.deadline)
 
-def _load_by_file(
-    repo: Repository,
-    fleet: _Fleet,
-    plan: Plan,
-    export: Inspection | None,
-    *,
-    deadline: Deadline,
-) -> dict[str, steps.Told]:
-    """Have servers that poll models.config load the new version beside the old one, then move the labels.
+    def _send_final(self, server: ServingClient) -> None:
+        live.send(server, self.plan.after, deadline=self.deadline)
 
-    Each file is one with which a server can start, and is replaced only when all have done what it says: a
-    server that reads seldom must not miss one. What they said before is returned.
-    """
-    known: dict[str, steps.Told] = {}
+    def _wait_final(self, server: ServingClient) -> EndpointResult:
+        probes = len(self.rules.probes)
+        with self._polling(server) if self.rules.poll else nullcontext():
+            return steps.wait_final(server, self.plan, probes=probes, deadline=self.deadline)
 
-    def remember(server: ServingClient) -> None:
-        known[str(server.endpoint)] = steps.look(server, plan, deadline=deadline)
+    def _watch(self, stage: Sequence[ServingClient], control: Control, *, last: bool) -> None:
+        """Watch all servers that have the new version, and note the verdict.
 
-    def load(server: ServingClient) -> None:
-        told = known[str(server.endpoint)]
-        with live.polling(server, plan.model, told.before, deadline=deadline):
-            steps.wait_loaded(server, plan, fleet.rules, export, told=told, deadline=deadline)
+        No further stage waits for the verdict of the last one. It is watched only to judge its errors.
 
-    _together(fleet, remember, deadline)
-    if plan.version is None:
-        return known
-    write_config(repo, plan.between)
-    repo.disk.step("switch.file-between")
-    _together(fleet, load, deadline)
-    if plan.moves_labels:
-        write_config(repo, plan.labelled)
-        repo.disk.step("switch.file-labelled")
-        _together(fleet, partial(steps.wait_labelled, plan=plan, deadline=deadline), deadline)
-    return known
+        Raises:
+            SwitchFailed and others of `watch_stage`: The roll-out must not go on.
+        """
+        self.have_new.extend(stage)
+        rules = self.rules
+        if not self.servers or not rules.staged or (last and not rules.counts_errors):
+            return
+        have_new = [server for server in self.servers if server in self.have_new]
+        rest = [server for server in self.servers if server not in self.have_new]
+        watched = have_new if rest else [server for server in have_new if server in stage]
+        if control.servers:
+            control = Control(tuple(rest))  # a server may be missing by now
+        names = tuple(str(server.endpoint) for server in watched)
+        verdict = StageVerdict(verdict="stop", endpoints=names)
+        try:
+            verdict = watch_stage(watched, self.plan, rules, self.export, control)
+            refuse_stopped(verdict, self.plan, rules)
+            if not last:
+                pass_stage_check(have_new, rest, self.plan, rules)
+        except ServingRepoError as error:
+            if verdict.verdict != "inconclusive":
+                why = verdict.why or error.message
+                verdict = msgspec.structs.replace(verdict, verdict="stop", why=why)
+            raise
+        finally:
+            self.verdicts.append(verdict)
 
+    def load_by_file(self) -> None:
+        """Have servers that poll models.config load the new version beside the old one, then move the labels.
 
-def _drop_old(
-    repo: Repository,
-    fleet: _Fleet,
-    plan: Plan,
-    known: Mapping[str, steps.Told],
-    *,
-    deadline: Deadline,
-) -> tuple[EndpointResult, ...]:
-    """Have servers unload what is no longer wanted, and see who answers then.
+        A server can start with each of these files, and a file is replaced only when all servers have done what it
+        says: a server that reads seldom must not miss one.
+        """
+        self._on_all(self._note_before)
+        if self.plan.version is None:
+            return
+        write_config(self.repo, self.plan.between)
+        self.repo.disk.step("switch.file-between")
+        self._on_all(self._wait_loaded_by_file)
+        if self.plan.moves_labels:
+            write_config(self.repo, self.plan.labelled)
+            self.repo.disk.step("switch.file-labelled")
+            self._on_all(partial(steps.wait_labelled, plan=self.plan, deadline=self.deadline))
 
-    `known` has what those said before that poll models.config.
-    """
-    if not fleet.servers:
-        return ()
+    def _note_before(self, server: ServingClient) -> None:
+        self.before[str(server.endpoint)] = steps.note_before(
+            server, self.plan, deadline=self.deadline
+        )
 
-    final = partial(steps.wait_final, plan=plan, probes=len(fleet.rules.probes), deadline=deadline)
+    def _wait_loaded_by_file(self, server: ServingClient) -> None:
+        with self._polling(server):
+            self._wait_loaded(server)
 
-    def wait(server: ServingClient) -> EndpointResult:
-        told = known.get(str(server.endpoint))
-        if told is None:
-            return final(server)
-        with live.polling(server, plan.model, told.before, deadline=deadline):
-            return final(server)
+    def _polling(self, server: ServingClient) -> AbstractContextManager[None]:
+        before = self.before[str(server.endpoint)].states
+        return live.polling(server, self.plan.model, before, deadline=self.deadline)
 
-    if not fleet.rules.poll:
-        _together(fleet, partial(live.send, config=plan.after, deadline=deadline), deadline)
-    repo.disk.step("switch.drop-told")
-    done = _together(fleet, wait, deadline)
-    repo.disk.step("switch.dropped")
-    return done
+    def drop_old(self) -> tuple[EndpointResult, ...]:
+        """Have servers unload what is no longer wanted, and see which version answers then."""
+        if not self.servers:
+            return ()
+        if not self.rules.poll:
+            self._on_all(self._send_final)
+        self.repo.disk.step("switch.drop-told")
+        results = self._on_all(self._wait_final)
+        self.repo.disk.step("switch.dropped")
+        return results
 
+    def go_back(
+        self,
+        servers: Sequence[ServingClient],
+        error: ServingRepoError,
+        *,
+        committed: bool,
+        uncertain: set[str],
+    ) -> SwitchFailed:
+        """Put file and servers back, those that are missing too; return the error that says how that went."""
+        failed = put_back(
+            self.repo,
+            self.plan,
+            servers,
+            error=error,
+            committed=committed,
+            uncertain=uncertain,
+            asked=self.asked,
+            dropped=self.dropped,
+            poll=self.rules.poll,
+        )
+        failed.stages = tuple(self.verdicts)
+        return failed
 
-def _write_down(repo: Repository, fleet: _Fleet, plan: Plan) -> None:
-    """Remember who was left out."""
-    left_out = {endpoint: error.message for endpoint, error in fleet.missing.items()}
-    if plan.changes and not fleet.rules.poll:
-        not_told = f"not told of {plan.model}, whose list of endpoints does not have it"
-        left_out = {**dict.fromkeys(fleet.rules.bystanders, not_told), **left_out}
-    if left_out:
-        now = repo.now()
-        ones = (LaggingServer(endpoint=one, since=now, why=why) for one, why in left_out.items())
-        note_lagging(repo, ones)
+    def note_lagging(self) -> None:
+        """Write down which servers do not follow yet."""
+        why = {endpoint: error.message for endpoint, error in self.missing.items()}
+        if self.plan.changes and not self.rules.poll:
+            model = self.plan.model
+            others = f"not reloaded for {model}: its list of endpoints does not have this server"
+            why = {**dict.fromkeys(self.rules.bystanders, others), **why}
+        if why:
+            now = self.repo.now()
+            servers = (LaggingServer(endpoint=one, since=now, why=why[one]) for one in why)
+            note_lagging(self.repo, servers)
 
+    def with_verdicts(self, results: Sequence[EndpointResult]) -> tuple[EndpointResult, ...]:
+        """Return the results with the last verdict of each endpoint, and with the endpoints that are missing."""
+        last = {name: verdict for verdict in self.verdicts for name in verdict.endpoints}
+        watched = (
+            msgspec.structs.replace(one, outcome=f"{one.outcome}; watched: {last[one.endpoint]}")
+            if one.endpoint in last
+            else one
+            for one in results
+        )
+        missing = (
+            EndpointResult(
+                name, f"left out, and does not follow yet: {error.message}", follows=False
+            )
+            for name, error in self.missing.items()
+        )
+        return (*watched, *missing)
 
-def _left_out(endpoint: str, error: ServingRepoError) -> EndpointResult:
-    return EndpointResult(
-        endpoint,
-        f"left out, and does not follow yet: {error.message}",
-        follows=False,
-    )
+    def _on_all(
+        self, step: Callable[[ServingClient], R], *, among: Sequence[ServingClient] | None = None
+    ) -> tuple[R, ...]:
+        """Take a step on all servers at once. Those that may be missing drop out; any other error is raised."""
+        answers = each(
+            [server for server in self.servers if among is None or server in among],
+            step,
+            deadline=self.deadline,
+            halt=lambda error: not self._may_miss(error),
+        )
+        errors = []
+        for answer in answers:
+            if answer.error is None:
+                continue
+            if self._may_miss(answer.error):
+                self.missing[str(answer.of.endpoint)] = answer.error
+                self.servers.remove(answer.of)
+            else:
+                errors.append(answer.error)
+        if errors:
+            raise together([*self.missing.values(), *errors])
+        return tuple(answer.value for answer in answers if answer.error is None)  # type: ignore[misc]
+
+    def _may_miss(self, error: ServingRepoError) -> bool:
+        """Tell whether the switch goes on without the server of this error: at least one server must follow."""
+        may_be_down = len(self.missing) < self.rules.allow_down and len(self.servers) > 1
+        return may_be_down and isinstance(error, EndpointUnreachable)

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from servingrepo.servers.client import ServingClient
 
 TOLERATED = 0.01
-"""By how much the part of requests that fail may be higher where the new version answers."""
+"""By how much the error rate may be higher where the new version answers."""
 
 _HALVINGS = 50
-"""Each halves the interval in which the bound is looked for, which is 2 wide at first."""
+"""Each step halves the interval in which the bound is; it is 2 wide at first."""
 
 _CALL_SECONDS = 10.0
 _CONFIDENCE = 0.95
@@ -40,13 +40,13 @@ _BEYOND_DOUBT = 0.999
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What servers count of a model's requests at one moment, by endpoint; or why that cannot be read."""
+    """A model's requests up to one moment, by endpoint, as servers count them; or why they cannot be read."""
 
     requests: dict[str, Requests] = {}
     unreadable: str = ""
 
     def since(self, before: Counts, servers: Sequence[ServingClient]) -> Requests:
-        """Return what came to these servers since then, all together."""
+        """Return the requests of these servers since an earlier count, all together."""
         total = Requests()
         for name in (str(server.endpoint) for server in servers):
             total = total.plus(self.requests[name].since(before.requests[name]))
@@ -55,9 +55,9 @@ class Counts(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Control:
-    """What the requests of a stage are compared with: other servers meanwhile, or its own before the change.
+    """The requests that those of a stage are compared with: of other `servers` meanwhile, or of its own `before`.
 
-    Of its own what came before is known already (`before`), or why it could not be read.
+    The stage's own requests before the change are counted already, or it is known why they could not be read.
     """
 
     servers: tuple[ServingClient, ...] = ()
@@ -66,12 +66,12 @@ class Control:
 
     @property
     def name(self) -> str:
-        """Whose requests they are."""
+        """The servers that got these requests, in words: the history keeps them."""
         return "the servers without it" if self.servers else "the same servers before it"
 
 
 def count(servers: Sequence[ServingClient], model: str, rules: Rules) -> Counts:
-    """Read what servers count, all at once."""
+    """Read the counts of all servers at once."""
     answers = each(
         servers,
         lambda server: count_requests(
@@ -97,10 +97,10 @@ def control_of(
     *,
     alone: bool,
 ) -> Control:
-    """Return what a stage that is about to get the new version will be compared with.
+    """Return the control of a stage that is about to get the new version.
 
-    Servers that do not have it yet, if there are some. Else what came to the stage's own servers since the roll-out
-    has `begun`; a stage that is `alone` is watched for that now, as long as it will be afterwards.
+    These are the servers that do not have it yet, if there are any. Else it is what the stage's own servers counted
+    since the roll-out has `begun`. A stage that is `alone` is watched for that now, for as long as afterwards.
     """
     if rest:
         return Control(tuple(rest))
@@ -122,7 +122,7 @@ def judge(
     *,
     early: bool = False,
 ) -> StageVerdict:
-    """Judge a stage by its requests and those of its control; `early` only what is beyond doubt stops it."""
+    """Judge a stage by its requests and those of its control. `early`, only errors beyond doubt stop it."""
     names = tuple(str(server.endpoint) for server in stage)
     unreadable = before.unreadable or now.unreadable or control.unreadable
     if unreadable:

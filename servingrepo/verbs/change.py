@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 
 class Switched(msgspec.Struct, frozen=True, kw_only=True):
-    """What a change of what is served did, or would do in a dry run.
+    """The result of a change of what is served, or of its dry run.
 
-    `notes` says how clients of what was served before are broken: a warning, never a reason to stop.
+    `notes` says how the change breaks clients of the version before: a warning, never a reason to stop.
     """
 
     action: str
@@ -68,19 +68,19 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     hooks: tuple[HookResult, ...] = ()
     notes: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
-    """What nobody has proven of the version that clients get now."""
+    """What was never proven of the version that clients get now."""
     stages: tuple[StageVerdict, ...] = ()
     both_loaded: int = 0
     """Bytes on disk of all versions that a server has loaded at once while it switches."""
 
     @property
     def served_before(self) -> int | None:
-        """What unlabelled clients got."""
+        """The version that unlabelled clients got."""
         return max(self.before, default=None)
 
     @property
     def served_after(self) -> int | None:
-        """What unlabelled clients get now."""
+        """The version that unlabelled clients get now."""
         return max(self.after, default=None)
 
 
@@ -215,7 +215,7 @@ def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: Sw
 
 
 def _unproven(repo: Repository, plan: Plan, manner: Manner) -> tuple[str, ...]:
-    """Say what was not proven of a version that clients get by this change, and did not before."""
+    """Return what was never proven of the version, if this change brings it to clients."""
     if plan.version is None or plan.old_pins == plan.new_pins:
         return ()
     live = bool(manner.endpoints)
@@ -223,7 +223,7 @@ def _unproven(repo: Repository, plan: Plan, manner: Manner) -> tuple[str, ...]:
 
 
 def _size(repo: Repository, plan: Plan) -> int:
-    """Return how much old and new are together, as far as records tell: nothing here may stop a rollback."""
+    """Return the bytes of old and new versions together, as far as records say: no error here may stop a rollback."""
     size = 0
     for version in {*plan.old_pins, *plan.new_pins}:
         with suppress(ServingRepoError):
@@ -238,7 +238,7 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
     A server is sent the entries of all models, so with endpoints each of them counts.
 
     Raises:
-        ConfigInvalid: It is one; all mistakes that count are listed.
+        ConfigInvalid: It is such a config; all mistakes that count are listed.
     """
     found = [
         finding

@@ -1,4 +1,4 @@
-"""diff and contract --check: two versions, or exports that lie anywhere, side by side."""
+"""diff and contract --check: two versions, or exports at any path, side by side."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients and servers see of a change from `old` to `new`.
+    """A change from `old` to `new` as clients and servers see it.
 
-    `new_ops` are operations that only the new graph has, `new_effects` those of them that touch files, the
-    network or processes; both None where one side's operations are not on record.
+    `new_ops` are the operations that only the new graph has. `new_effects` are those of them that touch files, the
+    network or processes. Both are None where the record of a side has no operations.
     """
 
     old: str
@@ -53,7 +53,7 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version means to clients of what it was held against; `why` says why that is not known."""
+    """How a version differs from a contract, or from what is served; `why` says why that is not known."""
 
     subject: str
     against: str
@@ -66,10 +66,10 @@ def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
     """Compare two versions or exports. Without a repository both must be paths.
 
     Raises:
-        NoSuchVersion, NothingToRollBack: A reference means nothing.
+        NoSuchVersion, NothingToRollBack: A reference names no version.
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: A path is no whole export.
     """
-    before, after = look_at(repo, old), look_at(repo, new)
+    before, after = inspect_subject(repo, old), inspect_subject(repo, new)
     comparison = compare_signatures(before.signatures, after.signatures)
     ops, effects = _new_operations(before.demands, after.demands)
     return Diff(
@@ -84,14 +84,14 @@ def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
 
 
 def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
-    """Hold a version or an export against a model's contract, or against what is served of it.
+    """Compare a version or an export with a model's contract, or with what is served of it.
 
     Raises:
-        BadContract: The contract is none.
+        BadContract: The contract cannot be used.
         NoSuchVersion, NoSavedModel, DamagedExport and their like: There is nothing to check.
     """
     baseline = current_baseline(repo, model)
-    found = look_at(repo, subject)
+    found = inspect_subject(repo, subject)
     comparison = baseline.compare(found.signatures)
     return Checked(
         subject=found.name,
@@ -102,8 +102,8 @@ def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
     )
 
 
-def look_at(repo: Repository | None, subject: str | Path) -> Subject:
-    """Return what a reference or a path holds."""
+def inspect_subject(repo: Repository | None, subject: str | Path) -> Subject:
+    """Return the side of a comparison that a reference or a path names."""
     if repo is None or isinstance(subject, Path) or "/" in subject or subject in {".", ".."}:
         return _of_path(as_path(subject, "path"))
     reference = parse_reference(subject)

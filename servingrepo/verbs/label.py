@@ -33,10 +33,10 @@ def set_label(
     serve: bool = False,
     manner: Manner,
 ) -> Switched:
-    """Give a version a label; another version that had it loses it, and stays loaded only if it is still needed.
+    """Give a version a label. A version that had it loses it, and stays loaded only if it is still needed.
 
     Raises:
-        BadName: It is no label.
+        BadName: The label is not allowed.
         UsageError: The version is above what is served, so unlabelled clients would get it; `serve` allows that.
         NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
         ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
@@ -83,7 +83,7 @@ def remove_labels(
 ) -> Switched:
     """Take labels away; their versions are unloaded unless they are served or have another label.
 
-    All at once: with one label left on a version that went, servers would refuse the config.
+    All labels go at once: servers would refuse a config with a label of a version that has gone.
 
     Raises:
         UsageError: No label was named.

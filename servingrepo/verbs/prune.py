@@ -1,4 +1,4 @@
-"""prune as people call it: what live servers have loaded is asked first, the trash emptied last if wanted."""
+"""prune: old versions go to the trash, but none that a server has loaded; then the trash is emptied if wanted."""
 
 from __future__ import annotations
 
@@ -85,22 +85,22 @@ def prune_models(
 
 
 def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[str]) -> Loaded:
-    """Ask servers which versions they have, or load, or try to; other names of a model's folder count too.
+    """Ask servers which versions they have loaded, or try to load, also under other names of a model's folder.
 
     Raises:
-        EndpointUnreachable: One does not say.
+        EndpointUnreachable: A server does not answer.
     """
     found: Loaded = {}
     if not endpoints:
         return found
     config = read_config(repo).config
     for endpoint in endpoints:
-        with connect(endpoint) as client:
+        with connect(endpoint) as server:
             for name in names:
-                called = {name, *(one.name for one in entries_of(repo, config, name))}
-                for other in sorted(called):
+                names_of_folder = {name, *(one.name for one in entries_of(repo, config, name))}
+                for other in sorted(names_of_folder):
                     try:
-                        states = _loaded(client, other)
+                        states = _loaded(server, other)
                     except ServingRepoError as error:
                         raise EndpointUnreachable(
                             f"{endpoint} does not say what it has loaded, so nothing was pruned: "
@@ -115,13 +115,13 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
     return found
 
 
-def _loaded(client: ServingClient, model: str) -> list[VersionStatus]:
-    """Return what a server has of a model; one that is called AVAILABLE and does not answer is gone."""
+def _loaded(server: ServingClient, model: str) -> list[VersionStatus]:
+    """Return the versions that a server has. A version that is called AVAILABLE and does not answer is gone."""
     return [
         one
-        for one in client.status(model, timeout=_CALL_SECONDS)
+        for one in server.status(model, timeout=_CALL_SECONDS)
         if one.state != "END"
-        and (one.state != "AVAILABLE" or client.answers(model, one.version, timeout=_CALL_SECONDS))
+        and (one.state != "AVAILABLE" or server.answers(model, one.version, timeout=_CALL_SECONDS))
     ]
 
 
@@ -139,7 +139,7 @@ def promote_and_prune(
 ) -> Promotion:
     """Promote, then prune the model by a policy if there is one, as a change of its own.
 
-    If the pruning fails, the promotion is what it is: the result says both. A dry run says what would go.
+    If the pruning fails, the version is promoted all the same: the result says both. A dry run says what would go.
 
     Raises:
         UsageError: The policy is empty; nothing was begun.
@@ -179,19 +179,19 @@ def promote_and_prune(
     return msgspec.structs.replace(done, pruned=pruned)
 
 
-def _foreseen(repo: Repository, promised: Promotion, keep: Keep) -> Pruned:
-    """Say what would be pruned after a promotion that was only promised."""
-    model = promised.model
+def _foreseen(repo: Repository, planned: Promotion, keep: Keep) -> Pruned:
+    """Return what would be pruned after the promotion of a dry run."""
+    model = planned.model
     config = read_config(repo).config
-    if promised.before != promised.after:
+    if planned.before != planned.after:
         base = repo.base_path(model)
-        plan = plan_serve(config, model=model, version=promised.version, base_path=base)
+        plan = plan_serve(config, model=model, version=planned.version, base_path=base)
         config = plan.after
     foreseen = Foreseen(
-        version=promised.version,
-        size=promised.size,
+        version=planned.version,
+        size=planned.size,
         config=config,
-        move=Move(schema=SCHEMA, before=promised.before, after=promised.after),
+        move=Move(schema=SCHEMA, before=planned.before, after=planned.after),
     )
     row = foresee(repo, model, keep, foreseen)
     return Pruned(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """What `reload` made endpoints serve."""
+    """The result of a reload: the versions of each model that models.config pins, and what each endpoint did."""
 
     models: dict[str, tuple[int, ...]]
     endpoints: tuple[EndpointResult, ...]
@@ -44,13 +44,13 @@ def reload(
     poll: bool = False,
     dry_run: bool = False,
 ) -> Reloaded:
-    """Send models.config to the endpoints, and wait until each pinned version answers everywhere.
+    """Send models.config to the endpoints, and wait until each pinned version answers on each of them.
 
     Labels are sent in a second step, when their versions are loaded: TF Serving checks them against what is
     loaded now. Servers that `poll` the file are only waited for.
 
     Raises:
-        ConfigInvalid: The config is one that a server would refuse or hang on; it was not sent.
+        ConfigInvalid: A server would refuse the config or hang on it; it was not sent.
         EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
     """
     with writing(repo, dry_run=dry_run):
@@ -77,20 +77,20 @@ def _converge_all(
     wait: float,
     poll: bool,
 ) -> tuple[EndpointResult, ...]:
-    """Bring every endpoint to the config, all at once; one that fails keeps none of the others from it."""
+    """Bring all endpoints to the config at once. An endpoint that fails does not stop the others."""
     deadline = Deadline.after(wait)
     with ExitStack() as stack:
-        clients = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+        servers = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
 
-        def follow(client: ServingClient) -> EndpointResult:
-            live.check_reachable(client, deadline=deadline)
-            live.converge(client, config, deadline=deadline, poll=poll)
-            return EndpointResult(str(client.endpoint), "serves models.config")
+        def follow(server: ServingClient) -> EndpointResult:
+            live.check_reachable(server, deadline=deadline)
+            live.converge(server, config, deadline=deadline, poll=poll)
+            return EndpointResult(str(server.endpoint), "serves models.config")
 
-        answers = each(clients, follow)
+        answers = each(servers, follow)
     done = tuple(answer.value for answer in answers if answer.value is not None)
     forget_lagging(repo, (one.endpoint for one in done))
-    doubtful = [
+    lagging = [
         LaggingServer(
             endpoint=str(answer.of.endpoint),
             since=repo.now(),
@@ -100,8 +100,8 @@ def _converge_all(
         for answer in answers
         if isinstance(answer.error, FollowTimeout) and answer.error.uncertain
     ]
-    if doubtful:
-        note_lagging(repo, doubtful)
+    if lagging:
+        note_lagging(repo, lagging)
     errors = [answer.error for answer in answers if answer.error is not None]
     if errors:
         error = together(errors)

@@ -1,4 +1,4 @@
-"""smoke: prove a version again, or an export that was never published. Nothing is recorded."""
+"""smoke: prove a version again, or an export that is not published. Nothing is recorded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def smoke_version(
     timeout: float,
     notice: Notice = unheard,
 ) -> Proof:
-    """Serve a published version from where it lies, under its name and number, and send it requests.
+    """Serve a published version in place, under its name and number, and send it requests.
 
     Raises:
         NoSuchVersion, DamagedExport, UnsupportedExport: It cannot be tried.

@@ -53,12 +53,12 @@ _WAITING = {"START": "loading", "LOADING": "loading", "UNLOADING": "unloading"}
 
 
 class OnEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What one endpoint says of one model. `error` is set when it could not be asked.
+    """One model on one endpoint. `error` is set when the server could not be asked.
 
-    `available` has the versions that the server calls AVAILABLE and that answer; `stale` those that it calls so and
-    that answer nothing: they are gone. `labels` has the version that answers for each label of models.config, or None
-    where the server refuses it. `seconds` says for how long a version has been in its state, as far as this command
-    has looked.
+    `available` has the versions that the server calls AVAILABLE and that answer. `stale` has those that it calls so
+    and that answer nothing: they are gone. `labels` has the version that answers for each label of models.config, or
+    None where the server refuses it. `seconds` says how long this command has seen a version in its state.
+    `tls_mismatch` says that the error is about TLS or a certificate.
     """
 
     endpoint: str
@@ -73,7 +73,7 @@ class OnEndpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """One difference. `endpoint` is empty for one between disk and models.config."""
+    """One difference. `endpoint` is empty for a difference between disk and models.config."""
 
     reason: str
     message: str
@@ -86,7 +86,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: what is on disk, what the config pins, what each endpoint serves, and what differs.
+    """One model: on disk, in models.config, on each endpoint, and every difference.
 
     `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged,
     and `on_disk` has only what this repository has under its name.
@@ -116,8 +116,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """All models, trouble that belongs to none of them, and what to type next.
 
-    `notes` is what somebody should look at some day: who else may write here, intents that nobody can read.
-    `unknown` says why nobody knows what models.config pins: it cannot be read. Disk and servers are shown still.
+    `notes` are no differences, but should be seen to some day: other users who may write here, unreadable intents.
+    `unknown` says why models.config cannot be read. Disk and servers are shown all the same.
     """
 
     models: tuple[ModelStatus, ...]
@@ -142,13 +142,14 @@ def read_status(
     endpoints: Sequence[Endpoint] = (),
     seen: Seen | None = None,
 ) -> Status:
-    """Look at everything once; nothing is changed and no lock is taken.
+    """Read disk, models.config and servers once; nothing is changed and no lock is taken.
 
     Args:
         repo: The repository.
         model: Of which model; None for all.
-        endpoints: Which servers to ask, all at once.
-        seen: What earlier looks saw, and this one adds to: it tells for how long a version has been loading.
+        endpoints: The servers to ask, all at once.
+        seen: The states that earlier calls saw, to which this call adds: so it is known how long a version has been
+            loading.
     """
     for _ in range(_MOST_ROUNDS):
         file = read_config_or_why(repo)
@@ -159,10 +160,10 @@ def read_status(
         if not endpoints or read_config_or_why(repo).text == file.text:
             break  # else the answers are of another time than the file: a server that hangs takes seconds
 
-    def look(file: ConfigFile) -> Status:
+    def compare(file: ConfigFile) -> Status:
         return _compare(repo, file, names, asked, behind, model=model, endpoints=endpoints)
 
-    return read_steadily(repo, look)
+    return read_steadily(repo, compare)
 
 
 def _ask_all(
@@ -188,7 +189,7 @@ def _compare(
     model: str | None,
     endpoints: Sequence[Endpoint],
 ) -> Status:
-    """Look at disk and config once, with what the endpoints said."""
+    """Compare disk and config with the answers of the endpoints."""
     entries = {one.name: one for one in models(file.config)}
     rows = tuple(
         _model_status(
@@ -216,18 +217,10 @@ def _compare(
     )
     if running:
         what_next = f"wait for the {running[0]}, then this command again"
-    elif (file.unknown or file.stamp is not Stamp.UNEDITED) and why_unreplaceable(repo):
-        what_next = UNREPLACEABLE_HINT
-    elif file.unknown:
-        what_next = (
-            "servingrepo config write --discard-edit (back to what servingrepo wrote last)"
-            if last_text(repo) is not None
-            else f"correct {repo.layout.config}, then servingrepo config write --take-edit"
-        )
-    elif file.stamp is not Stamp.UNEDITED and last_text(repo) is None:
-        what_next = "servingrepo config write --take-edit (takes this models.config over)"
+    elif file.unknown or file.stamp is not Stamp.UNEDITED:
+        what_next = _make_config_ours(repo, file)
     else:
-        what_next = _what_next(rows, problems, endpoints, file.stamp, behind)
+        what_next = _what_next(rows, problems, endpoints, behind)
     return Status(
         models=rows,
         config=str(repo.layout.config),
@@ -248,7 +241,7 @@ def watch(
     seconds: float | None,
     every: float = 0.5,
 ) -> Iterator[Status]:
-    """Yield a look after another, until everything agrees or the time is over; without end if that is None."""
+    """Yield a status after another until everything agrees or the time is over; without end if that is None."""
     deadline = Deadline.after(seconds) if seconds is not None else None
     seen: Seen = {}
     while True:
@@ -269,7 +262,7 @@ def wait_for_agreement(
     endpoints: Sequence[Endpoint],
     seconds: float,
 ) -> Status:
-    """Look until everything agrees or the time is over; the last look is returned either way."""
+    """Wait until everything agrees or the time is over; return the last status."""
     *_, last = watch(repo, model=model, endpoints=endpoints, seconds=seconds)
     return last
 
@@ -282,7 +275,7 @@ def _ask(
     *,
     seen: Seen,
 ) -> dict[str, OnEndpoint]:
-    """Ask one endpoint about every model; after the first failure it is not asked again."""
+    """Ask one endpoint about every model, until the first failure."""
     answers: dict[str, OnEndpoint] = {}
     failure: ServingRepoError | None = None
     doubt = next(
@@ -293,11 +286,11 @@ def _ask(
         ),
         "",
     )
-    with connect(endpoint) as client:
+    with connect(endpoint) as server:
         for name in names:
             if failure is None:
                 try:
-                    answers[name] = _look(client, name, labels.get(name, ()), doubt, seen)
+                    answers[name] = _ask_model(server, name, labels.get(name, ()), doubt, seen)
                     continue
                 except ServingRepoError as error:
                     failure = error
@@ -309,11 +302,11 @@ def _ask(
     return answers
 
 
-def _look(
-    client: ServingClient, name: str, labels: Sequence[str], doubt: str, seen: Seen
+def _ask_model(
+    server: ServingClient, name: str, labels: Sequence[str], doubt: str, seen: Seen
 ) -> OnEndpoint:
-    endpoint = str(client.endpoint)
-    states = client.status(name, timeout=_CALL_SECONDS)
+    endpoint = str(server.endpoint)
+    states = server.status(name, timeout=_CALL_SECONDS)
     now, seconds = time.monotonic(), {}
     for one in states:
         key = (endpoint, name, one.version)
@@ -321,11 +314,11 @@ def _look(
             seen[key] = (one.state, now)
         seconds[one.version] = now - seen[key][1]
     called = [one.version for one in states if one.state == "AVAILABLE"]
-    loaded = [one for one in called if client.answers(name, one, timeout=_CALL_SECONDS)]
+    loaded = [one for one in called if server.answers(name, one, timeout=_CALL_SECONDS)]
     answering: dict[str, int | None] = {}
     for label in labels:
         try:
-            answering[label] = client.metadata(name, label=label, timeout=_CALL_SECONDS).version
+            answering[label] = server.metadata(name, label=label, timeout=_CALL_SECONDS).version
         except RequestRefused:
             answering[label] = None
     return OnEndpoint(
@@ -385,7 +378,7 @@ def _model_status(
 
 
 def _damage(repo: Repository, name: str, pinned: Sequence[int]) -> Iterator[Drift]:
-    """Yield what is wrong with pinned versions by names and sizes; bytes are for `verify`."""
+    """Yield each pinned version whose files differ from its record by name or size; `verify` compares bytes."""
     for version in pinned:
         try:
             record = load_record(repo, name, version)
@@ -413,13 +406,13 @@ def _drift(
     *,
     trash: Sequence[int] = (),
 ) -> Iterator[Drift]:
-    """Yield every difference of one model: disk against config, then each endpoint against it.
+    """Yield every difference of one model: disk against models.config, then each endpoint against it.
 
-    With `on_disk` None the versions are elsewhere: nobody looked at them, so none is called missing or bad, and what
-    a policy of others serves there is not known.
+    With `on_disk` None the versions are elsewhere, where servingrepo does not read: no version is called missing or
+    bad, and what is served there under a policy other than `specific` is not known.
     """
-    looked = on_disk is not None
-    known = looked or entry is None or entry.policy == "specific"
+    here = on_disk is not None
+    known = here or entry is None or entry.policy == "specific"
     pinned = set(served_by_policy(entry, on_disk or ())) if entry is not None and known else set()
     for version in sorted(pinned - on_disk) if on_disk is not None else ():
         yield Drift(
@@ -432,7 +425,7 @@ def _drift(
                 else ""
             ),
         )
-    for version in sorted(pinned & set(bad)) if looked else ():
+    for version in sorted(pinned & set(bad)) if here else ():
         yield Drift(
             reason="marked-bad",
             version=version,
@@ -518,16 +511,29 @@ def _labels(name: str, entry: Entry | None, one: OnEndpoint) -> Iterator[Drift]:
             )
 
 
+def _make_config_ours(repo: Repository, file: ConfigFile) -> str:
+    """Return what to type next where models.config cannot be read, or is not as servingrepo wrote it."""
+    if why_unreplaceable(repo):
+        return UNREPLACEABLE_HINT
+    known = last_text(repo) is not None
+    if file.unknown:
+        return (
+            "servingrepo config write --discard-edit (back to what servingrepo wrote last)"
+            if known
+            else f"correct {repo.layout.config}, then servingrepo config write --take-edit"
+        )
+    if not known:
+        return "servingrepo config write --take-edit (takes this models.config over)"
+    return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
+
+
 def _what_next(
     rows: Sequence[ModelStatus],
     problems: Sequence[str],
     endpoints: Sequence[Endpoint],
-    stamp: Stamp,
     behind: Sequence[LaggingServer],
 ) -> str:
-    """Say what to type next, for somebody at 3 a.m.: the most urgent thing of all that can be said."""
-    if stamp is not Stamp.UNEDITED:
-        return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
+    """Return what to type next, for a person at 3 a.m.: the most urgent command."""
     urgent = next((command for row in rows if (command := _away_from_useless(row))), None)
     if urgent is not None:
         return urgent
@@ -545,7 +551,7 @@ def _what_next(
 
 
 def _away_from_useless(row: ModelStatus) -> str | None:
-    """Return the command for where what is pinned cannot be served: it failed, went, or was marked bad."""
+    """Return the command that leaves a version which is pinned and failed, has gone or is bad; None if none is."""
     failed = {one.version for each in row.endpoints for one in each.others if one.state == "END"}
     if row.elsewhere:  # nothing of ours is pinned, and no command of ours changes it
         return (
@@ -568,7 +574,7 @@ def _away_from_useless(row: ModelStatus) -> str | None:
 def _failed_unpinned(
     rows: Sequence[ModelStatus],
 ) -> Iterator[tuple[ModelStatus, str, VersionStatus]]:
-    """Yield each version that a server tried to load and could not, where nobody asks for it any more."""
+    """Yield each version that failed to load on a server and is not pinned any more."""
     for row in rows:
         for one in row.endpoints:
             for status in one.others:

@@ -199,7 +199,7 @@ def test_nothing_newer_is_sent_to_a_server_that_still_hangs_in_an_old_reload(
             client.reload(to_proto(hanging), timeout=1)
         noted = LaggingServer(endpoint=str(endpoint), since="now", why="it hung", uncertain=True)
         note_lagging(repo.value, [noted])
-        with pytest.raises(EndpointUnreachable, match="left behind on now"):
+        with pytest.raises(EndpointUnreachable, match="lags since now"):
             repo.serve("half@2", endpoints=[endpoint], wait=2)
         assert read_lagging(repo.value) == (noted,)
         assert pins(read_config(repo.value).config, "half") == (1,)
@@ -305,7 +305,7 @@ def test_a_server_of_another_models_list_is_written_down_and_settled_before_its_
     assert [answering(one) for one in at(found)] == [2, 1]
     (behind,) = read_lagging(repo.value)
     assert (behind.endpoint, behind.uncertain) == (others, False)
-    assert "not told of half" in behind.why
+    assert "not reloaded for half" in behind.why
     status = command("--root", repo.root, "status")
     assert f"{others}: half@2 is pinned but not loaded" in status.err
     sent = len(found[1].reloads)

@@ -126,7 +126,7 @@ def test_stages_that_cannot_be_are_refused_before_anything_changes(
     found = fleet_of(repo, fleet, 2)
     with pytest.raises(UsageError, match="take no part"):
         repo.serve("half@2", endpoints=at(found), rules=Rules(first=("other:1",)))
-    with pytest.raises(UsageError, match="nothing is left that could be watched"):
+    with pytest.raises(UsageError, match="no version is left to watch"):
         repo.unserve("half", endpoints=at(found), rules=Rules(batch="1"))
     assert [answering(one) for one in at(found)] == [1, 1]
     refused = command("--root", repo.root, "serve", "half@1", "--batch", "some")
