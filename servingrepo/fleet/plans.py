@@ -1,4 +1,4 @@
-"""The plan of a change: the configs that servers get before, between and after it. Pure values."""
+"""The plan of a change: the configs that servers get before, between and after it. Pure functions of a snapshot."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from servingrepo.modelconfig import ModelConfig, drop, entry, pin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from servingrepo.repository.snapshot import Snapshot
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,92 +62,43 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return len(set(policies)) > 1
 
 
-def plan_serve(
-    config: ModelConfig,
-    *,
-    model: str,
-    version: int,
-    base_path: str,
-    serving: Collection[int] | None = None,
-) -> Plan:
+def plan_serve(now: Snapshot, version: int) -> Plan:
     """Plan to serve one version to unlabelled clients.
 
     They get the highest loaded version, so a label must not keep a higher version loaded: labels above the version
-    come down to it. Labels on lower versions stay, and keep these loaded. `serving` has the versions that are
-    served now, where the config alone does not say that: under a policy such as `latest`.
+    come down to it. Labels on lower versions stay, and keep these loaded.
     """
-    labels = _labels(config, model)
-    return _plan(
-        config,
-        model=model,
-        version=version,
-        labels={name: min(at, version) for name, at in labels.items()},
-        base_path=base_path,
-        serving=serving,
-    )
+    return _plan(now, version, labels={name: min(at, version) for name, at in now.labels.items()})
 
 
-def plan_rollback(
-    config: ModelConfig,
-    *,
-    model: str,
-    version: int,
-    base_path: str,
-    gone: Collection[int] = (),
-    serving: Collection[int] | None = None,
-) -> Plan:
+def plan_rollback(now: Snapshot, version: int) -> Plan:
     """Plan to go back to a version: labels of the version that is left move along.
 
-    So do labels of versions that are `gone` from disk: they answer nothing, and would keep the config invalid.
+    So do labels of versions that have gone from disk: they answer nothing, and would keep the config invalid.
     """
-    labels = _labels(config, model)
-    left = {max(_serving(config, model, serving), default=None), *gone}
-    return _plan(
-        config,
-        model=model,
-        version=version,
-        labels={name: version if at in left or at > version else at for name, at in labels.items()},
-        base_path=base_path,
-        serving=serving,
-    )
+    left = {now.top, *(set(now.labels.values()) - set(now.published))}
+    labels = {
+        name: version if at in left or at > version else at for name, at in now.labels.items()
+    }
+    return _plan(now, version, labels=labels)
 
 
-def plan_label(
-    config: ModelConfig,
-    *,
-    model: str,
-    labels: Mapping[str, int],
-    version: int,
-    served: int,
-    base_path: str,
-    serving: Collection[int] | None = None,
-) -> Plan:
+def plan_label(now: Snapshot, version: int, *, labels: Mapping[str, int], served: int) -> Plan:
     """Plan to give a model these labels. The version `served` to unlabelled clients stays loaded beside them."""
-    return _plan(
-        config,
-        model=model,
-        version=version,
-        labels=labels,
-        base_path=base_path,
-        served=served,
-        serving=serving,
-    )
+    return _plan(now, version, labels=labels, served=served)
 
 
-def plan_unserve(
-    config: ModelConfig, *, model: str, serving: Collection[int] | None = None
-) -> Plan:
+def plan_unserve(now: Snapshot) -> Plan:
     """Plan to take a model out of the config."""
-    after = drop(config, model)
     return Plan(
-        model=model,
-        before=config,
-        between=config,
-        labelled=config,
-        after=after,
-        old_pins=_serving(config, model, serving),
+        model=now.model,
+        before=now.config,
+        between=now.config,
+        labelled=now.config,
+        after=drop(now.config, now.model),
+        old_pins=now.served,
         new_pins=(),
-        old_labels=_labels(config, model),
+        old_labels=dict(now.labels),
         new_labels={},
         version=None,
     )
@@ -161,43 +114,25 @@ def without_labels(config: ModelConfig, model: str, labels: Collection[str]) -> 
 
 
 def _plan(
-    config: ModelConfig,
-    *,
-    model: str,
-    version: int,
-    labels: Mapping[str, int],
-    base_path: str,
-    served: int | None = None,
-    serving: Collection[int] | None = None,
+    now: Snapshot, version: int, *, labels: Mapping[str, int], served: int | None = None
 ) -> Plan:
-    old_pins, old_labels = _serving(config, model, serving), _labels(config, model)
     new_pins = tuple(sorted({served if served is not None else version, *labels.values()}))
-    both = sorted({*old_pins, *new_pins})
+    both = sorted({*now.served, *new_pins})
 
-    def with_pins(versions: list[int], to: Mapping[str, int]) -> ModelConfig:
-        return pin(config, name=model, base_path=base_path, versions=versions, labels=to)
+    def with_pins(versions: Collection[int], to: Mapping[str, int]) -> ModelConfig:
+        return pin(
+            now.config, name=now.model, base_path=now.base_path, versions=versions, labels=to
+        )
 
     return Plan(
-        model=model,
-        before=config,
-        between=with_pins(both, old_labels),
+        model=now.model,
+        before=now.config,
+        between=with_pins(both, now.labels),
         labelled=with_pins(both, labels),
-        after=with_pins(list(new_pins), labels),
-        old_pins=old_pins,
+        after=with_pins(new_pins, labels),
+        old_pins=now.served,
         new_pins=new_pins,
-        old_labels=old_labels,
+        old_labels=dict(now.labels),
         new_labels=dict(labels),
         version=version,
     )
-
-
-def _serving(config: ModelConfig, model: str, serving: Collection[int] | None) -> tuple[int, ...]:
-    if serving is not None:
-        return tuple(sorted(serving))
-    found = entry(config, model)
-    return found.versions if found is not None else ()
-
-
-def _labels(config: ModelConfig, model: str) -> dict[str, int]:
-    found = entry(config, model)
-    return dict(found.labels) if found is not None else {}

@@ -25,7 +25,6 @@ from servingrepo.repository.changes import new_event, recorded, with_bad_mark
 from servingrepo.repository.records import RecordHead, StageVerdict, load
 from servingrepo.repository.repository import (
     load_record,
-    load_state,
     need_state,
     need_version,
     new_txid,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.history import Event
     from servingrepo.repository.records import ModelState
     from servingrepo.repository.repository import Repository
+    from servingrepo.repository.snapshot import Snapshot
 
 
 class Switched(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +112,7 @@ def need_servable(repo: Repository, model: str, version: int) -> None:
 
 def carry_out(
     repo: Repository,
+    now: Snapshot,
     plan: Plan,
     *,
     action: str,
@@ -131,11 +132,12 @@ def carry_out(
     notes: tuple[str, ...] = ()
     if record is not None and plan.version != max(plan.old_pins, default=None):
         notes = say_changes(repo, plan.model, record.signatures)
-    state = load_state(repo, plan.model)
     followed = Followed()
     if not manner.dry_run:
         followed = (
-            _switch_and_record(repo, plan, state, action=action, manner=manner, marks_bad=marks_bad)
+            _switch_and_record(
+                repo, plan, now.state, action=action, manner=manner, marks_bad=marks_bad
+            )
             if plan.changes
             else _switch(repo, plan, manner)
         )
@@ -149,7 +151,7 @@ def carry_out(
         changed=plan.changes,
         dry_run=manner.dry_run,
         marked_bad=marks_bad,
-        held=state is not None and state.hold is not None,
+        held=now.hold is not None,
         endpoints=followed.endpoints,
         stages=followed.stages,
         notes=notes,

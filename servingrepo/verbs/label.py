@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING
 
 from servingrepo.errors import NoSuchVersion, UsageError
 from servingrepo.fleet.plans import plan_label
-from servingrepo.modelconfig import check_label, entry
+from servingrepo.modelconfig import check_label
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, resolve
 from servingrepo.repository.repository import need_state
-from servingrepo.repository.served import read_config_of, served_versions
+from servingrepo.repository.snapshot import snapshot_to_change
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from servingrepo.fleet.rules import Manner
-    from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
 
 
@@ -45,33 +44,24 @@ def set_label(
     model = reference.model
     check_label(label)
     with writing(repo, dry_run=manner.dry_run):
-        config = read_config_of(repo, model)
+        now = snapshot_to_change(repo, model)
         version = resolve(repo, reference)
         need_servable(repo, model, version)
-        serving = served_versions(repo, config, model)
-        served = max(serving, default=None)
+        served = now.top
         if (served is None or version > served) and not serve:
-            now = f"version {served} is" if served is not None else "nothing is"
+            what = f"version {served} is" if served is not None else "nothing is"
             raise UsageError(
                 f"{model}@{version} cannot have a label and leave unlabelled clients as they are: they get the "
-                f"highest loaded version, and {now} served now",
+                f"highest loaded version, and {what} served now",
                 hint=f"servingrepo label set {model}@{version} {label} --serve gives it to unlabelled clients too",
             )
         plan = plan_label(
-            config,
-            model=model,
-            labels={**_labels(config, model), label: version},
-            version=version,
+            now,
+            version,
+            labels={**now.labels, label: version},
             served=max(version, served or version),
-            base_path=repo.base_path(model),
-            serving=serving,
         )
-        return carry_out(
-            repo,
-            plan,
-            action="label",
-            manner=manner,
-        )
+        return carry_out(repo, now, plan, action="label", manner=manner)
 
 
 def remove_labels(
@@ -91,9 +81,9 @@ def remove_labels(
         ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
     """
     with writing(repo, dry_run=manner.dry_run):
-        config = read_config_of(repo, model)
+        now = snapshot_to_change(repo, model)
         need_state(repo, model)
-        labels = _labels(config, model)
+        labels = now.labels
         if not gone:
             raise UsageError("no label was named", hint=f"labels of {model}: {_listed(labels)}")
         unknown = [label for label in gone if label not in labels]
@@ -102,29 +92,11 @@ def remove_labels(
                 f"{model} has no label {', '.join(unknown)}",
                 hint=f"labels of {model}: {_listed(labels)}",
             )
-        serving = served_versions(repo, config, model)
-        served = max(serving, default=max(labels.values()))
-        plan = plan_label(
-            config,
-            model=model,
-            labels={name: at for name, at in labels.items() if name not in gone},
-            version=served,
-            served=served,
-            base_path=repo.base_path(model),
-            serving=serving,
-        )
-        return carry_out(
-            repo,
-            plan,
-            action="label",
-            manner=manner,
-        )
+        served = max(now.served, default=max(labels.values()))
+        left = {name: at for name, at in labels.items() if name not in gone}
+        plan = plan_label(now, served, labels=left, served=served)
+        return carry_out(repo, now, plan, action="label", manner=manner)
 
 
-def _listed(labels: dict[str, int]) -> str:
+def _listed(labels: Mapping[str, int]) -> str:
     return ", ".join(sorted(labels)) or "none"
-
-
-def _labels(config: ModelConfig, model: str) -> dict[str, int]:
-    found = entry(config, model)
-    return dict(found.labels) if found is not None else {}

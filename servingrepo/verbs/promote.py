@@ -404,7 +404,7 @@ def _commit(
     record = msgspec.structs.replace(record, guard=guard)
     overtaken = overtaken_by(repo, place.model, place.version, since=since)
     serve_it = options.serve is not False and now.hold is None and not overtaken
-    plan = _plan(now, place.version) if serve_it else None
+    plan = plan_serve(now, place.version) if serve_it else None
     if plan is not None and options.endpoints:
         refuse_unfit(repo, plan, of_model=False, of_others=True)
     publish(repo, place, record)
@@ -646,16 +646,6 @@ def _result(
     )
 
 
-def _plan(now: Snapshot, version: int) -> Plan:
-    return plan_serve(
-        now.config,
-        model=now.model,
-        version=version,
-        base_path=now.base_path,
-        serving=now.served,
-    )
-
-
 def _can_go_back(repo: Repository, now: Snapshot) -> bool:
     """Tell whether `rollback` would find a version to go to."""
     try:
@@ -687,7 +677,7 @@ def _promised(
         published=False,
         served=serve_it,
         before=now.served,
-        after=_plan(now, number).new_pins if serve_it else now.served,
+        after=plan_serve(now, number).new_pins if serve_it else now.served,
         held=now.hold.reason if now.hold is not None else None,
         proof=None,
         files=len(candidate.tree.files),

@@ -18,6 +18,7 @@ from servingrepo.repository.records import SCHEMA
 from servingrepo.repository.repository import model_names, need_state
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.served import read_config, refuse_elsewhere
+from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.storage.progress import silent, unheard, untold
 
 if TYPE_CHECKING:
@@ -182,11 +183,9 @@ def promote_and_prune(
 def _foreseen(repo: Repository, planned: Promotion, keep: Keep) -> Pruned:
     """Return what would be pruned after the promotion of a dry run."""
     model = planned.model
-    config = read_config(repo).config
-    if planned.before != planned.after:
-        base = repo.base_path(model)
-        plan = plan_serve(config, model=model, version=planned.version, base_path=base)
-        config = plan.after
+    now = read_snapshot(repo, model)
+    serves = planned.before != planned.after
+    config = plan_serve(now, planned.version).after if serves else now.config
     foreseen = Foreseen(
         version=planned.version,
         size=planned.size,

@@ -8,12 +8,10 @@ import msgspec
 
 from servingrepo.errors import NothingToRollBack
 from servingrepo.fleet.plans import plan_rollback
-from servingrepo.modelconfig import entry
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, previous_version, resolve
-from servingrepo.repository.repository import need_state, published_versions
-from servingrepo.repository.served import read_config_of, served_versions
-from servingrepo.repository.snapshot import read_snapshot
+from servingrepo.repository.repository import need_state
+from servingrepo.repository.snapshot import snapshot_to_change
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
@@ -41,36 +39,23 @@ def rollback(
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     with writing(repo, dry_run=manner.dry_run):
-        config = read_config_of(repo, model)
-        state = need_state(repo, model)
-        serving = served_versions(repo, config, model)
-        current = max(serving, default=None)
-        version = (
-            previous_version(repo, read_snapshot(repo, model)) if to is None else resolve(repo, to)
-        )
-        if version == current:
+        now = snapshot_to_change(repo, model)
+        need_state(repo, model)
+        version = previous_version(repo, now) if to is None else resolve(repo, to)
+        if version == now.top:
             raise NothingToRollBack(
                 f"{model}@{version} is what is served already",
                 hint=f"servingrepo history {model} shows what was served before; "
                 f"servingrepo rollback {model} --to N names a version",
             )
         need_servable(repo, model, version)
-        found = entry(config, model)
-        labelled = set(found.labels.values()) if found is not None else set()
-        plan = plan_rollback(
-            config,
-            model=model,
-            version=version,
-            base_path=repo.base_path(model),
-            gone=labelled - set(published_versions(repo, model)),
-            serving=serving,
-        )
-        leaves = current if mark_bad and current is not None else None
+        leaves = now.top if mark_bad else None
         switched = carry_out(
             repo,
-            plan,
+            now,
+            plan_rollback(now, version),
             action="rollback",
             manner=manner,
-            marks_bad=leaves if leaves not in state.bad else None,
+            marks_bad=leaves if leaves not in now.bad else None,
         )
         return msgspec.structs.replace(switched, marked_bad=leaves)

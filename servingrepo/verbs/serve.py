@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from servingrepo.fleet.plans import plan_serve
 from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, resolve
-from servingrepo.repository.served import read_config_of, served_versions
+from servingrepo.repository.snapshot import snapshot_to_change
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
@@ -29,15 +29,7 @@ def serve(repo: Repository, reference: Reference, *, manner: Manner) -> Switched
 
 def serve_now(repo: Repository, reference: Reference, *, manner: Manner) -> Switched:
     """Do what `serve` does, for a caller that holds the lock already."""
-    model = reference.model
-    config = read_config_of(repo, model)
+    now = snapshot_to_change(repo, reference.model)
     version = resolve(repo, reference, bare="latest")
-    need_servable(repo, model, version)
-    plan = plan_serve(
-        config,
-        model=model,
-        version=version,
-        base_path=repo.base_path(model),
-        serving=served_versions(repo, config, model),
-    )
-    return carry_out(repo, plan, action="serve", manner=manner)
+    need_servable(repo, reference.model, version)
+    return carry_out(repo, now, plan_serve(now, version), action="serve", manner=manner)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from servingrepo.fleet.plans import plan_unserve
 from servingrepo.repository.changes import writing
 from servingrepo.repository.repository import need_state
-from servingrepo.repository.served import read_config_of, served_versions
+from servingrepo.repository.snapshot import snapshot_to_change
 from servingrepo.verbs.change import Switched, carry_out
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ def unserve(repo: Repository, model: str, *, manner: Manner) -> Switched:
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
     with writing(repo, dry_run=manner.dry_run):
-        config = read_config_of(repo, model)
+        now = snapshot_to_change(repo, model)
         need_state(repo, model)
-        plan = plan_unserve(config, model=model, serving=served_versions(repo, config, model))
-        return carry_out(repo, plan, action="unserve", manner=manner)
+        return carry_out(repo, now, plan_unserve(now), action="unserve", manner=manner)
