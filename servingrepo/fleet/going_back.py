@@ -14,7 +14,7 @@ from servingrepo.deadline import Deadline
 from servingrepo.errors import ServerTimeout, ServingRepoError, SwitchFailed
 from servingrepo.fleet import live
 from servingrepo.fleet.failures import say_both_paths, uncertain_endpoints, unseen_paths
-from servingrepo.fleet.parallel import each
+from servingrepo.fleet.parallel import Answer, each
 from servingrepo.repository.lagging import LaggingServer, note_lagging
 from servingrepo.repository.served import write_config
 
@@ -62,15 +62,7 @@ def put_back(
         poll: Whether the servers follow models.config by reading it.
     """
     began = time.monotonic()
-    trouble: list[str] = []
-    try:
-        repo.disk.step("switch.going-back")
-        if poll and committed:
-            _bring_back_by_file(repo, plan, servers)
-        if committed or poll:
-            write_config(repo, plan.before)
-    except ServingRepoError as lost:
-        trouble.append(f"models.config could not be put back: {lost.message}")
+    trouble = _put_file_back(repo, plan, servers, committed=committed, poll=poll)
     hung = set(uncertain) & set(unseen_paths(error))
 
     def put_server_back(server: ServingClient) -> tuple[str, ...]:
@@ -86,16 +78,7 @@ def put_back(
         )
 
     answers = each(servers, put_server_back)
-    lagging = [
-        LaggingServer(
-            endpoint=(endpoint := str(answer.of.endpoint)),
-            since=repo.now(),
-            why=answer.error.message,
-            uncertain=endpoint in {*uncertain, *uncertain_endpoints(answer.error)},
-        )
-        for answer in answers
-        if answer.error is not None
-    ]
+    lagging = _lagging(repo, answers, uncertain)
     trouble += [
         f"{one.endpoint} could not be put back: {one.why}"
         + ("; it may still carry out a reload" if one.uncertain else "")
@@ -124,6 +107,39 @@ def put_back(
         )
         failed.problems = (*failed.problems, late)
     return failed
+
+
+def _put_file_back(
+    repo: Repository, plan: Plan, servers: Sequence[ServingClient], *, committed: bool, poll: bool
+) -> list[str]:
+    """Put models.config back if it may have changed; return what went wrong."""
+    try:
+        repo.disk.step("switch.going-back")
+        if poll and committed:
+            _bring_back_by_file(repo, plan, servers)
+        if committed or poll:
+            write_config(repo, plan.before)
+    except ServingRepoError as lost:
+        return [f"models.config could not be put back: {lost.message}"]
+    return []
+
+
+def _lagging(
+    repo: Repository,
+    answers: Sequence[Answer[ServingClient, tuple[str, ...]]],
+    uncertain: Collection[str],
+) -> list[LaggingServer]:
+    """Return the servers that could not be put back."""
+    return [
+        LaggingServer(
+            endpoint=(endpoint := str(answer.of.endpoint)),
+            since=repo.now(),
+            why=answer.error.message,
+            uncertain=endpoint in {*uncertain, *uncertain_endpoints(answer.error)},
+        )
+        for answer in answers
+        if answer.error is not None
+    ]
 
 
 def _failure(

@@ -1,4 +1,4 @@
-"""serve: a version that is already published becomes the one that unlabelled clients get."""
+"""serve: unlabelled clients get a version that is published already. A verb of its own, so it has its own file."""
 
 from __future__ import annotations
 
