@@ -280,6 +280,7 @@ class Bar:
         self._label = printable(label)
         self._watched = not app.json and not app.quiet and sys.stderr.isatty()
         self._bar: Any = None
+        self._left = self._step = self._undrawn = 0
         self._lock = threading.Lock()
         if self._watched and measure is not None:
             self.expect(measure())
@@ -287,12 +288,9 @@ class Bar:
     def expect(self, total: int) -> None:
         """Show the bar, for so many bytes; nothing is shown where there are none."""
         if self._watched and total > 0:
-            self._bar = click.progressbar(
-                length=total,
-                update_min_steps=max(1, total // 200),
-                label=self._label,
-                file=sys.stderr,
-            )
+            self._left = total
+            self._step = max(1, total // 200)
+            self._bar = click.progressbar(length=total, label=self._label, file=sys.stderr)
             self._bar.__enter__()
 
     def __enter__(self) -> Self:
@@ -306,4 +304,9 @@ class Bar:
         """Count bytes done; called from any thread."""
         if self._bar is not None:
             with self._lock:
-                self._bar.update(size)
+                self._undrawn += size
+                # click draws at most so often by itself, but before 8.5 it left out the end.
+                if self._undrawn >= min(self._step, self._left):
+                    self._bar.update(self._undrawn)
+                    self._left -= self._undrawn
+                    self._undrawn = 0
