@@ -145,6 +145,7 @@ def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
     for name in shown_names(repo, file.config):
         now = snapshot_of(repo, name, file.config)
         ours = now.state is not None
+        trash, trash_size = summed_trash(repo, name) if ours else ((), 0)
         rows.append(
             ModelRow(
                 model=name,
@@ -155,8 +156,8 @@ def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
                 foreign=tuple(now.foreign),
                 bad=tuple(sorted(now.bad)),
                 held=now.hold is not None,
-                trash=tuple(one.version for one in now.trashed) if ours else (),
-                trash_size=summed_trash(repo, name)[1] if ours else 0,
+                trash=trash,
+                trash_size=trash_size,
                 unknown=file.unknown,
                 elsewhere=now.elsewhere,
                 ours=ours,
@@ -220,7 +221,7 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
 
 
 def _trash_rows(repo: Repository, now: Snapshot) -> Iterator[TrashRow]:
-    for one in reversed(now.trashed):
+    for one in reversed(trashed_versions(repo.layout, now.model)):
         head = load(repo.layout.record(now.model, one.version), RecordHead)
         yield TrashRow(
             version=one.version,

@@ -104,7 +104,7 @@ def highest_used(repo: Repository, now: Snapshot) -> int:
         *now.published,
         *now.foreign,
         *record_numbers(repo, now.model),
-        *(one.version for one in now.trashed),
+        *(one.version for one in trashed_versions(repo.layout, now.model)),
         *now.pins,
         *now.labels.values(),
         *reserved,

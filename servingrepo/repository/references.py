@@ -12,6 +12,7 @@ from servingrepo.repository import history
 from servingrepo.repository.repository import Repository, need_state
 from servingrepo.repository.served import say_elsewhere
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
+from servingrepo.repository.trash import trashed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +140,7 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
         lower = (version for version in good if version < (current or 0))
         found = max(lower, default=found)
     if found is None:
-        trashed = {one.version for one in now.trashed}
+        trashed = {one.version for one in trashed_versions(repo.layout, model)}
         restorable = history.served_before(
             history.moves_backwards(repo.layout.history, model=model),
             current=current,

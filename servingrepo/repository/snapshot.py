@@ -1,6 +1,7 @@
 """A snapshot: what the repository says of one model at one moment, as one frozen value.
 
-A verb reads one snapshot to decide and a fresh one under the lock to commit. Plans are pure functions of it.
+A verb reads one snapshot to decide and a fresh one under the lock to commit. Plans are pure functions of it. The
+trash is no part of it: nobody who rolls back waits for it, or stops where it cannot be read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from servingrepo.repository.served import (
     read_config_of,
     served_by_policy,
 )
-from servingrepo.repository.trash import Trashed, trashed_versions
 
 if TYPE_CHECKING:
     from servingrepo.modelconfig import Entry
@@ -39,7 +39,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         state: Its state; None if the model is not ours.
         published: Its versions on disk that have a record, ascending.
         foreign: Versions on disk without a record, with their names as they are spelled there.
-        trashed: Its versions in the trash, ascending.
         served: What models.config serves of it, ascending. Under a policy such as `latest` the disk decides.
     """
 
@@ -50,7 +49,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     state: ModelState | None
     published: tuple[int, ...]
     foreign: Mapping[int, tuple[str, ...]]
-    trashed: tuple[Trashed, ...]
     served: tuple[int, ...]
 
     @property
@@ -126,7 +124,6 @@ def snapshot_of(repo: Repository, model: str, config: ModelConfig) -> Snapshot:
         elsewhere=elsewhere,
         published=on_disk.published,
         foreign=on_disk.foreign,
-        trashed=trashed_versions(repo.layout, model),
         served=tuple(sorted(served)),
         # Last: a first promotion writes the state before the version appears.
         state=load_state(repo, model),
