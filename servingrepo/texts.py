@@ -16,7 +16,7 @@ from servingrepo.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_path", "as_text", "plural", "refuse_url", "some"]
+__all__ = ["as_path", "as_text", "is_path", "plural", "refuse_url", "some"]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -51,6 +51,11 @@ def as_path(path: str | Path, what: str) -> Path:
     if b"\0" in encoded:
         raise _refused(str(path), what, "it has a NUL character")
     return Path(path)
+
+
+def is_path(subject: str | Path) -> bool:
+    """Tell whether a subject is a path: a Path, or a text with a slash, `.` or `..`."""
+    return isinstance(subject, Path) or "/" in subject or subject in {".", ".."}
 
 
 def refuse_url(path: str | Path, what: str) -> None:

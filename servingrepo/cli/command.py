@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servingrepo.cli.app import App
+from servingrepo.cli.flag import Sectioned
 from servingrepo.cli.options import env_twins, shared_options
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def command(
 
         lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
         made: click.Command = click.command(
-            name, epilog=f"\b\nExamples:\n{lines}", context_settings={"show_default": False}
+            name,
+            cls=Sectioned,
+            epilog=f"\b\nExamples:\n{lines}",
+            context_settings={"show_default": False},
         )(called)
         env_twins(f"{group} {name}".strip(), made.params)
         return shared_options(made)

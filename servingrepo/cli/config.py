@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option
-from servingrepo.errors import ConfigEdited, ConfigInvalid
+from servingrepo.cli.options import takes
+from servingrepo.errors import ConfigEdited, ConfigInvalid, UsageError
+from servingrepo.fleet.options import DRY_RUN
 from servingrepo.modelconfig.paths import LABELS_FLAG, WITHOUT_LABELS_FLAG
+from servingrepo.options import Option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,6 +131,20 @@ def check(app: App, file: Path | None) -> None:
     )
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """How models.config is written."""
+
+    take_edit: Annotated[
+        bool, Option(help="Keep an edit by hand, or take over a config of others.")
+    ] = False
+    discard_edit: Annotated[bool, Option(help="Go back to what servingrepo wrote last.")] = False
+    server_root: Annotated[
+        str | None,
+        Option(help="From now on, servers see the models directory here; base paths change."),
+    ] = None
+    dry_run: Annotated[bool, DRY_RUN] = False
+
+
 @make(
     "write",
     group="config",
@@ -136,34 +153,28 @@ def check(app: App, file: Path | None) -> None:
     servingrepo config write --take-edit
     servingrepo config write --server-root /srv/models""",
 )
-@click.option(
-    "--take-edit",
-    "edit",
-    flag_value="take",
-    help="Keep an edit by hand, or take over a config of others.",
-)
-@click.option(
-    "--discard-edit", "edit", flag_value="discard", help="Go back to what servingrepo wrote last."
-)
-@click.option(
-    "--server-root",
-    default=None,
-    help="From now on, servers see the models directory here; base paths change.",
-)
-@dry_run_option
+@takes(wanted=Wanted)
 @click.pass_obj
-def write(app: App, edit: str | None, server_root: str | None, dry_run: bool) -> None:
+def write(app: App, wanted: Wanted) -> None:
     """Write models.config again, canonically. An edit by hand is kept or undone only when told to.
 
     The replaced text of an edit is kept as a backup in .servingrepo.
     """
     from servingrepo.repository.taking import rewrite
 
+    if wanted.take_edit and wanted.discard_edit:
+        raise UsageError(
+            "--take-edit and --discard-edit contradict each other", hint="give one of them"
+        )
     repo = app.open().value
-    chosen = {"take": "take", "discard": "discard"}.get(edit or "", "refuse")
-    done = rewrite(repo, edit=chosen, server_root=server_root, dry_run=dry_run)  # type: ignore[arg-type]
+    done = rewrite(
+        repo,
+        edit="take" if wanted.take_edit else "discard" if wanted.discard_edit else "refuse",
+        server_root=wanted.server_root,
+        dry_run=wanted.dry_run,
+    )
     lines = [*done.diff.splitlines(), *_lines(done.findings)]
-    would = "would be " if dry_run else ""
+    would = "would be " if wanted.dry_run else ""
     lines.append(
         f"{repo.layout.config} {would}written"
         if done.changed

@@ -9,55 +9,103 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App
+from servingrepo.cli.chosen import BY_HAND
 from servingrepo.errors import SettingsError
+from servingrepo.options import Option, fields_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from servingrepo.servers.security import Security
     from servingrepo.servers.states import Endpoint
 
-    HeaderType = click.ParamType[tuple[str, str]]
-else:
-    HeaderType = click.ParamType  # takes no type argument before click 8.3
 
-F = TypeVar("F", bound="Callable[..., Any]")
-
-PATH_SETTINGS = ("tls_ca", "tls_cert", "tls_key")
-"""Settings that are paths: a relative one in a settings file is meant as seen from that file."""
-
-_KEPT = "servingrepo.connections"
-COMMANDLINE = ParameterSource.COMMANDLINE
+def _pem(meaning: str, env: str) -> Option:
+    return Option(
+        help=meaning, section="live servers", metavar="FILE", kind="pem", env=env, tables=("top",)
+    )
 
 
-class _Header(HeaderType):
-    """NAME=VALUE. In the environment one per line, since values have spaces in them."""
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """How servers are spoken to."""
 
-    name = "header"
-    envvar_list_splitter = "\n"
+    tls: Annotated[
+        bool,
+        Option(
+            help="Speak TLS to servers, and trust the well-known authorities.",
+            section="live servers",
+            env="SERVINGREPO_TLS",
+            tables=("top",),
+        ),
+    ] = False
+    tls_ca: Annotated[
+        Path | None,
+        _pem("Speak TLS, and trust the authorities in this PEM file.", "SERVINGREPO_TLS_CA"),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        _pem(
+            "The client certificate, for servers that ask for one (mTLS).", "SERVINGREPO_TLS_CERT"
+        ),
+    ] = None
+    tls_key: Annotated[
+        Path | None, _pem("The private key of --tls-cert.", "SERVINGREPO_TLS_KEY")
+    ] = None
+    headers: Annotated[
+        tuple[tuple[str, str], ...],
+        Option(
+            help="Metadata to send with every gRPC call, such as authorization=…; may be repeated.",
+            section="live servers",
+            flags="--header",
+            metavar="NAME=VALUE",
+            kind="header",
+            env="SERVINGREPO_HEADER",
+            tables=("top",),
+        ),
+    ] = ()
+    insecure_headers: Annotated[
+        bool,
+        Option(
+            help="Let headers go to other machines without TLS, where everybody on the way can read them.",
+            section="live servers",
+            flags="--insecure-header",
+            env="SERVINGREPO_INSECURE_HEADER",
+            tables=("top",),
+        ),
+    ] = False
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        name, sign, text = str(value).partition("=")
-        if not sign:
-            # What was given may be a secret: it is not shown.
-            self.fail("a header is NAME=VALUE, and one has no '='", param, ctx)
-        return name.strip(), text.strip()
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose endpoints are meant."""
+
+    environment: Annotated[
+        str | None,
+        Option(
+            help="Take the endpoints of [environments.NAME] in the settings file.",
+            section="live servers",
+            flags="--env",
+            metavar="NAME",
+            env="SERVINGREPO_ENV",
+            shows=("env",),
+        ),
+    ] = None
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    ctx.meta.setdefault(_KEPT, {})[param.name] = value
-    if param.name is not None and ctx.get_parameter_source(param.name) is COMMANDLINE:
-        ctx.ensure_object(App).connection[param.name] = _said_again(param.opts[0], value)
+def repeat_connection() -> None:
+    """Let commands to type next speak to servers as the command line of this one says."""
+    ctx = click.get_current_context()
+    app = ctx.ensure_object(App)
+    for field in fields_of(Connection):
+        if ctx.get_parameter_source(field.key) is ParameterSource.COMMANDLINE:
+            flag = next(one.opts[0] for one in ctx.command.params if one.name == field.key)
+            app.connection[field.key] = _said_again(flag, ctx.params[field.key])
 
 
 def _said_again(option: str, value: Any) -> str:
@@ -67,66 +115,6 @@ def _said_again(option: str, value: Any) -> str:
     if isinstance(value, Path):
         return f"{option} {shlex.quote(str(value))}"
     return " ".join(f"{option} {shlex.quote(name)}=…" for name, _ in value)
-
-
-def connection_options(function: F) -> F:
-    """Add --tls, --tls-ca, --tls-cert, --tls-key and --header, once, to a command that talks to servers.
-
-    `--insecure-header` goes with them.
-    """
-    there = {param.name for param in getattr(function, "__click_params__", ())}
-    if "tls_ca" in there:
-        return function
-
-    def pem(option: str, meaning: str) -> Callable[[Any], Any]:
-        return click.option(
-            option,
-            type=click.Path(path_type=Path),
-            envvar="SERVINGREPO_" + option.lstrip("-").replace("-", "_").upper(),
-            expose_value=False,
-            callback=_keep,
-            metavar="FILE",
-            help=meaning,
-        )
-
-    options = [
-        click.option(
-            "--tls",
-            is_flag=True,
-            envvar="SERVINGREPO_TLS",
-            expose_value=False,
-            callback=_keep,
-            help="Speak TLS to servers, and trust the well-known authorities.",
-        ),
-        pem("--tls-ca", "Speak TLS, and trust the authorities in this PEM file."),
-        pem("--tls-cert", "The client certificate, for servers that ask for one (mTLS)."),
-        pem("--tls-key", "The private key of --tls-cert."),
-        click.option(
-            "--header",
-            "headers",
-            type=_Header(),
-            multiple=True,
-            envvar="SERVINGREPO_HEADER",
-            expose_value=False,
-            callback=_keep,
-            metavar="NAME=VALUE",
-            help="Metadata to send with every gRPC call, such as authorization=…; may be repeated.",
-        ),
-        click.option(
-            "--insecure-header",
-            "insecure_headers",
-            is_flag=True,
-            envvar="SERVINGREPO_INSECURE_HEADER",
-            expose_value=False,
-            callback=_keep,
-            help="Let headers go to other machines without TLS, where everybody on the way can read them.",
-        ),
-    ]
-    decorated: Any = function
-    for option in reversed(options):
-        decorated = option(decorated)
-    result: F = decorated
-    return result
 
 
 def security(*, to: Iterable[str], named_by: str) -> Security:
@@ -142,15 +130,15 @@ def security(*, to: Iterable[str], named_by: str) -> Security:
     """
     from servingrepo.servers.security import Security
 
-    kept = click.get_current_context().meta.get(_KEPT, {})
+    given = click.get_current_context().params
     keep_together(to, named_by)
     return Security.read(
-        tls=kept.get("tls", False),
-        ca=kept.get("tls_ca"),
-        certificate=kept.get("tls_cert"),
-        key=kept.get("tls_key"),
-        headers=kept.get("headers") or (),
-        insecure_headers=kept.get("insecure_headers", False),
+        tls=given["tls"],
+        ca=given["tls_ca"],
+        certificate=given["tls_cert"],
+        key=given["tls_key"],
+        headers=given["headers"],
+        insecure_headers=given["insecure_headers"],
     )
 
 
@@ -177,7 +165,7 @@ def keep_together(servers: Iterable[str], named_by: str) -> None:
         SettingsError: They were not.
     """
     ctx = click.get_current_context()
-    headers = ctx.meta.get(_KEPT, {}).get("headers") or ()
+    headers = ctx.params["headers"]
     app = ctx.ensure_object(App)
     if not headers or app.settings_named or _by_hand(ctx, "headers") == _by_hand(ctx, named_by):
         return
@@ -194,4 +182,4 @@ def keep_together(servers: Iterable[str], named_by: str) -> None:
 
 def _by_hand(ctx: click.Context, name: str) -> bool:
     """Tell whether the caller said a value, rather than a settings file."""
-    return ctx.get_parameter_source(name) in {COMMANDLINE, ParameterSource.ENVIRONMENT}
+    return ctx.get_parameter_source(name) in BY_HAND

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import change_lines
-from servingrepo.cli.options import dry_run_option
+from servingrepo.cli.options import takes
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import BreakingChange, UsageError
+from servingrepo.options import Option
+from servingrepo.verbs.options import ContractOptions
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
     from servingrepo.verbs.diff import Checked
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done with the contract, if it is not shown."""
+
+    write: Annotated[bool, Option(help="Pin what the version promises: write the file.")] = False
+    check: Annotated[
+        str | None,
+        Option(
+            help="Hold a version or an export against the contract, or against what is served if none is pinned.",
+            key="subject",
+            metavar="REF|PATH",
+        ),
+    ] = None
 
 
 @make(
@@ -26,28 +43,17 @@ if TYPE_CHECKING:
     servingrepo contract ranker --check ./runs/2026_05_10_baseline""",
 )
 @click.argument("reference", metavar="NAME|REF")
-@click.option("--write", is_flag=True, help="Pin what the version promises: write the file.")
-@click.option(
-    "--overwrite", is_flag=True, help="With --write: replace a file that says something else."
-)
-@click.option(
-    "--check",
-    "subject",
-    metavar="REF|PATH",
-    help="Hold a version or an export against the contract, or against what is served if none is pinned.",
-)
-@dry_run_option
+@takes(options=ContractOptions, asked=Asked)
 @click.pass_obj
-def command(
-    app: App, reference: str, write: bool, overwrite: bool, subject: str | None, dry_run: bool
-) -> None:
+def command(app: App, reference: str, options: ContractOptions, asked: Asked) -> None:
     """Show, pin or check what a model's clients rely on: configs/NAME.contract.toml in the root.
 
     A pinned contract decides what `promote` lets through, instead of the served version's signatures. It is made
     to be edited: only what it names is demanded. Without one, what the version promises is shown (NAME alone is
     the served one).
     """
-    if write and subject is not None:
+    subject, dry_run = asked.check, options.dry_run
+    if asked.write and subject is not None:
         raise UsageError("--write and --check do not go together", hint="give one of them")
     if subject is not None:
         with taken_for_names(subject):
@@ -55,13 +61,13 @@ def command(
         _say(app, checked)
         return
     repo = app.open()
-    if not write:
+    if not asked.write:
         found = repo.contract(reference)
         if not found.pinned:
             app.note(f"not pinned: this is what {found.of} promises; --write writes {found.path}")
         app.result(found, found.text.splitlines(), bare=found.path if found.pinned else None)
         return
-    done = repo.write_contract(reference, overwrite=overwrite, dry_run=dry_run)
+    done = repo.write_contract(reference, overwrite=options.overwrite, dry_run=dry_run)
     dry = "dry run, nothing was changed: " if dry_run else ""
     said = f"{dry}{done.path} " + (
         f"{'would say' if dry_run else 'says'} what {done.of} promises"

@@ -34,7 +34,7 @@ def command(app: App, old: str, new: str) -> None:
     NAME alone is its served version. A path has a slash in it. -q prints the verdict alone. The exit code is 0
     whatever the verdict: `promote` and `contract --check` are what stops a pipeline.
     """
-    from servingrepo.api.arguments import is_path
+    from servingrepo.texts import is_path
     from servingrepo.verbs.diff import diff
 
     with taken_for_names(old, new):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from servingrepo.cli.app import App, pinned, table
 from servingrepo.cli.command import command as make
+from servingrepo.cli.options import takes
+from servingrepo.options import Option
 
 if TYPE_CHECKING:
     from servingrepo.repository.history import Event
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is shown."""
+
+    limit: Annotated[
+        int,
+        Option(help="The last N events.", flags="-n --limit", least=1, shows=("default",)),
+    ] = 20
 
 
 @make(
@@ -20,18 +32,11 @@ if TYPE_CHECKING:
     servingrepo history ranker -n 50""",
 )
 @click.argument("model", metavar="[NAME]", required=False)
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="The last N events.",
-)
+@takes(shown=Shown)
 @click.pass_obj
-def command(app: App, model: str | None, limit: int) -> None:
+def command(app: App, model: str | None, shown: Shown) -> None:
     """Show who changed what, when, why, from which run and with which proof; the newest last."""
-    events = list(app.open().history(model, limit=limit))
+    events = list(app.open().history(model, limit=shown.limit))
     if not events and not app.json:
         app.note("nothing has happened yet")
         return

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, message_option
+from servingrepo.cli.options import takes
+from servingrepo.verbs.options import ChangeOptions
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
@@ -15,16 +16,17 @@ if TYPE_CHECKING:
 
 @make("hold", examples='servingrepo hold ranker -m "black friday"')
 @click.argument("model", metavar="NAME")
-@message_option
-@dry_run_option
+@takes(options=ChangeOptions)
 @click.pass_obj
-def command(app: App, model: str, message: str, dry_run: bool) -> None:
+def command(app: App, model: str, options: ChangeOptions) -> None:
     """Keep promotions from re-pointing a model: they publish, and say that it is held.
 
     serve and rollback still work: whoever types them means it.
     """
-    event = app.open().hold(model, message=message, dry_run=dry_run)
-    dry = "dry run, nothing was changed: " if dry_run else ""
+    from servingrepo.verbs.mark import hold
+
+    event = hold(app.open().value, model, options)
+    dry = "dry run, nothing was changed: " if options.dry_run else ""
     why = f": {event.why}" if event.why else ""
     app.result(
         event,

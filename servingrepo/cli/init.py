@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 import servingrepo
 from servingrepo.cli.command import command as make
+from servingrepo.cli.options import takes
 from servingrepo.modelconfig.paths import START_FLAGS
+from servingrepo.options import Option
 from servingrepo.repository.repository import DEFAULT_SERVER_ROOT
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
@@ -20,22 +23,28 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the repository is to be."""
+
+    server_root: Annotated[
+        str,
+        Option(
+            help="Where TensorFlow Serving sees the models directory; /models in its container.",
+            env="SERVINGREPO_SERVER_ROOT",
+            shows=("default", "env"),
+        ),
+    ] = DEFAULT_SERVER_ROOT
+
+
 @make(
     "init",
     examples="""
     servingrepo --root /srv/serving init
     servingrepo --root /srv/serving init --server-root /srv/serving/models""",
 )
-@click.option(
-    "--server-root",
-    default=DEFAULT_SERVER_ROOT,
-    envvar="SERVINGREPO_SERVER_ROOT",
-    show_envvar=True,
-    show_default=True,
-    help="Where TensorFlow Serving sees the models directory; /models in its container.",
-)
+@takes(wanted=Wanted)
 @click.pass_obj
-def command(app: App, server_root: str) -> None:
+def command(app: App, wanted: Wanted) -> None:
     """Make a directory a model repository, with a models.config that a server can start with.
 
     A directory that is a repository already stays as it is. Servers mount the models directory, never
@@ -43,7 +52,7 @@ def command(app: App, server_root: str) -> None:
     """
     disk = Disk(faults=Faults.parse(app.faults))
     repo, made = servingrepo.init(
-        app.root, server_root=server_root, disk=disk, lock_wait=app.lock_wait
+        app.root, server_root=wanted.server_root, disk=disk, lock_wait=app.lock_wait
     )
     layout = repo.value.layout
     start = (f"--model_config_file={repo.value.server_root}/models.config", *START_FLAGS)
@@ -65,9 +74,9 @@ def command(app: App, server_root: str) -> None:
         ],
         bare=repo.root,
     )
-    if not made and server_root not in {DEFAULT_SERVER_ROOT, repo.value.server_root}:
+    if not made and wanted.server_root not in {DEFAULT_SERVER_ROOT, repo.value.server_root}:
         app.note(
-            f"--server-root was not changed: servingrepo config write --server-root {server_root} does"
+            f"--server-root was not changed: servingrepo config write --server-root {wanted.server_root} does"
         )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import click
 
 from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
-from servingrepo.cli.roll_out import switch_options
+from servingrepo.cli.options import takes
 from servingrepo.cli.switches import tell_switch
+from servingrepo.fleet.options import LabelOptions, LiveOptions
 from servingrepo.modelconfig.paths import WITHOUT_LABELS_FLAG
 
 if TYPE_CHECKING:
-    from servingrepo.api.arguments import How
     from servingrepo.cli.app import App
 
 
@@ -39,31 +39,17 @@ def command() -> None:
 )
 @click.argument("reference", metavar="REF")
 @click.argument("label", metavar="LABEL")
-@click.option(
-    "--serve",
-    is_flag=True,
-    help="The version may be above what is served now: unlabelled clients get it too.",
-)
-@switch_options(stages=True)
+@takes(options=LabelOptions)
 @click.pass_obj
-def set_(
-    app: App,
-    reference: str,
-    label: str,
-    serve: bool,
-    **how: Unpack[How],
-) -> None:
+def set_(app: App, reference: str, label: str, options: LabelOptions) -> None:
     """Give the version REF a LABEL; the version that had it before loses it.
 
     What unlabelled clients get stays as it is. With --endpoint the version is loaded first and the label moves in
     a second reload, because servers take a label only for what is loaded; every label is proven by a reply.
     """
-    done = app.open().label_set(
-        reference,
-        label,
-        serve=serve,
-        **how,
-    )
+    from servingrepo.verbs.label import set_label
+
+    done = set_label(app.open().value, reference, label, options)
     need = f"  servers      {WITHOUT_LABELS_FLAG}"
     tell_switch(app, done, bare=done.labels.get(label), more=[need])
 
@@ -77,23 +63,16 @@ def set_(
 )
 @click.argument("model", metavar="NAME")
 @click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
-@switch_options()
+@takes(options=LiveOptions)
 @click.pass_obj
-def remove(
-    app: App,
-    model: str,
-    labels: tuple[str, ...],
-    **how: Unpack[How],
-) -> None:
+def remove(app: App, model: str, labels: tuple[str, ...], options: LiveOptions) -> None:
     """Take LABELs away, all at once; requests for them are refused from then on.
 
     Their versions are unloaded, unless they are served to unlabelled clients or have another label.
     """
-    done = app.open().label_remove(
-        model,
-        *labels,
-        **how,
-    )
+    from servingrepo.verbs.label import remove_labels
+
+    done = remove_labels(app.open().value, model, labels, options)
     tell_switch(app, done, bare="")
 
 

@@ -13,8 +13,9 @@ import click
 
 import servingrepo
 from servingrepo.cli.app import App, discard_stdout
+from servingrepo.cli.chosen import variable_behind
 from servingrepo.cli.command import Group
-from servingrepo.cli.options import shared_options, variable_behind
+from servingrepo.cli.options import shared_options
 from servingrepo.cli.settings import read_settings
 from servingrepo.errors import ServingRepoError, SettingsError, Stopped, UsageError
 

@@ -14,21 +14,20 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from servingrepo.children import die_with
-from servingrepo.cli.paths import RunPath
-from servingrepo.runs.mounts import RUN_WAIT, ask, hung, network_mount
+from servingrepo.options import Option
+from servingrepo.runs.mounts import ask, hung, network_mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any
 
-    F = TypeVar("F", bound="Callable[..., Any] | click.Command")
-
-__all__ = ["read_in_a_child", "run_options"]
+__all__ = ["RunPlace", "read_in_a_child"]
 
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BY_THE_KERNEL = 128
@@ -37,25 +36,17 @@ _OFTEN = 0.5
 _LAST_WORDS = 5.0
 
 
-def run_options(function: F) -> F:
-    """Add --runs and --run-wait: where runs lie, and how long a network file system with one may take to answer."""
-    runs = click.option(
-        "--runs",
-        type=RunPath(path_type=Path),
-        default=Path(),
-        metavar="DIR",
-        help="Where a relative path of a run counts from. [default: the current directory]",
-    )
-    wait = click.option(
-        "--run-wait",
-        type=click.FloatRange(min=0.1),
-        default=RUN_WAIT,
-        envvar="SERVINGREPO_RUN_WAIT",
-        show_envvar=True,
-        metavar="SECONDS",
-        help="How long a network file system that the run lies on may take to answer. [default: 30]",
-    )
-    return runs(wait(function))
+class RunPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where runs lie."""
+
+    runs: Annotated[
+        Path,
+        Option(
+            help="Where a relative path of a run counts from. [default: the current directory]",
+            metavar="DIR",
+            kind="folder",
+        ),
+    ] = Path()
 
 
 def read_in_a_child(run: Path, *, seconds: float) -> Callable[[], None]:

@@ -1,27 +1,124 @@
-"""Options that several commands share, each with its environment twin."""
+"""Options of commands, made from the Structs of their verbs: flags, environment twins and settings."""
 
 from __future__ import annotations
 
-import os
 import re
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App
-from servingrepo.cli.connections import connection_options, secured, security
-from servingrepo.cli.paths import LocalPath
-from servingrepo.cli.settings import ENGINE_FIELDS, ENVIRONMENT, read_settings_of_root
-from servingrepo.errors import EndpointUnreachable, SettingsError, UsageError
+from servingrepo.cli.chosen import chosen, of_model, subject
+from servingrepo.cli.connections import Connection, Environment, repeat_connection, secured
+from servingrepo.cli.flag import Flag
+from servingrepo.cli.kinds import READERS, TYPES, LocalPath
+from servingrepo.cli.live import BUILDERS, say_who_named
+from servingrepo.cli.settings import read_settings_of_root
+from servingrepo.errors import EndpointUnreachable
+from servingrepo.options import Field, Option, Section, Several, fields_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
+    from collections.abc import Callable, Iterable, Iterator
 
 F = TypeVar("F", bound="Callable[..., Any] | click.Command")
+
+
+def takes(**structs: type[msgspec.Struct]) -> Callable[[F], F]:
+    """Add the options of Structs to a command; its function gets a value of each, by these names.
+
+    A command that names endpoints or an engine takes how servers are spoken to as well.
+    """
+    fields = [one for struct in structs.values() for one in _flat(struct)]
+    keys = {one.key for one in fields}
+    fields += fields_of(Environment) if "endpoints" in keys else ()
+    fields += fields_of(Connection) if keys & {"endpoints", "engine"} else ()
+    keys = {one.key for one in fields}
+
+    def add(function: F) -> F:
+        @wraps(function)
+        def called(*args: Any, **given: Any) -> Any:
+            if "tls" in keys:
+                repeat_connection()
+            built = {name: struct(**_values(struct)) for name, struct in structs.items()}
+            rest = {name: value for name, value in given.items() if name not in keys}
+            try:
+                return function(*args, **rest, **built)
+            except EndpointUnreachable as error:
+                remote = str(given.get("engine", "")).startswith("remote")  # it may be what is away
+                if not remote and any(getattr(one, "endpoints", ()) for one in built.values()):
+                    say_who_named(error)
+                raise
+
+        decorated: Any = called
+        for field in reversed(fields):
+            decorated = _option(field)(decorated)
+        result: F = decorated
+        return result
+
+    return add
+
+
+def _flat(struct: type[msgspec.Struct], sections: tuple[Section, ...] = ()) -> Iterator[Field]:
+    """Yield the options of a Struct, and those that make its other fields."""
+    for field in fields_of(struct, sections):
+        if isinstance(field.option, Several):
+            yield from _flat(field.option.of, field.option.sections)
+        else:
+            yield field
+
+
+def _values(struct: type[msgspec.Struct], sections: tuple[Section, ...] = ()) -> dict[str, Any]:
+    """Return the fields of a Struct as the call and the settings have them."""
+    values: dict[str, Any] = {}
+    for field in fields_of(struct, sections):
+        option = field.option
+        if isinstance(option, Several):
+            make = BUILDERS[option.of.__name__]
+            values[field.name] = make(_values(option.of, option.sections), values)
+            continue
+        value = chosen(field.key, option.tables)
+        if option.choices is not None:
+            value = option.choices[value]
+        elif option.kind == "gate":  # a model's gates hold whatever else is given
+            gates = of_model(subject()).get(field.key, ())
+            value = READERS["gate"]((*gates, *click.get_current_context().params[field.key]))
+        elif option.kind == "endpoint":
+            value = secured(value)
+        elif option.kind in READERS:
+            value = READERS[option.kind](value)
+        values[field.name] = value
+    return values
+
+
+def _option(field: Field) -> Callable[[Any], Any]:
+    """Return the click option of a field."""
+    option, default = field.option, field.default
+    assert isinstance(option, Option)  # nosec B101 # noqa: S101 - _flat yields no others
+    more: dict[str, Any] = {"default": default}
+    if default is msgspec.NODEFAULT:
+        more = {"required": True}
+    elif option.choices is not None:
+        named = {value: text for text, value in option.choices.items()}
+        more = {"type": click.Choice(list(option.choices)), "default": named[default]}
+    elif isinstance(default, bool):
+        more["is_flag"] = True
+    elif isinstance(default, tuple):
+        more = {"multiple": True}
+    elif isinstance(default, int | float):
+        more["type"] = TYPES["count" if isinstance(default, int) else "seconds"](option)
+    if option.kind in TYPES:
+        more["type"] = TYPES[option.kind](option)
+    elif option.kind == "message":
+        # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
+        more["callback"] = lambda _ctx, _param, text: text.encode(
+            "utf-8", "backslashreplace"
+        ).decode()
+    flags = option.flags.split() or [f"--{field.name.replace('_', '-')}"]
+    return click.option(*flags, field.key, cls=Flag, option=option, field=field.name, **more)
 
 
 def _store(name: str, ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -50,402 +147,83 @@ def env_twins(command: str, params: Iterable[click.Parameter]) -> None:
             param.envvar = [own, *shared]
 
 
+def _shared(*flags: str, option: Option, into: str, **more: Any) -> Callable[[Any], Any]:
+    more = {"callback": partial(_store, into), **more}
+    return click.option(*flags, cls=Flag, option=option, expose_value=False, **more)
+
+
 def shared_options(function: F) -> F:
-    """Add --root, --json, -q, -v and --lock-wait, before the command's name or behind it."""
+    """Add --root, --lock-wait, -q, -v and --json, before the command's name or behind it."""
     options = [
-        click.option(
+        _shared(
             "--root",
+            option=Option(
+                help="The repository. [default: the current directory]",
+                env="SERVINGREPO_ROOT",
+                shows=("env",),
+                tables=("top",),
+            ),
+            into="root",
             type=LocalPath(path_type=Path, file_okay=False, readable=False),
             default=Path(),
-            envvar="SERVINGREPO_ROOT",
-            show_envvar=True,
             is_eager=True,
-            expose_value=False,
             callback=_store_root,
-            help="The repository. [default: the current directory]",
         ),
-        click.option(
-            "--json",
-            is_flag=True,
-            envvar="SERVINGREPO_JSON",
-            expose_value=False,
-            callback=partial(_store, "json"),
-            help="Print exactly one JSON object on stdout, for errors too.",
+        _shared(
+            "--lock-wait",
+            option=Option(
+                help="How long to wait for the repository's lock. [default: 30]",
+                metavar="SECONDS",
+                env="SERVINGREPO_LOCK_WAIT",
+                tables=("top",),
+            ),
+            into="lock_wait",
+            type=click.FloatRange(min=0),
+            default=30.0,
         ),
-        click.option(
+        _shared(
             "-q",
             "--quiet",
             "quiet",
+            option=Option(
+                help="Print the bare result alone (promote: the version number).",
+                section="output",
+                env="SERVINGREPO_QUIET",
+            ),
+            into="verbosity",
             flag_value=-1,
             type=int,
             default=None,
-            envvar="SERVINGREPO_QUIET",
-            expose_value=False,
-            callback=partial(_store, "verbosity"),
-            help="Print the bare result alone (promote: the version number).",
         ),
-        click.option(
+        _shared(
             "-v",
             "--verbose",
             "verbose",
+            option=Option(help="Print more.", section="output", env="SERVINGREPO_VERBOSE"),
+            into="verbosity",
             flag_value=1,
             type=int,
             default=None,
-            envvar="SERVINGREPO_VERBOSE",
-            expose_value=False,
-            callback=partial(_store, "verbosity"),
-            help="Print more.",
         ),
-        click.option(
-            "--lock-wait",
-            type=click.FloatRange(min=0),
-            default=30.0,
-            envvar="SERVINGREPO_LOCK_WAIT",
-            expose_value=False,
-            callback=partial(_store, "lock_wait"),
-            metavar="SECONDS",
-            help="How long to wait for the repository's lock. [default: 30]",
+        _shared(
+            "--json",
+            option=Option(
+                help="Print exactly one JSON object on stdout, for errors too.",
+                section="output",
+                env="SERVINGREPO_JSON",
+            ),
+            into="json",
+            is_flag=True,
         ),
-        click.option(
+        _shared(
             "--failpoints",
-            envvar="SERVINGREPO_FAILPOINTS",
+            option=Option(
+                help="For tests: what fails while files are written.", env="SERVINGREPO_FAILPOINTS"
+            ),
+            into="faults",
             hidden=True,
-            expose_value=False,
-            callback=partial(_store, "faults"),
         ),
     ]
     for option in reversed(options):
         function = option(function)
     return function
-
-
-_GIVEN_BY_HAND = (
-    click.core.ParameterSource.COMMANDLINE,
-    click.core.ParameterSource.ENVIRONMENT,
-)
-
-
-def endpoint_option(function: F) -> F:
-    """Add --endpoint, repeatable, --env for those of an environment, and how servers are spoken to.
-
-    The function gets `endpoints`, values of Endpoint with TLS and headers in them.
-    """
-
-    @wraps(function)
-    def gathered(*args: Any, environment: str | None, **options: Any) -> Any:
-        chosen = _of_environment(environment, options)
-        endpoints = secured(chosen["endpoints"])
-        try:
-            return function(*args, **{**chosen, "endpoints": endpoints})
-        except EndpointUnreachable as error:
-            engine = options.get("engine")  # a remote one may be what does not answer
-            if endpoints and (engine is None or not engine.name.startswith("remote")):
-                _say_who_named(error)
-            raise
-
-    decorated: Any = gathered
-    decorated = click.option(
-        "--env",
-        "environment",
-        default=None,
-        envvar="SERVINGREPO_ENV",
-        show_envvar=True,
-        metavar="NAME",
-        help="Take the endpoints of [environments.NAME] in the settings file.",
-    )(decorated)
-    result: F = click.option(
-        "--endpoint",
-        "endpoints",
-        multiple=True,
-        envvar="SERVINGREPO_ENDPOINT",
-        show_envvar=True,
-        metavar="HOST:PORT",
-        help="gRPC endpoint of a live TensorFlow Serving; may be repeated. A name with several addresses means "
-        "each of them.",
-    )(connection_options(decorated))
-    return result
-
-
-def _say_who_named(error: EndpointUnreachable) -> None:
-    """Say in the hint how to leave out an endpoint that was not named on the command line."""
-    ctx = click.get_current_context()
-    source = ctx.get_parameter_source("endpoints")
-    if source is ParameterSource.COMMANDLINE:
-        return
-    param = next(one for one in ctx.command.params if one.name == "endpoints")
-    variable = variable_behind(param, ctx)
-    named = (
-        f"{variable} names the endpoints: name the others there, or none ({variable}= in front of the command)"
-        if variable is not None
-        else f"{ctx.ensure_object(App).settings} names the endpoints: name the others by --endpoint"
-    )
-    error.hint = f"{error.hint}; {named}" if error.hint else named
-
-
-def _of_environment(environment: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as command line, environment, model and the rest of the settings say, in this order."""
-    app = click.get_current_context().ensure_object(App)
-    settings: dict[str, Any] = {}
-    for_all = not (options.get("model") or options.get("reference"))
-    if environment is not None:
-        if environment not in app.environments:
-            listed = ", ".join(sorted(app.environments)) or "none"
-            raise SettingsError(
-                f"there is no environment {environment}",
-                hint=f"a table [environments.{environment}] in servingrepo.toml makes it; there are: {listed}",
-            )
-        settings = app.environments[environment]
-    elif for_all:
-        named = [one for table in app.models.values() for one in table.get("endpoints", ())]
-        if named:
-            settings = {"endpoints": tuple(dict.fromkeys((*options["endpoints"], *named)))}
-    else:
-        settings = settings_of_subject(options)
-    chosen = {
-        name: firmest(name, value, settings) if name in ENVIRONMENT else value
-        for name, value in options.items()
-    }
-    if isinstance(chosen["endpoints"], str):
-        chosen["endpoints"] = (chosen["endpoints"],)
-    return chosen
-
-
-def wait_option(function: F) -> F:
-    """Add --wait: how long live servers may take."""
-    return click.option(
-        "--wait",
-        type=click.FloatRange(min=0.1),
-        default=60.0,
-        envvar="SERVINGREPO_WAIT",
-        show_default=True,
-        metavar="SECONDS",
-        help="How long endpoints may take; then everything is put back, which may take 30 seconds more (60 with "
-        "--reload poll).",
-    )(function)
-
-
-def message_option(function: F) -> F:
-    """Add -m: why."""
-    return click.option(
-        "-m",
-        "--message",
-        default="",
-        metavar="TEXT",
-        # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
-        callback=lambda _ctx, _param, text: text.encode("utf-8", "backslashreplace").decode(),
-        help="Why: kept in the history.",
-    )(function)
-
-
-class _GateType(click.ParamType[Any]):
-    """A gate, as servingrepo.runs.gates reads it."""
-
-    name = "gate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read it; what cannot be read is a mistake of the command line or the settings file."""
-        from servingrepo.errors import UsageError
-        from servingrepo.runs.gates import parse_gate
-
-        if not isinstance(value, str):
-            return value
-        try:
-            return parse_gate(value)
-        except UsageError as error:
-            self.fail(f"{error.message}; {error.hint}", param, ctx)
-
-
-def require_option(function: F) -> F:
-    """Add --require, repeatable. A model's gates in the settings file hold whatever the command line adds."""
-
-    @wraps(function)
-    def gathered(*args: Any, require: tuple[Any, ...], **options: Any) -> Any:
-        of_model = settings_of_subject(options).get("require", ())
-        gates = (*map(_GateType(), of_model), *require)
-        return function(*args, require=tuple(dict.fromkeys(gates)), **options)
-
-    decorated: Any = click.option(
-        "--require",
-        multiple=True,
-        type=_GateType(),
-        metavar="GATE",
-        help="What the run must have measured, such as 'validation/accuracy >= 0.92', 'best(loss) < 0.1' or "
-        "'auc >= served - 0.005'; repeatable.",
-    )(gathered)
-    result: F = decorated
-    return result
-
-
-def dry_run_option(function: F) -> F:
-    """Add --dry-run."""
-    return click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")(
-        function
-    )
-
-
-def engine_options(function: F) -> F:
-    """Add --engine and what shapes it, --timeout and --case: how to smoke-test.
-
-    The function gets `engine`, an EngineChoice, for all options of the engine together.
-    """
-
-    @wraps(function)
-    def gathered(*args: Any, **options: Any) -> Any:
-        from servingrepo.servers.engines.choice import EngineChoice
-
-        of_model = settings_of_subject(options)
-        chosen = {
-            field: firmest(option, options.pop(option), of_model)
-            for field, option in ENGINE_FIELDS.items()
-        }
-        _refuse_ignored(chosen["name"])
-        if chosen["name"].startswith("remote"):
-            server = chosen["name"].partition(":")[2]
-            chosen["security"] = security(to=[server], named_by="engine")
-        return function(*args, engine=EngineChoice(**chosen), **options)
-
-    decorated: Any = connection_options(gathered)
-    for option in reversed(_engine_options()):
-        decorated = option(decorated)
-    result: F = decorated
-    return result
-
-
-def _refuse_ignored(engine: str) -> None:
-    """Refuse an option of the engine that the chosen one would ignore, if it was typed, or the engine was.
-
-    What the settings file says of engines in general holds for the one that is chosen as far as it goes, and so
-    does the environment.
-
-    Raises:
-        UsageError: There is one; all of them are named.
-    """
-    from servingrepo.servers.engines.choice import ignored_by
-
-    ctx = click.get_current_context()
-    typed = ParameterSource.COMMANDLINE
-    weighty = _GIVEN_BY_HAND if ctx.get_parameter_source("engine") is typed else (typed,)
-    params = {one.name: one for one in ctx.command.params}
-    ignored = [
-        variable_behind(params[option], ctx) or params[option].opts[0]
-        for field, option in ENGINE_FIELDS.items()
-        if field in ignored_by(engine) and ctx.get_parameter_source(option) in weighty
-    ]
-    if ignored:
-        means = "means" if len(ignored) == 1 else "mean"
-        came_from = ""
-        if ctx.get_parameter_source("engine") is not typed:
-            came_from = (
-                f", which {variable_behind(params['engine'], ctx) or 'the settings file'} says"
-            )
-        raise UsageError(
-            f"{', '.join(ignored)} {means} nothing to --engine {engine}{came_from}",
-            hint="leave one of the two out; --engine docker runs a container",
-        )
-
-
-def variable_behind(param: click.Parameter, ctx: click.Context) -> str | None:
-    """Return the environment variable that an option's value came from, None if it did not."""
-    names = param.envvar
-    if param.name is None or names is None:
-        return None
-    if ctx.get_parameter_source(param.name) is not ParameterSource.ENVIRONMENT:
-        return None
-    return next(
-        (one for one in ([names] if isinstance(names, str) else names) if os.environ.get(one)), None
-    )
-
-
-def settings_of_subject(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what the settings file says of the model that a command is about."""
-    subject = options.get("model") or options.get("subject") or options.get("reference") or ""
-    app = click.get_current_context().ensure_object(App)
-    return settings_of_model(app, str(subject).partition("@")[0])
-
-
-def settings_of_model(app: App, model: str) -> dict[str, Any]:
-    """Return what the settings file says of a model, by the options' names."""
-    return app.models.get(model, {})
-
-
-def bystanders(options: dict[str, Any]) -> tuple[str, ...]:
-    """Return servers that only other models' lists have, if this command took its model's list.
-
-    Every server has the whole of models.config, whichever models' lists it is in.
-    """
-    app = click.get_current_context().ensure_object(App)
-    own = settings_of_subject(options).get("endpoints", ())
-    given = click.get_current_context().get_parameter_source("endpoints") in _GIVEN_BY_HAND
-    if not own or given or click.get_current_context().params.get("environment") is not None:
-        return ()
-    from servingrepo.api.arguments import as_endpoints
-
-    part = set(map(str, as_endpoints(options["endpoints"])))
-    lists = [table.get("endpoints", ()) for table in app.models.values()]
-    listed = [one for each in lists for one in ((each,) if isinstance(each, str) else each)]
-    return tuple(str(one) for one in as_endpoints(listed) if str(one) not in part)
-
-
-def firmest(option: str, value: Any, of_model: dict[str, Any]) -> Any:
-    """Return a model's setting, unless the command line or the environment says otherwise."""
-    source = click.get_current_context().get_parameter_source(option)
-    if option not in of_model or source in _GIVEN_BY_HAND:
-        return value
-    return of_model[option]
-
-
-def _engine_options() -> list[Callable[..., Any]]:
-    text = partial(click.option, default=None)
-    return [
-        click.option(
-            "--engine",
-            default="auto",
-            envvar="SERVINGREPO_ENGINE",
-            show_default=True,
-            metavar="ENGINE",
-            help="What serves during the smoke test: docker, binary[:PATH], embedded, remote:HOST:PORT; auto "
-            "is docker if the image is there, else a tensorflow_model_server on PATH, else embedded.",
-        ),
-        text(
-            "--image",
-            envvar="SERVINGREPO_ENGINE_IMAGE",
-            metavar="IMAGE",
-            help="The container's image, by tag or digest. [default: tensorflow/serving:2.19.1]",
-        ),
-        click.option("--pull", is_flag=True, help="Pull the image if it is not there."),
-        text("--platform", metavar="OS/ARCH", help="The image's platform, such as linux/arm64."),
-        text("--gpus", metavar="all|N", help="GPUs for the container."),
-        text("--memory", metavar="SIZE", help="Memory for the container, such as 2g."),
-        text(
-            "--docker-network",
-            envvar="SERVINGREPO_DOCKER_NETWORK",
-            metavar="NAME",
-            help="Docker network for the container to join; none needs no network at all.",
-        ),
-        text("--docker-user", metavar="UID[:GID]", help="Who the server runs as in the container."),
-        click.option(
-            "--server-arg",
-            "server_args",
-            multiple=True,
-            metavar="FLAG",
-            help="One more flag for the server, such as --tensorflow_inter_op_parallelism=2; repeatable.",
-        ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=0.1),
-            default=120.0,
-            envvar="SERVINGREPO_TIMEOUT",
-            show_default=True,
-            metavar="SECONDS",
-            help="How long the smoke test may take, server start included; taking the server down may take 30 "
-            "seconds more.",
-        ),
-        click.option(
-            "--case",
-            "cases",
-            multiple=True,
-            type=click.Path(path_type=Path, dir_okay=False, exists=True),
-            metavar="FILE",
-            help="Requests to send instead of made-up ones: JSON as for TF Serving's REST; repeatable.",
-        ),
-    ]

@@ -6,40 +6,44 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 from click.core import ParameterSource
 
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.guards import guard_lines
-from servingrepo.cli.mounted import read_in_a_child, run_options
-from servingrepo.cli.options import (
-    engine_options,
-    firmest,
-    require_option,
-    settings_of_model,
-)
-from servingrepo.cli.paths import RunPath
+from servingrepo.cli.keeping import policy_of_settings
+from servingrepo.cli.kinds import RunPath
+from servingrepo.cli.mounted import RunPlace, read_in_a_child
+from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
-from servingrepo.cli.roll_out import switch_options
-from servingrepo.cli.settings import ENGINE_FIELDS
 from servingrepo.cli.switches import tell_hooks
 from servingrepo.errors import UsageError
-from servingrepo.modelconfig.names import parse_version
+from servingrepo.options import Option, fields_of
+from servingrepo.servers.engines.options import EngineChoice
+from servingrepo.verbs.options import PromoteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.fleet.hooks import Hooks
-    from servingrepo.fleet.rules import Rules
-    from servingrepo.repository.retention import Keep
-    from servingrepo.runs.gates import Gate
     from servingrepo.runs.tracing import Context
-    from servingrepo.servers.engines.choice import EngineChoice
-    from servingrepo.servers.states import Endpoint
     from servingrepo.verbs.values import Promotion
+
+
+class Then(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done when the promotion is done."""
+
+    prune: Annotated[
+        bool,
+        Option(
+            help="When it is done, prune the model by the rules in servingrepo.toml. [default: no-prune]",
+            flags="--prune/--no-prune",
+            tables=("models",),
+        ),
+    ] = False
 
 
 @make(
@@ -52,88 +56,9 @@ if TYPE_CHECKING:
     version=$(servingrepo promote -q runs/latest --model ranker)""",
 )
 @click.argument("run", type=RunPath(path_type=Path))
-@click.option("--model", required=True, show_envvar=True, metavar="NAME", help="The model.")
-@click.option(
-    "--version",
-    "number",
-    metavar="N",
-    help="The version's number: above all that were ever used. [default: the next]",
-)
-@click.option(
-    "--saved-model",
-    type=RunPath(path_type=Path),
-    help="Which SavedModel of the run is meant, as a path in it.",
-)
-@run_options
-@click.option(
-    "--serve/--no-serve",
-    "serve",
-    default=None,
-    help="Serve it when it is published. [default: serve new content; not if the model is held]",
-)
-@click.option(
-    "--smoke/--no-smoke",
-    default=True,
-    help="Send it requests before it is published. [default: smoke]",
-)
-@click.option(
-    "--strict",
-    is_flag=True,
-    help="Every signature must be proven, none left inconclusive; a stale or mixed run is refused.",
-)
-@click.option(
-    "--prune/--no-prune",
-    default=False,
-    help="When it is done, prune the model by the rules in servingrepo.toml. [default: no-prune]",
-)
-@require_option
-@click.option(
-    "--allow-breaking",
-    is_flag=True,
-    help="Publish it although clients of what is served would break; recorded.",
-)
-@click.option(
-    "--allow-op",
-    "allow_ops",
-    multiple=True,
-    metavar="NAME",
-    help="An operation of the graph that may touch files, network or processes; repeatable, recorded.",
-)
-@click.option(
-    "--contract",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
-    help="What clients rely on. [default: configs/NAME.contract.toml in the root, else what is served]",
-)
-@engine_options
-@switch_options(stages=True)
+@takes(options=PromoteOptions, place=RunPlace, then=Then)
 @click.pass_obj
-def command(
-    app: App,
-    run: Path,
-    model: str,
-    number: str | None,
-    saved_model: Path | None,
-    runs: Path,
-    run_wait: float,
-    serve: bool | None,
-    smoke: bool,
-    strict: bool,
-    prune: bool,
-    allow_breaking: bool,
-    allow_ops: tuple[str, ...],
-    contract: Path | None,
-    engine: EngineChoice,
-    timeout: float,
-    cases: tuple[Path, ...],
-    endpoints: tuple[Endpoint, ...],
-    wait: float,
-    rules: Rules | None,
-    hooks: Hooks | None,
-    message: str,
-    dry_run: bool,
-    require: tuple[Gate, ...],
-) -> None:
+def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then: Then) -> None:
     """Publish the SavedModel of a RUN directory as the next version of a model, and serve it.
 
     The export is copied beside the target under a name that servers ignore, hashed, served from there by the
@@ -143,49 +68,30 @@ def command(
     It is refused before it is copied if its signatures would break clients of the served version (or do not keep
     the contract that is pinned), or if its graph has operations that touch files, network or processes.
     """
-    _refuse_unsmoked(smoke=smoke)
-    run = runs / run
-    version = parse_version(number) if number is not None else None
-    run_read = read_in_a_child(run, seconds=run_wait)
-    keep = _policy(app, model) if prunes(app, model, asked=prune) else None
+    from servingrepo.verbs.promote import promote
+
+    _refuse_unsmoked(smoke=options.smoke)
+    run = place.runs / run
+    run_read = read_in_a_child(run, seconds=options.run_wait)
+    options = msgspec.structs.replace(
+        options,
+        keep=policy_of_settings(app, options.model) if then.prune else None,
+        context=_context(),
+        notice=app.note,
+        run_read=run_read,
+    )
     repo = app.open()
-    size = partial(_size, run, saved_model, dry_run=dry_run)
-    with Bar(app, f"{'reading' if dry_run else 'copying'} {run}", size) as bar:
-        done = repo.promote(
-            run,
-            model=model,
-            engine=engine,
-            version=version,
-            saved_model=saved_model,
-            serve=serve,
-            smoke=smoke,
-            strict=strict,
-            allow_breaking=allow_breaking,
-            allow_ops=firmest("allow_ops", allow_ops, settings_of_model(app, model)),
-            contract=contract,
-            cases=cases,
-            timeout=timeout,
-            endpoints=endpoints,
-            wait=wait,
-            rules=rules,
-            hooks=hooks,
-            message=message,
-            keep=keep,
-            dry_run=dry_run,
-            require=require,
-            context=_context(),
-            progress=bar.advance,
-            notice=app.note,
-            run_wait=run_wait,
-            run_read=run_read,
-        )
+    verb = "reading" if options.dry_run else "copying"
+    with Bar(app, f"{verb} {run}", partial(_size, run, options)) as bar:
+        options = msgspec.structs.replace(options, progress=bar.advance)
+        done = promote(repo.value, run, options)
     tell_hooks(app, done.hooks)
     for line in done.unproven:
         app.warn(line)
     if done.prune_failed:
         verb = "would not be" if done.dry_run else "was not"
         app.warn(f"{done.model} {verb} pruned afterwards: {done.prune_failed}")
-    app.result(done, _lines(done, asked_to_serve=serve, number=version), bare=done.version)
+    app.result(done, _lines(done, options), bare=done.version)
 
 
 def _refuse_unsmoked(*, smoke: bool) -> None:
@@ -199,7 +105,7 @@ def _refuse_unsmoked(*, smoke: bool) -> None:
     if smoke:
         return
     ctx = click.get_current_context()
-    names = (*ENGINE_FIELDS.values(), "timeout", "cases", "strict")
+    names = {*(one.key for one in fields_of(EngineChoice)), "timeout", "cases", "strict"}
     typed = [
         max(param.opts, key=len)
         for param in ctx.command.params
@@ -218,17 +124,6 @@ def _refuse_unsmoked(*, smoke: bool) -> None:
     )
 
 
-def prunes(app: App, model: str, *, asked: bool) -> bool:
-    """Tell whether to prune afterwards: by hand, then the model's table in the settings, then [promote]."""
-    return bool(firmest("prune", asked, settings_of_model(app, model)))
-
-
-def _policy(app: App, model: str) -> Keep:
-    from servingrepo.cli.keeping import policy_of_settings
-
-    return policy_of_settings(app, model)
-
-
 def _context() -> Context:
     """Return what is recorded of this call, secrets masked: the command, where it was typed, the pipeline."""
     from servingrepo.runs.tracing import Context
@@ -240,7 +135,7 @@ def _context() -> Context:
     )
 
 
-def _size(run: Path, saved_model: Path | None, *, dry_run: bool) -> int:
+def _size(run: Path, options: PromoteOptions) -> int:
     """Return how much there is to read and copy, for the progress bar; errors are promote's to raise."""
     from servingrepo.errors import ServingRepoError
     from servingrepo.runs import scan_run
@@ -252,17 +147,17 @@ def _size(run: Path, saved_model: Path | None, *, dry_run: bool) -> int:
     try:
         seen = list_run(run)
         events = size_of_events(seen)
-        if dry_run:
+        if options.dry_run:
             return events
-        found = scan_run(run, saved_model=saved_model, seen=seen)
+        found = scan_run(run, saved_model=options.chosen_export, seen=seen)
         return events + read_tree(Path(found.export), boundary=Path(found.run)).size
     except ServingRepoError:
         return events
 
 
-def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) -> Iterator[str]:
+def _lines(done: Promotion, options: PromoteOptions) -> Iterator[str]:
     name = f"{done.model}@{done.version}"
-    yield from _headline(done, name, number=number)
+    yield from _headline(done, name, number=options.version)
     yield f"  from      {done.export}"
     yield f"  size      {sized(done.size)} in {done.files} files"
     yield from (f"  note      {doubt}" for doubt in done.doubts)
@@ -282,12 +177,12 @@ def _lines(done: Promotion, *, asked_to_serve: bool | None, number: int | None) 
     if done.held is not None:
         yield f"  held      {done.held or 'no reason given'}; so it was not served"
         yield f"  next      servingrepo serve {name}, or servingrepo release-hold {done.model}"
-    elif done.overtaken and asked_to_serve is not False:
+    elif done.overtaken and options.serve is not False:
         yield f"  overtaken {done.overtaken}; so it was not served"
         yield f"  next      servingrepo status {done.model}; servingrepo serve {name} if that is still meant"
     elif not done.served:
         yield f"  next      servingrepo serve {name}"
-    elif asked_to_serve is not False:
+    elif options.serve is not False:
         back = f"; servingrepo rollback {done.model} goes back" if done.can_go_back else ""
         at = "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
         yield f"  next      servingrepo status {done.model}{at}{back}"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
-from servingrepo.cli.keeping import duration, given_by_hand, keep_options, policy_of
-from servingrepo.cli.options import dry_run_option, endpoint_option, message_option
+from servingrepo.cli.keeping import KeepRules, given_by_hand, policy_of
+from servingrepo.cli.options import takes
 from servingrepo.errors import UsageError
+from servingrepo.verbs.options import PruneOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import timedelta
 
     from servingrepo.repository.pruning import Pruned
 
@@ -28,33 +29,9 @@ if TYPE_CHECKING:
     servingrepo prune --keep-last 2 --empty-trash""",
 )
 @click.argument("models", metavar="[NAME]...", nargs=-1)
-@keep_options
-@click.option(
-    "--empty-trash",
-    is_flag=True,
-    help="Delete for good what is in the trash; with a --keep option, after pruning by it.",
-)
-@click.option(
-    "--older-than",
-    type=duration,
-    metavar="7d",
-    help="With --empty-trash: only what went to the trash longer ago.",
-)
-@endpoint_option
-@message_option
-@dry_run_option
+@takes(rules=KeepRules, options=PruneOptions)
 @click.pass_obj
-def command(
-    app: App,
-    /,
-    models: tuple[str, ...],
-    empty_trash: bool,
-    older_than: timedelta | None,
-    endpoints: tuple[str, ...],
-    message: str,
-    dry_run: bool,
-    **options: Any,
-) -> None:
+def command(app: App, models: tuple[str, ...], options: PruneOptions, rules: KeepRules) -> None:  # noqa: ARG001 - each model has its own
     """Move versions that no rule keeps to the trash, from which `restore` brings them back.
 
     What any rule keeps stays, and so does what is served, pinned, labelled, of a model on hold, what rollback
@@ -62,24 +39,18 @@ def command(
     pruned. Only --empty-trash deletes; numbers are never used again. Rules may stand in servingrepo.toml, in
     [prune] and in [models.NAME].
     """
-    if older_than is not None and not empty_trash:
+    from servingrepo.verbs.prune import prune
+
+    if options.older_than is not None and not options.empty_trash:
         raise UsageError(
             "--older-than means nothing without --empty-trash",
             hint="servingrepo prune --empty-trash --older-than 7d; --keep-within keeps versions by their age",
         )
     repo = app.open()
-    names = models or repo.models()
-    only_emptying = empty_trash and not given_by_hand()
-    policies = {name: policy_of(app, name, options) for name in names}
-    done = repo.prune(
-        *models,
-        keep=None if only_emptying else policies or policy_of(app, "", options),
-        empty_trash=empty_trash,
-        older_than=older_than,
-        endpoints=endpoints,
-        message=message,
-        dry_run=dry_run,
-    )
+    if given_by_hand() or not options.empty_trash:
+        policies = {name: policy_of(name) for name in models or repo.models()}
+        options = msgspec.structs.replace(options, keep=policies or policy_of(""))
+    done = prune(repo.value, models, options)
     gone = [f"{one.model}@{version}" for one in done.models for version in one.gone]
     deleted = [f"{one.model}@{one.version}" for one in done.emptied if one.deleted]
     app.result(done, _lines(done, gone, deleted), bare="\n".join([*gone, *deleted]) or None)

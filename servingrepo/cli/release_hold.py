@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, message_option
+from servingrepo.cli.options import takes
+from servingrepo.verbs.options import ChangeOptions
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 
 @make("release-hold", examples="servingrepo release-hold ranker")
 @click.argument("model", metavar="NAME")
-@message_option
-@dry_run_option
+@takes(options=ChangeOptions)
 @click.pass_obj
-def command(app: App, model: str, message: str, dry_run: bool) -> None:
+def command(app: App, model: str, options: ChangeOptions) -> None:
     """Let promotions re-point a model again. What was published meanwhile is served by `serve`."""
-    event = app.open().release_hold(model, message=message, dry_run=dry_run)
-    dry = "dry run, nothing was changed: " if dry_run else ""
+    from servingrepo.verbs.mark import release_hold
+
+    event = release_hold(app.open().value, model, options)
+    dry = "dry run, nothing was changed: " if options.dry_run else ""
     app.result(
         event,
         [f"{dry}{model} is not held", f"  next  servingrepo serve {model}@latest"],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import dry_run_option, message_option
+from servingrepo.cli.options import takes
+from servingrepo.verbs.options import RestoreOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,18 +25,20 @@ if TYPE_CHECKING:
     servingrepo restore ranker@7 --dry-run""",
 )
 @click.argument("reference", metavar="NAME@N")
-@message_option
-@dry_run_option
+@takes(options=RestoreOptions)
 @click.pass_obj
-def command(app: App, reference: str, message: str, dry_run: bool) -> None:
+def command(app: App, reference: str, options: RestoreOptions) -> None:
     """Bring a pruned version back from the trash under its number. It is not served by that.
 
     Every byte is compared with the version's record first; what is damaged stays in the trash.
     """
+    from servingrepo.verbs.restore import restore
+
     repo = app.open()
     size = repo.size(reference)  # and it is there at all
     with Bar(app, f"verifying {reference}", lambda: size) as bar:
-        done = repo.restore(reference, message=message, dry_run=dry_run, progress=bar.advance)
+        options = msgspec.structs.replace(options, progress=bar.advance)
+        done = restore(repo.value, reference, options)
     app.result(done, _lines(done), bare=done.version)
 
 

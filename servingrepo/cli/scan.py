@@ -10,10 +10,12 @@ from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.guards import demand_lines
+from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.measured import event_lines, measured_lines
-from servingrepo.cli.mounted import read_in_a_child, run_options
-from servingrepo.cli.paths import RunPath
+from servingrepo.cli.mounted import RunPlace, read_in_a_child
+from servingrepo.cli.options import takes
 from servingrepo.cli.signatures import signature_lines
+from servingrepo.verbs.options import ScanOptions, optional_path
 
 
 @make(
@@ -23,14 +25,9 @@ from servingrepo.cli.signatures import signature_lines
     servingrepo scan runs/estimator --saved-model export/best/1646034756""",
 )
 @click.argument("run", type=RunPath(path_type=Path))
-@click.option(
-    "--saved-model",
-    type=RunPath(path_type=Path),
-    help="Which SavedModel of the run is meant, as a path in it.",
-)
-@run_options
+@takes(options=ScanOptions, place=RunPlace)
 @click.pass_obj
-def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait: float) -> None:
+def command(app: App, run: Path, options: ScanOptions, place: RunPlace) -> None:
     """Say which SavedModel a run directory holds, what it promises, what is wrong with it, and what else lies there.
 
     Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
@@ -39,14 +36,14 @@ def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait:
     from servingrepo.runs.archives import run_directory
     from servingrepo.runs.run import read_run
 
-    run = runs / run
-    read_in_a_child(run, seconds=run_wait)
-    with run_directory(run) as place:
+    run = place.runs / run
+    read_in_a_child(run, seconds=options.run_wait)
+    with run_directory(run) as folder:
         with Bar(app, f"reading events in {run}") as bar:
             read = read_run(
-                place,
-                saved_model=saved_model,
-                unpacked=place != run,
+                folder,
+                saved_model=optional_path(options.saved_model),
+                unpacked=folder != run,
                 sizes=lambda events, _: bar.expect(events),
                 progress=bar.advance,
             )
@@ -61,7 +58,7 @@ def command(app: App, run: Path, saved_model: Path | None, runs: Path, run_wait:
                 "size": read.tree.size,
             },
             [
-                f"SavedModel    {found.export.replace(str(place), str(run), 1)} ({found.kind})",
+                f"SavedModel    {found.export.replace(str(folder), str(run), 1)} ({found.kind})",
                 f"written by    TensorFlow {inspection.tensorflow_version or 'unknown'}",
                 f"size          {sized(read.tree.size)} in {len(read.tree.files)} files",
                 *fingerprint_lines(inspection.fingerprint),

@@ -8,55 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servingrepo.cli.app import App
-from servingrepo.cli.connections import PATH_SETTINGS
+from servingrepo.cli.flag import Flag
 from servingrepo.cli.settings_file import read_found, read_named
 from servingrepo.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from servingrepo.options import Table
 
 FILE_NAME = "servingrepo.toml"
-
-SHARED = (
-    "root",
-    "lock_wait",
-    "endpoints",
-    "tls",
-    *PATH_SETTINGS,
-    "headers",
-    "insecure_headers",
-    "wait",
-    "engine",
-    "timeout",
-)
-"""Settings that stand at the top of the file and hold for every command that has them."""
-
-ENVIRONMENT = ("endpoints", "wait", "allow_down", "reload_by", "server_version")
-"""Settings that may differ between environments: the tables [environments.NAME]."""
-
-ENGINE_FIELDS = {
-    "name": "engine",
-    "image": "image",
-    "pull": "pull",
-    "platform": "platform",
-    "gpus": "gpus",
-    "memory": "memory",
-    "network": "docker_network",
-    "user": "docker_user",
-    "arguments": "server_args",
-}
-"""Fields of EngineChoice by the options that fill them."""
-
-KEEP = "keep_"
-"""How the names of the rules of prune begin."""
-
-OF_FILE = frozenset({"runs", *PATH_SETTINGS})
-"""Options of commands that are paths as seen from the file."""
-
-OF_MODEL = frozenset(
-    {*ENGINE_FIELDS.values(), "allow_ops", "endpoints", "probes", "prune", "require"}
-)
-"""Options that a table `[models.NAME]` may set for one model."""
 
 
 def read_settings(ctx: click.Context, _param: click.Parameter, given: Path | None) -> None:
@@ -129,24 +90,18 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
     problems: list[str] = []
     # promote has all options that are shared.
     top = {key: value for key, value in data.items() if not isinstance(value, dict)}
-    known = {key: one for key, one in _options(ctx, "promote").items() if one.name in SHARED}
+    known = _options(ctx, "promote", table="top")
     shared = dict(_values(ctx, known, top, problems, what="no such setting or command"))
-    for name in ("root", *PATH_SETTINGS):
-        if name in shared:
-            shared[name] = str(place.parent / shared[name])
+    of_file = {"root", *(one.name for one in known.values() if _is_path(one))}
+    shared = {
+        name: str(place.parent / value) if name in of_file else value
+        for name, value in shared.items()
+    }
     result: dict[str, Any] = dict(shared)
     tables = {key: value for key, value in data.items() if isinstance(value, dict)}
     app = ctx.ensure_object(App)
-    app.models = _tables(
-        ctx,
-        "models",
-        tables.pop("models", {}),
-        lambda name: name in OF_MODEL or name.startswith(KEEP),
-        problems,
-    )
-    app.environments = _tables(
-        ctx, "environments", tables.pop("environments", {}), ENVIRONMENT.__contains__, problems
-    )
+    app.models = _tables(ctx, "models", tables.pop("models", {}), problems)
+    app.environments = _tables(ctx, "environments", tables.pop("environments", {}), problems)
     for name in _commands(ctx):
         result[name] = dict(shared)
     for key, table in tables.items():
@@ -154,31 +109,31 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
         if name not in result or name in shared:
             problems.append(f"{key}: no such setting or command")
             continue
-        values = _values(ctx, _options(ctx, name), table, problems, prefix=f"{key}.")
-        result[name].update(
-            (one, str(place.parent / value) if one in OF_FILE else value) for one, value in values
-        )
+        options = _options(ctx, name)
+        for one, value in _values(ctx, options, table, problems, prefix=f"{key}."):
+            seen_from_file = _is_path(options[one])
+            result[name][one] = str(place.parent / value) if seen_from_file else value
     app.prune = result.get("prune", {})
     if problems:
         raise SettingsError(
             f"{place} has settings that mean nothing",
             problems=problems,
-            hint=f"top level: {', '.join(SHARED)}; a table per command with its options; a table "
-            "models.NAME with the options of the engine, endpoints, probe, require, allow_op, keep rules and "
-            "prune; a table environments.NAME with endpoints, wait, allow_down, reload and server_version",
+            hint=f"top level: {', '.join(sorted({one.name or '' for one in known.values()}))}; a table per command "
+            "with its options; a table models.NAME with the options of the engine, endpoints, probe, require, "
+            "allow_op, keep rules and prune; a table environments.NAME with endpoints, wait, allow_down, reload and "
+            "server_version",
         )
     return result
 
 
 def _tables(
-    ctx: click.Context, kind: str, tables: Any, meant: Callable[[str], bool], problems: list[str]
+    ctx: click.Context, kind: Table, tables: Any, problems: list[str]
 ) -> dict[str, dict[str, Any]]:
     """Return tables such as `[models.NAME]`, by name and the options' names: only these options may be there."""
     if not isinstance(tables, dict):
         problems.append(f"{kind}: not a table")
         return {}
-    options = {**_options(ctx, "prune"), **_options(ctx, "rollback"), **_options(ctx, "promote")}
-    known = {key: one for key, one in options.items() if meant(one.name or "")}
+    known = {**_options(ctx, "prune", table=kind), **_options(ctx, "promote", table=kind)}
     found: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -219,13 +174,25 @@ def _commands(ctx: click.Context) -> list[str]:
     return group.list_commands(ctx) if isinstance(group, click.Group) else []
 
 
-def _options(ctx: click.Context, name: str) -> dict[str, click.Option]:
-    """Return a command's options by what the file may call them: as on the command line, or as in SHARED."""
+def _options(
+    ctx: click.Context, name: str, *, table: Table | None = None
+) -> dict[str, click.Option]:
+    """Return a command's options by what the file may call them: as on the command line, or by their key.
+
+    With a table only those that may stand in it.
+    """
     group = ctx.command
     command = group.get_command(ctx, name) if isinstance(group, click.Group) else None
     found: dict[str, click.Option] = {}
     for option in command.params if command is not None else ():
-        if isinstance(option, click.Option) and option.name is not None:
+        if not isinstance(option, click.Option) or option.name is None:
+            continue
+        if table is None or (isinstance(option, Flag) and table in option.option.tables):
             found[option.name] = option
             found.update({one.lstrip("-").replace("-", "_"): option for one in option.opts})
     return found
+
+
+def _is_path(option: click.Option) -> bool:
+    """Tell whether a relative value is a path as seen from the file."""
+    return isinstance(option, Flag) and option.option.kind in {"pem", "folder"}

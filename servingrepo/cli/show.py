@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import msgspec
@@ -11,9 +11,11 @@ from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.guards import demand_lines, guard_lines
+from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.unreadable import refuse_unreadable
+from servingrepo.options import Option
 from servingrepo.repository.trash import find_trashed
 
 if TYPE_CHECKING:
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 _MOST_NUMBERS = 12
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What is shown."""
+
+    lineage: Annotated[
+        bool,
+        Option(help="Say which run each served version came from: of all models, or of REF."),
+    ] = False
+
+
 @make(
     "show",
     examples="""
@@ -37,16 +48,12 @@ _MOST_NUMBERS = 12
     servingrepo show --lineage""",
 )
 @click.argument("reference", metavar="REF", required=False)
-@click.option(
-    "--lineage",
-    is_flag=True,
-    help="Say which run each served version came from: of all models, or of REF.",
-)
+@takes(asked=Asked)
 @click.pass_obj
-def command(app: App, reference: str | None, lineage: bool) -> None:
+def command(app: App, reference: str | None, asked: Asked) -> None:
     """Show a model with its versions (NAME), or all that is known of one version (NAME@…)."""
     repo = app.open()
-    if lineage:
+    if asked.lineage:
         rows = repo.lineage(reference)
         app.result(rows, _lineage(rows), bare="\n".join(row.run for row in rows) or None)
         return

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import engine_options
+from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import SmokeFailed
+from servingrepo.options import Option
+from servingrepo.servers.engines.options import EngineChoice
+from servingrepo.texts import as_path, is_path
+from servingrepo.verbs.options import SmokeOptions
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from servingrepo.cli.app import App
-    from servingrepo.servers.engines.choice import EngineChoice
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """How the proof is judged."""
+
+    strict: Annotated[
+        bool,
+        Option(help="Every signature must be proven, none left inconclusive.", section="proof"),
+    ] = False
 
 
 @make(
@@ -27,47 +38,28 @@ if TYPE_CHECKING:
     servingrepo smoke ranker --strict""",
 )
 @click.argument("subject", metavar="REF|PATH")
-@click.option(
-    "--strict", is_flag=True, help="Every signature must be proven, none left inconclusive."
-)
-@engine_options
+@takes(options=SmokeOptions, asked=Judged)
 @click.pass_obj
-def command(
-    app: App,
-    subject: str,
-    strict: bool,
-    engine: EngineChoice,
-    timeout: float,
-    cases: tuple[Path, ...],
-) -> None:
+def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> None:
     """Serve a version, or an export that was never published, in a child process and send it requests.
 
     At least one request per signature, made up from what the signature and the graph say, or taken from --case
     files. Nothing is changed or recorded. NAME alone means its served version, else its latest; a path has a
     slash in it.
     """
-    from servingrepo.api.arguments import is_path
     from servingrepo.servers.engines.choice import choose_engine
-    from servingrepo.smoke import judge, load_cases
-    from servingrepo.texts import as_path
-    from servingrepo.verbs.smoke import smoke_path
+    from servingrepo.smoke import judge
+    from servingrepo.verbs.smoke import smoke, smoke_path
 
+    options = msgspec.structs.replace(options, notice=app.note)
     if is_path(subject):
-        loaded = tuple(case for file in cases for case in load_cases(file))
-        proof = smoke_path(
-            as_path(subject, "path"),
-            engine=choose_engine(engine),
-            cases=loaded,
-            timeout=timeout,
-            notice=app.note,
-        )
+        assert isinstance(options.engine, EngineChoice)  # nosec B101 # noqa: S101 - takes made it
+        proof = smoke_path(as_path(subject, "path"), choose_engine(options.engine), options)
     else:
         with taken_for_names(subject):
-            proof = app.open().smoke(
-                subject, engine=engine, cases=cases, timeout=timeout, notice=app.note
-            )
+            proof = smoke(app.open().value, subject, options)
     try:
-        judge(proof.report, strict=strict)
+        judge(proof.report, strict=asked.strict)
     except SmokeFailed as failed:
         failed.details["proof"] = proof
         if not app.json:

@@ -5,28 +5,42 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import msgspec
 
 from servingrepo.cli.app import App, pinned, sized, table, versions_shown
 from servingrepo.cli.command import command as make
-from servingrepo.cli.options import endpoint_option
+from servingrepo.cli.options import takes
 from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.errors import NotConverged
+from servingrepo.options import Option
+from servingrepo.verbs.options import StatusOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from servingrepo.api import OpenRepository
-    from servingrepo.servers.states import Endpoint
     from servingrepo.verbs.status import ModelStatus, OnEndpoint, Status
 
 _AGO = re.compile(r" \([^()]* ago\)")
 
 MOST_COLUMNS = 4
 """Endpoints that get a column each."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the answer is given once."""
+
+    watch: Annotated[
+        bool,
+        Option(
+            help="Look again and again, and print what changed; with --json one object per line. Ends with Ctrl-C, "
+            "or as --wait says.",
+            section="output",
+        ),
+    ] = False
 
 
 @make(
@@ -38,38 +52,24 @@ MOST_COLUMNS = 4
     servingrepo status --env prod --watch --json""",
 )
 @click.argument("model", metavar="[NAME]", required=False)
-@endpoint_option
-@click.option(
-    "--wait",
-    "patience",  # not the `wait` of the settings file, which is how long a change may take
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Wait for disk, config and servers to agree; exit code 68 if they do not in time.",
-)
-@click.option(
-    "--watch",
-    is_flag=True,
-    help="Look again and again, and print what changed; with --json one object per line. Ends with Ctrl-C, or as "
-    "--wait says.",
-)
+@takes(options=StatusOptions, asked=Asked)
 @click.pass_obj
-def command(
-    app: App, model: str | None, endpoints: tuple[Endpoint, ...], patience: float, watch: bool
-) -> None:
+def command(app: App, model: str | None, options: StatusOptions, asked: Asked) -> None:
     """Show disk, models.config and servers side by side, what differs, and what to type next.
 
     The exit code is 68 if something differs, 36 if models.config cannot be read. Without --endpoint no server is
     asked, and the output says so.
     """
+    from servingrepo.verbs.status import status as read
+
     repo = app.open()
-    if watch:
-        status = _watched(app, repo, model, endpoints, patience)
+    if asked.watch:
+        status = _watched(app, repo, model, options)
         if app.json:
             click.get_current_context().exit(0 if status.ok else NotConverged.exit_code)
     else:
-        status = _repeating(app, repo.status(model, endpoints=endpoints, wait=patience))
-    if (status.ok or not app.json) and not watch:
+        status = _repeating(app, read(repo.value, model, options))
+    if (status.ok or not app.json) and not asked.watch:
         app.result(status, _lines(status), bare="ok" if status.ok else "drift")
     if status.unknown:
         refuse_unreadable(repo.value, {"status": status})
@@ -84,17 +84,14 @@ def command(
         )
 
 
-def _watched(
-    app: App,
-    repo: OpenRepository,
-    model: str | None,
-    endpoints: tuple[Endpoint, ...],
-    patience: float,
-) -> Status:
+def _watched(app: App, repo: OpenRepository, model: str | None, options: StatusOptions) -> Status:
     """Print every look that differs from the one before; return the last."""
+    from servingrepo.verbs.status import watch
+
+    without_end = msgspec.structs.replace(options, wait=options.wait or None)
     last: Status | None = None
     try:
-        for seen in repo.watch(model, endpoints=endpoints, wait=patience or None):
+        for seen in watch(repo.value, model, without_end):
             status = _repeating(app, seen)
             if last is None or _without_clock(status) != _without_clock(last):
                 if app.json:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.roll_out import switch_options
+from servingrepo.cli.options import takes
 from servingrepo.cli.switches import tell_switch
+from servingrepo.fleet.options import LiveOptions
 
 if TYPE_CHECKING:
-    from servingrepo.api.arguments import How
     from servingrepo.cli.app import App
 
 
@@ -22,16 +22,11 @@ if TYPE_CHECKING:
     servingrepo unserve ranker --endpoint localhost:8500""",
 )
 @click.argument("model", metavar="NAME")
-@switch_options()
+@takes(options=LiveOptions)
 @click.pass_obj
-def command(
-    app: App,
-    model: str,
-    **how: Unpack[How],
-) -> None:
+def command(app: App, model: str, options: LiveOptions) -> None:
     """Serve no version of a model: take it out of models.config. Its versions stay on disk."""
-    done = app.open().unserve(
-        model,
-        **how,
-    )
+    from servingrepo.verbs.unserve import unserve
+
+    done = unserve(app.open().value, model, options)
     tell_switch(app, done, bare="")

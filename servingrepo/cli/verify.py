@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+import msgspec
 
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.guards import demand_lines
+from servingrepo.cli.options import takes
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
-from servingrepo.texts import plural, some
+from servingrepo.options import Option
+from servingrepo.texts import as_path, is_path, plural, some
+from servingrepo.verbs.options import VerifyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.verification import Verification
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """How long it may take."""
+
+    max_seconds: Annotated[
+        float | None,
+        Option(
+            help="Stop after the version that is being read then; the next call goes on with those that are left.",
+            metavar="SECONDS",
+            kind="seconds",
+            least=0,
+        ),
+    ] = None
 
 
 @make(
@@ -30,19 +48,9 @@ if TYPE_CHECKING:
     servingrepo verify ./runs/2026_05_10_baseline""",
 )
 @click.argument("subjects", nargs=-1, metavar="[REF|PATH]...")
-@click.option(
-    "--quick",
-    is_flag=True,
-    help="Read small files only, and of large ones compare the size; says what it did not check.",
-)
-@click.option(
-    "--max-seconds",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Stop after the version that is being read then; the next call goes on with those that are left.",
-)
+@takes(options=VerifyOptions, asked=Asked)
 @click.pass_obj
-def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float | None) -> None:
+def command(app: App, subjects: tuple[str, ...], options: VerifyOptions, asked: Asked) -> None:
     """Compare versions with their records, byte by byte: what is extra, missing, changed.
 
     Every tensor is compared with its checksum, and the graph with its fingerprint. Without arguments every version
@@ -50,18 +58,18 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
     one in a run directory, is checked what the SavedModel says of itself, and the output says what nothing vouches
     for.
     """
-    from servingrepo.api.arguments import is_path
     from servingrepo.repository.verification import verify_path
-    from servingrepo.texts import as_path
+    from servingrepo.verbs.verify import verify
 
+    quick = options.quick
     paths = [one for one in subjects if is_path(one)]
-    if max_seconds is not None:
+    if asked.max_seconds is not None:
         if paths:
             raise UsageError(
                 "--max-seconds is for versions, not for paths",
                 hint=f"servingrepo verify {paths[0]} reads all of it",
             )
-        _sitting(app, subjects, quick=quick, seconds=max_seconds)
+        _sitting(app, subjects, asked.max_seconds, options)
         return
     if subjects and len(paths) == len(subjects):
         found = tuple(verify_path(as_path(one, "path"), quick=quick) for one in subjects)
@@ -69,15 +77,19 @@ def command(app: App, subjects: tuple[str, ...], quick: bool, max_seconds: float
         with taken_for_names(*subjects):
             repo = app.open()
             with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
-                found = repo.verify(*subjects, quick=quick, progress=bar.advance)
+                options = msgspec.structs.replace(options, progress=bar.advance)
+                found = verify(repo.value, subjects, options)
     _tell(app, found, found)
 
 
-def _sitting(app: App, subjects: tuple[str, ...], *, quick: bool, seconds: float) -> None:
+def _sitting(app: App, subjects: tuple[str, ...], seconds: float, options: VerifyOptions) -> None:
     """Verify for so many seconds, and say what is left."""
+    from servingrepo.verbs.verify import verify_for
+
     repo = app.open()
-    with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
-        done = repo.verify_round(*subjects, seconds=seconds, quick=quick, progress=bar.advance)
+    with Bar(app, "verifying", lambda: 0 if options.quick else repo.size(*subjects)) as bar:
+        options = msgspec.structs.replace(options, progress=bar.advance)
+        done = verify_for(repo.value, subjects, seconds, options)
     if done.before:
         app.note(f"{len(done.before)} versions were found whole by earlier calls")
     if done.left:

@@ -14,23 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from servingrepo.errors import HookFailed, ServingRepoError
+from servingrepo.fleet.options import LiveOptions
+from servingrepo.fleet.rules import Hooks
 from servingrepo.masking import mask_text
 from servingrepo.repository.records import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["HookResult", "Hooks", "hooked", "run_command"]
+
+O = TypeVar("O", bound=LiveOptions)  # noqa: E741 - options
 T = TypeVar("T", bound=msgspec.Struct)
 
 _SAID_LINES = 5
-
-
-class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """Shell commands before and after one change, in order, and how long each may take in seconds."""
-
-    before: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    timeout: float = 60.0
 
 
 class HookResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,26 +38,25 @@ class HookResult(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-def hooked(
-    hooks: Hooks | None, action: str, change: Callable[..., T], *, dry_run: bool
-) -> tuple[T, tuple[HookResult, ...]]:
-    """Make a change between its hooks.
+def hooked(options: O, action: str, change: Callable[[O], T]) -> T:
+    """Make a change between its hooks; the result has `hooks`, what they came to.
 
     Args:
-        hooks: The commands; None for none.
+        options: Of the change. In a dry run no command runs.
         action: What the change is called.
-        change: Makes the change; with `dry_run` it only says what it would do.
-        dry_run: Whether only that is wanted; then no command runs.
+        change: Makes it, or says what it would do if the options say so.
 
     Raises:
         HookFailed: A command before it failed; nothing was changed.
         ServingRepoError: The change failed; the commands after it got the error.
     """
-    if hooks is None or dry_run:
-        return change(dry_run=dry_run), ()
+    hooks = options.hooks
+    if hooks is None or options.dry_run:
+        return change(options)
     results: list[HookResult] = []
     if hooks.before:
-        planned = {"ok": True, "result": msgspec.to_builtins(change(dry_run=True), str_keys=True)}
+        foreseen = change(options.rehearsal())
+        planned = {"ok": True, "result": msgspec.to_builtins(foreseen, str_keys=True)}
         for command in hooks.before:
             result = _run(command, "before", action, planned, hooks.timeout)
             if result.trouble:
@@ -70,7 +66,7 @@ def hooked(
                 )
             results.append(result)
     try:
-        done = change(dry_run=False)
+        done = change(options)
     except ServingRepoError as error:
         failed = {"ok": False, "error": {"slug": error.slug, "message": error.message}}
         for command in hooks.after:
@@ -83,7 +79,7 @@ def hooked(
         raise
     happened = {"ok": True, "result": msgspec.to_builtins(done, str_keys=True)}
     results += [_run(one, "after", action, happened, hooks.timeout) for one in hooks.after]
-    return done, tuple(results)
+    return msgspec.structs.replace(done, hooks=tuple(results))
 
 
 def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: float) -> HookResult:

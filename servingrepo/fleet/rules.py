@@ -1,50 +1,135 @@
-"""The rules of a change on several servers: which may be missing, what they must answer. Values only."""
+"""The rules of a change on several servers, and what runs before and after it. Values only."""
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Annotated
+
 import msgspec
 
+from servingrepo.options import Option
 from servingrepo.servers.engines.server_versions import Version
-from servingrepo.servers.states import Endpoint
 from servingrepo.smoke import SmokeCase
+
+_stage = partial(Option, section="stages")
+_hook = partial(Option, section="hooks")
+
+POLL = Option(
+    help="How servers hear of a change: by RPC, or by polling models.config (with "
+    "--model_config_file_poll_wait_seconds). [default: rpc]",
+    section="live servers",
+    flags="--reload",
+    key="reload_by",
+    choices={"rpc": False, "poll": True},
+    env="SERVINGREPO_RELOAD",
+    tables=("environments",),
+)
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """The rules of one change.
 
     Attributes:
-        allow_down: How many servers may be down; they are listed, and follow later.
-        probes: The user's own requests: every server must answer them with the new version before C2.
-        first: Endpoints of the first stage.
-        batch: How many of the other servers a stage has: a part such as 25%, or a number; empty for all.
-        watch: Seconds for which each stage is watched before the next.
-        gate: The stage check: a shell command that must end well after each stage was watched.
-        poll: Whether the servers follow models.config by reading it again and again
-            (--model_config_file_poll_wait_seconds), not by RPC: then each step is a file.
-        metrics_port: The port of the servers' Prometheus page: the REST port, or relative to the gRPC port (+1).
         server: The TensorFlow version of the servers, where it is known: no server says it.
-        metrics_url: Or the page's URL, with {host} and {port} for those of each endpoint: behind a proxy, over https.
-        min_requests: How many requests a stage and its control must each have had before error rates are compared.
-        allow_inconclusive: Whether an inconclusive stage (fewer requests, unreadable metrics) goes on all the same.
     """
 
-    allow_down: int = 0
-    probes: tuple[SmokeCase, ...] = ()
-    first: tuple[str, ...] = ()
-    batch: str = ""
-    watch: float = 0.0
-    gate: str = ""
-    metrics_port: str = ""
-    metrics_url: str = ""
-    min_requests: int = 50
-    allow_inconclusive: bool = False
+    allow_down: Annotated[
+        int,
+        Option(
+            help="Go on without up to N endpoints that do not answer; they are listed, and follow later. "
+            "[default: 0]",
+            section="live servers",
+            metavar="N",
+            least=0,
+            env="SERVINGREPO_ALLOW_DOWN",
+            tables=("environments",),
+        ),
+    ] = 0
+    poll: Annotated[bool, POLL] = False
+    server: Annotated[
+        Version | None,
+        Option(
+            help="The endpoints' TensorFlow Serving, such as 2.19.1: a version whose operations it lacks is refused, "
+            "or warned of in a rollback.",
+            section="live servers",
+            flags="--server-version",
+            key="server_version",
+            metavar="VERSION",
+            kind="server version",
+            tables=("environments",),
+        ),
+    ] = None
+    probes: Annotated[
+        tuple[SmokeCase, ...],
+        Option(
+            help="Requests that every endpoint must answer with the new version before anything is final: as --case "
+            "of smoke; repeatable.",
+            section="live servers",
+            flags="--probe",
+            metavar="FILE",
+            kind="cases",
+            tables=("models",),
+        ),
+    ] = ()
     bystanders: tuple[str, ...] = ()
     """Servers of the same models.config that are not reloaded: only another model's list has them.
 
     They are written down as lagging servers, and follow when a command talks to them.
     """
-    poll: bool = False
-    server: Version | None = None
+    first: Annotated[
+        tuple[str, ...],
+        _stage(
+            help="Endpoints that get the new version before all others; repeatable.",
+            metavar="HOST:PORT",
+        ),
+    ] = ()
+    batch: Annotated[
+        str, _stage(help="How many of the others get it at a time.", metavar="N|N%")
+    ] = ""
+    watch: Annotated[
+        float,
+        _stage(
+            help="Watch each stage for so long before the next; if it does badly, everything is put back.",
+            flags="--watch-for",
+            metavar="SECONDS",
+            least=0,
+        ),
+    ] = 0.0
+    gate: Annotated[
+        str,
+        _stage(
+            help="A command that must end well after each stage; it gets the stage as JSON on stdin.",
+            metavar="COMMAND",
+        ),
+    ] = ""
+    metrics_port: Annotated[
+        str,
+        _stage(
+            help="Compare errors in the servers' Prometheus metrics: their REST port, or gRPC port + N.",
+            metavar="PORT|+N",
+        ),
+    ] = ""
+    metrics_url: Annotated[
+        str,
+        _stage(
+            help="The same where a proxy has that page, such as https://{host}:8443: {host} and {port} are each "
+            "endpoint's, and --tls-…, --header hold there too.",
+            metavar="URL",
+        ),
+    ] = ""
+    min_requests: Annotated[
+        int,
+        _stage(
+            help="How many requests a stage and what it is compared with must have before errors are judged; with "
+            "fewer the stage is inconclusive, and everything is put back.",
+            metavar="N",
+            least=1,
+            shows=("default",),
+        ),
+    ] = 50
+    allow_inconclusive: Annotated[
+        bool, _stage(help="Go on after a stage that is inconclusive.")
+    ] = False
 
     @property
     def staged(self) -> bool:
@@ -62,19 +147,24 @@ STRICT = Rules()
 """Every server answers, and gets no requests of the user's own."""
 
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
-    """How a change of what is served is made; the same for each verb that changes it.
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+    """Shell commands before and after one change, in order, and how long each may take in seconds."""
 
-    Attributes:
-        endpoints: The live servers that follow it; without any only models.config changes.
-        wait: Seconds that they may take; then everything is put back.
-        rules: How it goes through several of them.
-        message: Why: kept in the history.
-        dry_run: Say what would happen, and change nothing.
-    """
-
-    wait: float
-    endpoints: tuple[Endpoint, ...] = ()
-    rules: Rules = STRICT
-    message: str = ""
-    dry_run: bool = False
+    before: Annotated[
+        tuple[str, ...],
+        _hook(
+            help="Run this first, with what is to happen as JSON on stdin; if it fails, nothing is changed; "
+            "repeatable.",
+            key="hooks_before",
+            metavar="COMMAND",
+        ),
+    ] = ()
+    after: Annotated[
+        tuple[str, ...],
+        _hook(
+            help="Run this afterwards, with what happened as JSON on stdin; repeatable.",
+            key="hooks_after",
+            metavar="COMMAND",
+        ),
+    ] = ()
+    timeout: float = 60.0

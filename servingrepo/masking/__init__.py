@@ -14,12 +14,14 @@ from servingrepo.masking.commands import mask_command
 from servingrepo.masking.names import hides
 from servingrepo.masking.shapes import MASK
 from servingrepo.masking.texts import mask_text
+from servingrepo.texts import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 __all__ = [
     "MASK",
+    "as_message",
     "free_name",
     "hides",
     "mask",
@@ -31,6 +33,15 @@ __all__ = [
 
 
 _LOOKED_AT = 1024
+
+
+def as_message(text: str) -> str:
+    """Return why a change is made, without secrets: it goes into records, and is shown as it stands there.
+
+    Raises:
+        UsageError: It is no text that can be recorded.
+    """
+    return mask_text(as_text(text, "message"))
 
 
 def mask(name: str, value: str) -> str:

@@ -38,8 +38,8 @@ from servingrepo.verbs.overtaking import running_promotions
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 
 if TYPE_CHECKING:
+    from servingrepo.fleet.options import LiveOptions
     from servingrepo.fleet.plans import Plan
-    from servingrepo.fleet.rules import Manner
     from servingrepo.repository.history import Event
     from servingrepo.repository.records import ModelState
     from servingrepo.repository.repository import Repository
@@ -114,9 +114,9 @@ def carry_out(
     repo: Repository,
     now: Snapshot,
     plan: Plan,
+    options: LiveOptions,
     *,
     action: str,
-    manner: Manner,
     marks_bad: int | None = None,
 ) -> Switched:
     """Switch and record; the caller holds the lock. A plan that changes nothing still proves the endpoints.
@@ -125,21 +125,21 @@ def carry_out(
         ConfigInvalid, UnsupportedExport: Servers would refuse the config, or cannot run the version.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
-    refuse_unfit(repo, plan, of_model=True, of_others=bool(manner.endpoints))
+    refuse_unfit(repo, plan, of_model=True, of_others=bool(options.fleet))
     record = load_record(repo, plan.model, plan.version) if plan.version is not None else None
     if record is not None and action != "rollback":
-        refuse_lacking_servers(f"{plan.model}@{plan.version}", record.demands, manner.rules)
+        refuse_lacking_servers(f"{plan.model}@{plan.version}", record.demands, options.fleet_rules)
     notes: tuple[str, ...] = ()
     if record is not None and plan.version != max(plan.old_pins, default=None):
         notes = say_changes(repo, plan.model, record.signatures)
     followed = Followed()
-    if not manner.dry_run:
+    if not options.dry_run:
         followed = (
             _switch_and_record(
-                repo, plan, now.state, action=action, manner=manner, marks_bad=marks_bad
+                repo, plan, now.state, action=action, options=options, marks_bad=marks_bad
             )
             if plan.changes
-            else _switch(repo, plan, manner)
+            else _switch(repo, plan, options)
         )
     return Switched(
         action=action,
@@ -149,20 +149,20 @@ def carry_out(
         labels_before=plan.old_labels,
         labels=plan.new_labels,
         changed=plan.changes,
-        dry_run=manner.dry_run,
+        dry_run=options.dry_run,
         marked_bad=marks_bad,
         held=now.hold is not None,
         endpoints=followed.endpoints,
         stages=followed.stages,
         notes=notes,
-        unproven=_unproven(repo, plan, manner),
+        unproven=_unproven(repo, plan, options),
         both_loaded=_size(repo, plan) if plan.version is not None and plan.changes else 0,
         promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
 
 
-def _switch(repo: Repository, plan: Plan, manner: Manner) -> Followed:
-    return switch(repo, plan, endpoints=manner.endpoints, wait=manner.wait, rules=manner.rules)
+def _switch(repo: Repository, plan: Plan, options: LiveOptions) -> Followed:
+    return switch(repo, plan, endpoints=options.fleet, wait=options.wait, rules=options.fleet_rules)
 
 
 def _switch_and_record(
@@ -171,7 +171,7 @@ def _switch_and_record(
     state: ModelState | None,
     *,
     action: str,
-    manner: Manner,
+    options: LiveOptions,
     marks_bad: int | None,
 ) -> Followed:
     event = new_event(
@@ -182,15 +182,15 @@ def _switch_and_record(
         version=plan.version,
         before=plan.old_pins,
         after=plan.new_pins,
-        why=manner.message,
+        why=options.message,
         marked_bad=marks_bad,
         labels_before=plan.old_labels,
         labels_after=plan.new_labels,
-        endpoints=tuple(map(str, manner.endpoints)),
+        endpoints=tuple(map(str, options.fleet)),
     )
     try:
         with recorded(repo, event) as recording:
-            followed = _switch(repo, plan, manner)
+            followed = _switch(repo, plan, options)
             recording.event = msgspec.structs.replace(event, stages=followed.stages)
             if marks_bad is not None and state is not None:
                 repo.disk.step("rollback.before-bad-mark")
@@ -216,12 +216,12 @@ def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: Sw
     history.append(repo.disk, repo.layout.history, stopped)
 
 
-def _unproven(repo: Repository, plan: Plan, manner: Manner) -> tuple[str, ...]:
+def _unproven(repo: Repository, plan: Plan, options: LiveOptions) -> tuple[str, ...]:
     """Return what was never proven of the version, if this change brings it to clients."""
     if plan.version is None or plan.old_pins == plan.new_pins:
         return ()
-    live = bool(manner.endpoints)
-    return say_unproven(repo, plan.model, plan.version, manner.rules, live=live)
+    live = bool(options.fleet)
+    return say_unproven(repo, plan.model, plan.version, options.fleet_rules, live=live)
 
 
 def _size(repo: Repository, plan: Plan) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import NoSuchVersion
+from servingrepo.modelconfig import check_name
 from servingrepo.repository.contracts import current_baseline, signatures_of
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import load_record
@@ -19,7 +20,7 @@ from servingrepo.savedmodel.compatibility import (
     Compatibility,
     compare_signatures,
 )
-from servingrepo.texts import as_path
+from servingrepo.texts import as_path, is_path
 
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
@@ -90,7 +91,7 @@ def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
         BadContract: The contract cannot be used.
         NoSuchVersion, NoSavedModel, DamagedExport and their like: There is nothing to check.
     """
-    baseline = current_baseline(repo, model)
+    baseline = current_baseline(repo, check_name(model))
     found = inspect_subject(repo, subject)
     comparison = baseline.compare(found.signatures)
     return Checked(
@@ -104,9 +105,9 @@ def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
 
 def inspect_subject(repo: Repository | None, subject: str | Path) -> Subject:
     """Return the side of a comparison that a reference or a path names."""
-    if repo is None or isinstance(subject, Path) or "/" in subject or subject in {".", ".."}:
+    if repo is None or is_path(subject):
         return _of_path(as_path(subject, "path"))
-    reference = parse_reference(subject)
+    reference = parse_reference(str(subject))
     version = resolve(repo, reference)
     name = f"{reference.model}@{version}"
     record = load_record(repo, reference.model, version)

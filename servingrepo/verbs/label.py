@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import NoSuchVersion, UsageError
+from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_label
-from servingrepo.modelconfig import check_label
+from servingrepo.modelconfig import check_label, check_name
 from servingrepo.repository.changes import writing
-from servingrepo.repository.references import Reference, resolve
+from servingrepo.repository.references import Reference, parse_reference, resolve
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.snapshot import snapshot_to_change
 from servingrepo.verbs.change import Switched, carry_out, need_servable
@@ -20,18 +21,11 @@ from servingrepo.verbs.change import Switched, carry_out, need_servable
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from servingrepo.fleet.rules import Manner
+    from servingrepo.fleet.options import LabelOptions, LiveOptions
     from servingrepo.repository.repository import Repository
 
 
-def set_label(
-    repo: Repository,
-    reference: Reference,
-    label: str,
-    *,
-    serve: bool = False,
-    manner: Manner,
-) -> Switched:
+def set_label(repo: Repository, reference: str, label: str, options: LabelOptions) -> Switched:
     """Give a version a label. A version that had it loses it, and stays loaded only if it is still needed.
 
     Raises:
@@ -41,35 +35,43 @@ def set_label(
         ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
-    model = reference.model
+    meant = parse_reference(reference)
     check_label(label)
-    with writing(repo, dry_run=manner.dry_run):
-        now = snapshot_to_change(repo, model)
-        version = resolve(repo, reference)
-        need_servable(repo, model, version)
-        served = now.top
-        if (served is None or version > served) and not serve:
-            what = f"version {served} is" if served is not None else "nothing is"
-            raise UsageError(
-                f"{model}@{version} cannot have a label and leave unlabelled clients as they are: they get the "
-                f"highest loaded version, and {what} served now",
-                hint=f"servingrepo label set {model}@{version} {label} --serve gives it to unlabelled clients too",
-            )
-        plan = plan_label(
-            now,
-            version,
-            labels={**now.labels, label: version},
-            served=max(version, served or version),
+
+    def change(options: LabelOptions) -> Switched:
+        with writing(repo, dry_run=options.dry_run):
+            return _set_label(repo, meant, label, options)
+
+    return hooked(options, "label", change)
+
+
+def _set_label(
+    repo: Repository, reference: Reference, label: str, options: LabelOptions
+) -> Switched:
+    """Do what `set_label` holds the lock for."""
+    model = reference.model
+    now = snapshot_to_change(repo, model)
+    version = resolve(repo, reference)
+    need_servable(repo, model, version)
+    served = now.top
+    if (served is None or version > served) and not options.serve:
+        what = f"version {served} is" if served is not None else "nothing is"
+        raise UsageError(
+            f"{model}@{version} cannot have a label and leave unlabelled clients as they are: they get the "
+            f"highest loaded version, and {what} served now",
+            hint=f"servingrepo label set {model}@{version} {label} --serve gives it to unlabelled clients too",
         )
-        return carry_out(repo, now, plan, action="label", manner=manner)
+    plan = plan_label(
+        now,
+        version,
+        labels={**now.labels, label: version},
+        served=max(version, served or version),
+    )
+    return carry_out(repo, now, plan, options, action="label")
 
 
 def remove_labels(
-    repo: Repository,
-    model: str,
-    gone: Collection[str],
-    *,
-    manner: Manner,
+    repo: Repository, model: str, gone: Collection[str], options: LiveOptions
 ) -> Switched:
     """Take labels away; their versions are unloaded unless they are served or have another label.
 
@@ -80,22 +82,34 @@ def remove_labels(
         NoSuchVersion: The model has no such label.
         ConfigEdited, ConfigInvalid, EndpointUnreachable, SwitchFailed: As for `set_label`.
     """
-    with writing(repo, dry_run=manner.dry_run):
-        now = snapshot_to_change(repo, model)
-        need_state(repo, model)
-        labels = now.labels
-        if not gone:
-            raise UsageError("no label was named", hint=f"labels of {model}: {_listed(labels)}")
-        unknown = [label for label in gone if label not in labels]
-        if unknown:
-            raise NoSuchVersion(
-                f"{model} has no label {', '.join(unknown)}",
-                hint=f"labels of {model}: {_listed(labels)}",
-            )
-        served = max(now.served, default=max(labels.values()))
-        left = {name: at for name, at in labels.items() if name not in gone}
-        plan = plan_label(now, served, labels=left, served=served)
-        return carry_out(repo, now, plan, action="label", manner=manner)
+    check_name(model)
+
+    def remove(options: LiveOptions) -> Switched:
+        with writing(repo, dry_run=options.dry_run):
+            return _remove_labels(repo, model, gone, options)
+
+    return hooked(options, "label", remove)
+
+
+def _remove_labels(
+    repo: Repository, model: str, gone: Collection[str], options: LiveOptions
+) -> Switched:
+    """Do what `remove_labels` holds the lock for."""
+    now = snapshot_to_change(repo, model)
+    need_state(repo, model)
+    labels = now.labels
+    if not gone:
+        raise UsageError("no label was named", hint=f"labels of {model}: {_listed(labels)}")
+    unknown = [label for label in gone if label not in labels]
+    if unknown:
+        raise NoSuchVersion(
+            f"{model} has no label {', '.join(unknown)}",
+            hint=f"labels of {model}: {_listed(labels)}",
+        )
+    served = max(now.served, default=max(labels.values()))
+    left = {name: at for name, at in labels.items() if name not in gone}
+    plan = plan_label(now, served, labels=left, served=served)
+    return carry_out(repo, now, plan, options, action="label")
 
 
 def _listed(labels: Mapping[str, int]) -> str:

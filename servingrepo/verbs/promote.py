@@ -6,6 +6,8 @@ is served), history. A process killed anywhere leaves the repository as before o
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,8 @@ from servingrepo.errors import (
     SourceChanged,
     SwitchFailed,
 )
+from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_serve
-from servingrepo.fleet.rules import Manner
 from servingrepo.fleet.switch import Followed, switch
 from servingrepo.modelconfig import check_name
 from servingrepo.repository import history
@@ -47,11 +49,14 @@ from servingrepo.repository.publication import (
 from servingrepo.repository.records import Proof, Source, VersionRecord, say_proofs
 from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import burn_number, me
+from servingrepo.repository.retention import need_policies
 from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
 from servingrepo.repository.spare import give_up_spare
 from servingrepo.repository.usage import using
 from servingrepo.runs import RunScan
+from servingrepo.runs.archives import run_directory
 from servingrepo.runs.mlflow import read_mlflow
+from servingrepo.runs.mounts import refuse_hung
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.runs.tracing import place_of, trace
@@ -66,16 +71,17 @@ from servingrepo.smoke import check_cases, judge
 from servingrepo.smoke.report import is_enough
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
-from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
 from servingrepo.storage.tree import SourceTree, read_tree
-from servingrepo.texts import some
+from servingrepo.texts import as_path, some
 from servingrepo.verbs.change import refuse_unfit
+from servingrepo.verbs.engines import engine_for
 from servingrepo.verbs.gating import Gated, pass_gates
 from servingrepo.verbs.guards import pass_guards
 from servingrepo.verbs.overtaking import newest_event, overtaken_by
+from servingrepo.verbs.prune import prune_after
 from servingrepo.verbs.serve import serve_now
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
-from servingrepo.verbs.values import Options, Promotion
+from servingrepo.verbs.values import Promotion
 
 if TYPE_CHECKING:
     from servingrepo.fleet.plans import Plan
@@ -85,6 +91,8 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel import TensorCheck
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.storage.manifest import Manifest
+    from servingrepo.storage.progress import Progress
+    from servingrepo.verbs.options import PromoteOptions
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,20 +112,32 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.scan.export)
 
 
-def promote(
-    repo: Repository,
-    run: Path,
-    *,
-    model: str,
-    engine: Engine | None,
-    options: Options,
-    progress: Progress = silent,
-    notice: Notice = unheard,
-    run_read: Told = untold,
-) -> Promotion:
-    """Publish the SavedModel of a run as the next version of a model, proven, and serve it.
+def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promotion:
+    """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
 
-    `run_read` is called when nothing more is read from the run.
+    With `keep`, the model is pruned by that policy when the promotion is done: what comes of it is the result's
+    `pruned` and `prune_failed`, and no error. `run_wait` is how many seconds a network file system with the run may
+    take to say that it is there; one that hangs later hangs this call, too.
+
+    Raises:
+        ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
+            lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
+    """
+    if options.smoke and not options.dry_run:
+        options = msgspec.structs.replace(options, engine=engine_for(repo, options.engine))
+    given = as_path(run, "run")
+    refuse_hung(given, seconds=options.run_wait)
+    with run_directory(given) as place:
+        if place != given:
+            packed = msgspec.structs.replace(options.call, archive=os.path.realpath(given))
+            options = msgspec.structs.replace(options, context=packed)
+        if options.keep is not None:
+            need_policies({options.model: options.keep})
+        return hooked(options, "promote", partial(_promote, repo, place))
+
+
+def _promote(repo: Repository, run: Path, options: PromoteOptions) -> Promotion:
+    """Do what `promote` does with a run that is there, unpacked.
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
@@ -131,20 +151,18 @@ def promote(
         NoSpace, NoPermission, StorageFailed: The disk says no.
         EndpointUnreachable, SwitchFailed: The version is published, but the endpoints did not follow.
     """
-    check_name(model)
+    model = check_name(options.model)
     refuse_flat_model(repo, model)
     now = snapshot_to_change(repo, model)  # what is wrong with it is said before a long copy
-    candidate = _judge(repo, run, now, options, progress=progress)
+    candidate = _judge(repo, run, now, options)
     if may_be_known(repo, now, candidate.tree):
-        known = _promote_known(
-            repo, now, candidate, options, engine=engine, notice=notice, run_read=run_read
-        )
+        known = _promote_known(repo, now, candidate, options)
         if known is not None:
-            return known
+            return prune_after(repo, known, options)
     guard = _pass_guards(repo, now, candidate.inspection, options)
     if options.dry_run:
-        return _promised(repo, now, candidate, options, guard)
-    smoked_by = engine if options.smoke else None
+        return prune_after(repo, _promised(repo, now, candidate, options, guard), options)
+    smoked_by = options.starts
     if smoked_by is not None:
         refuse_lacking(smoked_by.name, candidate.inspection)  # before a long copy
     newest = newest_event(repo, model)
@@ -154,25 +172,24 @@ def promote(
         version=options.version,
         engine=smoked_by.name if smoked_by is not None else "",
         smoked_on=server_of(smoked_by),
-        endpoints=tuple(map(str, options.endpoints)) if options.serve is not False else (),
+        endpoints=tuple(map(str, options.fleet)) if options.serve is not False else (),
     ) as place:
-        manifest, tensors = _stage(repo, place, candidate, progress=progress)
+        manifest, tensors = _stage(repo, place, candidate, options.progress)
         proof = None
         if smoked_by is not None:
-            proof = _prove(repo, place, candidate, options, engine=smoked_by, notice=notice)
+            proof = _prove(repo, place, candidate, options, engine=smoked_by)
         _refuse_changed(candidate)
         repo.disk.step("proven", place.export)
         record = _record(
             repo, place, candidate, options, manifest=manifest, tensors=tensors, proof=proof
         )
-        run_read()
+        options.run_read()
         with writing(repo, publishing=True):
-            return _commit(repo, place, record, candidate, options, since=newest)
+            done = _commit(repo, place, record, candidate, options, since=newest)
+    return prune_after(repo, done, options)
 
 
-def _judge(
-    repo: Repository, run: Path, now: Snapshot, options: Options, *, progress: Progress
-) -> Candidate:
+def _judge(repo: Repository, run: Path, now: Snapshot, options: PromoteOptions) -> Candidate:
     """Look at the run once: what is held against gates is what is copied, and what the record tells of.
 
     Raises:
@@ -183,16 +200,16 @@ def _judge(
     seen = list_run(run)
     scan = scan_run(
         run,
-        saved_model=options.saved_model,
+        saved_model=options.chosen_export,
         seen=seen,
-        unpacked=bool(options.context.archive),
+        unpacked=bool(options.call.archive),
     )
     export, boundary = Path(scan.export), Path(scan.run)
     tree = read_tree(export, boundary=boundary)
     variables = read_variables(export, boundary=boundary)
     inspection = inspect_export(export, boundary=boundary, variables=variables)
     refuse_defects(inspection, export)
-    check_cases(options.cases, inspection)
+    check_cases(options.smoke_cases, inspection)
     reads = FilesRead()
     tracked = read_mlflow(seen.run, reads=reads)
     gated = pass_gates(
@@ -204,9 +221,9 @@ def _judge(
         tracked=tracked,
         reads=reads,
         strict=options.strict,
-        progress=progress,
+        progress=options.progress,
     )
-    origin = trace(seen, tracked, options.context, reads=reads)
+    origin = trace(seen, tracked, options.call, reads=reads)
     return Candidate(
         scan=scan,
         tree=tree,
@@ -218,7 +235,7 @@ def _judge(
 
 
 def _pass_guards(
-    repo: Repository, now: Snapshot, inspection: Inspection, options: Options
+    repo: Repository, now: Snapshot, inspection: Inspection, options: PromoteOptions
 ) -> Guard:
     """Compare with the contract, or what is served now, and with what the servers can run.
 
@@ -226,19 +243,19 @@ def _pass_guards(
         UnsupportedExport, BreakingChange, UnsafeOperation: As they say.
     """
     if options.serve is not False:
-        refuse_lacking_servers(inspection.path, inspection.demands, options.rules)
+        refuse_lacking_servers(inspection.path, inspection.demands, options.fleet_rules)
     return pass_guards(
         inspection,
         model=now.model,
-        baseline=find_baseline(repo, now, contract=options.contract),
+        baseline=find_baseline(repo, now, contract=options.contract_file),
         target=options.target,
         allow_breaking=options.allow_breaking,
-        allow_ops=options.allow_ops,
+        allow_ops=options.allowed_ops,
     )
 
 
 def _stage(
-    repo: Repository, place: Reservation, candidate: Candidate, *, progress: Progress
+    repo: Repository, place: Reservation, candidate: Candidate, progress: Progress
 ) -> tuple[Manifest, TensorCheck | None]:
     """Copy the export, and see that every byte of it is what was judged.
 
@@ -283,10 +300,9 @@ def _prove(
     repo: Repository,
     place: Reservation,
     candidate: Candidate,
-    options: Options,
+    options: PromoteOptions,
     *,
     engine: Engine,
-    notice: Notice,
 ) -> Proof:
     """Serve the staging copy and send it requests.
 
@@ -300,13 +316,13 @@ def _prove(
             version=place.version,
             export=place.export,
             inspection=candidate.inspection,
-            cases=options.cases,
+            cases=options.smoke_cases,
             staged=True,
             txid=place.txid,
         ),
         timeout=options.timeout,
         time=repo.now(),
-        notice=notice,
+        notice=options.notice,
     )
     judge(proof.report, strict=options.strict)
     return proof
@@ -332,7 +348,7 @@ def _record(
     repo: Repository,
     place: Reservation,
     candidate: Candidate,
-    options: Options,
+    options: PromoteOptions,
     *,
     manifest: Manifest,
     tensors: TensorCheck | None,
@@ -366,10 +382,10 @@ def _record(
     )
 
 
-def _source(scan: RunScan, options: Options) -> Source:
+def _source(scan: RunScan, options: PromoteOptions) -> Source:
     return Source(
-        run=_recordable(place_of(scan.run, scan, options.context)),
-        export=_recordable(place_of(scan.export, scan, options.context)),
+        run=_recordable(place_of(scan.run, scan, options.call)),
+        export=_recordable(place_of(scan.export, scan, options.call)),
         kind=scan.kind,
         provenance={key: _recordable(value) for key, value in scan.provenance.items()},
     )
@@ -385,7 +401,7 @@ def _commit(
     place: Reservation,
     record: VersionRecord,
     candidate: Candidate,
-    options: Options,
+    options: PromoteOptions,
     *,
     since: str,
 ) -> Promotion:
@@ -405,7 +421,7 @@ def _commit(
     overtaken = overtaken_by(repo, place.model, place.version, since=since)
     serve_it = options.serve is not False and now.hold is None and not overtaken
     plan = plan_serve(now, place.version) if serve_it else None
-    if plan is not None and options.endpoints:
+    if plan is not None and options.fleet:
         refuse_unfit(repo, plan, of_model=False, of_others=True)
     publish(repo, place, record)
     followed, failure = Followed(), None
@@ -428,7 +444,7 @@ def _commit(
             run=record.source.run,
             proof=say_proofs(record.proofs),
             code=str(record.origin.code or ""),
-            endpoints=tuple(map(str, options.endpoints)) if serve_it else (),
+            endpoints=tuple(map(str, options.fleet)) if serve_it else (),
             allowed=guard.allowed,
             stages=followed.stages,
         ),
@@ -437,7 +453,7 @@ def _commit(
         state = "and served, but" if place.version in after else "but not served:"
         said = f"{place.model}@{place.version} is published {state} {failure.message}"
         raise failure.with_message(said) from failure
-    live = bool(options.endpoints) and serve_it
+    live = bool(options.fleet) and serve_it
     return msgspec.structs.replace(
         _result(repo, now, record, candidate.scan, options),
         same_as=None,
@@ -450,19 +466,19 @@ def _commit(
         overtaken=overtaken,
         endpoints=followed.endpoints,
         stages=followed.stages,
-        unproven=say_unproven(repo, place.model, place.version, options.rules, live=live)
+        unproven=say_unproven(repo, place.model, place.version, options.fleet_rules, live=live)
         if serve_it
         else (),
     )
 
 
 def _follow(
-    repo: Repository, plan: Plan, options: Options
+    repo: Repository, plan: Plan, options: PromoteOptions
 ) -> tuple[Followed, ServingRepoError | None]:
     """Serve the version that was published; return what came of it, and the error if it was not to be."""
     try:
         followed = switch(
-            repo, plan, endpoints=options.endpoints, wait=options.wait, rules=options.rules
+            repo, plan, endpoints=options.fleet, wait=options.wait, rules=options.fleet_rules
         )
     except SwitchFailed as failed:
         return Followed(stages=failed.stages), failed
@@ -475,11 +491,7 @@ def _promote_known(
     repo: Repository,
     now: Snapshot,
     candidate: Candidate,
-    options: Options,
-    *,
-    engine: Engine | None,
-    notice: Notice,
-    run_read: Told,
+    options: PromoteOptions,
 ) -> Promotion | None:
     """Return the version that has this content already; None if none has, or a prune takes it in this moment.
 
@@ -500,11 +512,11 @@ def _promote_known(
         is_enough(one.report, strict=options.strict) for one in same.proofs
     ):
         unproven = True
-        if engine is not None:
-            proof = _prove_again(repo, same, candidate, options, engine=engine, notice=notice)
+        if options.starts is not None:
+            proof = _prove_again(repo, same, candidate, options, engine=options.starts)
     found = _result(repo, now, same, candidate.scan, options)
     if _is_to_be_served(repo, found, options):
-        run_read()
+        options.run_read()
         with writing(repo, dry_run=options.dry_run):
             fresh = snapshot_to_change(repo, now.model)
             again = find_same(repo, fresh, digest=digest)
@@ -525,10 +537,9 @@ def _prove_again(
     repo: Repository,
     unproven: VersionRecord,
     candidate: Candidate,
-    options: Options,
+    options: PromoteOptions,
     *,
     engine: Engine,
-    notice: Notice,
 ) -> Proof:
     """Smoke-test a version that was published without a proof that is enough, and add the proof to its record.
 
@@ -538,7 +549,7 @@ def _prove_again(
     """
     model, version = unproven.model, unproven.version
     name = f"{model}@{version}"
-    notice(f"{name} has this content and was not proven so: it is smoke-tested now")
+    options.notice(f"{name} has this content and was not proven so: it is smoke-tested now")
     with smoking(repo, model, version, engine) as txid, using(repo, model, version):
         proof = prove(
             engine,
@@ -547,12 +558,12 @@ def _prove_again(
                 version=version,
                 export=repo.layout.version(model, version),
                 inspection=candidate.inspection,
-                cases=options.cases,
+                cases=options.smoke_cases,
                 txid=txid,
             ),
             timeout=options.timeout,
             time=repo.now(),
-            notice=notice,
+            notice=options.notice,
         )
     try:
         judge(proof.report, strict=options.strict)
@@ -567,7 +578,7 @@ def _take_again(
     now: Snapshot,
     same: VersionRecord,
     candidate: Candidate,
-    options: Options,
+    options: PromoteOptions,
 ) -> Promotion:
     """Serve a version that is there already, where that is wanted; the caller holds the lock."""
     found = _result(repo, now, same, candidate.scan, options)
@@ -576,13 +587,7 @@ def _take_again(
     switched = serve_now(
         repo,
         Reference(model=same.model, kind="number", number=same.version),
-        manner=Manner(
-            endpoints=options.endpoints,
-            wait=options.wait,
-            rules=options.rules,
-            message=options.message,
-            dry_run=options.dry_run,
-        ),
+        options,
     )
     return msgspec.structs.replace(
         found,
@@ -596,7 +601,7 @@ def _take_again(
     )
 
 
-def _is_to_be_served(repo: Repository, found: Promotion, options: Options) -> bool:
+def _is_to_be_served(repo: Repository, found: Promotion, options: PromoteOptions) -> bool:
     """Tell whether a version that is there already is to be served, or proven again where it is.
 
     Its own promotion did not get that far if it was never served and is above what is.
@@ -609,7 +614,7 @@ def _is_to_be_served(repo: Repository, found: Promotion, options: Options) -> bo
         and not _was_served(repo, found.model, found.version)
     )
     wanted = (options.serve and not held) or unfinished
-    return wanted or (found.served and bool(options.endpoints))
+    return wanted or (found.served and bool(options.fleet))
 
 
 def _was_served(repo: Repository, model: str, version: int) -> bool:
@@ -618,7 +623,7 @@ def _was_served(repo: Repository, model: str, version: int) -> bool:
 
 
 def _result(
-    repo: Repository, now: Snapshot, record: VersionRecord, scan: RunScan, options: Options
+    repo: Repository, now: Snapshot, record: VersionRecord, scan: RunScan, options: PromoteOptions
 ) -> Promotion:
     """Say what a promotion comes to that finds this version there already."""
     return Promotion(
@@ -627,8 +632,8 @@ def _result(
         gates=record.gates,
         doubts=record.doubts,
         unread=record.unread,
-        run=place_of(scan.run, scan, options.context),
-        export=place_of(scan.export, scan, options.context),
+        run=place_of(scan.run, scan, options.call),
+        export=place_of(scan.export, scan, options.call),
         path=str(repo.layout.version(record.model, record.version)),
         same_as=record.version,
         published=False,
@@ -656,7 +661,7 @@ def _can_go_back(repo: Repository, now: Snapshot) -> bool:
 
 
 def _promised(
-    repo: Repository, now: Snapshot, candidate: Candidate, options: Options, guard: Guard
+    repo: Repository, now: Snapshot, candidate: Candidate, options: PromoteOptions, guard: Guard
 ) -> Promotion:
     """Say what a promotion would do.
 
@@ -670,8 +675,8 @@ def _promised(
     return Promotion(
         model=now.model,
         version=number,
-        run=place_of(candidate.scan.run, candidate.scan, options.context),
-        export=place_of(candidate.scan.export, candidate.scan, options.context),
+        run=place_of(candidate.scan.run, candidate.scan, options.call),
+        export=place_of(candidate.scan.export, candidate.scan, options.call),
         path=str(repo.layout.version(now.model, number)),
         same_as=None,
         published=False,

@@ -9,33 +9,56 @@ import msgspec
 from servingrepo.errors import EndpointUnreachable, ServingRepoError
 from servingrepo.fleet.plans import plan_serve
 from servingrepo.fleet.switch import connect
+from servingrepo.modelconfig import check_name
 from servingrepo.repository.emptying import Emptied, empty_trash
 from servingrepo.repository.history import Move
 from servingrepo.repository.listing import summed_trash
 from servingrepo.repository.protection import Foreseen, entries_of
-from servingrepo.repository.pruning import ModelPruned, Pruned, foresee, prune
+from servingrepo.repository.pruning import ModelPruned, Pruned, foresee
+from servingrepo.repository.pruning import prune as prune_by
 from servingrepo.repository.records import SCHEMA
 from servingrepo.repository.repository import model_names, need_state
-from servingrepo.repository.retention import need_policies
+from servingrepo.repository.retention import policies_for
 from servingrepo.repository.served import read_config, refuse_elsewhere
 from servingrepo.repository.snapshot import read_snapshot
-from servingrepo.storage.progress import silent, unheard, untold
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import timedelta
-    from pathlib import Path
 
     from servingrepo.repository.protection import Loaded
     from servingrepo.repository.repository import Repository
     from servingrepo.repository.retention import Keep
     from servingrepo.servers.client import ServingClient
-    from servingrepo.servers.engines.choice import Engine
     from servingrepo.servers.states import Endpoint, VersionStatus
-    from servingrepo.storage.progress import Notice, Progress, Told
-    from servingrepo.verbs.values import Options, Promotion
+    from servingrepo.verbs.options import PromoteOptions, PruneOptions
+    from servingrepo.verbs.values import Promotion
 
 _CALL_SECONDS = 5.0
+
+
+def prune(repo: Repository, models: Sequence[str], options: PruneOptions) -> Pruned:
+    """Move versions that no rule of a policy keeps to the trash; see `servingrepo prune`.
+
+    `keep` is a policy, or one for each model; without it only the trash is emptied. `empty_trash` deletes
+    for good what is in the trash then, or of that what went there longer than `older_than` ago.
+
+    Raises:
+        UsageError: The policy is empty, or there is nothing to do.
+        ConfigInvalid: models.config cannot be read, so nobody knows what is served.
+        EndpointUnreachable: An endpoint cannot say what it has loaded.
+    """
+    names = tuple(dict.fromkeys(map(check_name, models))) or model_names(repo)
+    only_empties = options.keep is None and options.empty_trash
+    return prune_models(
+        repo,
+        {} if only_empties else policies_for(names, options.keep),
+        emptying=names if options.empty_trash else (),
+        older_than=options.older_than,
+        endpoints=options.fleet,
+        message=options.message,
+        dry_run=options.dry_run,
+    )
 
 
 def prune_models(
@@ -62,7 +85,7 @@ def prune_models(
     pruned: tuple[ModelPruned, ...] = ()
     if policies:
         loaded = loaded_on(repo, endpoints, tuple(policies))
-        pruned = prune(repo, policies, loaded=loaded, message=message, dry_run=dry_run)
+        pruned = prune_by(repo, policies, loaded=loaded, message=message, dry_run=dry_run)
     emptied: tuple[Emptied, ...] = ()
     if emptying:
         try:
@@ -126,40 +149,12 @@ def _loaded(server: ServingClient, model: str) -> list[VersionStatus]:
     ]
 
 
-def promote_and_prune(
-    repo: Repository,
-    run: Path,
-    *,
-    model: str,
-    engine: Engine | None,
-    options: Options,
-    keep: Keep | None,
-    progress: Progress = silent,
-    notice: Notice = unheard,
-    run_read: Told = untold,
-) -> Promotion:
-    """Promote, then prune the model by a policy if there is one, as a change of its own.
+def prune_after(repo: Repository, done: Promotion, options: PromoteOptions) -> Promotion:
+    """Prune the model that was promoted if there is a policy, as a change of its own.
 
     If the pruning fails, the version is promoted all the same: the result says both. A dry run says what would go.
-
-    Raises:
-        UsageError: The policy is empty; nothing was begun.
-        ServingRepoError: As `promote` says.
     """
-    from servingrepo.verbs.promote import promote  # it talks to servers; a prune need not
-
-    if keep is not None:
-        need_policies({model: keep})
-    done = promote(
-        repo,
-        run,
-        model=model,
-        engine=engine,
-        options=options,
-        progress=progress,
-        notice=notice,
-        run_read=run_read,
-    )
+    model, keep = options.model, options.keep
     if keep is None:
         return done
     because = f"after the promotion of {model}@{done.version}"
@@ -168,7 +163,7 @@ def promote_and_prune(
             _foreseen(repo, done, keep)
             if options.dry_run
             else prune_models(
-                repo, {model: keep}, endpoints=options.endpoints, message=f"{because}: keep {keep}"
+                repo, {model: keep}, endpoints=options.fleet, message=f"{because}: keep {keep}"
             )
         )
     except ServingRepoError as error:

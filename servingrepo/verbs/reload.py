@@ -20,12 +20,10 @@ from servingrepo.repository.lagging import LaggingServer, forget_lagging, note_l
 from servingrepo.repository.served import check_config, read_own_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from servingrepo.fleet.options import ReloadOptions
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.repository import Repository
     from servingrepo.servers.client import ServingClient
-    from servingrepo.servers.states import Endpoint
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -36,14 +34,7 @@ class Reloaded(msgspec.Struct, frozen=True):
     dry_run: bool
 
 
-def reload(
-    repo: Repository,
-    *,
-    endpoints: Sequence[Endpoint],
-    wait: float,
-    poll: bool = False,
-    dry_run: bool = False,
-) -> Reloaded:
+def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
     """Send models.config to the endpoints, and wait until each pinned version answers on each of them.
 
     Labels are sent in a second step, when their versions are loaded: TF Serving checks them against what is
@@ -53,7 +44,7 @@ def reload(
         ConfigInvalid: A server would refuse the config or hang on it; it was not sent.
         EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
     """
-    with writing(repo, dry_run=dry_run):
+    with writing(repo, dry_run=options.dry_run):
         config = read_own_config(repo, replaces=False)
         problems = [str(one) for one in check_config(repo, config) if one.severity == "error"]
         if problems:
@@ -64,27 +55,22 @@ def reload(
             )
         wanted = {one.name: one.versions for one in models(config)}
         results: tuple[EndpointResult, ...] = ()
-        if not dry_run:
-            results = _converge_all(repo, config, endpoints, wait=wait, poll=poll)
-    return Reloaded(models=wanted, endpoints=results, dry_run=dry_run)
+        if not options.dry_run:
+            results = _converge_all(repo, config, options)
+    return Reloaded(models=wanted, endpoints=results, dry_run=options.dry_run)
 
 
 def _converge_all(
-    repo: Repository,
-    config: ModelConfig,
-    endpoints: Sequence[Endpoint],
-    *,
-    wait: float,
-    poll: bool,
+    repo: Repository, config: ModelConfig, options: ReloadOptions
 ) -> tuple[EndpointResult, ...]:
     """Bring all endpoints to the config at once. An endpoint that fails does not stop the others."""
-    deadline = Deadline.after(wait)
+    deadline = Deadline.after(options.wait)
     with ExitStack() as stack:
-        servers = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+        servers = [stack.enter_context(connect(endpoint)) for endpoint in options.fleet]
 
         def follow(server: ServingClient) -> EndpointResult:
             live.check_reachable(server, deadline=deadline)
-            live.converge(server, config, deadline=deadline, poll=poll)
+            live.converge(server, config, deadline=deadline, poll=options.poll)
             return EndpointResult(str(server.endpoint), "serves models.config")
 
         answers = each(servers, follow)

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import NothingToRollBack
+from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_rollback
+from servingrepo.modelconfig import check_name
 from servingrepo.repository.changes import writing
-from servingrepo.repository.references import Reference, previous_version, resolve
+from servingrepo.repository.references import (
+    Reference,
+    previous_version,
+    resolve,
+    selector_of,
+)
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.snapshot import snapshot_to_change
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:
-    from servingrepo.fleet.rules import Manner
+    from servingrepo.fleet.options import RollbackOptions
     from servingrepo.repository.repository import Repository
 
 
-def rollback(
-    repo: Repository,
-    model: str,
-    *,
-    to: Reference | None = None,
-    mark_bad: bool = True,
-    manner: Manner,
-) -> Switched:
+def rollback(repo: Repository, model: str, options: RollbackOptions) -> Switched:
     """Go back to the version served before, or to `to`.
 
     In order: pin, prove, bad mark, history. The version that is left is marked bad, so that no pipeline brings
@@ -38,24 +38,37 @@ def rollback(
         NoSuchVersion, VersionBad, VersionDamaged: That version cannot be served.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
-    with writing(repo, dry_run=manner.dry_run):
-        now = snapshot_to_change(repo, model)
-        need_state(repo, model)
-        version = previous_version(repo, now) if to is None else resolve(repo, to)
-        if version == now.top:
-            raise NothingToRollBack(
-                f"{model}@{version} is what is served already",
-                hint=f"servingrepo history {model} shows what was served before; "
-                f"servingrepo rollback {model} --to N names a version",
-            )
-        need_servable(repo, model, version)
-        leaves = now.top if mark_bad else None
-        switched = carry_out(
-            repo,
-            now,
-            plan_rollback(now, version),
-            action="rollback",
-            manner=manner,
-            marks_bad=leaves if leaves not in now.bad else None,
+    check_name(model)
+    to = selector_of(model, str(options.to)) if options.to is not None else None
+
+    def change(options: RollbackOptions) -> Switched:
+        with writing(repo, dry_run=options.dry_run):
+            return _rollback(repo, model, to, options)
+
+    return hooked(options, "rollback", change)
+
+
+def _rollback(
+    repo: Repository, model: str, to: Reference | None, options: RollbackOptions
+) -> Switched:
+    """Do what `rollback` holds the lock for."""
+    now = snapshot_to_change(repo, model)
+    need_state(repo, model)
+    version = previous_version(repo, now) if to is None else resolve(repo, to)
+    if version == now.top:
+        raise NothingToRollBack(
+            f"{model}@{version} is what is served already",
+            hint=f"servingrepo history {model} shows what was served before; "
+            f"servingrepo rollback {model} --to N names a version",
         )
-        return msgspec.structs.replace(switched, marked_bad=leaves)
+    need_servable(repo, model, version)
+    leaves = now.top if options.mark_bad else None
+    switched = carry_out(
+        repo,
+        now,
+        plan_rollback(now, version),
+        options,
+        action="rollback",
+        marks_bad=leaves if leaves not in now.bad else None,
+    )
+    return msgspec.structs.replace(switched, marked_bad=leaves)

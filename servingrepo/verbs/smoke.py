@@ -6,31 +6,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servingrepo.repository.proving import Trial, prove, smoking
+from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.usage import using
 from servingrepo.runs import scan_run
 from servingrepo.savedmodel import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE
-from servingrepo.storage.progress import Notice, unheard
+from servingrepo.texts import as_path, is_path
+from servingrepo.verbs.engines import engine_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from servingrepo.repository.records import Proof
     from servingrepo.repository.repository import Repository
     from servingrepo.servers.engines.choice import Engine
-    from servingrepo.smoke import SmokeCase
+    from servingrepo.verbs.options import SmokeOptions
+
+
+def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof:
+    """Serve a version, or an export that lies anywhere, and send it requests; nothing is recorded.
+
+    The proof may be bad: `servingrepo.smoke.judge` decides.
+
+    Raises:
+        LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
+    """
+    engine = engine_for(repo, options.engine)
+    if is_path(subject):
+        return smoke_path(as_path(subject, "path"), engine, options)
+    reference = parse_reference(str(subject))
+    return smoke_version(repo, reference.model, resolve(repo, reference), engine, options)
 
 
 def smoke_version(
-    repo: Repository,
-    model: str,
-    version: int,
-    *,
-    engine: Engine,
-    cases: Sequence[SmokeCase],
-    timeout: float,
-    notice: Notice = unheard,
+    repo: Repository, model: str, version: int, engine: Engine, options: SmokeOptions
 ) -> Proof:
     """Serve a published version in place, under its name and number, and send it requests.
 
@@ -51,23 +59,16 @@ def smoke_version(
                 version=version,
                 export=export,
                 inspection=inspection,
-                cases=tuple(cases),
+                cases=options.smoke_cases,
                 txid=txid,
             ),
-            timeout=timeout,
+            timeout=options.timeout,
             time=repo.now(),
-            notice=notice,
+            notice=options.notice,
         )
 
 
-def smoke_path(
-    run: Path,
-    *,
-    engine: Engine,
-    cases: Sequence[SmokeCase],
-    timeout: float,
-    notice: Notice = unheard,
-) -> Proof:
+def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
     """Serve the export of a run, as version 1 of a model named `model`, and send it requests.
 
     Raises:
@@ -80,8 +81,14 @@ def smoke_path(
     refuse_defects(inspection, export)
     return prove(
         engine,
-        Trial(model="model", version=1, export=export, inspection=inspection, cases=tuple(cases)),
-        timeout=timeout,
+        Trial(
+            model="model",
+            version=1,
+            export=export,
+            inspection=inspection,
+            cases=options.smoke_cases,
+        ),
+        timeout=options.timeout,
         time=utc_now().isoformat(timespec="milliseconds"),
-        notice=notice,
+        notice=options.notice,
     )

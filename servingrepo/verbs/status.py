@@ -15,7 +15,7 @@ from servingrepo.deadline import Deadline
 from servingrepo.errors import RequestRefused, ServingRepoError
 from servingrepo.fleet.parallel import each
 from servingrepo.fleet.switch import connect
-from servingrepo.modelconfig import Entry, Stamp, models
+from servingrepo.modelconfig import Entry, Stamp, check_name, models
 from servingrepo.repository import journal
 from servingrepo.repository.lagging import LaggingServer, read_lagging
 from servingrepo.repository.listing import shown_names, summed_trash
@@ -26,6 +26,7 @@ from servingrepo.repository.served import (
     check_config,
     is_elsewhere,
     last_text,
+    need_model,
     read_config_or_why,
     read_steadily,
     served_by_policy,
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
     from servingrepo.servers.client import ServingClient
     from servingrepo.servers.states import Endpoint
+    from servingrepo.verbs.options import StatusOptions
 
 Seen = dict[tuple[str, str, int], tuple[str, float]]
 """By endpoint, model and version: the state that was seen last, and since when."""
 
 _CALL_SECONDS = 5.0
 _MOST_ROUNDS = 3
+_EVERY_SECONDS = 0.5
 _WAITING = {"START": "loading", "LOADING": "loading", "UNLOADING": "unloading"}
 
 
@@ -233,37 +236,30 @@ def _compare(
     )
 
 
-def watch(
-    repo: Repository,
-    *,
-    model: str | None,
-    endpoints: Sequence[Endpoint],
-    seconds: float | None,
-    every: float = 0.5,
-) -> Iterator[Status]:
-    """Yield a status after another until everything agrees or the time is over; without end if that is None."""
-    deadline = Deadline.after(seconds) if seconds is not None else None
+def watch(repo: Repository, model: str | None, options: StatusOptions) -> Iterator[Status]:
+    """Yield a status after another, until everything agrees or the time is over; without end if that is None."""
+    if model is not None:
+        need_model(repo, check_name(model))
+    return _watch(repo, model, options)
+
+
+def _watch(repo: Repository, model: str | None, options: StatusOptions) -> Iterator[Status]:
+    deadline = Deadline.after(options.wait) if options.wait is not None else None
     seen: Seen = {}
     while True:
-        status = read_status(repo, model=model, endpoints=endpoints, seen=seen)
-        yield status
-        if deadline is not None and (status.ok or deadline.passed):
+        found = read_status(repo, model=model, endpoints=options.fleet, seen=seen)
+        yield found
+        if deadline is not None and (found.ok or deadline.passed):
             return
         if deadline is not None:
-            deadline.pause(every)
+            deadline.pause(_EVERY_SECONDS)
         else:
-            time.sleep(every)
+            time.sleep(_EVERY_SECONDS)
 
 
-def wait_for_agreement(
-    repo: Repository,
-    *,
-    model: str | None,
-    endpoints: Sequence[Endpoint],
-    seconds: float,
-) -> Status:
-    """Wait until everything agrees or the time is over; return the last status."""
-    *_, last = watch(repo, model=model, endpoints=endpoints, seconds=seconds)
+def status(repo: Repository, model: str | None, options: StatusOptions) -> Status:
+    """Return disk, config and endpoints side by side, waiting up to `wait` seconds for agreement."""
+    *_, last = watch(repo, model, options)
     return last
 
 

@@ -1,22 +1,14 @@
-"""What a promotion is told, and what it tells."""
+"""What a promotion tells."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import msgspec
 
 from servingrepo.fleet.hooks import HookResult
-from servingrepo.fleet.rules import STRICT, Rules
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.repository.pruning import Pruned
 from servingrepo.repository.records import Guard, Proof, StageVerdict
-from servingrepo.runs.gates import Gate
 from servingrepo.runs.measurements import GateVerdict
-from servingrepo.runs.tracing import Context
-from servingrepo.servers.engines.server_versions import UNKNOWN_SERVER, ExpectedServer
-from servingrepo.servers.states import Endpoint
-from servingrepo.smoke import SmokeCase
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,29 +53,3 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     """What of its event files and metrics could not be read; what could be was used."""
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How to promote. `serve` None means: serve new content unless the model is held.
-
-    `contract` is a file to use instead of the model's own; `target` is the server that it is meant for.
-    """
-
-    version: int | None = None
-    saved_model: Path | None = None
-    serve: bool | None = None
-    smoke: bool = True
-    strict: bool = False
-    cases: tuple[SmokeCase, ...] = ()
-    timeout: float = 120.0
-    endpoints: tuple[Endpoint, ...] = ()
-    wait: float = 60.0
-    rules: Rules = STRICT
-    message: str = ""
-    dry_run: bool = False
-    gates: tuple[Gate, ...] = ()
-    context: Context = Context()
-    allow_breaking: bool = False
-    allow_ops: tuple[str, ...] = ()
-    contract: Path | None = None
-    target: ExpectedServer = UNKNOWN_SERVER

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "servingrepo"
 
 ORDER = (
     ("lazy",),
+    ("options",),
     ("errors",),
     ("deadline",),
     ("texts",),

@@ -153,14 +153,14 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/proving", "smoking", "writing"): Mutation(
         _NOBODY, ("tests/repository/test_proving.py", "-k", "settles_nothing")
     ),
-    _site("verbs/promote", "promote", "writing"): Mutation(_NOBODY, _OVERTAKEN),
+    _site("verbs/promote", "_promote", "writing"): Mutation(_NOBODY, _OVERTAKEN),
     _site("verbs/promote", "_promote_known", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "content_that_is_there")
     ),
     _site("verbs/reload", "reload", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "a_reload")
     ),
-    _site("api/keep", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),
+    _site("verbs/restore", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),
     _site("repository/journal", "set_aside_unreadable", "is_held"): Mutation("False", _TRUST),
     _site("repository/usage", "using", "try_flock"): Mutation("True", _PRUNING),
     _site("repository/usage", "alone", "try_flock"): Mutation("True", _PRUNING),

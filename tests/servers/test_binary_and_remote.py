@@ -145,8 +145,9 @@ def see_it_die(repo: OpenRepository, run: Path, marker: Path, engine: str) -> No
             (
                 "import sys, time, pathlib, servingrepo\n"
                 "from servingrepo.deadline import Deadline\n"
+                "from servingrepo.verbs.engines import engine_for\n"
                 "repo = servingrepo.open(sys.argv[1])\n"
-                "engine = repo._engine(sys.argv[3])\n"
+                "engine = engine_for(repo.value, sys.argv[3])\n"
                 "with engine.serve(model='half', version=1, export=pathlib.Path(sys.argv[2]),\n"
                 "                  deadline=Deadline.after(60)) as running:\n"
                 "    print(running.endpoint, flush=True)\n"

@@ -18,7 +18,6 @@ from servingrepo.repository.served import read_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.testing.fake_models import FakeModels
-from servingrepo.verbs.status import watch
 from tests.fleet.test_fleet import at, fakes, fleet_of
 from tests.fleet.test_switch import two_versions
 from tests.support import command, run_with
@@ -89,7 +88,7 @@ def test_status_says_for_how_long_a_version_has_been_loading(
     (one,) = found = fakes(fleet, 1, load_seconds=60)
     assert isinstance(one, FakeModels)
     tell(repo, at(found)[0], [1])
-    *_, last = watch(repo.value, model=None, endpoints=at(found), seconds=2.5)
+    *_, last = repo.watch(endpoints=at(found), wait=2.5)
     (drift,) = last.models[0].drift
     assert drift.reason == "loading"
     assert re.search(r", for [2-9] s now", drift.message)

@@ -12,13 +12,12 @@ from servingrepo.deadline import Deadline
 from servingrepo.errors import EngineUnavailable, ServingRepoError, UsageError
 from servingrepo.servers.engines.binary import BINARY, BinaryEngine
 from servingrepo.servers.engines.embedded import EmbeddedEngine
-from servingrepo.servers.engines.options import ContainerOptions
+from servingrepo.servers.engines.options import ContainerOptions, EngineChoice
 from servingrepo.servers.engines.server_versions import (
     UNKNOWN_SERVER,
     ExpectedServer,
     server_of_image,
 )
-from servingrepo.servers.security import PLAIN, Security
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.docker import DockerEngine
     from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
+
+__all__ = ["NAMES", "Engine", "EngineChoice", "choose_engine", "expected_server", "ignored_by"]
 
 _READY_SECONDS = 10.0
 NAMES = "auto, docker, binary, binary:PATH, embedded, remote:HOST:PORT"
@@ -59,13 +60,6 @@ def ignored_by(engine: str) -> frozenset[str]:
     if kind not in _USES:
         return frozenset()
     return frozenset(ContainerOptions.__struct_fields__) - _USES[kind]
-
-
-class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
-    """A user's choice: the engine's name, options for a container, and security for a remote server."""
-
-    name: str = "auto"
-    security: Security = PLAIN
 
 
 def choose_engine(

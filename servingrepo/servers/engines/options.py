@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from servingrepo.errors import UsageError
+from servingrepo.options import Option
+from servingrepo.servers.security import PLAIN, Security
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,35 +17,85 @@ if TYPE_CHECKING:
 __all__ = ["refuse_engine_flags", "refuse_unknown_flags"]
 
 
-class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run a container.
+_shape = partial(Option, section="proof", tables=("models",))
 
-    Attributes:
-        image: By tag or digest; None is the engine's own.
-        pull: Whether to pull a missing image.
-        platform: `linux/arm64` and the like; None is the daemon's own.
-        gpus: "all", a number, or nothing.
-        memory: As docker takes it: "2g".
-        network: The Docker network of the container; with `none` it is reached through a socket in a mount.
-        user: The server's user in the container: "1000:1000".
-        arguments: More flags for the server.
+
+class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to run a container; what is None is as the daemon or the image has it.
 
     Raises:
-        UsageError: An argument is a flag that engines set.
+        UsageError: A flag for the server is one that engines set.
     """
 
-    image: str | None = None
-    pull: bool = False
-    platform: str | None = None
-    gpus: str | None = None
-    memory: str | None = None
-    network: str | None = None
-    user: str | None = None
-    arguments: tuple[str, ...] = ()
+    image: Annotated[
+        str | None,
+        _shape(
+            help="The container's image, by tag or digest. [default: tensorflow/serving:2.19.1]",
+            metavar="IMAGE",
+            env="SERVINGREPO_ENGINE_IMAGE",
+        ),
+    ] = None
+    pull: Annotated[bool, _shape(help="Pull the image if it is not there.")] = False
+    platform: Annotated[
+        str | None, _shape(help="The image's platform, such as linux/arm64.", metavar="OS/ARCH")
+    ] = None
+    gpus: Annotated[str | None, _shape(help="GPUs for the container.", metavar="all|N")] = None
+    memory: Annotated[
+        str | None, _shape(help="Memory for the container, such as 2g.", metavar="SIZE")
+    ] = None
+    network: Annotated[
+        str | None,
+        _shape(
+            help="Docker network for the container to join; none needs no network at all.",
+            flags="--docker-network",
+            key="docker_network",
+            metavar="NAME",
+            env="SERVINGREPO_DOCKER_NETWORK",
+        ),
+    ] = None
+    user: Annotated[
+        str | None,
+        _shape(
+            help="Who the server runs as in the container.",
+            flags="--docker-user",
+            key="docker_user",
+            metavar="UID[:GID]",
+        ),
+    ] = None
+    arguments: Annotated[
+        tuple[str, ...],
+        _shape(
+            help="One more flag for the server, such as --tensorflow_inter_op_parallelism=2; repeatable.",
+            flags="--server-arg",
+            key="server_args",
+            metavar="FLAG",
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
-        """Refuse the engine's flags now: with them a server would fail at the end of the time-out."""
+        """Refuse flags that are the engine's: found out by a server, they would cost the whole time-out."""
         refuse_engine_flags(self.arguments)
+
+
+class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
+    """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
+
+    name: Annotated[
+        str,
+        Option(
+            help="What serves during the smoke test: docker, binary[:PATH], embedded, remote:HOST:PORT; auto is "
+            "docker if the image is there, else a tensorflow_model_server on PATH, else embedded.",
+            section="proof",
+            leads=True,
+            flags="--engine",
+            key="engine",
+            metavar="ENGINE",
+            env="SERVINGREPO_ENGINE",
+            shows=("default",),
+            tables=("top", "models"),
+        ),
+    ] = "auto"
+    security: Security = PLAIN
 
 
 ENGINE_FLAGS = frozenset(

@@ -1,0 +1,242 @@
+"""The Python API: one repository, with a method for each verb of the command line.
+
+A method does what the command of the same name does, returns a value and prints nothing; every error is a
+`servingrepo.errors.ServingRepoError`. References are the texts that the command line takes: "ranker", "ranker@7",
+"ranker@previous". A method made by `verb` takes each option of its verb as a keyword.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servingrepo.options import Later, verb
+from servingrepo.repository.repository import (
+    DEFAULT_SERVER_ROOT,
+    Repository,
+    initialize,
+    model_names,
+    open_repository,
+)
+from servingrepo.storage.disk import Disk
+from servingrepo.texts import as_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import timedelta
+    from pathlib import Path
+
+    from servingrepo.fleet import options as _live
+    from servingrepo.fleet.rules import Hooks, Rules
+    from servingrepo.repository import contracts as _contracts
+    from servingrepo.repository import listing as _listing
+    from servingrepo.repository.pruning import Pruned
+    from servingrepo.repository.retention import Keep
+    from servingrepo.repository.rounds import Round
+    from servingrepo.repository.verification import Verification
+    from servingrepo.servers.states import Endpoint
+    from servingrepo.storage.progress import Progress
+    from servingrepo.verbs import diff as _diff
+    from servingrepo.verbs import label as _label
+    from servingrepo.verbs import mark as _mark
+    from servingrepo.verbs import options as _options
+    from servingrepo.verbs import promote as _promote
+    from servingrepo.verbs import prune as _prune
+    from servingrepo.verbs import reload as _reload
+    from servingrepo.verbs import restore as _restore
+    from servingrepo.verbs import rollback as _rollback
+    from servingrepo.verbs import scan as _scan
+    from servingrepo.verbs import serve as _serve
+    from servingrepo.verbs import show as _show
+    from servingrepo.verbs import smoke as _smoke
+    from servingrepo.verbs import status as _status
+    from servingrepo.verbs import unserve as _unserve
+    from servingrepo.verbs import verify as _verify
+    from servingrepo.verbs.change import Switched
+    from servingrepo.verbs.status import Status
+else:  # a command pays for the verb that it uses
+    _live = Later("servingrepo.fleet.options")
+    _contracts, _listing = (
+        Later(f"servingrepo.repository.{one}") for one in ("contracts", "listing")
+    )
+    _diff, _label, _mark, _options, _promote, _prune, _reload, _restore = (
+        Later(f"servingrepo.verbs.{one}")
+        for one in ["diff", "label", "mark", "options", "promote", "prune", "reload", "restore"]
+    )
+    _rollback, _scan, _serve, _show, _smoke, _status, _unserve, _verify = (
+        Later(f"servingrepo.verbs.{one}")
+        for one in ["rollback", "scan", "serve", "show", "smoke", "status", "unserve", "verify"]
+    )
+
+__all__ = ["OpenRepository", "init", "open"]
+
+
+def init(
+    root: str | Path,
+    *,
+    server_root: str = DEFAULT_SERVER_ROOT,
+    disk: Disk | None = None,
+    lock_wait: float = 30.0,
+) -> tuple[OpenRepository, bool]:
+    """Make a directory a repository, with a models.config that a server can start with; say if it is new.
+
+    Args:
+        root: The directory; it is created if it is not there. One that is a repository stays as it is.
+        server_root: Where TensorFlow Serving sees `<root>/models`: absolute, `/models` in the container.
+        disk: For tests: what to write through.
+        lock_wait: Seconds to wait for somebody else who makes it one right now.
+
+    Raises:
+        ConfigInvalid: `server_root` is not an absolute path.
+        NoPermission, StorageFailed: It cannot be written.
+        Locked: Somebody else held the lock all that time.
+    """
+    from servingrepo.repository.taking import checked_server_root
+
+    repo, made = initialize(
+        as_path(root, "root"),
+        server_root=checked_server_root(server_root),
+        disk=disk or Disk(),
+        lock_wait=lock_wait,
+    )
+    return OpenRepository(repo), made
+
+
+def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0) -> OpenRepository:
+    """Open a repository for reading and writing.
+
+    Raises:
+        NoRepository: The root is none.
+        NewerFormat: A newer servingrepo wrote it.
+    """
+    return OpenRepository(open_repository(as_path(root, "root"), disk=disk, lock_wait=lock_wait))
+
+
+class OpenRepository:
+    """An opened repository. `root` is its directory, `value` the value that library functions take."""
+
+    def __init__(self, value: Repository) -> None:
+        self.value = value
+
+    @property
+    def root(self) -> Path:
+        """The directory."""
+        return self.value.root
+
+    models = verb(model_names)
+
+    # From a run to a proven version.
+
+    scan = verb(_scan.scan, _options.ScanOptions)
+    measure = verb(_scan.measure, _options.MeasureOptions)
+    export = verb(_scan.export, _options.ExportOptions)
+    promote = verb(_promote.promote, _options.PromoteOptions)
+    smoke = verb(_smoke.smoke, _options.SmokeOptions)
+    size = verb(_verify.size)
+    diff = verb(_diff.diff)
+    contract = verb(_contracts.show_contract)
+    write_contract = verb(_contracts.write_contract)
+    check_contract = verb(_diff.check_subject)
+
+    def verify(
+        self, *references: str | Path, quick: bool = False, progress: Progress | None = None
+    ) -> tuple[Verification, ...]:
+        """Compare versions with their records, byte by byte; paths too, which have none; see `servingrepo verify`."""
+        options = _options.VerifyOptions(quick=quick, progress=progress)
+        return _verify.verify(self.value, references, options)
+
+    def verify_round(
+        self,
+        *references: str,
+        seconds: float,
+        quick: bool = False,
+        progress: Progress | None = None,
+    ) -> Round:
+        """Verify for so many seconds, going on where the last call stopped; see `servingrepo verify`."""
+        options = _options.VerifyOptions(quick=quick, progress=progress)
+        return _verify.verify_for(self.value, references, seconds, options)
+
+    # What live servers serve.
+
+    serve = verb(_serve.serve, _live.ServeOptions)
+    unserve = verb(_unserve.unserve, _live.LiveOptions)
+    rollback = verb(_rollback.rollback, _live.RollbackOptions)
+    reload = verb(_reload.reload, _live.ReloadOptions)
+    label_set = verb(_label.set_label, _live.LabelOptions)
+
+    def label_remove(
+        self,
+        model: str,
+        *labels: str,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = 60.0,
+        rules: Rules | None = None,
+        hooks: Hooks | None = None,
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Switched:
+        """Take labels away, all at once; see `servingrepo label remove`."""
+        options = _live.LiveOptions(
+            endpoints=endpoints,
+            wait=wait,
+            rules=rules,
+            hooks=hooks,
+            message=message,
+            dry_run=dry_run,
+        )
+        return _label.remove_labels(self.value, model, labels, options)
+
+    def status(
+        self,
+        model: str | None = None,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float = 0.0,
+    ) -> Status:
+        """Return disk, config and endpoints side by side, waiting up to `wait` seconds for agreement."""
+        options = _options.StatusOptions(endpoints=endpoints, wait=wait)
+        return _status.status(self.value, model, options)
+
+    def watch(
+        self,
+        model: str | None = None,
+        *,
+        endpoints: Iterable[str | Endpoint] = (),
+        wait: float | None = None,
+    ) -> Iterator[Status]:
+        """Yield a status after another until all agrees or `wait` seconds are over; without end if it is None."""
+        options = _options.StatusOptions(endpoints=endpoints, wait=wait)
+        return _status.watch(self.value, model, options)
+
+    # What is there, who did what, and what goes.
+
+    list = verb(_listing.list_models)
+    show = verb(_show.show_model)
+    show_version = verb(_show.show_version)
+    lineage = verb(_show.lineage)
+    history = verb(_show.history)
+    hold = verb(_mark.hold, _options.ChangeOptions)
+    release_hold = verb(_mark.release_hold, _options.ChangeOptions)
+    mark_bad = verb(_mark.mark_bad, _options.MarkOptions)
+    restore = verb(_restore.restore, _options.RestoreOptions)
+    recover = verb(_restore.recover)
+
+    def prune(
+        self,
+        *models: str,
+        keep: Keep | Mapping[str, Keep] | None = None,
+        empty_trash: bool = False,
+        older_than: timedelta | None = None,
+        endpoints: Iterable[str | Endpoint] = (),
+        message: str = "",
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Move versions that no rule of a policy keeps to the trash; see `servingrepo prune`."""
+        options = _options.PruneOptions(
+            keep=keep,
+            empty_trash=empty_trash,
+            older_than=older_than,
+            endpoints=endpoints,
+            message=message,
+            dry_run=dry_run,
+        )
+        return _prune.prune(self.value, models, options)

@@ -1,0 +1,61 @@
+"""scan, measure, export: what a run has, what it measured, and a SavedModel made of its Keras model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servingrepo.runs import measure_run, scan_run
+from servingrepo.runs.archives import run_directory
+from servingrepo.runs.export import export_model
+from servingrepo.runs.mounts import refuse_hung
+from servingrepo.texts import as_path
+from servingrepo.verbs.options import optional_path
+
+if TYPE_CHECKING:
+    from servingrepo.repository.repository import Repository
+    from servingrepo.runs import Measured, RunScan
+    from servingrepo.runs.export import Exported
+    from servingrepo.verbs.options import ExportOptions, MeasureOptions, ScanOptions
+
+
+def scan(_repo: Repository, run: str | Path, options: ScanOptions) -> RunScan:
+    """Find the SavedModel of a run directory, or of an archive of one; see `servingrepo scan`.
+
+    Paths into an archive lead nowhere afterwards. `run_wait` is how many seconds a network file system with
+    the run may take to say that it is there, before anything is read; one that hangs later hangs this call,
+    too: only the commands leave it behind then.
+
+    Raises:
+        StorageHung: It did not answer.
+    """
+    given = as_path(run, "run")
+    refuse_hung(given, seconds=options.run_wait)
+    with run_directory(given) as place:
+        chosen = optional_path(options.saved_model)
+        return scan_run(place, saved_model=chosen, unpacked=place != given)
+
+
+def measure(_repo: Repository, run: str | Path, options: MeasureOptions) -> Measured:
+    """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`.
+
+    Raises:
+        StorageHung: The run lies on a network file system that does not answer; see `scan`.
+    """
+    given = as_path(run, "run")
+    refuse_hung(given, seconds=options.run_wait)
+    return measure_run(given, progress=options.progress)
+
+
+def export(repo: Repository, model: str | Path, options: ExportOptions) -> Exported:
+    """Make a SavedModel from a Keras model file, or from a run that has one; see `servingrepo export`."""
+    given = as_path(model, "model")
+    refuse_hung(given, seconds=options.run_wait)
+    return export_model(
+        given,
+        output=optional_path(options.output),
+        allow_lambda=options.allow_lambda,
+        code=tuple(map(Path, options.code)),
+        timeout=options.timeout,
+        disk=repo.disk,
+    )

@@ -1,0 +1,55 @@
+"""show, history: what is known of models and versions, where they came from, who changed what."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from servingrepo.modelconfig import check_name
+from servingrepo.repository import history as events
+from servingrepo.repository import lineage as lines
+from servingrepo.repository import listing
+from servingrepo.repository.references import parse_reference, resolve
+from servingrepo.repository.repository import need_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.repository.history import Event
+    from servingrepo.repository.lineage import Lineage
+    from servingrepo.repository.listing import ModelDetails
+    from servingrepo.repository.records import VersionRecord
+    from servingrepo.repository.repository import Repository
+
+
+def show_model(repo: Repository, model: str) -> ModelDetails:
+    """Return a model with its versions."""
+    return listing.show_model(repo, check_name(model))
+
+
+def show_version(repo: Repository, reference: str) -> VersionRecord:
+    """Return the record of the version that a reference means."""
+    parsed = parse_reference(reference)
+    return listing.show_version(repo, parsed.model, resolve(repo, parsed))
+
+
+def lineage(repo: Repository, reference: str | None = None) -> tuple[Lineage, ...]:
+    """Return which run each served version came from: of all models, of one, or one version."""
+    if reference is None:
+        return lines.lineage(repo)
+    parsed = parse_reference(reference)
+    if parsed.kind == "default":
+        return lines.lineage(repo, check_name(parsed.model))
+    return lines.lineage(repo, parsed.model, version=resolve(repo, parsed))
+
+
+def history(
+    repo: Repository, model: str | None = None, *, limit: int | None = None
+) -> Iterator[Event]:
+    """Yield events, oldest first, of a model or of all; with a limit the last ones only."""
+    if model is not None:
+        need_state(repo, check_name(model))
+    path = repo.layout.history
+    if limit is None:
+        return events.read(path, model=model)
+    return reversed(list(islice(events.read_backwards(path, model=model), limit)))

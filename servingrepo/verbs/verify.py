@@ -1,0 +1,106 @@
+"""verify: versions against their records, byte by byte; paths against what they say of themselves."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from servingrepo.errors import NoSuchVersion, RepositoryDamaged, StorageFailed
+from servingrepo.repository.lost import lost_versions
+from servingrepo.repository.references import parse_reference, resolve
+from servingrepo.repository.repository import (
+    find_version,
+    model_names,
+    need_state,
+    published_versions,
+)
+from servingrepo.repository.rounds import verify_round
+from servingrepo.repository.verification import (
+    verify_one_of_many,
+    verify_path,
+    verify_version,
+)
+from servingrepo.texts import as_path, is_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from servingrepo.repository.repository import Repository
+    from servingrepo.repository.rounds import Round
+    from servingrepo.repository.verification import Verification
+    from servingrepo.verbs.options import VerifyOptions
+
+
+def verify(
+    repo: Repository, references: Sequence[str | Path], options: VerifyOptions
+) -> tuple[Verification, ...]:
+    """Compare versions with their records, byte by byte; paths too, which have none.
+
+    Without references everything is verified; a bare NAME means all versions of the model. `quick` reads
+    small files only, and the result says what was not checked.
+
+    A version that cannot be read is damaged if others are verified with it. So is one that is gone although
+    no command of servingrepo took it.
+
+    Raises:
+        NoSuchVersion: A reference names none.
+        StorageFailed: The only version that is meant, or a path, cannot be read.
+    """
+    quick, progress = options.quick, options.progress
+    found: list[Verification] = []
+    texts = references or model_names(repo)
+    for text in texts:
+        if is_path(text):
+            found.append(verify_path(as_path(text, "path"), quick=quick, progress=progress))
+            continue
+        versions = _versions(repo, str(text))
+        alone = len(texts) == len(versions) == 1
+        verify_it = verify_version if alone else verify_one_of_many
+        found.extend(
+            verify_it(repo, model, version, quick=quick, progress=progress)
+            for model, version in versions
+        )
+    return tuple(found)
+
+
+def verify_for(
+    repo: Repository, references: Sequence[str], seconds: float, options: VerifyOptions
+) -> Round:
+    """Verify for so many seconds, going on where the last call stopped; see `servingrepo verify`.
+
+    Raises:
+        NoSuchVersion: A reference names none.
+        StorageFailed: Something cannot be read, or the note of what was done not be written.
+    """
+    texts = references or model_names(repo)
+    return verify_round(
+        repo,
+        [one for text in texts for one in _versions(repo, text)],
+        seconds=seconds,
+        clock=time.monotonic,
+        quick=options.quick,
+        progress=options.progress,
+    )
+
+
+def size(repo: Repository, *references: str | Path) -> int:
+    """Return how many bytes `verify` would read of the versions that are meant: for its progress."""
+    total = 0
+    for text in references or model_names(repo):
+        for version in () if is_path(text) else _versions(repo, str(text)):
+            with suppress(NoSuchVersion, RepositoryDamaged, StorageFailed):
+                total += find_version(repo, *version)[0].size
+    return total
+
+
+def _versions(repo: Repository, text: str) -> Sequence[tuple[str, int]]:
+    """Return the versions that a reference means, each as its model and number."""
+    parsed = parse_reference(text)
+    if parsed.kind == "default":
+        need_state(repo, parsed.model)
+        there = published_versions(repo, parsed.model)
+        numbers = sorted({*there, *lost_versions(repo, parsed.model)})
+        return [(parsed.model, one) for one in numbers]
+    return [(parsed.model, resolve(repo, parsed))]
