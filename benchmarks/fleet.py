@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import servingrepo
 from benchmarks import timing
 from servingrepo.modelconfig import pin
-from servingrepo.repository.served import read_own_config, write_config
+from servingrepo.repository.config import read_own_config, write_config
 from servingrepo.servers.states import Endpoint
 from servingrepo.testing.exports import write_export
 from servingrepo.testing.fake_models import FakeModels

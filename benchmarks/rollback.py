@@ -14,10 +14,10 @@ import msgspec
 import servingrepo
 from benchmarks import timing
 from servingrepo.modelconfig import pin
-from servingrepo.repository.changes import new_event
+from servingrepo.repository.config import read_own_config, write_config
 from servingrepo.repository.records import ModelState, encode
 from servingrepo.repository.repository import need_version, new_txid
-from servingrepo.repository.served import read_own_config, write_config
+from servingrepo.repository.transaction import new_event
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from servingrepo.repository import listing as _listing
     from servingrepo.repository.pruning import Pruned
     from servingrepo.repository.retention import Keep
-    from servingrepo.repository.rounds import Round
-    from servingrepo.repository.verification import Verification
+    from servingrepo.repository.verification import Round, Verification
     from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Progress
     from servingrepo.verbs import diff as _diff
@@ -90,7 +89,7 @@ def init(
         NoPermission, StorageFailed: It cannot be written.
         Locked: Somebody else held the lock all that time.
     """
-    from servingrepo.repository.taking import checked_server_root
+    from servingrepo.verbs.config_write import checked_server_root
 
     repo, made = initialize(
         as_path(root, "root"),

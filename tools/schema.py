@@ -24,7 +24,7 @@ from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.lagging import LaggingServers
 from servingrepo.repository.records import Format, ModelState, VersionRecord
-from servingrepo.repository.rounds import RoundState
+from servingrepo.repository.verification import RoundState
 from tools.house import DOCUMENT, written
 
 FILES: dict[str, type[msgspec.Struct]] = {

@@ -71,7 +71,7 @@ def check(app: App, file: Path | None) -> None:
     any disk.
     """
     from servingrepo import modelconfig
-    from servingrepo.repository.served import (
+    from servingrepo.repository.config import (
         check_config,
         edited,
         read_config,
@@ -160,7 +160,7 @@ def write(app: App, wanted: Wanted) -> None:
 
     The replaced text of an edit is kept as a backup in .servingrepo.
     """
-    from servingrepo.repository.taking import rewrite
+    from servingrepo.verbs.config_write import rewrite
 
     if wanted.take_edit and wanted.discard_edit:
         raise UsageError(

@@ -21,8 +21,7 @@ from servingrepo.repository.trash import find_trashed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.repository.lineage import Lineage
-    from servingrepo.repository.listing import ModelDetails
+    from servingrepo.repository.listing import Lineage, ModelDetails
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.trash import Trashed
     from servingrepo.runs.origin import Code, Origin

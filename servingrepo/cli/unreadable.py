@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from servingrepo.errors import ConfigInvalid
-from servingrepo.repository.served import read_config
+from servingrepo.repository.config import read_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,8 @@ from servingrepo.errors import ServerTimeout, ServingRepoError, SwitchFailed
 from servingrepo.fleet import live
 from servingrepo.fleet.failures import say_both_paths, uncertain_endpoints, unseen_paths
 from servingrepo.fleet.parallel import Answer, each
+from servingrepo.repository.config import write_config
 from servingrepo.repository.lagging import LaggingServer, note_lagging
-from servingrepo.repository.served import write_config
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -32,6 +32,7 @@ from servingrepo.fleet.stages import (
 )
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.verdicts import Control, Counts, control_of, count
+from servingrepo.repository.config import write_config
 from servingrepo.repository.lagging import (
     LaggingServer,
     forget_lagging,
@@ -39,7 +40,6 @@ from servingrepo.repository.lagging import (
     read_lagging,
 )
 from servingrepo.repository.records import StageVerdict
-from servingrepo.repository.served import write_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

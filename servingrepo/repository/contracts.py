@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import BadContract
-from servingrepo.repository.changes import writing
+from servingrepo.repository.config import say_elsewhere
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import Repository, load_record, need_version
-from servingrepo.repository.served import say_elsewhere
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
+from servingrepo.repository.transaction import writing
 from servingrepo.savedmodel import Signature
 from servingrepo.savedmodel.compatibility import Comparison, compare_signatures
 from servingrepo.savedmodel.contract import (

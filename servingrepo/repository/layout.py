@@ -67,7 +67,7 @@ class Layout(msgspec.Struct, frozen=True):
         return self.own / "stragglers.json"
 
     @property
-    def spare(self) -> Path:
+    def reserved_space(self) -> Path:
         """Space set aside for a rollback on a full disk."""
         return self.own / "spare"
 

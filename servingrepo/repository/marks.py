@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import NoSuchVersion
-from servingrepo.repository.changes import new_event, recorded, with_bad_mark, writing
 from servingrepo.repository.records import BadMark, Hold
+from servingrepo.repository.recovery import with_bad_mark
 from servingrepo.repository.repository import (
     Repository,
     find_version,
@@ -16,6 +16,7 @@ from servingrepo.repository.repository import (
     new_txid,
     save_state,
 )
+from servingrepo.repository.transaction import new_event, recorded, writing
 
 if TYPE_CHECKING:
     from servingrepo.repository.history import Event

@@ -15,12 +15,12 @@ import msgspec
 from servingrepo.errors import ConfigInvalid, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import Entry, ModelConfig, models, parse, render
 from servingrepo.repository import history, journal
+from servingrepo.repository.config import is_elsewhere, last_text, read_config, served_by_policy
 from servingrepo.repository.history import Move
 from servingrepo.repository.references import previous_version
 from servingrepo.repository.repository import names_on_disk
-from servingrepo.repository.served import is_elsewhere, last_text, read_config, served_by_policy
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
-from servingrepo.repository.usage import is_used
+from servingrepo.repository.version_lock import is_used
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -18,11 +18,12 @@ from servingrepo.errors import (
     StorageFailed,
 )
 from servingrepo.repository import journal
-from servingrepo.repository.changes import new_event, recorded, settle, writing
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.records import Proof, encode
+from servingrepo.repository.recovery import settle
 from servingrepo.repository.repository import locked, me, need_version, new_txid
-from servingrepo.repository.usage import alone
+from servingrepo.repository.transaction import new_event, recorded, writing
+from servingrepo.repository.version_lock import alone
 from servingrepo.savedmodel import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.servers.client import ServingClient

@@ -22,9 +22,10 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import MAX_VERSION, parse_version
 from servingrepo.repository import journal
-from servingrepo.repository.changes import say_if_happened, settle, writing
+from servingrepo.repository.config import MODEL_FILES
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.records import RecordHead, VersionRecord, encode, load
+from servingrepo.repository.recovery import say_if_happened, settle
 from servingrepo.repository.repository import (
     Repository,
     load_record,
@@ -33,8 +34,8 @@ from servingrepo.repository.repository import (
     new_txid,
     record_numbers,
 )
-from servingrepo.repository.served import MODEL_FILES
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
+from servingrepo.repository.transaction import writing
 from servingrepo.repository.trash import trashed_versions
 from servingrepo.repository.trust import refuse_links, refuse_twin
 from servingrepo.storage.copying import copy_tree, need_space

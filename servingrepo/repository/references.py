@@ -9,8 +9,8 @@ import msgspec
 from servingrepo.errors import BadReference, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import check_name, parse_version
 from servingrepo.repository import history
+from servingrepo.repository.config import say_elsewhere
 from servingrepo.repository.repository import Repository, need_state
-from servingrepo.repository.served import say_elsewhere
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.trash import trashed_versions
 

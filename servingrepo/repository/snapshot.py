@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.modelconfig import ModelConfig, entry
-from servingrepo.repository.records import BadMark, Hold, ModelState
-from servingrepo.repository.repository import load_state, versions_on_disk
-from servingrepo.repository.served import (
+from servingrepo.repository.config import (
     base_path_elsewhere,
     read_config,
     read_config_of,
     served_by_policy,
 )
+from servingrepo.repository.records import BadMark, Hold, ModelState
+from servingrepo.repository.repository import load_state, versions_on_disk
 
 if TYPE_CHECKING:
     from servingrepo.modelconfig import Entry

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import RepositoryDamaged, StorageFailed
-from servingrepo.repository.lost import is_lost
-from servingrepo.repository.repository import Repository, find_version, load_record
-from servingrepo.repository.usage import using
+from servingrepo.repository import journal
+from servingrepo.repository.records import encode, load
+from servingrepo.repository.repository import Repository, find_version, load_record, record_numbers
+from servingrepo.repository.trash import find_trashed
+from servingrepo.repository.version_lock import using
 from servingrepo.savedmodel import (
     Defect,
     Inspection,
@@ -31,9 +33,13 @@ from servingrepo.storage.tree import SourceTree, read_tree
 from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from servingrepo.repository.records import VersionRecord
+    from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Variables
     from servingrepo.storage.progress import Progress
+
 
 NO_DIFFERENCES = Differences(extra=(), missing=(), changed=())
 
@@ -413,3 +419,149 @@ def _unvouched(actual: Manifest, variables: Variables) -> tuple[str, ...]:
     what = plural(len(others), "file that has", "files that have")
     names = some([one.path for one in others])
     return (f"{what} no checksum ({size:,} bytes): {names}",)
+
+
+def lost_versions(repo: Repository, model: str) -> tuple[int, ...]:
+    """Return the numbers of a model's versions that are lost, ascending.
+
+    Raises:
+        StorageFailed: The records cannot be listed.
+    """
+    return _lost(repo, model, record_numbers(repo, model))
+
+
+def is_lost(repo: Repository, model: str, version: int) -> bool:
+    """Tell whether one version is lost."""
+    return bool(_lost(repo, model, (version,)))
+
+
+def _lost(repo: Repository, model: str, versions: tuple[int, ...]) -> tuple[int, ...]:
+    """Return which of these are lost.
+
+    A promotion writes the record before the directory appears, and an emptying of the trash removes it after; both
+    have an intent in the journal, dead or alive, so a number that one names is not lost. One that appears or
+    goes while this looks is not lost either: what seems to be is looked at again after the journal was read.
+    """
+    missing = [one for one in versions if _is_missing(repo, model, one)]
+    if not missing:
+        return ()
+    busy: set[int | None] = set()
+    for intent, _ in journal.read_all(repo.layout.journal, leave_out_unreadable=True):
+        if intent.model == model:
+            busy |= {intent.version, *(intent.event.versions if intent.event is not None else ())}
+    return tuple(one for one in missing if one not in busy and _is_missing(repo, model, one))
+
+
+def _is_missing(repo: Repository, model: str, version: int) -> bool:
+    layout = repo.layout
+    return (
+        not layout.version(model, version).is_dir()
+        and find_trashed(layout, model, version) is None
+        and not layout.version(model, version).is_dir()  # a restore may just have brought it back
+        and layout.record(model, version).exists()
+    )
+
+
+SCHEMA = 1
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sitting did.
+
+    Attributes:
+        verified: What was verified now.
+        before: Versions that earlier sittings of this round found whole.
+        left: Versions that the next sitting begins with; the round is over when there are none.
+        damaged: Versions that earlier sittings found damaged, and that there was no time to look at again.
+    """
+
+    verified: tuple[Verification, ...]
+    before: tuple[str, ...]
+    left: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
+
+
+class RoundState(msgspec.Struct, frozen=True, kw_only=True):
+    """The file: digests of the versions that were found whole in this round, and damaged, by reference."""
+
+    schema: int = SCHEMA
+    started: str
+    quick: bool
+    done: dict[str, str] = {}
+    damaged: dict[str, str] = {}
+
+
+def verify_round(
+    repo: Repository,
+    versions: Sequence[tuple[str, int]],
+    *,
+    seconds: float,
+    clock: Callable[[], float],
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> Round:
+    """Verify versions until the time is over; at least one, and one that was begun to its end.
+
+    A damaged version is never noted as done, so every sitting of a round tells of it; one that cannot be read is
+    damaged. What no sitting has looked at yet comes first, so that damage never keeps a round from its end.
+
+    Raises:
+        NoSuchVersion: There is no such version of ours.
+        StorageFailed: The note cannot be written.
+    """
+    ends = clock() + seconds
+    state = _load(repo, quick=quick)
+    digests = {f"{model}@{one}": _digest(repo, model, one) for model, one in versions}
+    done, damaged = (
+        {key: digest for key, digest in noted.items() if digests.get(key) == digest}
+        for noted in (state.done, state.damaged)
+    )
+    before = tuple(key for key in digests if key in done)
+    pending = [(model, one) for model, one in versions if f"{model}@{one}" not in done]
+    pending.sort(key=lambda one: f"{one[0]}@{one[1]}" in damaged)
+    known = frozenset(damaged)
+    found: list[Verification] = []
+    for model, one in pending:
+        if found and clock() >= ends:
+            break
+        result = verify_one_of_many(repo, model, one, quick=quick, progress=progress)
+        found.append(result)
+        key = result.subject
+        (done if result.ok else damaged)[key] = digests[key]
+        if result.ok:
+            damaged.pop(key, None)
+        _save(repo, msgspec.structs.replace(state, done=done, damaged=damaged))
+    rest = [f"{model}@{one}" for model, one in pending[len(found) :]]
+    left = tuple(key for key in rest if key not in known)
+    if not left:
+        _save(repo, msgspec.structs.replace(state, done={}, damaged={}))
+    return Round(
+        verified=tuple(found),
+        before=before,
+        left=left,
+        damaged=tuple(key for key in rest if key in known),
+    )
+
+
+def _digest(repo: Repository, model: str, version: int) -> str:
+    """Return the digest of a version's record; empty if that cannot be read, so that nothing else has it."""
+    try:
+        record = load_record(repo, model, version)
+    except (RepositoryDamaged, StorageFailed):
+        return ""
+    return record.digest if record is not None else ""
+
+
+def _load(repo: Repository, *, quick: bool) -> RoundState:
+    """Return what this round has done; another kind of round starts anew, and so does one whose note is broken."""
+    try:
+        state = load(repo.layout.round, RoundState)
+    except RepositoryDamaged:
+        state = None
+    if state is None or state.quick != quick or not (state.done or state.damaged):
+        return RoundState(started=repo.now(), quick=quick)
+    return state
+
+
+def _save(repo: Repository, state: RoundState) -> None:
+    repo.disk.replace_file(repo.layout.round, encode(state), step="round")

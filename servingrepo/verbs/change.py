@@ -21,8 +21,10 @@ from servingrepo.fleet.hooks import HookResult
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.switch import Followed, switch
 from servingrepo.repository import history
-from servingrepo.repository.changes import new_event, recorded, with_bad_mark
+from servingrepo.repository.config import check_config, read_own_config
+from servingrepo.repository.overtaking import running_promotions
 from servingrepo.repository.records import RecordHead, StageVerdict, load
+from servingrepo.repository.recovery import with_bad_mark
 from servingrepo.repository.repository import (
     load_record,
     need_state,
@@ -31,10 +33,9 @@ from servingrepo.repository.repository import (
     published_versions,
     save_state,
 )
-from servingrepo.repository.served import check_config, read_own_config
+from servingrepo.repository.transaction import new_event, recorded
 from servingrepo.repository.verification import quick_differences
 from servingrepo.verbs.guards import say_changes
-from servingrepo.verbs.overtaking import running_promotions
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from servingrepo.repository.leftovers import left_on
+from servingrepo.repository.recovery import left_on
 from servingrepo.repository.repository import Repository, model_names
 from servingrepo.servers.engines.choice import EngineChoice, choose_engine
 

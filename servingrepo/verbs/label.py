@@ -12,10 +12,10 @@ from servingrepo.errors import NoSuchVersion, UsageError
 from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_label
 from servingrepo.modelconfig import check_label, check_name
-from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, parse_reference, resolve
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.snapshot import snapshot_to_change
+from servingrepo.repository.transaction import writing
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from servingrepo.fleet.plans import plan_serve
 from servingrepo.fleet.switch import Followed, switch
 from servingrepo.modelconfig import check_name
 from servingrepo.repository import history
-from servingrepo.repository.changes import append_event, new_event, writing
 from servingrepo.repository.contracts import find_baseline
+from servingrepo.repository.overtaking import newest_event, overtaken_by
 from servingrepo.repository.proving import (
     Trial,
     add_proof,
@@ -51,8 +51,8 @@ from servingrepo.repository.references import Reference, previous_version
 from servingrepo.repository.repository import burn_number, me
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
-from servingrepo.repository.spare import give_up_spare
-from servingrepo.repository.usage import using
+from servingrepo.repository.transaction import append_event, free_reserved_space, new_event, writing
+from servingrepo.repository.version_lock import using
 from servingrepo.runs import RunScan
 from servingrepo.runs.archives import run_directory
 from servingrepo.runs.mlflow import read_mlflow
@@ -77,7 +77,6 @@ from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.engines import engine_for
 from servingrepo.verbs.gating import Gated, pass_gates
 from servingrepo.verbs.guards import pass_guards
-from servingrepo.verbs.overtaking import newest_event, overtaken_by
 from servingrepo.verbs.prune import prune_after
 from servingrepo.verbs.serve import serve_now
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
@@ -414,7 +413,7 @@ def _commit(
     same = find_same(repo, now, digest=record.digest)
     if same is not None:
         # Another promotion of the same content was faster; this number stays unused.
-        give_up_spare(repo)  # from here on only a pointer moves
+        free_reserved_space(repo)  # from here on only a pointer moves
         return _take_again(repo, now, same, candidate, options)
     guard = _pass_guards(repo, now, candidate.inspection, options)
     record = msgspec.structs.replace(record, guard=guard)

@@ -10,16 +10,15 @@ from servingrepo.errors import EndpointUnreachable, ServingRepoError
 from servingrepo.fleet.plans import plan_serve
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import check_name
-from servingrepo.repository.emptying import Emptied, empty_trash
+from servingrepo.repository.config import read_config, refuse_elsewhere
 from servingrepo.repository.history import Move
 from servingrepo.repository.listing import summed_trash
 from servingrepo.repository.protection import Foreseen, entries_of
-from servingrepo.repository.pruning import ModelPruned, Pruned, foresee
+from servingrepo.repository.pruning import Emptied, ModelPruned, Pruned, empty_trash, foresee
 from servingrepo.repository.pruning import prune as prune_by
 from servingrepo.repository.records import SCHEMA
 from servingrepo.repository.repository import model_names, need_state
 from servingrepo.repository.retention import policies_for
-from servingrepo.repository.served import read_config, refuse_elsewhere
 from servingrepo.repository.snapshot import read_snapshot
 
 if TYPE_CHECKING:

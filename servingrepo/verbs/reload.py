@@ -15,9 +15,9 @@ from servingrepo.fleet.parallel import each
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import models
-from servingrepo.repository.changes import writing
+from servingrepo.repository.config import check_config, read_own_config
 from servingrepo.repository.lagging import LaggingServer, forget_lagging, note_lagging
-from servingrepo.repository.served import check_config, read_own_config
+from servingrepo.repository.transaction import writing
 
 if TYPE_CHECKING:
     from servingrepo.fleet.options import ReloadOptions

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import BadReference
-from servingrepo.repository import changes, pruning
-from servingrepo.repository.changes import Recovered
+from servingrepo.repository import pruning
+from servingrepo.repository import recovery as changes
+from servingrepo.repository.recovery import Recovered
 from servingrepo.repository.references import parse_reference
 from servingrepo.repository.repository import locked
 from servingrepo.servers.sockets import sweep_folders

@@ -10,7 +10,6 @@ from servingrepo.errors import NothingToRollBack
 from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_rollback
 from servingrepo.modelconfig import check_name
-from servingrepo.repository.changes import writing
 from servingrepo.repository.references import (
     Reference,
     previous_version,
@@ -19,6 +18,7 @@ from servingrepo.repository.references import (
 )
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.snapshot import snapshot_to_change
+from servingrepo.repository.transaction import writing
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_serve
-from servingrepo.repository.changes import writing
 from servingrepo.repository.references import Reference, parse_reference, resolve
 from servingrepo.repository.snapshot import snapshot_to_change
+from servingrepo.repository.transaction import writing
 from servingrepo.verbs.change import Switched, carry_out, need_servable
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from servingrepo.modelconfig import check_name
 from servingrepo.repository import history as events
-from servingrepo.repository import lineage as lines
 from servingrepo.repository import listing
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_state
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.history import Event
-    from servingrepo.repository.lineage import Lineage
-    from servingrepo.repository.listing import ModelDetails
+    from servingrepo.repository.listing import Lineage, ModelDetails
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.repository import Repository
 
@@ -36,11 +34,11 @@ def show_version(repo: Repository, reference: str) -> VersionRecord:
 def lineage(repo: Repository, reference: str | None = None) -> tuple[Lineage, ...]:
     """Return which run each served version came from: of all models, of one, or one version."""
     if reference is None:
-        return lines.lineage(repo)
+        return listing.lineage(repo)
     parsed = parse_reference(reference)
     if parsed.kind == "default":
-        return lines.lineage(repo, check_name(parsed.model))
-    return lines.lineage(repo, parsed.model, version=resolve(repo, parsed))
+        return listing.lineage(repo, check_name(parsed.model))
+    return listing.lineage(repo, parsed.model, version=resolve(repo, parsed))
 
 
 def history(

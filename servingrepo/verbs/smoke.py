@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from servingrepo.repository.proving import Trial, prove, smoking
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
-from servingrepo.repository.usage import using
+from servingrepo.repository.version_lock import using
 from servingrepo.runs import scan_run
 from servingrepo.savedmodel import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE

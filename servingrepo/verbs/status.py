@@ -17,10 +17,7 @@ from servingrepo.fleet.parallel import each
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import Entry, Stamp, check_name, models
 from servingrepo.repository import journal
-from servingrepo.repository.lagging import LaggingServer, read_lagging
-from servingrepo.repository.listing import shown_names, summed_trash
-from servingrepo.repository.repository import load_record, load_state, versions_on_disk
-from servingrepo.repository.served import (
+from servingrepo.repository.config import (
     UNREPLACEABLE_HINT,
     ConfigFile,
     check_config,
@@ -32,6 +29,9 @@ from servingrepo.repository.served import (
     served_by_policy,
     why_unreplaceable,
 )
+from servingrepo.repository.lagging import LaggingServer, read_lagging
+from servingrepo.repository.listing import shown_names, summed_trash
+from servingrepo.repository.repository import load_record, load_state, versions_on_disk
 from servingrepo.repository.trust import notes
 from servingrepo.repository.verification import quick_differences
 from servingrepo.servers.security import TlsMismatch

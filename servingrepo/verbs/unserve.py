@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_unserve
 from servingrepo.modelconfig import check_name
-from servingrepo.repository.changes import writing
 from servingrepo.repository.repository import need_state
 from servingrepo.repository.snapshot import snapshot_to_change
+from servingrepo.repository.transaction import writing
 from servingrepo.verbs.change import Switched, carry_out
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import NoSuchVersion, RepositoryDamaged, StorageFailed
-from servingrepo.repository.lost import lost_versions
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import (
     find_version,
@@ -15,10 +14,11 @@ from servingrepo.repository.repository import (
     need_state,
     published_versions,
 )
-from servingrepo.repository.rounds import verify_round
 from servingrepo.repository.verification import (
+    lost_versions,
     verify_one_of_many,
     verify_path,
+    verify_round,
     verify_version,
 )
 from servingrepo.texts import as_path, is_path
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servingrepo.repository.repository import Repository
-    from servingrepo.repository.rounds import Round
-    from servingrepo.repository.verification import Verification
+    from servingrepo.repository.verification import Round, Verification
     from servingrepo.verbs.options import VerifyOptions
 
 

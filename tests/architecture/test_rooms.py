@@ -188,7 +188,7 @@ def test_only_a_new_server_root_moves_a_base_path() -> None:
             if isinstance(node, ast.ImportFrom) and any(one.name == "move" for one in node.names):
                 moving.add(path.relative_to(PACKAGE).as_posix())
     assert assigned == {"modelconfig/edits.py"}
-    assert moving == {"modelconfig/__init__.py", "repository/served.py"}
+    assert moving == {"modelconfig/__init__.py", "repository/config.py"}
 
 
 def test_no_file_is_long() -> None:

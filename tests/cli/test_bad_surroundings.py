@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import servingrepo
-from servingrepo.repository.spare import SPARE_BYTES
+from servingrepo.repository.transaction import RESERVED_BYTES
 from tests.cli.inside import refused
 from tests.cli.processes import server_of, started, wait_until_gone
 from tests.cli.trees import snapshot
@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_nobody_from_rolling_back(disk: Path, tmp_path: Path, 
     (disk / "filler").unlink()
     done = command("--root", root, "promote", run, "--model", "ranker", "--no-smoke")
     assert done.code == 0, done.err
-    assert (root / ".servingrepo" / "spare").stat().st_size == SPARE_BYTES
+    assert (root / ".servingrepo" / "spare").stat().st_size == RESERVED_BYTES
 
 
 def test_a_full_disk_keeps_nobody_from_pruning_and_emptying_the_trash(

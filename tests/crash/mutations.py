@@ -142,7 +142,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "read_all", "is_held"): Mutation("False", _JOURNAL),
     _site("repository/repository", "initialize", "locked"): Mutation(_NOBODY, _after("init")),
     _site("repository/repository", "initialize", "locked", 2): Mutation(_NOBODY, _held("init")),
-    _site("repository/changes", "writing", "locked"): Mutation(_NOBODY, _held("hold")),
+    _site("repository/transaction", "writing", "locked"): Mutation(_NOBODY, _held("hold")),
     _site("repository/publication", "reserve", "writing"): Mutation(
         _NOBODY, _held("promote, second version")
     ),
@@ -162,8 +162,8 @@ MUTATIONS: dict[Site, Mutation] = {
     ),
     _site("verbs/restore", "recover", "locked"): Mutation(_NOBODY, _held("recover, died at C1")),
     _site("repository/journal", "set_aside_unreadable", "is_held"): Mutation("False", _TRUST),
-    _site("repository/usage", "using", "try_flock"): Mutation("True", _PRUNING),
-    _site("repository/usage", "alone", "try_flock"): Mutation("True", _PRUNING),
+    _site("repository/version_lock", "using", "try_flock"): Mutation("True", _PRUNING),
+    _site("repository/version_lock", "alone", "try_flock"): Mutation("True", _PRUNING),
     _site("storage/scratch", "_make", "flock"): Mutation("None", _ARCHIVES),
     _site("storage/scratch", "the module", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
     _site("storage/scratch", "sweep", "flock"): Mutation("None", _ARCHIVES),

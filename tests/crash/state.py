@@ -8,6 +8,7 @@ from typing import Any
 
 from servingrepo.modelconfig import ModelConfig, Stamp, models
 from servingrepo.repository import history
+from servingrepo.repository.config import last_text, read_config
 from servingrepo.repository.journal import UNREADABLE
 from servingrepo.repository.listing import list_models
 from servingrepo.repository.records import Format, load
@@ -20,7 +21,6 @@ from servingrepo.repository.repository import (
     open_repository,
     record_numbers,
 )
-from servingrepo.repository.served import last_text, read_config
 from servingrepo.repository.trash import find_trashed, trashed_versions
 from servingrepo.repository.verification import compare_with_record
 

@@ -15,8 +15,8 @@ import pytest
 from servingrepo.errors import EndpointUnreachable, ServerTimeout, SwitchFailed
 from servingrepo.fleet.rules import Rules
 from servingrepo.modelconfig import pin, to_proto
+from servingrepo.repository.config import pins, read_config
 from servingrepo.repository.lagging import LaggingServer, note_lagging, read_lagging
-from servingrepo.repository.served import pins, read_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.smoke import load_cases

@@ -7,7 +7,7 @@ import pytest
 
 from servingrepo.errors import HookFailed, NoSuchVersion
 from servingrepo.fleet.hooks import Hooks
-from servingrepo.repository.served import pins, read_config
+from servingrepo.repository.config import pins, read_config
 from tests.fleet.test_switch import two_versions
 from tests.support import command, run_with
 

@@ -11,7 +11,7 @@ import pytest
 from servingrepo.errors import ServerTimeout, SwitchFailed
 from servingrepo.fleet.rules import Rules
 from servingrepo.modelconfig import entry
-from servingrepo.repository.served import pins, read_config
+from servingrepo.repository.config import pins, read_config
 from tests.fleet.test_switch import ask, loaded, two_versions
 from tests.support import command, live_server, run_with
 

@@ -20,7 +20,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import pin
 from servingrepo.protos import predict_pb2, types_pb2
-from servingrepo.repository.served import pins, read_config, write_config
+from servingrepo.repository.config import pins, read_config, write_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.storage.disk import Disk

@@ -14,7 +14,7 @@ from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.lagging import LaggingServers
 from servingrepo.repository.records import EXACT, Format, ModelState, VersionRecord, encode
-from servingrepo.repository.rounds import RoundState
+from servingrepo.repository.verification import RoundState
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import list_run

@@ -9,15 +9,15 @@ import pytest
 
 import servingrepo
 from servingrepo.errors import NoSuchVersion, NumberUsed, StorageFailed
-from servingrepo.repository.emptying import empty_trash
+from servingrepo.repository.pruning import empty_trash
 from servingrepo.repository.repository import load_state, record_numbers, save_state
 from servingrepo.repository.retention import Keep
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
-from servingrepo.repository.usage import using
+from servingrepo.repository.version_lock import using
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from tests.cli.processes import started
-from tests.repository.test_changes import die
+from tests.repository.test_recovery import die
 
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository

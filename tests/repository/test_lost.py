@@ -8,9 +8,9 @@ import pytest
 from servingrepo.errors import NoSuchVersion
 from servingrepo.repository import journal
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.lost import is_lost, lost_versions
 from servingrepo.repository.repository import me
 from servingrepo.repository.retention import Keep
+from servingrepo.repository.verification import is_lost, lost_versions
 from tests.support import command
 
 if TYPE_CHECKING:

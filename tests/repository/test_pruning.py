@@ -17,7 +17,7 @@ from servingrepo.errors import (
 )
 from servingrepo.repository.pruning import prune
 from servingrepo.repository.retention import Keep
-from servingrepo.repository.usage import using
+from servingrepo.repository.version_lock import using
 from tests.repository.trashes import LAST, configured, gone, in_trash, on_disk, trash_of, why
 
 if TYPE_CHECKING:
@@ -252,9 +252,9 @@ def test_a_version_that_a_live_server_has_loaded_stays(five: OpenRepository) -> 
 
 def test_versions_that_an_intent_names_stay(five: OpenRepository) -> None:
     from servingrepo.repository import journal
-    from servingrepo.repository.changes import new_event
     from servingrepo.repository.journal import Intent
     from servingrepo.repository.repository import me, new_txid
+    from servingrepo.repository.transaction import new_event
 
     repo = five.value
     txid = new_txid(repo)

@@ -17,7 +17,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import MAX_VERSION, pin
 from servingrepo.repository import journal
-from servingrepo.repository.changes import writing
+from servingrepo.repository.config import read_own_config, write_config
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.publication import (
@@ -37,8 +37,8 @@ from servingrepo.repository.repository import (
     save_state,
 )
 from servingrepo.repository.retention import Keep
-from servingrepo.repository.served import read_own_config, write_config
 from servingrepo.repository.snapshot import read_snapshot
+from servingrepo.repository.transaction import writing
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.storage.tree import read_tree

@@ -13,8 +13,8 @@ from servingrepo.errors import (
     ServingRepoError,
 )
 from servingrepo.modelconfig import pin
+from servingrepo.repository.config import read_own_config, write_config
 from servingrepo.repository.references import Kind, Reference, parse_reference, resolve
-from servingrepo.repository.served import read_own_config, write_config
 
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository

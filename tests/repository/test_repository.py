@@ -28,7 +28,7 @@ from servingrepo.repository.repository import (
     record_numbers,
 )
 from servingrepo.repository.retention import Keep
-from servingrepo.repository.taking import rewrite
+from servingrepo.verbs.config_write import rewrite
 
 if TYPE_CHECKING:
     from pathlib import Path

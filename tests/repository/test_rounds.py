@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.repository.rounds import Round, verify_round
+from servingrepo.repository.verification import Round, verify_round
 from tests.support import command
 
 if TYPE_CHECKING:

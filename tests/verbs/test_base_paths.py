@@ -12,7 +12,7 @@ import servingrepo
 from servingrepo.errors import ConfigInvalid
 from servingrepo.modelconfig import entry, models
 from servingrepo.protos import predict_pb2, types_pb2
-from servingrepo.repository.served import read_config
+from servingrepo.repository.config import read_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.testing.exports import write_export
 from tests.support import Outcome, command, live_server, run_with

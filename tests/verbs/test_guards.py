@@ -15,7 +15,7 @@ from servingrepo.errors import (
     UnsafeOperation,
     UnsupportedExport,
 )
-from servingrepo.repository.served import pins, read_config
+from servingrepo.repository.config import pins, read_config
 from servingrepo.servers.engines.choice import EngineChoice, expected_server
 from servingrepo.storage.disk import Disk
 from servingrepo.testing.exports import Served, write_export

@@ -15,7 +15,7 @@ from servingrepo.errors import (
     VersionBad,
 )
 from servingrepo.modelconfig import entry
-from servingrepo.repository.served import read_config
+from servingrepo.repository.config import read_config
 from tests.fleet.test_switch import ask, loaded, two_versions
 from tests.support import command, live_server, run_with
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 import servingrepo
-from servingrepo.repository.changes import new_event
-from servingrepo.verbs.overtaking import newest_event, overtaken_by
+from servingrepo.repository.overtaking import newest_event, overtaken_by
+from servingrepo.repository.transaction import new_event
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ import pytest
 
 from servingrepo.errors import EndpointUnreachable, NotConverged, ServingRepoError, SwitchFailed
 from servingrepo.modelconfig import entry
-from servingrepo.repository.served import read_config
+from servingrepo.repository.config import read_config
 from servingrepo.servers.client import ServingClient
 from tests.fleet.trouble import Proxy, busy, hung, slowed, stuttering
 from tests.support import command, new_repository, running_server

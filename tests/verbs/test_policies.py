@@ -9,7 +9,7 @@ import pytest
 
 from servingrepo.errors import SwitchFailed
 from servingrepo.modelconfig import entry
-from servingrepo.repository.served import read_config
+from servingrepo.repository.config import read_config
 from tests.fleet.test_switch import ask, loaded
 from tests.support import command, live_server, new_repository, run_with
 

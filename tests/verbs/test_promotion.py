@@ -19,8 +19,8 @@ from servingrepo.errors import (
     UnsafeExport,
     VersionBad,
 )
+from servingrepo.repository.config import pins, read_config
 from servingrepo.repository.retention import Keep
-from servingrepo.repository.served import pins, read_config
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.testing.exports import Served

@@ -12,7 +12,7 @@ from servingrepo.deadline import Deadline
 from servingrepo.errors import Locked, SmokeFailed
 from servingrepo.repository.proving import add_proof
 from servingrepo.repository.records import Proof
-from servingrepo.repository.usage import alone, is_used, using
+from servingrepo.repository.version_lock import alone, is_used, using
 from servingrepo.smoke import SmokeReport
 from tests.support import command, new_repository, run_with
 

@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from servingrepo.modelconfig import pin, to_proto
+from servingrepo.repository.config import read_config
 from servingrepo.repository.lagging import LaggingServer, note_lagging
-from servingrepo.repository.served import read_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.testing.fake_models import FakeModels

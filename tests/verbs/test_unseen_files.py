@@ -10,7 +10,7 @@ import pytest
 
 import servingrepo
 from servingrepo.errors import ServerTimeout, SwitchFailed
-from servingrepo.repository.served import pins, read_config
+from servingrepo.repository.config import pins, read_config
 from tests.support import command, live_server, run_with
 
 if TYPE_CHECKING:

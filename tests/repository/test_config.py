@@ -6,8 +6,7 @@ import pytest
 
 from servingrepo.errors import ConfigEdited, ConfigInvalid, ServingRepoError, StorageFailed
 from servingrepo.modelconfig import Stamp, entry, parse
-from servingrepo.repository.repository import need_state
-from servingrepo.repository.served import (
+from servingrepo.repository.config import (
     check_config,
     last_text,
     pins,
@@ -17,14 +16,15 @@ from servingrepo.repository.served import (
     served_version,
     write_config,
 )
-from servingrepo.repository.taking import rewrite
+from servingrepo.repository.repository import need_state
+from servingrepo.verbs.config_write import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from servingrepo.api import OpenRepository
-    from servingrepo.repository.served import ConfigFile
+    from servingrepo.repository.config import ConfigFile
     from tests.repository.conftest import Release
 
 FOREIGN = """model_config_list {

@@ -10,10 +10,11 @@ import pytest
 import servingrepo
 from servingrepo.errors import ConfigEdited, StorageFailed
 from servingrepo.repository import journal
-from servingrepo.repository.changes import Recovered, new_event, recorded, writing
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.publication import reserve, stage
+from servingrepo.repository.recovery import Recovered
 from servingrepo.repository.repository import me, new_txid
+from servingrepo.repository.transaction import new_event, recorded, writing
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.storage.tree import read_tree

@@ -1,19 +1,18 @@
-"""Changes that are recorded: an intent before, a line of history after, and recovery in between.
+"""Recovery: what the next writing command does with what a dead one left, in files and on servers.
 
-Every writing command runs inside `recorded`. Whatever ends it, what is left is settled by the same function:
-if its change has happened, history is finished; if not, nothing of it stays. `recover` does that for
-commands that died. It never changes what is served.
+A change that has happened gets its line of history; of any other nothing stays. What is served never changes here.
+What cannot be removed from a server now is said, and its intent stays, so that it is looked for again.
 """
 
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.deadline import Deadline
 from servingrepo.errors import (
     ConfigInvalid,
     RepositoryDamaged,
@@ -22,32 +21,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import Stamp, entry
 from servingrepo.repository import history, journal
-from servingrepo.repository.history import Event
-from servingrepo.repository.journal import Intent
-from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
-from servingrepo.repository.leftovers import OnServers, clear_servers, say_endpoints
-from servingrepo.repository.records import (
-    SCHEMA,
-    BadMark,
-    Format,
-    ModelState,
-    StageVerdict,
-    load,
-    say_proofs,
-)
-from servingrepo.repository.repository import (
-    Repository,
-    burn_number,
-    load_record,
-    load_state,
-    locked,
-    me,
-    model_names,
-    names_on_disk,
-    record_numbers,
-    save_state,
-)
-from servingrepo.repository.served import (
+from servingrepo.repository.config import (
     below_server_root,
     forget_roots_before,
     last_text,
@@ -56,14 +30,38 @@ from servingrepo.repository.served import (
     why_unreplaceable,
     write_config,
 )
-from servingrepo.repository.spare import give_up_spare, keep_spare
+from servingrepo.repository.history import Event
+from servingrepo.repository.journal import Intent
+from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
+from servingrepo.repository.records import (
+    SCHEMA,
+    BadMark,
+    Format,
+    ModelState,
+    load,
+    say_proofs,
+)
+from servingrepo.repository.repository import (
+    Repository,
+    burn_number,
+    load_record,
+    load_state,
+    me,
+    model_names,
+    names_on_disk,
+    record_numbers,
+    save_state,
+)
+from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.repository.trash import sweep_trash, what_happened
+from servingrepo.servers.states import Endpoint
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.records import VersionRecord
+    from servingrepo.repository.repository import Repository
 
 _TXID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 """What `new_txid` makes: anything else in a staging folder is not ours to remove."""
@@ -77,100 +75,6 @@ class Recovered(msgspec.Struct, frozen=True):
     model: str
     version: int | None
     outcome: str
-
-
-class Facts(TypedDict, total=False):
-    """What an event may say beside who did what to which model, and when: the fields of Event."""
-
-    version: int | None
-    versions: tuple[int, ...]
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    why: str
-    run: str
-    proof: str
-    code: str
-    marked_bad: int | None
-    labels_before: dict[str, int]
-    labels_after: dict[str, int]
-    endpoints: tuple[str, ...]
-    allowed: tuple[str, ...]
-    stages: tuple[StageVerdict, ...]
-
-
-def new_event(
-    repo: Repository, *, txid: str, action: str, model: str, **facts: Unpack[Facts]
-) -> Event:
-    """Return an event of now, by the user of this process."""
-    owner = me()
-    return Event(
-        schema=SCHEMA,
-        id=txid,
-        time=repo.now(),
-        action=action,
-        model=model,
-        user=owner.user,
-        host=owner.host,
-        **facts,
-    )
-
-
-def append_event(repo: Repository, event: Event) -> None:
-    """Add a line to the history, durably; the caller holds the lock."""
-    history.append(repo.disk, repo.layout.history, event)
-
-
-@contextmanager
-def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False) -> Iterator[None]:
-    """Hold the lock, with what dead commands left settled first; a dry run only reads, so needs neither.
-
-    On a full disk the space set aside is given up for it, but not for `publishing`: it is there for going back. Nor
-    does who goes back wait for servers of dead smoke tests.
-
-    Raises:
-        Locked: Another process holds the lock.
-    """
-    if dry_run:
-        yield
-        return
-    with locked(repo):
-        if not publishing:
-            give_up_spare(repo)
-        recover(repo, reach=publishing)
-        yield
-        keep_spare(repo)
-
-
-@dataclass
-class Recording:
-    """What history will say of the change that is being made; the change may add what came of it."""
-
-    event: Event
-
-
-@contextmanager
-def recorded(repo: Repository, event: Event) -> Iterator[Recording]:
-    """Make one change inside the block: intent before it, history after it.
-
-    The caller holds the lock. If the block raises, history is finished where the change has happened
-    all the same, and the intent goes.
-    """
-    recording = Recording(event)
-    intent = Intent(txid=event.id, command=event.action, owner=me(), model=event.model, event=event)
-    path = repo.layout.intent(event.id)
-    with journal.declare(repo.disk, path, intent):
-        try:
-            yield recording
-            event = recording.event
-            done = what_happened(repo.layout, event) if event.versions else event
-            if done.versions or not event.versions:
-                history.append(repo.disk, repo.layout.history, done)
-        except BaseException as error:
-            # What cannot be settled now (a full disk, say) is left to the next writer.
-            with suppress(ServingRepoError):
-                say_if_happened(repo, intent, error)
-                settle(repo, intent)
-            raise
 
 
 def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> None:
@@ -499,3 +403,96 @@ def _settle_config(repo: Repository) -> Iterator[Recovered]:
     elif last_text(repo) != file.text:
         with suppress(StorageFailed):
             repo.disk.replace_file(repo.layout.last_config, file.text.encode(), step="c2-copy")
+
+
+_REAP_SECONDS = 10.0
+_EMPTY_SECONDS = 5.0
+
+
+class OnServers(msgspec.Struct, frozen=True):
+    """What a look for leftovers came to: whether a server had the version, what was done, and what is left."""
+
+    had_it: bool = False
+    done: str = ""
+    left: str = ""
+
+
+def clear_servers(repo: Repository, intent: Intent, *, reach: bool) -> OnServers:
+    """Remove what a dead command left on servers, as far as that can be done.
+
+    Only with `reach` is a server for smoke tests spoken to: nobody who rolls back waits for one.
+    """
+    if intent.engine == "docker":
+        return OnServers(left=_reap_container(intent))
+    if not intent.smoked_on or intent.version is None:
+        return OnServers()
+    if not reach:
+        return OnServers(left=f"servingrepo recover looks for it on {intent.smoked_on}")
+    return _empty_smoke_server(repo, intent, intent.version)
+
+
+def _reap_container(intent: Intent) -> str:
+    """Remove the container that a dead command left; where that cannot be done, say so: a later writer will."""
+    from servingrepo.servers.engines.docker_reaping import reap
+
+    try:
+        reap(frozenset({intent.txid}), deadline=Deadline.after(_REAP_SECONDS))
+    except ServingRepoError as error:
+        return f"its container may be left, and is looked for again the next time: {error.message}"
+    return ""
+
+
+def _empty_smoke_server(repo: Repository, intent: Intent, version: int) -> OnServers:
+    """Unload the version from the server on which it was tried; never one that models.config serves."""
+    from servingrepo.servers.engines.remote import empty
+
+    name = f"{intent.model}@{version}"
+    if is_served(repo, intent.model, version):
+        why = f"{name} may be left on {intent.smoked_on}, which may serve it for good by now"
+        return OnServers(left=f"{why}: if that server is for smoke tests, restart it")
+    try:
+        had_it = empty(
+            Endpoint.parse(intent.smoked_on), intent.model, version, seconds=_EMPTY_SECONDS
+        )
+    except ServingRepoError as error:
+        why = (
+            f"{name} may be left on {intent.smoked_on}, which could not be emptied: {error.message}"
+        )
+        again = "restart that server; until then it is looked for again by each promotion"
+        return OnServers(left=f"{why}; {again}")
+    return OnServers(had_it, f"{name} unloaded from {intent.smoked_on}" if had_it else "")
+
+
+def say_endpoints(intent: Intent, event: Event | None, *, happened: bool) -> str:
+    """Say which live servers may have loaded what models.config does not say; empty if it was not sent or stands."""
+    endpoints = intent.endpoints or (intent.event.endpoints if intent.event is not None else ())
+    stands = happened
+    if intent.command == "promote":  # live servers are told once the version exists
+        stands = not happened or (event is not None and event.version in event.after)
+    if not endpoints or stands:
+        return ""
+    at = " ".join(f"--endpoint {one}" for one in endpoints)
+    return (
+        f"{', '.join(endpoints)} may still have loaded what it sent: servingrepo reload {at} brings back what "
+        "models.config says"
+    )
+
+
+def is_served(repo: Repository, model: str, version: int) -> bool:
+    """Tell whether models.config serves a version, as far as anybody can tell: else it counts as served."""
+    with suppress(ConfigInvalid):
+        now = read_snapshot(repo, model)
+        return version in {*now.served, *now.labels.values()}
+    return True
+
+
+def left_on(repo: Repository, endpoint: Endpoint) -> frozenset[tuple[str, int]]:
+    """Return the models and versions that dead smoke tests may have left on a server."""
+    return frozenset(
+        (intent.model, intent.version)
+        for intent, alive in journal.read_all(repo.layout.journal, leave_out_unreadable=True)
+        if not alive
+        and intent.version is not None
+        and intent.smoked_on == str(endpoint)
+        and not is_served(repo, intent.model, intent.version)
+    )

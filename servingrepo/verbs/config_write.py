@@ -22,10 +22,7 @@ from servingrepo.modelconfig import (
     render,
 )
 from servingrepo.repository import history
-from servingrepo.repository.changes import new_event, recorded, writing
-from servingrepo.repository.records import Format, encode, load
-from servingrepo.repository.repository import new_txid
-from servingrepo.repository.served import (
+from servingrepo.repository.config import (
     below_server_root,
     edited,
     forget_roots_before,
@@ -35,6 +32,9 @@ from servingrepo.repository.served import (
     served_versions,
     write_config,
 )
+from servingrepo.repository.records import Format, encode, load
+from servingrepo.repository.repository import new_txid
+from servingrepo.repository.transaction import new_event, recorded, writing
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import read_whole
 from servingrepo.texts import as_text
