@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,8 +81,12 @@ def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then:
     )
     repo = app.open()
     verb = "reading" if options.dry_run else "copying"
-    with Bar(app, f"{verb} {run}", partial(_size, run, options)) as bar:
-        options = msgspec.structs.replace(options, progress=bar.advance)
+    with Bar(app, f"{verb} {run}") as bar:
+
+        def expect(events: int, export: int) -> None:
+            bar.expect(events if options.dry_run else events + export)
+
+        options = msgspec.structs.replace(options, sizes=expect, progress=bar.advance)
         done = promote(repo.value, run, options)
     tell_hooks(app, done.hooks)
     for line in done.unproven:
@@ -133,26 +136,6 @@ def _context() -> Context:
         working_directory=Path.cwd(),
         environment=dict(os.environ),
     )
-
-
-def _size(run: Path, options: PromoteOptions) -> int:
-    """Return how much there is to read and copy, for the progress bar; errors are promote's to raise."""
-    from servingrepo.errors import ServingRepoError
-    from servingrepo.runs import scan_run
-    from servingrepo.runs.measure import size_of_events
-    from servingrepo.runs.scan import list_run
-    from servingrepo.storage.tree import read_tree
-
-    events = 0
-    try:
-        seen = list_run(run)
-        events = size_of_events(seen)
-        if options.dry_run:
-            return events
-        found = scan_run(run, saved_model=options.chosen_export, seen=seen)
-        return events + read_tree(Path(found.export), boundary=Path(found.run)).size
-    except ServingRepoError:
-        return events
 
 
 def _lines(done: Promotion, options: PromoteOptions) -> Iterator[str]:

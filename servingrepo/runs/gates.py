@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from servingrepo.errors import UsageError
+from servingrepo.errors import GateFailed, UsageError
 from servingrepo.runs.measurements import GateVerdict, Measurement, Number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Gate", "Served", "judge_gate", "numbers_of", "parse_gate"]
+    from servingrepo.runs.run import Run
+
+__all__ = ["Gate", "Served", "judge_gate", "judge_gates", "numbers_of", "parse_gate"]
 
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _GATE = re.compile(
@@ -210,3 +212,41 @@ def _digits(value: float, bound: float) -> str:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def judge_gates(
+    gates: Sequence[Gate], run: Run, *, served: Served | None
+) -> tuple[GateVerdict, ...]:
+    """Hold what a run measured against gates.
+
+    Args:
+        gates: What it must have measured.
+        run: The run.
+        served: What the served version measured; None where nothing is served, or no gate asks.
+
+    Raises:
+        GateFailed: A gate does not pass, or the run does not say; all of them are listed.
+    """
+    measured = run.measured
+    verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
+    bad = [one for one in verdicts if one.verdict in {"failed", "missing"}]
+    if bad:
+        unread = [problem for events in measured.event_runs for problem in events.problems]
+        raise GateFailed(
+            f"{run.scan.run} does not pass {len(bad)} of {len(gates)} gates: {bad[0].gate}: {bad[0].why}",
+            problems=[
+                *(f"{one.gate}: {one.verdict}: {one.why}" for one in verdicts),
+                *(f"not read: {problem}" for problem in (*measured.problems, *unread)),
+            ],
+            hint=_hint(run, bad),
+            details={"gates": verdicts},
+        )
+    return verdicts
+
+
+def _hint(run: Run, bad: Sequence[GateVerdict]) -> str:
+    if all(one.verdict == "failed" for one in bad):
+        return "train further, or change the gate: --require, or require in servingrepo.toml"
+    if run.scan.kind == "self":
+        return "give the whole run directory, with its events and metrics, not the SavedModel alone"
+    return f"servingrepo scan -v {run.scan.run} shows what the run measured, by name"

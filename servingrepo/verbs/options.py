@@ -5,7 +5,7 @@ They stand apart from the verbs because a help, and a settings file, need the op
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, cast
@@ -72,6 +72,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     Attributes:
         keep: The policy by which the model is pruned when the promotion is done.
         context: What is recorded of the call.
+        sizes: Is called with the bytes of event files and of the export before these are read and copied.
         progress: Is told bytes as event files are read and as the export is copied.
         notice: Is told what should not wait for the result.
         run_read: Is told that nothing more is read from the run.
@@ -147,6 +148,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     engine: Annotated[Engine | EngineChoice | str | None, Several(EngineChoice)] = None
     keep: Keep | None = None
     context: Context | None = None
+    sizes: Callable[[int, int], None] | None = None
     progress: Progress = silent
     notice: Notice = unheard
     run_read: Told = untold

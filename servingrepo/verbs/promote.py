@@ -19,6 +19,7 @@ from servingrepo.errors import (
     ServingRepoError,
     SmokeFailed,
     SourceChanged,
+    StaleRun,
     SwitchFailed,
 )
 from servingrepo.fleet.hooks import hooked
@@ -48,34 +49,25 @@ from servingrepo.repository.publication import (
 )
 from servingrepo.repository.records import Proof, Source, VersionRecord, say_proofs
 from servingrepo.repository.references import Reference, previous_version
-from servingrepo.repository.repository import burn_number, me
+from servingrepo.repository.repository import burn_number, load_record, me
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
 from servingrepo.repository.transaction import append_event, free_reserved_space, new_event, writing
 from servingrepo.repository.version_lock import using
-from servingrepo.runs import RunScan
 from servingrepo.runs.archives import run_directory
-from servingrepo.runs.mlflow import read_mlflow
+from servingrepo.runs.gates import Served, judge_gates, numbers_of
 from servingrepo.runs.mounts import refuse_hung
-from servingrepo.runs.reading import FilesRead
-from servingrepo.runs.scan import list_run, scan_run
+from servingrepo.runs.origin import Origin
+from servingrepo.runs.run import Run, read_run
 from servingrepo.runs.tracing import place_of, trace
-from servingrepo.savedmodel import (
-    Inspection,
-    Variables,
-    inspect_export,
-    read_variables,
-    refuse_defects,
-)
+from servingrepo.savedmodel import refuse_defects
 from servingrepo.smoke import check_cases, judge
 from servingrepo.smoke.report import is_enough
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
-from servingrepo.storage.tree import SourceTree, read_tree
 from servingrepo.texts import as_path, some
 from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.engines import engine_for
-from servingrepo.verbs.gating import Gated, pass_gates
 from servingrepo.verbs.guards import pass_guards
 from servingrepo.verbs.prune import prune_after
 from servingrepo.verbs.serve import serve_now
@@ -87,28 +79,30 @@ if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.records import Guard
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel import TensorCheck
+    from servingrepo.runs import RunScan
+    from servingrepo.runs.measurements import GateVerdict
+    from servingrepo.savedmodel import Inspection, TensorCheck
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.storage.manifest import Manifest
     from servingrepo.storage.progress import Progress
     from servingrepo.verbs.options import PromoteOptions
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a promotion is about to publish: the run as it was judged, and its export as it was inspected."""
+_MOST_UNREAD = 100
 
-    scan: RunScan
-    tree: SourceTree
-    variables: Variables
-    inspection: Inspection
-    gated: Gated
-    reads: FilesRead
-    """The files of the run that it was judged by."""
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a promotion is about to publish: the run as it was read, and where it comes from."""
+
+    run: Run
+    origin: Origin
 
     @property
-    def export(self) -> Path:
-        """The export's directory in the run."""
-        return Path(self.scan.export)
+    def unread(self) -> tuple[str, ...]:
+        """What of the run's event files and metrics could not be read."""
+        measured = self.run.measured
+        problems = (one for events in measured.event_runs for one in events.problems)
+        return (*measured.problems, *problems)[:_MOST_UNREAD]
 
 
 def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promotion:
@@ -124,22 +118,23 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
     """
     if options.smoke and not options.dry_run:
         options = msgspec.structs.replace(options, engine=engine_for(repo, options.engine))
+    check_name(options.model)
+    if options.keep is not None:
+        need_policies({options.model: options.keep})
     given = as_path(run, "run")
     refuse_hung(given, seconds=options.run_wait)
     with run_directory(given) as place:
         if place != given:
             packed = msgspec.structs.replace(options.call, archive=os.path.realpath(given))
             options = msgspec.structs.replace(options, context=packed)
-        if options.keep is not None:
-            need_policies({options.model: options.keep})
-        return hooked(options, "promote", partial(_promote, repo, place))
+        candidate = _read(place, options)
+        return hooked(options, "promote", partial(_promote, repo, candidate))
 
 
-def _promote(repo: Repository, run: Path, options: PromoteOptions) -> Promotion:
-    """Do what `promote` does with a run that is there, unpacked.
+def _promote(repo: Repository, candidate: Candidate, options: PromoteOptions) -> Promotion:
+    """Do what `promote` does with a run that was read.
 
     Raises:
-        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
         StaleRun: It is strict, and the run is stale or mixed.
         GateFailed: The run did not measure what a gate asks for.
         BreakingChange, UnsafeOperation, BadContract: The export would break clients, or reaches beyond itself.
@@ -150,20 +145,21 @@ def _promote(repo: Repository, run: Path, options: PromoteOptions) -> Promotion:
         NoSpace, NoPermission, StorageFailed: The disk says no.
         EndpointUnreachable, SwitchFailed: The version is published, but the endpoints did not follow.
     """
-    model = check_name(options.model)
+    model = options.model
     refuse_flat_model(repo, model)
     now = snapshot_to_change(repo, model)  # what is wrong with it is said before a long copy
-    candidate = _judge(repo, run, now, options)
-    if may_be_known(repo, now, candidate.tree):
-        known = _promote_known(repo, now, candidate, options)
+    gates = _pass_gates(repo, now, candidate.run, options)
+    if may_be_known(repo, now, candidate.run.tree):
+        known = _promote_known(repo, now, candidate, options, gates)
         if known is not None:
             return prune_after(repo, known, options)
-    guard = _pass_guards(repo, now, candidate.inspection, options)
+    guard = _pass_guards(repo, now, candidate.run.inspection, options)
     if options.dry_run:
-        return prune_after(repo, _promised(repo, now, candidate, options, guard), options)
+        promised = _promised(repo, now, candidate, options, gates=gates, guard=guard)
+        return prune_after(repo, promised, options)
     smoked_by = options.starts
     if smoked_by is not None:
-        refuse_lacking(smoked_by.name, candidate.inspection)  # before a long copy
+        refuse_lacking(smoked_by.name, candidate.run.inspection)  # before a long copy
     newest = newest_event(repo, model)
     with reserve(
         repo,
@@ -182,55 +178,53 @@ def _promote(repo: Repository, run: Path, options: PromoteOptions) -> Promotion:
         record = _record(
             repo, place, candidate, options, manifest=manifest, tensors=tensors, proof=proof
         )
+        record = msgspec.structs.replace(record, gates=gates)
         options.run_read()
         with writing(repo, publishing=True):
             done = _commit(repo, place, record, candidate, options, since=newest)
     return prune_after(repo, done, options)
 
 
-def _judge(repo: Repository, run: Path, now: Snapshot, options: PromoteOptions) -> Candidate:
-    """Look at the run once: what is held against gates is what is copied, and what the record tells of.
+def _read(run: Path, options: PromoteOptions) -> Candidate:
+    """Read the run, once: what is held against gates is what is copied, and what the record tells of.
 
     Raises:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
         BadCase: A smoke test's case does not fit the export.
-        StaleRun, GateFailed: The run is not what was asked for.
     """
-    seen = list_run(run)
-    scan = scan_run(
+    read = read_run(
         run,
         saved_model=options.chosen_export,
-        seen=seen,
         unpacked=bool(options.call.archive),
-    )
-    export, boundary = Path(scan.export), Path(scan.run)
-    tree = read_tree(export, boundary=boundary)
-    variables = read_variables(export, boundary=boundary)
-    inspection = inspect_export(export, boundary=boundary, variables=variables)
-    refuse_defects(inspection, export)
-    check_cases(options.smoke_cases, inspection)
-    reads = FilesRead()
-    tracked = read_mlflow(seen.run, reads=reads)
-    gated = pass_gates(
-        repo,
-        now,
-        scan,
-        options.gates,
-        seen=seen,
-        tracked=tracked,
-        reads=reads,
-        strict=options.strict,
+        sizes=options.sizes,
         progress=options.progress,
     )
-    origin = trace(seen, tracked, options.call, reads=reads)
-    return Candidate(
-        scan=scan,
-        tree=tree,
-        variables=variables,
-        inspection=inspection,
-        gated=msgspec.structs.replace(gated, origin=origin),
-        reads=reads,
-    )
+    check_cases(options.smoke_cases, read.inspection)
+    origin = trace(read.listing, read.tracked, options.call, reads=read.reads)
+    return Candidate(run=read, origin=origin)
+
+
+def _pass_gates(
+    repo: Repository, now: Snapshot, run: Run, options: PromoteOptions
+) -> tuple[GateVerdict, ...]:
+    """Hold what the run measured against the gates, and see that it is not stale where that is asked for.
+
+    Raises:
+        GateFailed: A gate does not pass, or the run does not say; all of them are listed.
+        StaleRun: It is strict, and the run is stale or mixed.
+    """
+    served = None
+    if now.top is not None and any(gate.relative for gate in options.gates):
+        record = load_record(repo, now.model, now.top)
+        served = Served(version=now.top, numbers=record.measured if record is not None else ())
+    verdicts = judge_gates(options.gates, run, served=served)
+    if options.strict and run.staleness:
+        raise StaleRun(
+            f"{run.scan.run} may not hold what its training ended with: {run.staleness[0]}",
+            problems=run.staleness if len(run.staleness) > 1 else (),
+            hint="export the model again, choose with --saved-model, or leave --strict out",
+        )
+    return verdicts
 
 
 def _pass_guards(
@@ -262,14 +256,14 @@ def _stage(
         SourceChanged: The graph or the index is not the one that was inspected.
         DamagedExport: A tensor is not what the index says of it.
     """
-    tensors = candidate.variables.tensors()
+    tensors = candidate.run.variables.tensors()
     watch = tensors.watch if tensors is not None else None
-    manifest = stage(repo, place, candidate.tree, progress=progress, watch=watch)
+    manifest = stage(repo, place, candidate.run.tree, progress=progress, watch=watch)
     _refuse_another_graph(candidate, manifest)
     checked = tensors.result() if tensors is not None else None
     if checked is not None:
-        found = msgspec.structs.replace(candidate.inspection, defects=checked.defects())
-        refuse_defects(found, candidate.export)
+        found = msgspec.structs.replace(candidate.run.inspection, defects=checked.defects())
+        refuse_defects(found, candidate.run.export)
     return manifest, checked
 
 
@@ -282,7 +276,7 @@ def _refuse_another_graph(candidate: Candidate, copied: Manifest) -> None:
     Raises:
         SourceChanged: One is not.
     """
-    inspection, index = candidate.inspection, candidate.variables.data
+    inspection, index = candidate.run.inspection, candidate.run.variables.data
     judged = {inspection.file: inspection.digest}
     if index is not None:
         judged["variables/variables.index"] = blake3(index).hexdigest()
@@ -314,7 +308,7 @@ def _prove(
             model=place.model,
             version=place.version,
             export=place.export,
-            inspection=candidate.inspection,
+            inspection=candidate.run.inspection,
             cases=options.smoke_cases,
             staged=True,
             txid=place.txid,
@@ -333,10 +327,10 @@ def _refuse_changed(candidate: Candidate) -> None:
     Raises:
         SourceChanged: One is not.
     """
-    changed = candidate.reads.changed()
+    changed = candidate.run.reads.changed()
     if changed:
         raise SourceChanged(
-            f"{candidate.scan.run} changed while it was copied and tried: {some(changed)}",
+            f"{candidate.run.scan.run} changed while it was copied and tried: {some(changed)}",
             problems=changed if len(changed) > 1 else (),
             hint="promote again when whatever writes there has finished: it is judged by these files",
             details={"files": list(changed)},
@@ -354,7 +348,7 @@ def _record(
     proof: Proof | None,
 ) -> VersionRecord:
     owner = me()
-    inspection, gated = candidate.inspection, candidate.gated
+    run, inspection = candidate.run, candidate.run.inspection
     return VersionRecord(
         model=place.model,
         version=place.version,
@@ -363,7 +357,7 @@ def _record(
         user=owner.user,
         host=owner.host,
         message=options.message,
-        source=_source(candidate.scan, options),
+        source=_source(candidate.run.scan, options),
         manifest=manifest,
         digest=content_digest(manifest),
         size=manifest.size,
@@ -372,11 +366,10 @@ def _record(
         fingerprint=inspection.fingerprint,
         tensors=tensors,
         proofs=(proof,) if proof is not None else (),
-        measured=gated.numbers,
-        gates=gated.verdicts,
-        doubts=gated.doubts,
-        unread=gated.unread,
-        origin=gated.origin,
+        measured=numbers_of(run.measured.measurements),
+        doubts=run.staleness,
+        unread=candidate.unread,
+        origin=candidate.origin,
         demands=inspection.demands,
     )
 
@@ -415,7 +408,7 @@ def _commit(
         # Another promotion of the same content was faster; this number stays unused.
         free_reserved_space(repo)  # from here on only a pointer moves
         return _take_again(repo, now, same, candidate, options)
-    guard = _pass_guards(repo, now, candidate.inspection, options)
+    guard = _pass_guards(repo, now, candidate.run.inspection, options)
     record = msgspec.structs.replace(record, guard=guard)
     overtaken = overtaken_by(repo, place.model, place.version, since=since)
     serve_it = options.serve is not False and now.hold is None and not overtaken
@@ -454,7 +447,7 @@ def _commit(
         raise failure.with_message(said) from failure
     live = bool(options.fleet) and serve_it
     return msgspec.structs.replace(
-        _result(repo, now, record, candidate.scan, options),
+        _result(repo, now, record, candidate.run.scan, options),
         same_as=None,
         published=True,
         proof=record.proofs[0] if record.proofs else None,
@@ -491,6 +484,7 @@ def _promote_known(
     now: Snapshot,
     candidate: Candidate,
     options: PromoteOptions,
+    gates: tuple[GateVerdict, ...],
 ) -> Promotion | None:
     """Return the version that has this content already; None if none has, or a prune takes it in this moment.
 
@@ -502,7 +496,7 @@ def _promote_known(
         VersionBad: That content is marked bad.
         SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
     """
-    digest = content_digest(hash_source(candidate.tree))
+    digest = content_digest(hash_source(candidate.run.tree))
     same = find_same(repo, now, digest=digest)
     if same is None:
         return None
@@ -513,7 +507,7 @@ def _promote_known(
         unproven = True
         if options.starts is not None:
             proof = _prove_again(repo, same, candidate, options, engine=options.starts)
-    found = _result(repo, now, same, candidate.scan, options)
+    found = _result(repo, now, same, candidate.run.scan, options)
     if _is_to_be_served(repo, found, options):
         options.run_read()
         with writing(repo, dry_run=options.dry_run):
@@ -524,9 +518,9 @@ def _promote_known(
             found = _take_again(repo, fresh, again, candidate, options)
     return msgspec.structs.replace(
         found,
-        gates=candidate.gated.verdicts,
-        doubts=candidate.gated.doubts,
-        unread=candidate.gated.unread,
+        gates=gates,
+        doubts=candidate.run.staleness,
+        unread=candidate.unread,
         proof=proof,
         would_prove=options.dry_run and unproven,
     )
@@ -556,7 +550,7 @@ def _prove_again(
                 model=model,
                 version=version,
                 export=repo.layout.version(model, version),
-                inspection=candidate.inspection,
+                inspection=candidate.run.inspection,
                 cases=options.smoke_cases,
                 txid=txid,
             ),
@@ -580,7 +574,7 @@ def _take_again(
     options: PromoteOptions,
 ) -> Promotion:
     """Serve a version that is there already, where that is wanted; the caller holds the lock."""
-    found = _result(repo, now, same, candidate.scan, options)
+    found = _result(repo, now, same, candidate.run.scan, options)
     if not _is_to_be_served(repo, found, options):
         return found
     switched = serve_now(
@@ -660,7 +654,13 @@ def _can_go_back(repo: Repository, now: Snapshot) -> bool:
 
 
 def _promised(
-    repo: Repository, now: Snapshot, candidate: Candidate, options: PromoteOptions, guard: Guard
+    repo: Repository,
+    now: Snapshot,
+    candidate: Candidate,
+    options: PromoteOptions,
+    *,
+    gates: tuple[GateVerdict, ...],
+    guard: Guard,
 ) -> Promotion:
     """Say what a promotion would do.
 
@@ -669,13 +669,13 @@ def _promised(
         NoSpace: It would not fit.
     """
     number = choose_number(repo, now, options.version)
-    need_space(candidate.tree, repo.layout.models)
+    need_space(candidate.run.tree, repo.layout.models)
     serve_it = options.serve is not False and now.hold is None
     return Promotion(
         model=now.model,
         version=number,
-        run=place_of(candidate.scan.run, candidate.scan, options.call),
-        export=place_of(candidate.scan.export, candidate.scan, options.call),
+        run=place_of(candidate.run.scan.run, candidate.run.scan, options.call),
+        export=place_of(candidate.run.scan.export, candidate.run.scan, options.call),
         path=str(repo.layout.version(now.model, number)),
         same_as=None,
         published=False,
@@ -684,11 +684,11 @@ def _promised(
         after=plan_serve(now, number).new_pins if serve_it else now.served,
         held=now.hold.reason if now.hold is not None else None,
         proof=None,
-        files=len(candidate.tree.files),
-        size=candidate.tree.size,
+        files=len(candidate.run.tree.files),
+        size=candidate.run.tree.size,
         dry_run=True,
-        gates=candidate.gated.verdicts,
-        doubts=candidate.gated.doubts,
-        unread=candidate.gated.unread,
+        gates=gates,
+        doubts=candidate.run.staleness,
+        unread=candidate.unread,
         guard=guard,
     )
