@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -20,9 +21,9 @@ from servingrepo.masking import mask_text
 from servingrepo.repository.records import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["HookResult", "Hooks", "hooked", "run_command"]
+__all__ = ["HookResult", "Hooked", "Hooks", "between_hooks", "hooked", "run_command"]
 
 O = TypeVar("O", bound=LiveOptions)  # noqa: E741 - options
 T = TypeVar("T", bound=msgspec.Struct)
@@ -38,25 +39,40 @@ class HookResult(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-def hooked(options: O, action: str, change: Callable[[O], T]) -> T:
-    """Make a change between its hooks; the result has `hooks`, what they came to.
+class Hooked:
+    """A change between its hooks: `results` is what the commands came to."""
+
+    def __init__(self) -> None:
+        self.results: tuple[HookResult, ...] = ()
+        self.done: msgspec.Struct | None = None
+
+    def tell(self, done: T) -> T:
+        """Return the result of the change, of which the commands after it are told."""
+        self.done = done
+        return done
+
+
+@contextmanager
+def between_hooks(
+    options: LiveOptions, action: str, foresee: Callable[[], msgspec.Struct]
+) -> Iterator[Hooked]:
+    """Run the hooks of a change around the block, which makes it and tells its result. In a dry run none runs.
 
     Args:
-        options: Of the change. In a dry run no command runs.
+        options: Of the change.
         action: What the change is called.
-        change: Makes it, or says what it would do if the options say so.
+        foresee: Returns what a dry run of it says; it is called only if there are commands before it.
 
     Raises:
         HookFailed: A command before it failed; nothing was changed.
         ServingRepoError: The change failed; the commands after it got the error.
     """
-    hooks = options.hooks
+    hooks, hooked = options.hooks, Hooked()
     if hooks is None or options.dry_run:
-        return change(options)
-    results: list[HookResult] = []
+        yield hooked
+        return
     if hooks.before:
-        foreseen = change(options.rehearsal())
-        planned = {"ok": True, "result": msgspec.to_builtins(foreseen, str_keys=True)}
+        planned = {"ok": True, "result": msgspec.to_builtins(foresee(), str_keys=True)}
         for command in hooks.before:
             result = _run(command, "before", action, planned, hooks.timeout)
             if result.trouble:
@@ -64,9 +80,9 @@ def hooked(options: O, action: str, change: Callable[[O], T]) -> T:
                     f"the command before the {action} failed: {result.command}: {result.trouble}",
                     hint="nothing was changed; correct what it complains of, or leave --before out",
                 )
-            results.append(result)
+            hooked.results += (result,)
     try:
-        done = change(options)
+        yield hooked
     except ServingRepoError as error:
         failed = {"ok": False, "error": {"slug": error.slug, "message": error.message}}
         for command in hooks.after:
@@ -77,9 +93,20 @@ def hooked(options: O, action: str, change: Callable[[O], T]) -> T:
                 )
                 error.problems = (*error.problems, line)
         raise
-    happened = {"ok": True, "result": msgspec.to_builtins(done, str_keys=True)}
-    results += [_run(one, "after", action, happened, hooks.timeout) for one in hooks.after]
-    return msgspec.structs.replace(done, hooks=tuple(results))
+    happened = {"ok": True, "result": msgspec.to_builtins(hooked.done, str_keys=True)}
+    hooked.results += tuple(
+        _run(one, "after", action, happened, hooks.timeout) for one in hooks.after
+    )
+
+
+def hooked(options: O, action: str, change: Callable[[O], T]) -> T:
+    """Make a change between its hooks; the result has `hooks`, what they came to.
+
+    `change` makes it, or says what it would do if the options say so. Errors are those of `between_hooks`.
+    """
+    with between_hooks(options, action, lambda: change(options.rehearsal())) as hooks:
+        done = hooks.tell(change(options))
+    return msgspec.structs.replace(done, hooks=hooks.results)
 
 
 def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: float) -> HookResult:

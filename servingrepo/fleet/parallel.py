@@ -69,23 +69,23 @@ def each(
         threading.Thread(target=work, args=(number, server), daemon=True)
         for number, server in enumerate(servers)
     ]
-    _run(threads, deadline)
-    if mistakes:
-        raise mistakes[0]
-    return tuple(answer for answer in answers if answer is not None)
-
-
-def _run(threads: Sequence[threading.Thread], deadline: Deadline | None) -> None:
-    """Start all threads and wait for them. An interruption stops them, and does not wait for those that miss it."""
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     except BaseException:
-        if deadline is not None:
-            deadline.stop()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(_INTERRUPTED_SECONDS)
+        _interrupt(threads, deadline)
         raise
+    if mistakes:
+        raise mistakes[0]
+    return tuple(answer for answer in answers if answer is not None)
+
+
+def _interrupt(threads: Sequence[threading.Thread], deadline: Deadline | None) -> None:
+    """Stop what an interruption came into the middle of. Threads that miss it are not waited for."""
+    if deadline is not None:
+        deadline.stop()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join(_INTERRUPTED_SECONDS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,8 +21,7 @@ from servingrepo.errors import EndpointUnreachable, ServingRepoError, SwitchFail
 from servingrepo.fleet import live, steps
 from servingrepo.fleet.failures import together, uncertain_endpoints
 from servingrepo.fleet.going_back import put_back
-from servingrepo.fleet.parallel import each
-from servingrepo.fleet.rules import STRICT, Rules
+from servingrepo.fleet.parallel import Answer, each
 from servingrepo.fleet.stages import (
     pass_stage_check,
     refuse_stages,
@@ -42,11 +41,13 @@ from servingrepo.repository.lagging import (
 from servingrepo.repository.records import StageVerdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import TypeVar
 
+    from servingrepo.fleet.options import LiveOptions
     from servingrepo.fleet.plans import Plan
+    from servingrepo.fleet.rules import Rules
     from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Inspection
     from servingrepo.servers.client import ServingClient
@@ -65,27 +66,21 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[StageVerdict, ...] = ()
 
 
-def switch(
-    repo: Repository,
-    plan: Plan,
-    *,
-    endpoints: Sequence[Endpoint],
-    wait: float,
-    rules: Rules = STRICT,
-) -> Followed:
+def switch(repo: Repository, plan: Plan, options: LiveOptions) -> Followed:
     """Carry a plan out on the endpoints and in models.config; the caller holds the lock.
 
     Without endpoints only the file changes: servers that poll it, or are reloaded later, follow.
 
     Raises:
         EndpointUnreachable: More endpoints do not answer than the rules allow; nothing was changed.
-        SwitchFailed: It did not work within `wait` seconds; the message says what failed, where, and what is
+        SwitchFailed: It did not work within the seconds of `wait`; the message says what failed, where, and what is
             served now.
     """
+    rules = options.fleet_rules
     with ExitStack() as stack:
-        servers = [stack.enter_context(connect(endpoint)) for endpoint in endpoints]
+        servers = [stack.enter_context(connect(endpoint)) for endpoint in options.fleet]
         export = _export(repo, plan) if servers and rules.probes else None
-        deadline = Deadline.after(wait).stoppable()
+        deadline = Deadline.after(options.wait).stoppable()
         fleet = _Fleet(repo, plan, rules, list(servers), deadline, export)
         fleet.check_servers()
         stages = fleet.stages()
@@ -111,7 +106,7 @@ def switch(
             # Ctrl-C, SIGTERM: go back before leaving, and say how that went.
             if servers:
                 stopped = SwitchFailed("interrupted")
-                uncertain = set(map(str, endpoints))
+                uncertain = set(map(str, options.fleet))
                 failed = fleet.go_back(servers, stopped, committed=committed, uncertain=uncertain)
                 for line in (failed.message, *failed.problems):
                     interruption.add_note(line)
@@ -169,14 +164,12 @@ class _Fleet:
                 changed.
         """
         lagging = {one.endpoint: one for one in read_lagging(self.repo)} if self.servers else {}
-
-        def check(server: ServingClient) -> None:
-            live.check_reachable(server, deadline=self.deadline)
-            if (known := lagging.get(str(server.endpoint))) is not None:
-                self._catch_up(server, known)
-
+        reach = partial(live.check_reachable, deadline=self.deadline)
         try:
-            self._on_all(check)
+            self._take(self._each(self.servers, reach))
+            behind = [one for one in self.servers if _name(one) in lagging]
+            catch_up = partial(self._catch_up, lagging=lagging)
+            self._take(self._each(behind, catch_up))
         except EndpointUnreachable as error:
             hint = "no server was changed; one that is gone can be left out: it reads models.config when it starts"
             if self.rules.allow_down:
@@ -185,13 +178,14 @@ class _Fleet:
                 )
             error.hint = f"{error.hint}; {hint}" if error.hint else hint
             raise
-        caught_up = {str(server.endpoint) for server in self.servers} & lagging.keys()
+        caught_up = {_name(server) for server in self.servers} & lagging.keys()
         if caught_up:
             forget_lagging(self.repo, caught_up)
         if self.servers:
             self.repo.disk.step("switch.gathered")
 
-    def _catch_up(self, server: ServingClient, known: LaggingServer) -> None:
+    def _catch_up(self, server: ServingClient, lagging: Mapping[str, LaggingServer]) -> None:
+        known = lagging[_name(server)]
         deadline = Deadline.after(self.deadline.at_most(_CATCH_UP_SECONDS))
         try:
             live.converge(server, self.plan.before, deadline=deadline, poll=self.rules.poll)
@@ -247,34 +241,31 @@ class _Fleet:
         A lower version answers nobody beside a higher one, so a stage that goes down drops the old version too:
         what is watched then is what clients get.
         """
-        step, endpoints = self.repo.disk.step, {str(server.endpoint) for server in stage}
+        step, endpoints = self.repo.disk.step, {_name(server) for server in stage}
         if self.plan.version is not None and self.servers:
             self.asked |= endpoints
-            self._on_all(self._begin_load, among=stage)
+            begin = partial(steps.begin_load, plan=self.plan, deadline=self.deadline)
+            begun = self._take(self._each(self._those(stage), begin))
+            self.before |= dict(zip(map(_name, self._those(stage)), begun, strict=True))
             step("switch.stage-told")
-            self._on_all(self._wait_loaded, among=stage)
+            self._take(self._each(self._those(stage), self._wait_loaded))
             step("switch.stage-proven")
-            self._on_all(self._move_labels, among=stage)
+            self._take(self._each(self._those(stage), self._move_labels))
         step("switch.stage-loaded")
         if self.rules.staged and self.plan.goes_down:
             self.dropped |= endpoints
-            self._on_all(self._send_final, among=stage)
+            self._take(self._each(self._those(stage), self._send_final))
             step("switch.stage-dropped")
-            self._on_all(self._wait_final, among=stage)
-
-    def _begin_load(self, server: ServingClient) -> None:
-        self.before[str(server.endpoint)] = steps.begin_load(
-            server, self.plan, deadline=self.deadline
-        )
+            self._take(self._each(self._those(stage), self._wait_final))
 
     def _wait_loaded(self, server: ServingClient) -> None:
-        before = self.before[str(server.endpoint)]
+        before = self.before[_name(server)]
         steps.wait_loaded(
             server, self.plan, self.rules, self.export, before=before, deadline=self.deadline
         )
 
     def _move_labels(self, server: ServingClient) -> None:
-        if self.plan.moves_labels or self.before[str(server.endpoint)].dead_labels:
+        if self.plan.moves_labels or self.before[_name(server)].dead_labels:
             live.send(server, self.plan.labelled, deadline=self.deadline)
 
     def _send_final(self, server: ServingClient) -> None:
@@ -302,7 +293,7 @@ class _Fleet:
         watched = have_new if rest else [server for server in have_new if server in stage]
         if control.servers:
             control = Control(tuple(rest))  # a server may be missing by now
-        names = tuple(str(server.endpoint) for server in watched)
+        names = tuple(_name(server) for server in watched)
         verdict = StageVerdict(verdict="stop", endpoints=names)
         try:
             verdict = watch_stage(watched, self.plan, rules, self.export, control)
@@ -323,28 +314,30 @@ class _Fleet:
         A server can start with each of these files, and a file is replaced only when all servers have done what it
         says: a server that reads seldom must not miss one.
         """
-        self._on_all(self._note_before)
+        note = partial(steps.note_before, plan=self.plan, deadline=self.deadline)
+        known = self._take(self._each(self.servers, note))
+        self.before = dict(zip(map(_name, self.servers), known, strict=True))
         if self.plan.version is None:
             return
         write_config(self.repo, self.plan.between)
         self.repo.disk.step("switch.file-between")
-        self._on_all(self._wait_loaded_by_file)
+        self._take(self._each(self.servers, self._wait_loaded_by_file))
         if self.plan.moves_labels:
             write_config(self.repo, self.plan.labelled)
             self.repo.disk.step("switch.file-labelled")
-            self._on_all(partial(steps.wait_labelled, plan=self.plan, deadline=self.deadline))
-
-    def _note_before(self, server: ServingClient) -> None:
-        self.before[str(server.endpoint)] = steps.note_before(
-            server, self.plan, deadline=self.deadline
-        )
+            self._take(
+                self._each(
+                    self.servers,
+                    partial(steps.wait_labelled, plan=self.plan, deadline=self.deadline),
+                )
+            )
 
     def _wait_loaded_by_file(self, server: ServingClient) -> None:
         with self._polling(server):
             self._wait_loaded(server)
 
     def _polling(self, server: ServingClient) -> AbstractContextManager[None]:
-        before = self.before[str(server.endpoint)].states
+        before = self.before[_name(server)].states
         return live.polling(server, self.plan.model, before, deadline=self.deadline)
 
     def drop_old(self) -> tuple[EndpointResult, ...]:
@@ -352,9 +345,9 @@ class _Fleet:
         if not self.servers:
             return ()
         if not self.rules.poll:
-            self._on_all(self._send_final)
+            self._take(self._each(self.servers, self._send_final))
         self.repo.disk.step("switch.drop-told")
-        results = self._on_all(self._wait_final)
+        results = self._take(self._each(self.servers, self._wait_final))
         self.repo.disk.step("switch.dropped")
         return results
 
@@ -410,16 +403,21 @@ class _Fleet:
         )
         return (*watched, *missing)
 
-    def _on_all(
-        self, step: Callable[[ServingClient], R], *, among: Sequence[ServingClient] | None = None
-    ) -> tuple[R, ...]:
-        """Take a step on all servers at once. Those that may be missing drop out; any other error is raised."""
-        answers = each(
-            [server for server in self.servers if among is None or server in among],
-            step,
-            deadline=self.deadline,
-            halt=lambda error: not self._may_miss(error),
-        )
+    def _those(self, stage: Sequence[ServingClient]) -> list[ServingClient]:
+        """Return the servers of a stage that still take part."""
+        return [server for server in self.servers if server in stage]
+
+    @property
+    def _each(self) -> partial[tuple[Answer[ServingClient, Any], ...]]:
+        """How a step is taken on several servers at once: a failure stops the others, unless it may be missing."""
+        return partial(each, deadline=self.deadline, halt=self._must_not_miss)
+
+    def _take(self, answers: Sequence[Answer[ServingClient, R]]) -> tuple[R, ...]:
+        """Return what a step came to on all servers. Those that may be missing drop out.
+
+        Raises:
+            ServingRepoError: The step failed on another one.
+        """
         errors = []
         for answer in answers:
             if answer.error is None:
@@ -433,7 +431,15 @@ class _Fleet:
             raise together([*self.missing.values(), *errors])
         return tuple(answer.value for answer in answers if answer.error is None)  # type: ignore[misc]
 
+    def _must_not_miss(self, error: ServingRepoError) -> bool:
+        """Tell whether the error of one server stops the others."""
+        return not self._may_miss(error)
+
     def _may_miss(self, error: ServingRepoError) -> bool:
         """Tell whether the switch goes on without the server of this error: at least one server must follow."""
         may_be_down = len(self.missing) < self.rules.allow_down and len(self.servers) > 1
         return may_be_down and isinstance(error, EndpointUnreachable)
+
+
+def _name(server: ServingClient) -> str:
+    return str(server.endpoint)

@@ -163,7 +163,7 @@ def carry_out(
 
 
 def _switch(repo: Repository, plan: Plan, options: LiveOptions) -> Followed:
-    return switch(repo, plan, endpoints=options.fleet, wait=options.wait, rules=options.fleet_rules)
+    return switch(repo, plan, options)
 
 
 def _switch_and_record(

@@ -22,7 +22,7 @@ from servingrepo.errors import (
     StaleRun,
     SwitchFailed,
 )
-from servingrepo.fleet.hooks import hooked
+from servingrepo.fleet.hooks import between_hooks
 from servingrepo.fleet.plans import plan_serve
 from servingrepo.fleet.switch import Followed, switch
 from servingrepo.modelconfig import check_name
@@ -75,7 +75,8 @@ from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 from servingrepo.verbs.values import Promotion
 
 if TYPE_CHECKING:
-    from servingrepo.fleet.plans import Plan
+    from contextlib import AbstractContextManager
+
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.records import Guard
     from servingrepo.repository.repository import Repository
@@ -113,28 +114,7 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
     take to say that it is there; one that hangs later hangs this call, too.
 
     Raises:
-        ServingRepoError: By exit code: 10s a name or number, 20s the export, 30s the repository, 40s the
-            lock, 50s the disk, 60s the engine or an endpoint, 70s the smoke test.
-    """
-    if options.smoke and not options.dry_run:
-        options = msgspec.structs.replace(options, engine=engine_for(repo, options.engine))
-    check_name(options.model)
-    if options.keep is not None:
-        need_policies({options.model: options.keep})
-    given = as_path(run, "run")
-    refuse_hung(given, seconds=options.run_wait)
-    with run_directory(given) as place:
-        if place != given:
-            packed = msgspec.structs.replace(options.call, archive=os.path.realpath(given))
-            options = msgspec.structs.replace(options, context=packed)
-        candidate = _read(place, options)
-        return hooked(options, "promote", partial(_promote, repo, candidate))
-
-
-def _promote(repo: Repository, candidate: Candidate, options: PromoteOptions) -> Promotion:
-    """Do what `promote` does with a run that was read.
-
-    Raises:
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
         StaleRun: It is strict, and the run is stale or mixed.
         GateFailed: The run did not measure what a gate asks for.
         BreakingChange, UnsafeOperation, BadContract: The export would break clients, or reaches beyond itself.
@@ -145,44 +125,104 @@ def _promote(repo: Repository, candidate: Candidate, options: PromoteOptions) ->
         NoSpace, NoPermission, StorageFailed: The disk says no.
         EndpointUnreachable, SwitchFailed: The version is published, but the endpoints did not follow.
     """
-    model = options.model
-    refuse_flat_model(repo, model)
-    now = snapshot_to_change(repo, model)  # what is wrong with it is said before a long copy
-    gates = _pass_gates(repo, now, candidate.run, options)
-    if may_be_known(repo, now, candidate.run.tree):
-        known = _promote_known(repo, now, candidate, options, gates)
-        if known is not None:
-            return prune_after(repo, known, options)
-    guard = _pass_guards(repo, now, candidate.run.inspection, options)
-    if options.dry_run:
+    if options.smoke and not options.dry_run:
+        options = msgspec.structs.replace(options, engine=engine_for(repo, options.engine))
+    check_name(options.model)
+    if options.keep is not None:
+        need_policies({options.model: options.keep})
+    given = as_path(run, "run")
+    refuse_hung(given, seconds=options.run_wait)
+    with run_directory(given) as folder:
+        if folder != given:
+            packed = msgspec.structs.replace(options.call, archive=os.path.realpath(given))
+            options = msgspec.structs.replace(options, context=packed)
+        candidate = _read(folder, options)
+        if options.dry_run:
+            return _foresee(repo, candidate, options)
+        foresee = partial(_foresee, repo, candidate, options.rehearsal())
+        with between_hooks(options, "promote", foresee) as hooks:
+            now, gates = _decide(repo, candidate, options)
+            done = _promote_known(repo, now, candidate, options, gates)
+            if done is None:
+                _pass_guards(repo, now, candidate.run.inspection, options)
+                newest = newest_event(repo, options.model)
+                with _reserve(repo, candidate, options) as place:
+                    record = _prepare(repo, place, candidate, options, gates)
+                    options.run_read()
+                    with writing(repo, publishing=True):
+                        done = _commit(repo, place, record, candidate, options, since=newest)
+            done = hooks.tell(prune_after(repo, done, options))
+    return msgspec.structs.replace(done, hooks=hooks.results)
+
+
+def _foresee(repo: Repository, candidate: Candidate, options: PromoteOptions) -> Promotion:
+    """Return what a promotion would come to; the options are those of a dry run."""
+    now, gates = _decide(repo, candidate, options)
+    promised = _promote_known(repo, now, candidate, options, gates)
+    if promised is None:
+        guard = _pass_guards(repo, now, candidate.run.inspection, options)
         promised = _promised(repo, now, candidate, options, gates=gates, guard=guard)
-        return prune_after(repo, promised, options)
-    smoked_by = options.starts
-    if smoked_by is not None:
-        refuse_lacking(smoked_by.name, candidate.run.inspection)  # before a long copy
-    newest = newest_event(repo, model)
-    with reserve(
+    return prune_after(repo, promised, options)
+
+
+def _decide(
+    repo: Repository, candidate: Candidate, options: PromoteOptions
+) -> tuple[Snapshot, tuple[GateVerdict, ...]]:
+    """Return what a promotion is decided by: what the repository says now, and how the run passes its gates.
+
+    Raises:
+        ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no: said before a long copy.
+        GateFailed, StaleRun: The run is not what was asked for.
+    """
+    refuse_flat_model(repo, options.model)
+    now = snapshot_to_change(repo, options.model)
+    return now, _pass_gates(repo, now, candidate.run, options)
+
+
+def _reserve(
+    repo: Repository, candidate: Candidate, options: PromoteOptions
+) -> AbstractContextManager[Reservation]:
+    """Reserve the number, for a smoke test that the engine can run.
+
+    Raises:
+        LoadFailed: The engine lacks operations of the graph for certain: said before a long copy.
+    """
+    engine = options.starts
+    if engine is not None:
+        refuse_lacking(engine.name, candidate.run.inspection)
+    return reserve(
         repo,
-        model=model,
+        model=options.model,
         version=options.version,
-        engine=smoked_by.name if smoked_by is not None else "",
-        smoked_on=server_of(smoked_by),
+        engine=engine.name if engine is not None else "",
+        smoked_on=server_of(engine),
         endpoints=tuple(map(str, options.fleet)) if options.serve is not False else (),
-    ) as place:
-        manifest, tensors = _stage(repo, place, candidate, options.progress)
-        proof = None
-        if smoked_by is not None:
-            proof = _prove(repo, place, candidate, options, engine=smoked_by)
-        _refuse_changed(candidate)
-        repo.disk.step("proven", place.export)
-        record = _record(
-            repo, place, candidate, options, manifest=manifest, tensors=tensors, proof=proof
-        )
-        record = msgspec.structs.replace(record, gates=gates)
-        options.run_read()
-        with writing(repo, publishing=True):
-            done = _commit(repo, place, record, candidate, options, since=newest)
-    return prune_after(repo, done, options)
+    )
+
+
+def _prepare(
+    repo: Repository,
+    place: Reservation,
+    candidate: Candidate,
+    options: PromoteOptions,
+    gates: tuple[GateVerdict, ...],
+) -> VersionRecord:
+    """Stage the export and prove the staging copy; return the record of the version that it is to be.
+
+    Raises:
+        SourceChanged: Somebody wrote into the run.
+        DamagedExport: A tensor is not what the index says of it.
+        LoadFailed, SmokeFailed and other errors of the engine: The copy did not prove itself.
+    """
+    manifest, tensors = _stage(repo, place, candidate, options.progress)
+    engine = options.starts
+    proof = _prove(repo, place, candidate, options, engine=engine) if engine is not None else None
+    _refuse_changed(candidate)
+    repo.disk.step("proven", place.export)
+    record = _record(
+        repo, place, candidate, options, manifest=manifest, tensors=tensors, proof=proof
+    )
+    return msgspec.structs.replace(record, gates=gates)
 
 
 def _read(run: Path, options: PromoteOptions) -> Candidate:
@@ -416,31 +456,31 @@ def _commit(
     if plan is not None and options.fleet:
         refuse_unfit(repo, plan, of_model=False, of_others=True)
     publish(repo, place, record)
-    followed, failure = Followed(), None
+    followed, failure, after = Followed(), None, now.served
     if plan is not None:
-        followed, failure = _follow(repo, plan, options)
-    after = now.served if plan is None else plan.new_pins
-    if failure is not None:
-        after = read_snapshot(repo, place.model).served
-    append_event(
+        try:
+            followed, after = switch(repo, plan, options), plan.new_pins
+        except ServingRepoError as error:
+            failure, after = error, read_snapshot(repo, place.model).served
+            if isinstance(error, SwitchFailed):
+                followed = Followed(stages=error.stages)
+    event = new_event(
         repo,
-        new_event(
-            repo,
-            txid=place.txid,
-            action="promote",
-            model=place.model,
-            version=place.version,
-            before=now.served,
-            after=after,
-            why=options.message,
-            run=record.source.run,
-            proof=say_proofs(record.proofs),
-            code=str(record.origin.code or ""),
-            endpoints=tuple(map(str, options.fleet)) if serve_it else (),
-            allowed=guard.allowed,
-            stages=followed.stages,
-        ),
+        txid=place.txid,
+        action="promote",
+        model=place.model,
+        version=place.version,
+        before=now.served,
+        after=after,
+        why=options.message,
+        run=record.source.run,
+        proof=say_proofs(record.proofs),
+        code=str(record.origin.code or ""),
+        endpoints=tuple(map(str, options.fleet)) if serve_it else (),
+        allowed=guard.allowed,
+        stages=followed.stages,
     )
+    append_event(repo, event)
     if failure is not None:
         state = "and served, but" if place.version in after else "but not served:"
         said = f"{place.model}@{place.version} is published {state} {failure.message}"
@@ -464,21 +504,6 @@ def _commit(
     )
 
 
-def _follow(
-    repo: Repository, plan: Plan, options: PromoteOptions
-) -> tuple[Followed, ServingRepoError | None]:
-    """Serve the version that was published; return what came of it, and the error if it was not to be."""
-    try:
-        followed = switch(
-            repo, plan, endpoints=options.fleet, wait=options.wait, rules=options.fleet_rules
-        )
-    except SwitchFailed as failed:
-        return Followed(stages=failed.stages), failed
-    except ServingRepoError as failed:
-        return Followed(), failed
-    return followed, None
-
-
 def _promote_known(
     repo: Repository,
     now: Snapshot,
@@ -496,6 +521,8 @@ def _promote_known(
         VersionBad: That content is marked bad.
         SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
     """
+    if not may_be_known(repo, now, candidate.run.tree):
+        return None
     digest = content_digest(hash_source(candidate.run.tree))
     same = find_same(repo, now, digest=digest)
     if same is None:

@@ -153,7 +153,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/proving", "smoking", "writing"): Mutation(
         _NOBODY, ("tests/repository/test_proving.py", "-k", "settles_nothing")
     ),
-    _site("verbs/promote", "_promote", "writing"): Mutation(_NOBODY, _OVERTAKEN),
+    _site("verbs/promote", "promote", "writing"): Mutation(_NOBODY, _OVERTAKEN),
     _site("verbs/promote", "_promote_known", "writing"): Mutation(
         _NOBODY, ("tests/crash/test_locks.py", "-k", "content_that_is_there")
     ),

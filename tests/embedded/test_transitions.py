@@ -205,7 +205,7 @@ def test_the_trap_is_explained_once(bench: Bench, caplog: pytest.LogCaptureFixtu
     bench.turn()
     bench.delete("m/2")
     bench.turn(4)
-    told = [r for r in caplog.records if "which failed, keeps it" in r.getMessage()]
+    told = [r for r in caplog.records if "because version 2 failed" in r.getMessage()]
     assert len(told) == 1
 
 
