@@ -1,8 +1,8 @@
 """A process that has imported the command line and forks a child for each command: no start-up to wait for.
 
-Run as a program it reads one JSON array per line, `[arguments, environment, output file]`, runs the real
-command line in a forked child whose stdout and stderr go to the file, and answers with the child's wait
-status. A SIGKILL ends the child exactly as it ends a fresh interpreter.
+Run as a program it reads one JSON array per line, `[number, arguments, environment, output file]`, runs the real
+command line in a forked child whose stdout and stderr go to the file, and answers with the number and the child's
+wait status. A SIGKILL ends the child exactly as it ends a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Forking:
 
     def __init__(self, log: Path, *, before: tuple[str, ...] = ()) -> None:
         self.log = log
+        self.asked = 0
         self.process = subprocess.Popen(
             [*before, sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -52,14 +53,24 @@ class Forking:
         )
 
     def run(self, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-        """Run one command; return its exit code (negative: the signal that ended it) and its output."""
+        """Run one command; return its exit code (negative: the signal that ended it) and its output.
+
+        A test that ran out of time did not wait for its answer: that one is passed over.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.log.write_bytes(b"")
-        self.process.stdin.write(json.dumps([arguments, env or {}, str(self.log)]) + "\n")
+        self.asked += 1
+        log = self.log.with_name(f"{self.log.name}-{self.asked}")
+        log.write_bytes(b"")
+        request = [self.asked, arguments, env or {}, str(log)]
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        status = int(self.process.stdout.readline())
-        return os.waitstatus_to_exitcode(status), self.log.read_text()
+        answered = 0
+        while answered != self.asked:
+            answered, status = map(int, self.process.stdout.readline().split())
+        said = log.read_text()
+        log.unlink()
+        return os.waitstatus_to_exitcode(status), said
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +88,7 @@ def serve() -> None:
     gc.collect()
     gc.freeze()  # a child that collects garbage would copy every page
     for line in sys.stdin:
-        arguments, environment, log = json.loads(line)
+        number, arguments, environment, log = json.loads(line)
         child = os.fork()
         if child == 0:
             code = 1
@@ -97,7 +108,7 @@ def serve() -> None:
             finally:
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        sys.stdout.write(f"{status}\n")
+        sys.stdout.write(f"{number} {status}\n")
         sys.stdout.flush()
 
 
