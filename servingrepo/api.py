@@ -89,7 +89,7 @@ def init(
         NoPermission, StorageFailed: It cannot be written.
         Locked: Somebody else held the lock all that time.
     """
-    from servingrepo.verbs.config_write import checked_server_root
+    from servingrepo.repository.config_write import checked_server_root
 
     repo, made = initialize(
         as_path(root, "root"),

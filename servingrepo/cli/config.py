@@ -41,13 +41,12 @@ def command() -> None:
 def show(app: App) -> None:
     """Print models.config as it is, even if no server could read it."""
     from servingrepo.modelconfig import read_stamp
-    from servingrepo.storage.disk import storage_errors
+    from servingrepo.repository.config import config_text
 
     repo = app.open().value
-    with storage_errors("read", repo.layout.config):
-        text = repo.layout.config.read_bytes().decode(errors="backslashreplace")
+    text = config_text(repo)
     app.result(
-        {"path": str(repo.layout.config), "text": text, "written_by": read_stamp(text).value},
+        {"path": repo.config_name, "text": text, "written_by": read_stamp(text).value},
         text.splitlines(),
         bare=text.rstrip("\n"),
     )
@@ -94,7 +93,7 @@ def check(app: App, file: Path | None) -> None:
         config = found.config
         findings = check_config(repo, config)
         unseen = unseen_base_paths(repo, config)
-        where = str(repo.layout.config)
+        where = repo.config_name
         if found.stamp is not modelconfig.Stamp.UNEDITED:
             problems = [edited(repo, found).message, *edited(repo, found).problems]
     errors = [one for one in findings if one.severity == "error"]
@@ -160,7 +159,7 @@ def write(app: App, wanted: Wanted) -> None:
 
     The replaced text of an edit is kept as a backup in .servingrepo.
     """
-    from servingrepo.verbs.config_write import rewrite
+    from servingrepo.repository.config_write import rewrite
 
     if wanted.take_edit and wanted.discard_edit:
         raise UsageError(
@@ -176,9 +175,9 @@ def write(app: App, wanted: Wanted) -> None:
     lines = [*done.diff.splitlines(), *_lines(done.findings)]
     would = "would be " if wanted.dry_run else ""
     lines.append(
-        f"{repo.layout.config} {would}written"
+        f"{repo.config_name} {would}written"
         if done.changed
-        else f"{repo.layout.config}: nothing to change"
+        else f"{repo.config_name}: nothing to change"
     )
     if done.backup:
         lines.append(f"  the text it replaced: {done.backup}")

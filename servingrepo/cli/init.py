@@ -62,7 +62,7 @@ def command(app: App, wanted: Wanted) -> None:
             "created": made,
             "server_root": repo.value.server_root,
             "models": str(layout.models),
-            "config": str(layout.config),
+            "config": repo.value.config_name,
             "start_with": start,
         },
         [
@@ -83,12 +83,10 @@ def command(app: App, wanted: Wanted) -> None:
 def _next(repo: Repository) -> Iterator[str]:
     """Yield what to type next: a config that was there before must be taken over first."""
     from servingrepo.modelconfig import Stamp, read_stamp
-    from servingrepo.storage.disk import storage_errors
+    from servingrepo.repository.config import config_text
 
-    with storage_errors("read", repo.layout.config):
-        text = repo.layout.config.read_text(encoding="utf-8", errors="backslashreplace")
-    if read_stamp(text) is Stamp.FOREIGN:
-        yield f"  {repo.layout.config} was there before and is left as it is: nothing is promoted over it"
+    if read_stamp(config_text(repo)) is Stamp.FOREIGN:
+        yield f"  {repo.config_name} was there before and is left as it is: nothing is promoted over it"
         yield "  next           servingrepo config check, then servingrepo config write --take-edit"
     else:
         yield "  next           servingrepo promote RUN --model NAME"

@@ -91,6 +91,16 @@ def read_config(repo: Repository) -> ConfigFile:
         raise
 
 
+def config_text(repo: Repository) -> str:
+    """Return the text of models.config as it is, even if it is no model config; other bytes become escapes.
+
+    Raises:
+        StorageFailed: It cannot be read.
+    """
+    with storage_errors("read", repo.layout.config):
+        return read_whole(repo.layout.config).decode(errors="backslashreplace")
+
+
 def read_steadily(repo: Repository, look: Callable[[ConfigFile], Look]) -> Look:
     """Return what a look at the repository finds that no change of what is served came into the middle of.
 

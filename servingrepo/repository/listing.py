@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,13 @@ from servingrepo.repository.config import read_config, read_steadily
 from servingrepo.repository.records import (
     BadMark,
     Hold,
-    RecordHead,
     VersionRecord,
-    load,
     say_proofs,
 )
 from servingrepo.repository.repository import (
     Repository,
     find_version,
+    load_head,
     load_record,
     load_state,
     model_names,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.config import ConfigFile
+    from servingrepo.repository.history import Event
     from servingrepo.repository.repository import Repository
 
 
@@ -184,7 +185,7 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
         need_state(repo, model)
     rows: list[VersionRow] = []
     for number in reversed(now.published):
-        head = load(repo.layout.record(model, number), RecordHead)
+        head = load_head(repo, model, number)
         if head is None:
             continue
         rows.append(
@@ -225,7 +226,7 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
 
 def _trash_rows(repo: Repository, now: Snapshot) -> Iterator[TrashRow]:
     for one in reversed(trashed_versions(repo.layout, now.model)):
-        head = load(repo.layout.record(now.model, one.version), RecordHead)
+        head = load_head(repo, now.model, one.version)
         yield TrashRow(
             version=one.version,
             since=one.since.isoformat(timespec="seconds") if one.since is not None else "unknown",
@@ -241,6 +242,22 @@ def summed_trash(repo: Repository, model: str) -> tuple[tuple[int, ...], int]:
     going = being_deleted(repo.layout, model)
     size = sum(tree_bytes(Path(one.path)) for one in (*found, *going))
     return tuple(one.version for one in found), size
+
+
+def list_events(
+    repo: Repository, model: str | None = None, *, limit: int | None = None
+) -> Iterator[Event]:
+    """Yield events, oldest first, of a model or of all; with a limit the last ones only.
+
+    Raises:
+        NoSuchVersion: There is no such model.
+    """
+    if model is not None:
+        need_state(repo, model)
+    path = repo.layout.history
+    if limit is None:
+        return history.read(path, model=model)
+    return reversed(list(islice(history.read_backwards(path, model=model), limit)))
 
 
 def show_version(repo: Repository, model: str, version: int) -> VersionRecord:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from servingrepo.repository import history, journal
 
 if TYPE_CHECKING:
+    from servingrepo.repository.journal import Intent
     from servingrepo.repository.repository import Repository
 
 _DECISIONS = {"serve", "unserve", "rollback"}
@@ -46,6 +47,12 @@ def running_promotions(repo: Repository, model: str) -> tuple[str, ...]:
     """Return who is promoting a version of a model right now."""
     return tuple(
         f"{model}@{intent.version} by {intent.owner}"
-        for intent, alive in journal.read_all(repo.layout.journal)
-        if alive and intent.command == "promote" and intent.model == model
+        for intent in running_commands(repo)
+        if intent.command == "promote" and intent.model == model
     )
+
+
+def running_commands(repo: Repository) -> tuple[Intent, ...]:
+    """Return the intents of commands that run right now, as far as they can be read."""
+    found = journal.read_all(repo.layout.journal, leave_out_unreadable=True)
+    return tuple(intent for intent, alive in found if alive)

@@ -26,10 +26,10 @@ from servingrepo.repository import history, journal
 from servingrepo.repository.config import read_config, refuse_elsewhere
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.protection import labels_ever, protections, refuse_deployment
-from servingrepo.repository.records import RecordHead, VersionRecord, load
 from servingrepo.repository.recovery import say_if_happened, settle
 from servingrepo.repository.repository import (
     Repository,
+    load_head,
     load_record,
     load_state,
     me,
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from servingrepo.repository.protection import Foreseen, Loaded
+    from servingrepo.repository.records import VersionRecord
     from servingrepo.storage.progress import Progress
 
 _UNREADABLE = "its record cannot be read, so nothing is known of it"
@@ -171,7 +172,7 @@ def _decided(
     for version in versions:
         head, reasons = None, protected[version]
         try:
-            head = load(repo.layout.record(model, version), RecordHead)
+            head = load_head(repo, model, version)
         except (RepositoryDamaged, NewerFormat):
             reasons = (*reasons, _UNREADABLE)
         candidates.append(

@@ -24,10 +24,11 @@ from servingrepo.modelconfig import MAX_VERSION, parse_version
 from servingrepo.repository import journal
 from servingrepo.repository.config import MODEL_FILES
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.records import RecordHead, VersionRecord, encode, load
+from servingrepo.repository.records import VersionRecord, encode
 from servingrepo.repository.recovery import say_if_happened, settle
 from servingrepo.repository.repository import (
     Repository,
+    load_head,
     load_record,
     locked,
     me,
@@ -143,7 +144,7 @@ def find_same(repo: Repository, now: Snapshot, *, digest: str) -> VersionRecord 
                 hint=f"promote another export, or servingrepo mark-bad {model}@{number} --clear",
             )
     for number in reversed(now.published):
-        head = load(repo.layout.record(model, number), RecordHead)
+        head = load_head(repo, model, number)
         if head is not None and head.digest == digest:
             return load_record(repo, model, number)
     return None
@@ -152,7 +153,7 @@ def find_same(repo: Repository, now: Snapshot, *, digest: str) -> VersionRecord 
 def same_in_trash(repo: Repository, model: str, *, digest: str) -> int | None:
     """Return the version in the trash that has this content, the highest one; None if there is none."""
     numbers = {one.version for one in trashed_versions(repo.layout, model)}
-    heads = (load(repo.layout.record(model, number), RecordHead) for number in sorted(numbers))
+    heads = (load_head(repo, model, number) for number in sorted(numbers))
     same = [head.version for head in heads if head is not None and head.digest == digest]
     return max(same, default=None)
 

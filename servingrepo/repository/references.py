@@ -136,7 +136,7 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
         usable=lambda version: version in good,
     )
     pinned = current is None or current in now.pins
-    if not pinned and (found is None or not _was_served(repo, model, current)):
+    if not pinned and (found is None or not was_served(repo, model, current)):
         lower = (version for version in good if version < (current or 0))
         found = max(lower, default=found)
     if found is None:
@@ -158,7 +158,8 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
     return found
 
 
-def _was_served(repo: Repository, model: str, version: int | None) -> bool:
+def was_served(repo: Repository, model: str, version: int | None) -> bool:
+    """Tell whether unlabelled clients ever got a version, according to history."""
     moves = history.moves_backwards(repo.layout.history, model=model)
     return any(version in {move.served_after, move.served_before} for move in moves)
 

@@ -23,6 +23,7 @@ from servingrepo.repository.layout import TRASH_NAME, Layout
 from servingrepo.repository.records import (
     Format,
     ModelState,
+    RecordHead,
     VersionRecord,
     damaged,
     encode,
@@ -56,6 +57,11 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     def root(self) -> Path:
         """The directory that `--root` names."""
         return self.layout.root
+
+    @property
+    def config_name(self) -> str:
+        """What models.config is called in messages; `servingrepo.repository.config` reads and writes it."""
+        return str(self.layout.config)
 
     def now(self) -> str:
         """Return the time for records: ISO 8601 in UTC, to the millisecond."""
@@ -312,6 +318,11 @@ def load_record(repo: Repository, model: str, version: int) -> VersionRecord | N
     if record is not None and (record.model, record.version) != (model, version):
         raise damaged(path, f"it is about {record.model!r}@{record.version}")
     return record
+
+
+def load_head(repo: Repository, model: str, version: int) -> RecordHead | None:
+    """Return the start of a version's record, which is quick to read; None for a foreign or missing one."""
+    return load(repo.layout.record(model, version), RecordHead)
 
 
 def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:

@@ -20,12 +20,12 @@ from servingrepo.errors import (
 from servingrepo.fleet.hooks import HookResult
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.switch import Followed, switch
-from servingrepo.repository import history
 from servingrepo.repository.config import check_config, read_own_config
 from servingrepo.repository.overtaking import running_promotions
-from servingrepo.repository.records import RecordHead, StageVerdict, load
+from servingrepo.repository.records import StageVerdict
 from servingrepo.repository.recovery import with_bad_mark
 from servingrepo.repository.repository import (
+    load_head,
     load_record,
     need_state,
     need_version,
@@ -33,7 +33,7 @@ from servingrepo.repository.repository import (
     published_versions,
     save_state,
 )
-from servingrepo.repository.transaction import new_event, recorded
+from servingrepo.repository.transaction import append_event, new_event, recorded
 from servingrepo.repository.verification import quick_differences
 from servingrepo.verbs.guards import say_changes
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
@@ -214,7 +214,7 @@ def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: Sw
         marked_bad=None,
         stages=failed.stages,
     )
-    history.append(repo.disk, repo.layout.history, stopped)
+    append_event(repo, stopped)
 
 
 def _unproven(repo: Repository, plan: Plan, options: LiveOptions) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _size(repo: Repository, plan: Plan) -> int:
     size = 0
     for version in {*plan.old_pins, *plan.new_pins}:
         with suppress(ServingRepoError):
-            head = load(repo.layout.record(plan.model, version), RecordHead)
+            head = load_head(repo, plan.model, version)
             size += head.size if head is not None else 0
     return size
 

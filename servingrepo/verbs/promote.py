@@ -26,7 +26,6 @@ from servingrepo.fleet.hooks import between_hooks
 from servingrepo.fleet.plans import plan_serve
 from servingrepo.fleet.switch import Followed, switch
 from servingrepo.modelconfig import check_name
-from servingrepo.repository import history
 from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.overtaking import newest_event, overtaken_by
 from servingrepo.repository.proving import (
@@ -48,7 +47,7 @@ from servingrepo.repository.publication import (
     stage,
 )
 from servingrepo.repository.records import Proof, Source, VersionRecord, say_proofs
-from servingrepo.repository.references import Reference, previous_version
+from servingrepo.repository.references import Reference, previous_version, was_served
 from servingrepo.repository.repository import burn_number, load_record, me
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
@@ -631,15 +630,10 @@ def _is_to_be_served(repo: Repository, found: Promotion, options: PromoteOptions
         options.serve is None
         and not held
         and found.version > max(found.before, default=0)
-        and not _was_served(repo, found.model, found.version)
+        and not was_served(repo, found.model, found.version)
     )
     wanted = (options.serve and not held) or unfinished
     return wanted or (found.served and bool(options.fleet))
-
-
-def _was_served(repo: Repository, model: str, version: int) -> bool:
-    moves = history.moves_backwards(repo.layout.history, model=model)
-    return any(move.served_after == version for move in moves)
 
 
 def _result(

@@ -49,7 +49,7 @@ def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
         problems = [str(one) for one in check_config(repo, config) if one.severity == "error"]
         if problems:
             raise ConfigInvalid(
-                f"{repo.layout.config} is one that TensorFlow Serving would refuse or hang on; it was not sent",
+                f"{repo.config_name} is one that TensorFlow Serving would refuse or hang on; it was not sent",
                 problems=problems,
                 hint="servingrepo config check shows what to do about each",
             )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from servingrepo.modelconfig import check_name
-from servingrepo.repository import history as events
 from servingrepo.repository import listing
 from servingrepo.repository.references import parse_reference, resolve
-from servingrepo.repository.repository import need_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,9 +42,4 @@ def history(
     repo: Repository, model: str | None = None, *, limit: int | None = None
 ) -> Iterator[Event]:
     """Yield events, oldest first, of a model or of all; with a limit the last ones only."""
-    if model is not None:
-        need_state(repo, check_name(model))
-    path = repo.layout.history
-    if limit is None:
-        return events.read(path, model=model)
-    return reversed(list(islice(events.read_backwards(path, model=model), limit)))
+    return listing.list_events(repo, check_name(model) if model is not None else None, limit=limit)

@@ -16,12 +16,10 @@ from servingrepo.errors import RequestRefused, ServingRepoError
 from servingrepo.fleet.parallel import each
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import Entry, Stamp, check_name, models
-from servingrepo.repository import journal
 from servingrepo.repository.config import (
     UNREPLACEABLE_HINT,
     ConfigFile,
     check_config,
-    is_elsewhere,
     last_text,
     need_model,
     read_config_or_why,
@@ -31,7 +29,9 @@ from servingrepo.repository.config import (
 )
 from servingrepo.repository.lagging import LaggingServer, read_lagging
 from servingrepo.repository.listing import shown_names, summed_trash
-from servingrepo.repository.repository import load_record, load_state, versions_on_disk
+from servingrepo.repository.overtaking import running_commands
+from servingrepo.repository.repository import load_record
+from servingrepo.repository.snapshot import Snapshot, snapshot_of
 from servingrepo.repository.trust import notes
 from servingrepo.repository.verification import quick_differences
 from servingrepo.servers.security import TlsMismatch
@@ -193,12 +193,10 @@ def _compare(
     endpoints: Sequence[Endpoint],
 ) -> Status:
     """Compare disk and config with the answers of the endpoints."""
-    entries = {one.name: one for one in models(file.config)}
     rows = tuple(
         _model_status(
             repo,
-            name,
-            entries.get(name),
+            snapshot_of(repo, name, file.config),
             tuple(said[name] for said in asked.values()),
             unknown=bool(file.unknown),
         )
@@ -212,11 +210,11 @@ def _compare(
     if file.unknown:
         problems.append(file.unknown)
     elif file.stamp is not Stamp.UNEDITED:
-        problems.append(f"{repo.layout.config} is {file.stamp}: servingrepo config check shows it")
+        problems.append(f"{repo.config_name} is {file.stamp}: servingrepo config check shows it")
     running = tuple(
         f"{intent.command} of {intent.model} by {introduce(intent.owner)}"
-        for intent, alive in journal.read_all(repo.layout.journal, leave_out_unreadable=True)
-        if alive and model in {None, intent.model}
+        for intent in running_commands(repo)
+        if model in {None, intent.model}
     )
     if running:
         what_next = f"wait for the {running[0]}, then this command again"
@@ -226,7 +224,7 @@ def _compare(
         what_next = _what_next(rows, problems, endpoints, behind)
     return Status(
         models=rows,
-        config=str(repo.layout.config),
+        config=repo.config_name,
         problems=tuple(problems),
         running=running,
         behind=behind,
@@ -333,43 +331,34 @@ def _ask_model(
 
 
 def _model_status(
-    repo: Repository,
-    name: str,
-    entry: Entry | None,
-    asked: tuple[OnEndpoint, ...],
-    *,
-    unknown: bool,
+    repo: Repository, now: Snapshot, asked: tuple[OnEndpoint, ...], *, unknown: bool
 ) -> ModelStatus:
-    state = load_state(repo, name)
-    found = versions_on_disk(repo, name)
-    on_disk = found.published if state is not None else ()
-    numbers = {*found.published, *found.foreign}
-    there = entry is not None and is_elsewhere(repo, entry)
-    serves: tuple[int, ...] = ()
-    if entry is not None and (entry.policy == "specific" or not there):
-        serves = tuple(sorted(served_by_policy(entry, numbers)))
-    bad = tuple(sorted(state.bad)) if state is not None else ()
-    trash, trash_size = summed_trash(repo, name) if state is not None else ((), 0)
+    entry, ours, there = now.entry, now.state is not None, bool(now.elsewhere)
+    on_disk = now.published if ours else ()
+    numbers = {*now.published, *now.foreign}
+    bad = tuple(sorted(now.bad))
+    trash, trash_size = summed_trash(repo, now.model) if ours else ((), 0)
+    damaged = sorted(set(now.served) & set(on_disk)) if not there else []
     return ModelStatus(
-        model=name,
-        ours=state is not None,
+        model=now.model,
+        ours=ours,
         on_disk=on_disk,
         foreign=tuple(sorted(numbers - set(on_disk))),
         bad=bad,
         policy="unknown" if unknown else entry.policy if entry is not None else "none",
-        pinned=serves,
-        labels=entry.labels if entry is not None else {},
-        held=state.hold.reason or "no reason given" if state is not None and state.hold else None,
+        pinned=now.served,
+        labels=dict(now.labels),
+        held=(now.hold.reason or "no reason given") if now.hold is not None else None,
         endpoints=asked,
         drift=()
         if unknown
         else (
-            *(_damage(repo, name, sorted(set(serves) & set(on_disk))) if not there else ()),
-            *_drift(name, entry, None if there else numbers, bad, asked, trash=trash),
+            *_damage(repo, now.model, damaged),
+            *_drift(now.model, entry, None if there else numbers, bad, asked, trash=trash),
         ),
         trash=trash,
         trash_size=trash_size,
-        elsewhere=entry.base_path if entry is not None and there else "",
+        elsewhere=now.elsewhere,
     )
 
 
@@ -516,7 +505,7 @@ def _make_config_ours(repo: Repository, file: ConfigFile) -> str:
         return (
             "servingrepo config write --discard-edit (back to what servingrepo wrote last)"
             if known
-            else f"correct {repo.layout.config}, then servingrepo config write --take-edit"
+            else f"correct {repo.config_name}, then servingrepo config write --take-edit"
         )
     if not known:
         return "servingrepo config write --take-edit (takes this models.config over)"

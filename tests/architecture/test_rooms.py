@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from servingrepo.repository.layout import Layout
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "servingrepo"
 
@@ -189,6 +191,25 @@ def test_only_a_new_server_root_moves_a_base_path() -> None:
                 moving.add(path.relative_to(PACKAGE).as_posix())
     assert assigned == {"modelconfig/edits.py"}
     assert moving == {"modelconfig/__init__.py", "repository/config.py"}
+
+
+PLACES_FOR_ALL = {"contract", "contracts", "model", "models", "root", "staging", "version"}
+"""Of a repository's layout: where models, exports and the files of people lie."""
+
+
+def test_only_the_repository_knows_where_its_own_files_lie() -> None:
+    """State, records, config, history and journal are asked for as a snapshot, or by functions of that room."""
+    wrong = [
+        f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno} uses layout.{node.attr}"
+        for path in python_files()
+        if home_of(path) != "repository"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node.value).split(".")[-1] == "layout"
+        and node.attr in vars(Layout)
+        and node.attr not in PLACES_FOR_ALL
+    ]
+    assert wrong == []
 
 
 def test_no_file_is_long() -> None:

@@ -30,7 +30,7 @@ LAZY = (
         "servingrepo.repository.marks",
         "servingrepo.repository.verification",
     ),
-    *("servingrepo.verbs.config_write", "servingrepo.repository.verification"),
+    *("servingrepo.repository.config_write", "servingrepo.repository.verification"),
     *("servingrepo.verbs.label", "servingrepo.verbs.promote", "servingrepo.verbs.prune"),
     *("servingrepo.verbs.rollback", "servingrepo.verbs.serve", "servingrepo.verbs.unserve"),
     *("servingrepo.runs.archives", "servingrepo.servers.engines.choice"),

@@ -16,8 +16,8 @@ from servingrepo.repository.config import (
     served_version,
     write_config,
 )
+from servingrepo.repository.config_write import rewrite
 from servingrepo.repository.repository import need_state
-from servingrepo.verbs.config_write import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import servingrepo
 from servingrepo.errors import ConfigInvalid
 from servingrepo.modelconfig import entry
 from servingrepo.repository.config import check_config, read_config, read_own_config
-from servingrepo.verbs.config_write import checked_server_root, rewrite
+from servingrepo.repository.config_write import checked_server_root, rewrite
 
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository

@@ -18,6 +18,7 @@ from servingrepo.errors import (
     RepositoryDamaged,
 )
 from servingrepo.modelconfig import EMPTY, render
+from servingrepo.repository.config_write import rewrite
 from servingrepo.repository.repository import (
     locked,
     model_names,
@@ -28,7 +29,6 @@ from servingrepo.repository.repository import (
     record_numbers,
 )
 from servingrepo.repository.retention import Keep
-from servingrepo.verbs.config_write import rewrite
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import pytest
 
 import servingrepo
 from servingrepo.errors import RepositoryDamaged
+from servingrepo.repository.config_write import rewrite
 from servingrepo.testing.exports import write_export
-from servingrepo.verbs.config_write import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
