@@ -33,7 +33,6 @@ ORDER = (
     ("repository",),
     ("fleet",),
     ("verbs",),
-    ("reports",),
     ("api",),
     ("cli",),
     ("__main__",),

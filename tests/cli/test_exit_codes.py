@@ -8,8 +8,8 @@ import pytest
 
 from servingrepo import errors
 from servingrepo.errors import ServingRepoError, every_error
-from servingrepo.reports.exit_codes import exit_code_table
 from tests.support import command
+from tools.exit_codes import exit_code_table
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
