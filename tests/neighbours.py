@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,10 @@ def refusal_to_neighbours(path: Path) -> str:
 
 def listening_ports(pid: int) -> set[int]:
     """Return the TCP ports that a process listens on."""
-    ours = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    ours = set()
+    for one in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it closed that one meanwhile
+            ours.add(str(one.readlink()))
     found = set()
     for family in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
