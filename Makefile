@@ -85,7 +85,7 @@ test-docker: env ## The tests that need Docker, and those that must not mind it;
 	tests/docker/prepare
 	$(BIN)/pytest -n $(WORKERS) -m docker
 	$(BIN)/python -m tests.docker.beside -n $(WORKERS) -m "tf and not docker and not producers" \
-		tests/cli tests/docs tests/servers tests/repository tests/verbs/test_guards.py tests/verbs/test_promotion.py \
+		tests/cli tests/docs tests/servers tests/repository tests/verbs/test_compatibility.py tests/verbs/test_promotion.py \
 		tests/fleet/test_reasons.py tests/fleet/test_switch.py tests/crash/test_processes.py
 
 .PHONY: producers

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.guards import change_lines
+from servingrepo.cli.compatibility import change_lines
 from servingrepo.cli.options import takes
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import BreakingChange, UsageError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from servingrepo.cli.command import command as make
-from servingrepo.cli.guards import change_lines
+from servingrepo.cli.compatibility import change_lines
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.texts import some
 

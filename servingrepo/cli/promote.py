@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from servingrepo.cli.app import App, Bar, pinned, sized
 from servingrepo.cli.command import command as make
-from servingrepo.cli.guards import guard_lines
+from servingrepo.cli.compatibility import compatibility_lines
 from servingrepo.cli.keeping import policy_of_settings
 from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
@@ -184,7 +184,7 @@ def _proofs(done: Promotion) -> Iterator[str]:
     if done.proof is None:
         yield "  proof     not checked" + (" (a dry run runs nothing)" if done.dry_run else "")
     if done.guard is not None:
-        yield from guard_lines(done.guard, smoked=done.proof is not None)
+        yield from compatibility_lines(done.guard, smoked=done.proof is not None)
 
 
 def _pruned(done: Promotion) -> Iterator[str]:

@@ -8,8 +8,8 @@ import click
 
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
+from servingrepo.cli.compatibility import demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines
-from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.measured import event_lines, measured_lines
 from servingrepo.cli.mounted import RunPlace, read_in_a_child

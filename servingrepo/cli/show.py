@@ -9,8 +9,8 @@ import msgspec
 
 from servingrepo.cli.app import App, sized, table
 from servingrepo.cli.command import command as make
+from servingrepo.cli.compatibility import compatibility_lines, demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
-from servingrepo.cli.guards import demand_lines, guard_lines
 from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
@@ -151,7 +151,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
         yield f"  gate          {gate.gate}: {gate.verdict}: {gate.why}"
     yield from (f"  {line}" for line in demand_lines(record.demands))
     if record.guard is not None:
-        yield from guard_lines(record.guard, smoked=bool(record.proofs), width=14)
+        yield from compatibility_lines(record.guard, smoked=bool(record.proofs), width=14)
     if not record.proofs:
         yield "  proof         not checked"
     for proof in record.proofs:

@@ -9,8 +9,8 @@ import msgspec
 
 from servingrepo.cli.app import App, Bar, sized
 from servingrepo.cli.command import command as make
+from servingrepo.cli.compatibility import demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
-from servingrepo.cli.guards import demand_lines
 from servingrepo.cli.options import takes
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.subjects import taken_for_names

@@ -1,1 +1,1 @@
-"""One file per verb: its options, its result, its function."""
+"""The verbs: a file for each of them, with its function and its result. `options` has the options."""

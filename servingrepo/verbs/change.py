@@ -1,6 +1,6 @@
-"""A change of what is served: refused or carried out, and recorded.
+"""Changes of what is served: refuses a plan or carries it out, and records it.
 
-serve, unserve, rollback and label each decide on a plan; from there on they are the same, and that part is here.
+serve, unserve, rollback and label each make a plan of their own. What follows is the same for all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.repository.transaction import append_event, new_event, recorded
 from servingrepo.repository.verification import quick_differences
-from servingrepo.verbs.guards import say_changes
+from servingrepo.verbs.compatibility import say_changes
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 class Switched(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a change of what is served, or of its dry run.
 
-    `notes` says how the change breaks clients of the version before: a warning, never a reason to stop.
+    `notes` warns of clients of the version before whom the change breaks. That never stops a change.
     """
 
     action: str
@@ -65,11 +65,11 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     endpoints: tuple[EndpointResult, ...]
     promoting: tuple[str, ...] = ()
-    """Promotions of this model that run right now: they will publish, and not serve."""
+    """Promotions of this model that run right now: they will publish their version without serving it."""
     hooks: tuple[HookResult, ...] = ()
     notes: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
-    """What was never proven of the version that clients get now."""
+    """The parts of the version that nothing has proven, although clients get it now."""
     stages: tuple[StageVerdict, ...] = ()
     both_loaded: int = 0
     """Bytes on disk of all versions that a server has loaded at once while it switches."""
@@ -86,9 +86,9 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def need_servable(repo: Repository, model: str, version: int) -> None:
-    """Refuse to serve a version that is not there, is marked bad, or has lost files.
+    """Refuse to serve a version that is missing, marked bad or damaged.
 
-    Names and sizes are compared with the record, bytes are not: there is no time for that in a rollback.
+    This compares the names and sizes of files with the record. A rollback has no time to compare their bytes.
 
     Raises:
         NoSuchVersion, VersionBad, VersionDamaged: As they say.
@@ -120,7 +120,9 @@ def carry_out(
     action: str,
     marks_bad: int | None = None,
 ) -> Switched:
-    """Switch and record; the caller holds the lock. A plan that changes nothing still proves the endpoints.
+    """Carry a plan out and record it. A plan that changes nothing still proves the endpoints.
+
+    The caller holds the lock.
 
     Raises:
         ConfigInvalid, UnsupportedExport: Servers would refuse the config, or cannot run the version.
@@ -140,7 +142,7 @@ def carry_out(
                 repo, plan, now.state, action=action, options=options, marks_bad=marks_bad
             )
             if plan.changes
-            else _switch(repo, plan, options)
+            else switch(repo, plan, options)
         )
     return Switched(
         action=action,
@@ -160,10 +162,6 @@ def carry_out(
         both_loaded=_size(repo, plan) if plan.version is not None and plan.changes else 0,
         promoting=running_promotions(repo, plan.model) if action != "label" else (),
     )
-
-
-def _switch(repo: Repository, plan: Plan, options: LiveOptions) -> Followed:
-    return switch(repo, plan, options)
 
 
 def _switch_and_record(
@@ -191,7 +189,7 @@ def _switch_and_record(
     )
     try:
         with recorded(repo, event) as recording:
-            followed = _switch(repo, plan, options)
+            followed = switch(repo, plan, options)
             recording.event = msgspec.structs.replace(event, stages=followed.stages)
             if marks_bad is not None and state is not None:
                 repo.disk.step("rollback.before-bad-mark")
@@ -203,7 +201,7 @@ def _switch_and_record(
 
 
 def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: SwitchFailed) -> None:
-    """Write into the history why a stage was stopped, if everything is back where it was."""
+    """Record in the history why a stage was stopped, if the switch put everything back."""
     if not failed.stages or read_own_config(repo) != plan.before:
         return
     stopped = msgspec.structs.replace(
@@ -218,7 +216,7 @@ def _record_stopped_stage(repo: Repository, plan: Plan, event: Event, failed: Sw
 
 
 def _unproven(repo: Repository, plan: Plan, options: LiveOptions) -> tuple[str, ...]:
-    """Return what was never proven of the version, if this change brings it to clients."""
+    """Return the parts of the version that nothing has proven, if this change brings it to clients."""
     if plan.version is None or plan.old_pins == plan.new_pins:
         return ()
     live = bool(options.fleet)
@@ -226,7 +224,10 @@ def _unproven(repo: Repository, plan: Plan, options: LiveOptions) -> tuple[str, 
 
 
 def _size(repo: Repository, plan: Plan) -> int:
-    """Return the bytes of old and new versions together, as far as records say: no error here may stop a rollback."""
+    """Return the bytes of old and new versions together, as far as records are readable.
+
+    An unreadable record must not stop a rollback.
+    """
     size = 0
     for version in {*plan.old_pins, *plan.new_pins}:
         with suppress(ServingRepoError):
@@ -236,12 +237,12 @@ def _size(repo: Repository, plan: Plan) -> int:
 
 
 def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: bool) -> None:
-    """Refuse a config on which servers would hang, or which they would refuse whole.
+    """Refuse a config that servers would refuse or hang on.
 
-    A server is sent the entries of all models, so with endpoints each of them counts.
+    A reload sends the entries of all models to a server. So mistakes `of_others` count too if there are endpoints.
 
     Raises:
-        ConfigInvalid: It is such a config; all mistakes that count are listed.
+        ConfigInvalid: The config has such mistakes; the error lists all that count.
     """
     found = [
         finding
@@ -253,10 +254,10 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
         published = published_versions(repo, plan.model)
         missing = sorted(label for label, at in plan.new_labels.items() if at not in published)
         raise ConfigInvalid(
-            f"the config that would serve {plan.model} is one that TensorFlow Serving refuses or hangs on",
+            f"TensorFlow Serving would refuse the config that serves {plan.model}, or hang on it",
             problems=map(str, found),
-            hint=f"servingrepo label remove {plan.model} {' '.join(missing)} takes away the labels of versions that "
-            "went, all at once; nothing was changed"
+            hint=f"nothing was changed; servingrepo label remove {plan.model} {' '.join(missing)} removes the labels "
+            "of missing versions all at once"
             if about_labels and missing
-            else "servingrepo config check shows all of it; nothing was changed",
+            else "nothing was changed; servingrepo config check shows all mistakes",
         )

@@ -1,4 +1,4 @@
-"""diff and contract --check: two versions, or exports at any path, side by side."""
+"""diff and contract --check: compare two versions or exports, or one of them with a contract."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """A change from `old` to `new` as clients and servers see it.
 
-    `new_ops` are the operations that only the new graph has. `new_effects` are those of them that touch files, the
-    network or processes. Both are None where the record of a side has no operations.
+    `new_ops` are the operations that only the new graph has. `new_effects` are the new operations that touch files,
+    network or processes. Both are None if the record of a side does not list its operations.
     """
 
     old: str
@@ -54,7 +54,10 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """How a version differs from a contract, or from what is served; `why` says why that is not known."""
+    """The result of a comparison with a contract or with the served version.
+
+    `verdict` is None if the two could not be compared; `why` has the reason.
+    """
 
     subject: str
     against: str
@@ -67,8 +70,8 @@ def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
     """Compare two versions or exports. Without a repository both must be paths.
 
     Raises:
-        NoSuchVersion, NothingToRollBack: A reference names no version.
-        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: A path is no whole export.
+        NoSuchVersion, NothingToRollBack: A reference names a version that does not exist.
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: No whole export is at a path.
     """
     before, after = inspect_subject(repo, old), inspect_subject(repo, new)
     comparison = compare_signatures(before.signatures, after.signatures)
@@ -85,11 +88,11 @@ def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
 
 
 def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:
-    """Compare a version or an export with a model's contract, or with what is served of it.
+    """Compare a version or an export with a model's contract, or with its served version if it has no contract.
 
     Raises:
         BadContract: The contract cannot be used.
-        NoSuchVersion, NoSavedModel, DamagedExport and their like: There is nothing to check.
+        NoSuchVersion, NoSavedModel, DamagedExport and similar errors: There is nothing to check.
     """
     baseline = current_baseline(repo, check_name(model))
     found = inspect_subject(repo, subject)

@@ -1,4 +1,4 @@
-"""The engine of a smoke test, started for a repository: it knows what servers of others must keep."""
+"""Engines for a repository: a remote engine must know the models and the leftovers that the repository has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def engine_for(repo: Repository, engine: Engine | EngineChoice | str | None) -> Engine:
-    """Return the engine that was given, or the one that was asked for by name."""
+    """Return a given engine as it is, or choose an engine by its name."""
     if engine is None or isinstance(engine, str):
         engine = EngineChoice(name=engine or "auto")
     if not isinstance(engine, EngineChoice):

@@ -1,7 +1,7 @@
-"""label set, label remove: names for versions, so that clients can be moved one by one.
+"""label set, label remove: labels move clients from version to version one by one.
 
-Labels never change what unlabelled clients get, unless that is asked for: TensorFlow Serving gives them the highest
-loaded version (basic_manager.cc), and a labelled version has to be loaded.
+TensorFlow Serving gives unlabelled clients the highest loaded version (basic_manager.cc), and a labelled version must
+be loaded. So a label on a version above the served one would move unlabelled clients too: only `serve` allows that.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 def set_label(repo: Repository, reference: str, label: str, options: LabelOptions) -> Switched:
-    """Give a version a label. A version that had it loses it, and stays loaded only if it is still needed.
+    """Give a version a label. The version that had it stays loaded only if it is served or has another label.
 
     Raises:
         BadName: The label is not allowed.
-        UsageError: The version is above what is served, so unlabelled clients would get it; `serve` allows that.
+        UsageError: The version is above the served one, so unlabelled clients would get it; `serve` allows that.
         NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
         ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
@@ -57,9 +57,9 @@ def _set_label(
     if (served is None or version > served) and not options.serve:
         what = f"version {served} is" if served is not None else "nothing is"
         raise UsageError(
-            f"{model}@{version} cannot have a label and leave unlabelled clients as they are: they get the "
-            f"highest loaded version, and {what} served now",
-            hint=f"servingrepo label set {model}@{version} {label} --serve gives it to unlabelled clients too",
+            f"a label on {model}@{version} would give it to unlabelled clients too: they get the highest loaded "
+            f"version, and {what} served now",
+            hint=f"servingrepo label set {model}@{version} {label} --serve allows that",
         )
     plan = plan_label(
         now,
@@ -73,9 +73,9 @@ def _set_label(
 def remove_labels(
     repo: Repository, model: str, gone: Collection[str], options: LiveOptions
 ) -> Switched:
-    """Take labels away; their versions are unloaded unless they are served or have another label.
+    """Remove labels. Servers unload their versions unless these are served or have another label.
 
-    All labels go at once: servers would refuse a config with a label of a version that has gone.
+    All labels go at once, because servers refuse a config with a label of a missing version.
 
     Raises:
         UsageError: No label was named.

@@ -1,4 +1,4 @@
-"""hold, release-hold, mark-bad: what keeps promotions and rollbacks from serving a version."""
+"""hold, release-hold, mark-bad: marks that keep promotions and rollbacks from serving a version."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def hold(repo: Repository, model: str, options: ChangeOptions) -> Event:
-    """Keep promotions from re-pointing a model."""
+    """Keep promotions from changing what a model serves."""
     return marks.hold(repo, check_name(model), reason=options.message, dry_run=options.dry_run)
 
 
 def release_hold(repo: Repository, model: str, options: ChangeOptions) -> Event:
-    """Let promotions re-point a model again."""
+    """Let promotions change again what a model serves."""
     return marks.release_hold(
         repo, check_name(model), reason=options.message, dry_run=options.dry_run
     )
 
 
 def mark_bad(repo: Repository, reference: str, options: MarkOptions) -> Event:
-    """Mark a version bad, or take the mark away."""
+    """Mark a version bad, or remove the mark."""
     parsed = parse_reference(reference)
     version = resolve(repo, parsed)
     change = marks.clear_bad if options.clear else marks.mark_bad

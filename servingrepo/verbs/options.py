@@ -1,6 +1,6 @@
-"""Options of the verbs that do not only change what is served; the others' are in `servingrepo.fleet.options`.
+"""Options of the verbs. Those of verbs that only change what is served are in `servingrepo.fleet.options`.
 
-They stand apart from the verbs because a help, and a settings file, need the options and nothing of the verbs.
+This file does not import the verbs: a help or a settings file needs their options alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.server_versions import ExpectedServer
 
 DEFAULT_TIMEOUT = 120.0
-"""Seconds for a smoke test, the server's start included."""
+"""Seconds for a smoke test, including the server's start."""
 _proof = partial(Option, section="proof")
 
 _CASES = _proof(
@@ -47,18 +47,16 @@ _CASES = _proof(
     kind="file",
 )
 _TIMEOUT = _proof(
-    help="How long the smoke test may take, server start included; taking the server down may take 30 seconds more.",
+    help="How long the smoke test may take, including the server's start; its end may take 30 seconds more.",
     metavar="SECONDS",
     least=0.1,
     env="SERVINGREPO_TIMEOUT",
     shows=("default",),
     tables=("top",),
 )
-_SAVED_MODEL = Option(
-    help="Which SavedModel of the run is meant, as a path in it.", kind="run path"
-)
+_SAVED_MODEL = Option(help="The SavedModel to take, as a path in the run.", kind="run path")
 _RUN_WAIT = Option(
-    help="How long a network file system that the run lies on may take to answer. [default: 30]",
+    help="How long the run's network file system may take to answer. [default: 30]",
     metavar="SECONDS",
     least=0.1,
     env="SERVINGREPO_RUN_WAIT",
@@ -70,22 +68,22 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     """How to promote. `serve` None means: serve new content unless the model is held.
 
     Attributes:
-        keep: The policy by which the model is pruned when the promotion is done.
-        context: What is recorded of the call.
-        sizes: Is called with the bytes of event files and of the export before these are read and copied.
-        progress: Is told bytes as event files are read and as the export is copied.
-        notice: Is told what should not wait for the result.
-        run_read: Is told that nothing more is read from the run.
+        keep: The policy of a prune that follows the promotion.
+        context: The facts about the call that the record keeps.
+        sizes: Called with the bytes of the event files and of the export, before these are read and copied.
+        progress: Called with bytes as event files are read and as the export is copied.
+        notice: Called with messages that should not wait for the result.
+        run_read: Called when nothing more is read from the run.
 
     Raises:
-        ServingRepoError: A gate, a file of cases, a path or what `LiveOptions` names is none.
+        ServingRepoError: A gate, a file of cases, a path or an option of `LiveOptions` cannot be used.
     """
 
     model: Annotated[str, Option(help="The model.", metavar="NAME", shows=("env",))]
     version: Annotated[
         int | None,
         Option(
-            help="The version's number: above all that were ever used. [default: the next]",
+            help="The version's number: it must be above every number ever used. [default: the next]",
             key="number",
             metavar="N",
             kind="version",
@@ -95,7 +93,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     serve: Annotated[
         bool | None,
         Option(
-            help="Serve it when it is published. [default: serve new content; not if the model is held]",
+            help="Serve it when it is published. [default: serve new content unless the model is held]",
             flags="--serve/--no-serve",
         ),
     ] = None
@@ -103,14 +101,14 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     smoke: Annotated[
         bool,
         _proof(
-            help="Send it requests before it is published. [default: smoke]",
+            help="Serve it for a test and send it requests before it is published. [default: smoke]",
             flags="--smoke/--no-smoke",
         ),
     ] = True
     require: Annotated[
         Iterable[str | Gate],
         _proof(
-            help="What the run must have measured, such as 'validation/accuracy >= 0.92', 'best(loss) < 0.1' or "
+            help="A gate for the run's measurements, such as 'validation/accuracy >= 0.92', 'best(loss) < 0.1' or "
             "'auc >= served - 0.005'; repeatable.",
             metavar="GATE",
             kind="gate",
@@ -122,16 +120,17 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     strict: Annotated[
         bool,
         _proof(
-            help="Every signature must be proven, none left inconclusive; a stale or mixed run is refused."
+            help="Refuse a signature that the smoke test leaves inconclusive, and a stale or mixed run."
         ),
     ] = False
     allow_breaking: Annotated[
-        bool, _proof(help="Publish it although clients of what is served would break; recorded.")
+        bool,
+        _proof(help="Publish it although clients of the served version would break; recorded."),
     ] = False
     allow_ops: Annotated[
         Iterable[str],
         _proof(
-            help="An operation of the graph that may touch files, network or processes; repeatable, recorded.",
+            help="Allow this operation, which touches files, network or processes; repeatable, recorded.",
             flags="--allow-op",
             metavar="NAME",
             tables=("models",),
@@ -140,7 +139,8 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     contract: Annotated[
         str | Path | None,
         _proof(
-            help="What clients rely on. [default: configs/NAME.contract.toml in the root, else what is served]",
+            help="The contract to compare with. [default: configs/NAME.contract.toml in the root, else the served "
+            "version]",
             metavar="FILE",
             kind="file",
         ),
@@ -171,28 +171,18 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, name, value)
 
     def rehearsal(self) -> Self:
-        """Return the options of a dry run, for a command before the promotion: nobody is told of it."""
+        """Return the options of a dry run, for a hook before the promotion: it reports no progress."""
         return msgspec.structs.replace(self, dry_run=True, progress=silent, run_read=untold)
 
     @property
     def starts(self) -> Engine | None:
-        """The engine that serves during the smoke test; None where nothing is to run."""
+        """The engine that serves during the smoke test; None without a smoke test."""
         runs = self.smoke and not self.dry_run
         return cast("Engine", self.engine) if runs else None
 
     @property
-    def chosen_export(self) -> Path | None:
-        """Which SavedModel of the run is meant."""
-        return cast("Path | None", self.saved_model)
-
-    @property
-    def contract_file(self) -> Path | None:
-        """A file to use instead of the model's own contract."""
-        return cast("Path | None", self.contract)
-
-    @property
     def gates(self) -> tuple[Gate, ...]:
-        """What the run must have measured."""
+        """The gates that the run must pass."""
         return cast("tuple[Gate, ...]", self.require)
 
     @property
@@ -201,35 +191,30 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
         return cast("tuple[SmokeCase, ...]", self.cases)
 
     @property
-    def allowed_ops(self) -> tuple[str, ...]:
-        """Operations that the graph may have although they reach out."""
-        return cast("tuple[str, ...]", self.allow_ops)
-
-    @property
     def call(self) -> Context:
-        """What is recorded of the call."""
+        """The facts about the call that the record keeps."""
         from servingrepo.runs.tracing import Context
 
         return self.context or Context()
 
     @property
     def target(self) -> ExpectedServer:
-        """The server that the version is meant for."""
+        """The server that will run the version, as far as the engine says it."""
         from servingrepo.servers.engines.choice import expected_server
 
         return expected_server(cast("Engine | EngineChoice | None", self.engine))
 
 
 class StatusOptions(FleetOptions, frozen=True, kw_only=True):
-    """Whom to ask, and how long to wait for disk, config and servers to agree.
+    """The servers to ask, and how long to wait until disk, config and servers agree.
 
-    The key is not the `wait` of the settings file, which is how long a change may take.
+    The settings key is not `wait`: that is how long a change may take.
     """
 
     wait: Annotated[
         float | None,
         Option(
-            help="Wait for disk, config and servers to agree; exit code 68 if they do not in time.",
+            help="Wait until disk, config and servers agree; exit code 68 if they do not in time.",
             section="live servers",
             key="patience",
             metavar="SECONDS",
@@ -239,10 +224,10 @@ class StatusOptions(FleetOptions, frozen=True, kw_only=True):
 
 
 class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a version is smoke-tested without being promoted.
+    """How a version or an export is smoke-tested without a promotion.
 
     Raises:
-        BadCase: A file of cases has others in it, or cannot be read.
+        BadCase: A file does not hold cases, or cannot be read.
     """
 
     cases: Annotated[Iterable[str | Path | SmokeCase], _CASES] = ()
@@ -260,14 +245,14 @@ class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScanOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which SavedModel of a run is meant, and how long its file system may take to answer."""
+    """The SavedModel to take from a run, and how long the run's file system may take to answer."""
 
     saved_model: Annotated[str | Path | None, _SAVED_MODEL] = None
     run_wait: Annotated[float, _RUN_WAIT] = RUN_WAIT
 
 
 class MeasureOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is told bytes as they are read, and how long the run's file system may take to answer."""
+    """Where to report progress, and how long the run's file system may take to answer."""
 
     progress: Progress = silent
     run_wait: Annotated[float, _RUN_WAIT] = RUN_WAIT
@@ -279,7 +264,7 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     output: Annotated[
         str | Path | None,
         Option(
-            help="Where to. [default: saved_model in the run, or beside the file]",
+            help="Where to write it. [default: saved_model in the run, or beside the file]",
             metavar="DIR",
             kind="run path",
         ),
@@ -287,13 +272,13 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
     allow_lambda: Annotated[
         bool,
         Option(
-            help="Run the Python code of Lambda layers that is stored in the file: only if you trust it."
+            help="Run the Python code of Lambda layers, which the file contains: only if you trust the file."
         ),
     ] = False
     code: Annotated[
         Iterable[str | Path],
         Option(
-            help="Python that defines and registers the classes that the model needs; it is run; repeatable.",
+            help="A Python file that registers the model's own classes; it is run; repeatable.",
             metavar="FILE",
             kind="file",
         ),
@@ -311,14 +296,14 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
     quick: Annotated[
         bool,
         Option(
-            help="Read small files only, and of large ones compare the size; says what it did not check."
+            help="Read small files only, and compare large ones by size; the output says what was not checked."
         ),
     ] = False
     progress: Progress | None = None
 
 
 class ChangeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a change of the repository is made, and whether it is one at all.
+    """Why the repository is changed, and whether this is a dry run.
 
     Raises:
         UsageError: The message cannot be recorded.
@@ -334,7 +319,7 @@ class ChangeOptions(msgspec.Struct, frozen=True, kw_only=True):
 class MarkOptions(ChangeOptions, frozen=True, kw_only=True):
     """How a version is marked bad, or no longer."""
 
-    clear: Annotated[bool, Option(help="Take the mark away.")] = False
+    clear: Annotated[bool, Option(help="Remove the mark.")] = False
 
 
 class RestoreOptions(ChangeOptions, frozen=True, kw_only=True):
@@ -346,33 +331,31 @@ class RestoreOptions(ChangeOptions, frozen=True, kw_only=True):
 class ContractOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a contract is written."""
 
-    overwrite: Annotated[
-        bool, Option(help="With --write: replace a file that says something else.")
-    ] = False
+    overwrite: Annotated[bool, Option(help="With --write: replace a file that differs.")] = False
     dry_run: Annotated[bool, DRY_RUN] = False
 
 
 class PruneOptions(FleetOptions, frozen=True, kw_only=True):
-    """What goes, and how.
+    """The policy by which versions go to the trash, and whether the trash is emptied.
 
     Attributes:
-        keep: A policy, or one for each model; without it only the trash is emptied.
+        keep: A policy for all models, or a policy by model; None only empties the trash.
 
     Raises:
-        UsageError: An endpoint is none, or the message cannot be recorded.
+        UsageError: An endpoint cannot be read, or the message cannot be recorded.
     """
 
     keep: Keep | Mapping[str, Keep] | None = None
     empty_trash: Annotated[
         bool,
         Option(
-            help="Delete for good what is in the trash; with a --keep option, after pruning by it."
+            help="Delete for good what is in the trash; with a --keep option, prune by it first."
         ),
     ] = False
     older_than: Annotated[
         timedelta | None,
         Option(
-            help="With --empty-trash: only what went to the trash longer ago.",
+            help="With --empty-trash: delete only versions that went to the trash longer ago.",
             metavar="7d",
             kind="duration",
         ),
@@ -386,10 +369,10 @@ class PruneOptions(FleetOptions, frozen=True, kw_only=True):
 
 
 def as_cases(cases: Iterable[str | Path | SmokeCase]) -> tuple[SmokeCase, ...]:
-    """Return requests; those of files are read.
+    """Return cases, and read those that are in files.
 
     Raises:
-        BadCase: A file has others in it, or cannot be read.
+        BadCase: A file does not hold cases, or cannot be read.
     """
     from servingrepo.smoke import load_cases
 
@@ -403,7 +386,7 @@ def as_cases(cases: Iterable[str | Path | SmokeCase]) -> tuple[SmokeCase, ...]:
 
 
 def optional_path(path: str | Path | None) -> Path | None:
-    """Return a path that may be left out.
+    """Return a path, or None if it is left out.
 
     Raises:
         UsageError: No file can have this name.

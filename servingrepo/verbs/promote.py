@@ -1,7 +1,7 @@
-"""promote: from a run directory to a proven, published and served version.
+"""promote: makes a proven, published and served version of a run directory.
 
 The order is the guarantee: decide, reserve a number, stage, prove the staging copy, C1 (the version exists), C2 (it
-is served), history. A process killed anywhere leaves the repository as before or after a commit point.
+is served), history. A process that is killed at any point leaves the repository as before or after a commit point.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
 from servingrepo.texts import as_path, some
 from servingrepo.verbs.change import refuse_unfit
+from servingrepo.verbs.compatibility import check_compatibility
 from servingrepo.verbs.engines import engine_for
-from servingrepo.verbs.guards import pass_guards
+from servingrepo.verbs.options import optional_path
 from servingrepo.verbs.prune import prune_after
 from servingrepo.verbs.serve import serve_now
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
@@ -92,14 +93,14 @@ _MOST_UNREAD = 100
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a promotion is about to publish: the run as it was read, and where it comes from."""
+    """The run that a promotion is about to publish, and its origin."""
 
     run: Run
     origin: Origin
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """What of the run's event files and metrics could not be read."""
+        """The problems of the run's event files and metrics."""
         measured = self.run.measured
         problems = (one for events in measured.event_runs for one in events.problems)
         return (*measured.problems, *problems)[:_MOST_UNREAD]
@@ -108,20 +109,21 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promotion:
     """Publish a run's SavedModel as the next version, proven, and serve it; see `servingrepo promote`.
 
-    With `keep`, the model is pruned by that policy when the promotion is done: what comes of it is the result's
-    `pruned` and `prune_failed`, and no error. `run_wait` is how many seconds a network file system with the run may
-    take to say that it is there; one that hangs later hangs this call, too.
+    With `keep`, a prune by that policy follows the promotion. Its result or failure is in `pruned` and `prune_failed`
+    of the result, and is no error. If the run lies on a network file system, that may take `run_wait` seconds to
+    answer. If it hangs later, this call hangs too.
 
     Raises:
-        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
-        StaleRun: It is strict, and the run is stale or mixed.
-        GateFailed: The run did not measure what a gate asks for.
-        BreakingChange, UnsafeOperation, BadContract: The export would break clients, or reaches beyond itself.
-        NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no; so it does
-            where the model's live versions are elsewhere.
-        LoadFailed, SmokeFailed and other errors of the engine: The staging copy did not prove itself.
-        SourceChanged: Somebody wrote into the run.
-        NoSpace, NoPermission, StorageFailed: The disk says no.
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run has no usable export.
+        StaleRun: The promotion is strict, and the run is stale or mixed.
+        GateFailed: The run's measurements do not pass a gate.
+        BreakingChange, UnsafeOperation, BadContract: The export would break clients, or touches files, network or
+            processes.
+        NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository does not allow it, or
+            the model's live versions are elsewhere.
+        LoadFailed, SmokeFailed and other errors of the engine: The staging copy failed its smoke test.
+        SourceChanged: The run changed during the promotion.
+        NoSpace, NoPermission, StorageFailed: The disk is full, or refuses to write.
         EndpointUnreachable, SwitchFailed: The version is published, but the endpoints did not follow.
     """
     if options.smoke and not options.dry_run:
@@ -143,7 +145,7 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
             now, gates = _decide(repo, candidate, options)
             done = _promote_known(repo, now, candidate, options, gates)
             if done is None:
-                _pass_guards(repo, now, candidate.run.inspection, options)
+                _check_compatibility(repo, now, candidate.run.inspection, options)
                 newest = newest_event(repo, options.model)
                 with _reserve(repo, candidate, options) as place:
                     record = _prepare(repo, place, candidate, options, gates)
@@ -155,11 +157,11 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
 
 
 def _foresee(repo: Repository, candidate: Candidate, options: PromoteOptions) -> Promotion:
-    """Return what a promotion would come to; the options are those of a dry run."""
+    """Return the result that a promotion would have; the options are those of a dry run."""
     now, gates = _decide(repo, candidate, options)
     promised = _promote_known(repo, now, candidate, options, gates)
     if promised is None:
-        guard = _pass_guards(repo, now, candidate.run.inspection, options)
+        guard = _check_compatibility(repo, now, candidate.run.inspection, options)
         promised = _promised(repo, now, candidate, options, gates=gates, guard=guard)
     return prune_after(repo, promised, options)
 
@@ -167,11 +169,11 @@ def _foresee(repo: Repository, candidate: Candidate, options: PromoteOptions) ->
 def _decide(
     repo: Repository, candidate: Candidate, options: PromoteOptions
 ) -> tuple[Snapshot, tuple[GateVerdict, ...]]:
-    """Return what a promotion is decided by: what the repository says now, and how the run passes its gates.
+    """Return the snapshot by which a promotion is decided, and the verdicts of the gates, before a long copy.
 
     Raises:
-        ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository says no: said before a long copy.
-        GateFailed, StaleRun: The run is not what was asked for.
+        ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository does not allow a promotion.
+        GateFailed, StaleRun: The run does not pass its gates, or is stale.
     """
     refuse_flat_model(repo, options.model)
     now = snapshot_to_change(repo, options.model)
@@ -181,10 +183,10 @@ def _decide(
 def _reserve(
     repo: Repository, candidate: Candidate, options: PromoteOptions
 ) -> AbstractContextManager[Reservation]:
-    """Reserve the number, for a smoke test that the engine can run.
+    """Reserve the number, unless the engine cannot run the graph.
 
     Raises:
-        LoadFailed: The engine lacks operations of the graph for certain: said before a long copy.
+        LoadFailed: The engine certainly lacks operations of the graph. This comes before a long copy.
     """
     engine = options.starts
     if engine is not None:
@@ -206,12 +208,12 @@ def _prepare(
     options: PromoteOptions,
     gates: tuple[GateVerdict, ...],
 ) -> VersionRecord:
-    """Stage the export and prove the staging copy; return the record of the version that it is to be.
+    """Stage the export and prove the staging copy; return the record of the future version.
 
     Raises:
-        SourceChanged: Somebody wrote into the run.
-        DamagedExport: A tensor is not what the index says of it.
-        LoadFailed, SmokeFailed and other errors of the engine: The copy did not prove itself.
+        SourceChanged: The run changed meanwhile.
+        DamagedExport: A tensor differs from its entry in the index.
+        LoadFailed, SmokeFailed and other errors of the engine: The staging copy failed its smoke test.
     """
     manifest, tensors = _stage(repo, place, candidate, options.progress)
     engine = options.starts
@@ -225,15 +227,15 @@ def _prepare(
 
 
 def _read(run: Path, options: PromoteOptions) -> Candidate:
-    """Read the run, once: what is held against gates is what is copied, and what the record tells of.
+    """Read the run, once. So gates, copy and record are of the same files.
 
     Raises:
-        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run is not fit.
-        BadCase: A smoke test's case does not fit the export.
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport, UnsafeExport: The run has no usable export.
+        BadCase: A case of the smoke test does not fit the export.
     """
     read = read_run(
         run,
-        saved_model=options.chosen_export,
+        saved_model=optional_path(options.saved_model),
         unpacked=bool(options.call.archive),
         sizes=options.sizes,
         progress=options.progress,
@@ -246,11 +248,11 @@ def _read(run: Path, options: PromoteOptions) -> Candidate:
 def _pass_gates(
     repo: Repository, now: Snapshot, run: Run, options: PromoteOptions
 ) -> tuple[GateVerdict, ...]:
-    """Hold what the run measured against the gates, and see that it is not stale where that is asked for.
+    """Judge the run's measurements by the gates. A strict promotion also refuses a stale run.
 
     Raises:
-        GateFailed: A gate does not pass, or the run does not say; all of them are listed.
-        StaleRun: It is strict, and the run is stale or mixed.
+        GateFailed: A gate does not pass, or the run did not measure its number; the error lists all such gates.
+        StaleRun: The promotion is strict, and the run is stale or mixed.
     """
     served = None
     if now.top is not None and any(gate.relative for gate in options.gates):
@@ -259,41 +261,41 @@ def _pass_gates(
     verdicts = judge_gates(options.gates, run, served=served)
     if options.strict and run.staleness:
         raise StaleRun(
-            f"{run.scan.run} may not hold what its training ended with: {run.staleness[0]}",
+            f"the export in {run.scan.run} may be older than its training: {run.staleness[0]}",
             problems=run.staleness if len(run.staleness) > 1 else (),
             hint="export the model again, choose with --saved-model, or leave --strict out",
         )
     return verdicts
 
 
-def _pass_guards(
+def _check_compatibility(
     repo: Repository, now: Snapshot, inspection: Inspection, options: PromoteOptions
 ) -> Guard:
-    """Compare with the contract, or what is served now, and with what the servers can run.
+    """Compare the export with the contract or the served version, and with what the servers can run.
 
     Raises:
         UnsupportedExport, BreakingChange, UnsafeOperation: As they say.
     """
     if options.serve is not False:
         refuse_lacking_servers(inspection.path, inspection.demands, options.fleet_rules)
-    return pass_guards(
+    return check_compatibility(
         inspection,
         model=now.model,
-        baseline=find_baseline(repo, now, contract=options.contract_file),
+        baseline=find_baseline(repo, now, contract=optional_path(options.contract)),
         target=options.target,
         allow_breaking=options.allow_breaking,
-        allow_ops=options.allowed_ops,
+        allow_ops=frozenset(options.allow_ops),
     )
 
 
 def _stage(
     repo: Repository, place: Reservation, candidate: Candidate, progress: Progress
 ) -> tuple[Manifest, TensorCheck | None]:
-    """Copy the export, and see that every byte of it is what was judged.
+    """Copy the export, and check that the copy is what was judged.
 
     Raises:
-        SourceChanged: The graph or the index is not the one that was inspected.
-        DamagedExport: A tensor is not what the index says of it.
+        SourceChanged: The graph or the index differs from the inspected file.
+        DamagedExport: A tensor differs from its entry in the index.
     """
     tensors = candidate.run.variables.tensors()
     watch = tensors.watch if tensors is not None else None
@@ -307,13 +309,13 @@ def _stage(
 
 
 def _refuse_another_graph(candidate: Candidate, copied: Manifest) -> None:
-    """See that the graph and the index that were inspected are the ones that were copied, by their hashes.
+    """Compare the copied graph and index with the inspected ones, by their hashes.
 
-    The copy sees by sizes and times that no file changed meanwhile. These two decide what a server does, so nobody's
-    times are trusted.
+    For other files the copy compares sizes and times. But these two files decide what a server does, so times are no
+    proof for them.
 
     Raises:
-        SourceChanged: One is not.
+        SourceChanged: The graph or the index differs from the inspected file.
     """
     inspection, index = candidate.run.inspection, candidate.run.variables.data
     judged = {inspection.file: inspection.digest}
@@ -323,8 +325,8 @@ def _refuse_another_graph(candidate: Candidate, copied: Manifest) -> None:
     changed = [path for path, digest in judged.items() if hashes.get(path) != digest]
     if changed:
         raise SourceChanged(
-            f"{Path(inspection.path, changed[0])} changed between the look at it and the copy",
-            hint="promote again when whatever writes there has finished",
+            f"{Path(inspection.path, changed[0])} changed between its inspection and the copy",
+            hint="promote again when the program that writes there has finished",
         )
 
 
@@ -339,7 +341,7 @@ def _prove(
     """Serve the staging copy and send it requests.
 
     Raises:
-        LoadFailed, SmokeFailed and other errors of the engine: It did not prove itself.
+        LoadFailed, SmokeFailed and other errors of the engine: The smoke test failed.
     """
     proof = prove(
         engine,
@@ -361,17 +363,17 @@ def _prove(
 
 
 def _refuse_changed(candidate: Candidate) -> None:
-    """See that the files that the run was judged by are what they were.
+    """Refuse a run if a file changed by which it was judged.
 
     Raises:
-        SourceChanged: One is not.
+        SourceChanged: Such a file changed; the error lists all.
     """
     changed = candidate.run.reads.changed()
     if changed:
         raise SourceChanged(
-            f"{candidate.run.scan.run} changed while it was copied and tried: {some(changed)}",
+            f"{candidate.run.scan.run} changed during the copy and the smoke test: {some(changed)}",
             problems=changed if len(changed) > 1 else (),
-            hint="promote again when whatever writes there has finished: it is judged by these files",
+            hint="promote again when the program that writes there has finished: these files decide about a run",
             details={"files": list(changed)},
         )
 
@@ -436,9 +438,9 @@ def _commit(
     *,
     since: str,
 ) -> Promotion:
-    """Do what the lock is held for: C1, C2 and the line of history, decided by a fresh snapshot.
+    """Commit: C1, C2 and the line of history, decided by a fresh snapshot. The caller holds the lock.
 
-    `since` is the id of the event that was the model's newest when the promotion was decided.
+    `since` is the id of the model's newest event at the time when the promotion was decided.
     """
     burn_number(repo, place.model, place.version)
     now = snapshot_to_change(repo, place.model)  # another version may be served by now
@@ -447,7 +449,7 @@ def _commit(
         # Another promotion of the same content was faster; this number stays unused.
         free_reserved_space(repo)  # from here on only a pointer moves
         return _take_again(repo, now, same, candidate, options)
-    guard = _pass_guards(repo, now, candidate.run.inspection, options)
+    guard = _check_compatibility(repo, now, candidate.run.inspection, options)
     record = msgspec.structs.replace(record, guard=guard)
     overtaken = overtaken_by(repo, place.model, place.version, since=since)
     serve_it = options.serve is not False and now.hold is None and not overtaken
@@ -510,15 +512,17 @@ def _promote_known(
     options: PromoteOptions,
     gates: tuple[GateVerdict, ...],
 ) -> Promotion | None:
-    """Return the version that has this content already; None if none has, or a prune takes it in this moment.
+    """Return the promotion of a version that has this content already.
 
-    A version without a proof that is enough gets one. Unless somebody holds the model, it is served if that was
-    asked for, or if its own promotion did not get that far. With endpoints, the version that is served is proven
-    on them again. Nothing else changes.
+    None means that no version has it, or that a prune is removing that version now.
+
+    A version without a sufficient proof gets one. It is served if the options ask for that, or if its own promotion
+    ended before it served it, unless the model is on hold. With endpoints, a served version is proven on them again.
+    Nothing else changes.
 
     Raises:
         VersionBad: That content is marked bad.
-        SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
+        SmokeFailed, LoadFailed and other errors of the engine: The smoke test failed; the version stays as it is.
     """
     if not may_be_known(repo, now, candidate.run.tree):
         return None
@@ -560,15 +564,15 @@ def _prove_again(
     *,
     engine: Engine,
 ) -> Proof:
-    """Smoke-test a version that was published without a proof that is enough, and add the proof to its record.
+    """Smoke-test a published version without a sufficient proof, and add the proof to its record.
 
     Raises:
-        SmokeFailed, LoadFailed and other errors of the engine: It did not prove itself; it stays as it is.
-        Locked: The proof could not be written down.
+        SmokeFailed, LoadFailed and other errors of the engine: The smoke test failed; the version stays as it is.
+        Locked: The proof could not be recorded.
     """
     model, version = unproven.model, unproven.version
     name = f"{model}@{version}"
-    options.notice(f"{name} has this content and was not proven so: it is smoke-tested now")
+    options.notice(f"{name} has this content but no sufficient proof: it is smoke-tested now")
     with smoking(repo, model, version, engine) as txid, using(repo, model, version):
         proof = prove(
             engine,
@@ -599,7 +603,7 @@ def _take_again(
     candidate: Candidate,
     options: PromoteOptions,
 ) -> Promotion:
-    """Serve a version that is there already, where that is wanted; the caller holds the lock."""
+    """Serve an existing version if it is to be served; the caller holds the lock."""
     found = _result(repo, now, same, candidate.run.scan, options)
     if not _is_to_be_served(repo, found, options):
         return found
@@ -621,9 +625,9 @@ def _take_again(
 
 
 def _is_to_be_served(repo: Repository, found: Promotion, options: PromoteOptions) -> bool:
-    """Tell whether a version that is there already is to be served, or proven again where it is.
+    """Tell whether an existing version is to be served, or, if it is served, to be proven on the endpoints again.
 
-    Its own promotion did not get that far if it was never served and is above what is.
+    A version that was never served and is above the served one is `unfinished`: its promotion ended too early.
     """
     held = found.held is not None
     unfinished = (
@@ -639,7 +643,7 @@ def _is_to_be_served(repo: Repository, found: Promotion, options: PromoteOptions
 def _result(
     repo: Repository, now: Snapshot, record: VersionRecord, scan: RunScan, options: PromoteOptions
 ) -> Promotion:
-    """Say what a promotion comes to that finds this version there already."""
+    """Return the result of a promotion that finds this version."""
     return Promotion(
         model=record.model,
         version=record.version,
@@ -683,11 +687,11 @@ def _promised(
     gates: tuple[GateVerdict, ...],
     guard: Guard,
 ) -> Promotion:
-    """Say what a promotion would do.
+    """Return the result that a promotion of new content would have.
 
     Raises:
-        NumberUsed: It would not get the number that was asked for.
-        NoSpace: It would not fit.
+        NumberUsed: It would not get the number that the options ask for.
+        NoSpace: The disk has no space for the version.
     """
     number = choose_number(repo, now, options.version)
     need_space(candidate.run.tree, repo.layout.models)

@@ -1,4 +1,4 @@
-"""prune: old versions go to the trash, but none that a server has loaded; then the trash is emptied if wanted."""
+"""prune: moves old versions to the trash, unless a server has them loaded, and empties the trash if asked to."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _CALL_SECONDS = 5.0
 def prune(repo: Repository, models: Sequence[str], options: PruneOptions) -> Pruned:
     """Move versions that no rule of a policy keeps to the trash; see `servingrepo prune`.
 
-    `keep` is a policy, or one for each model; without it only the trash is emptied. `empty_trash` deletes
-    for good what is in the trash then, or of that what went there longer than `older_than` ago.
+    `keep` is a policy for all models, or a policy by model. Without it `prune` only empties the trash. `empty_trash`
+    then deletes for good what is in the trash; with `older_than`, only what has been there for longer than that.
 
     Raises:
         UsageError: The policy is empty, or there is nothing to do.
-        ConfigInvalid: models.config cannot be read, so nobody knows what is served.
-        EndpointUnreachable: An endpoint cannot say what it has loaded.
+        ConfigInvalid: models.config cannot be read, so the served versions are not known.
+        EndpointUnreachable: An endpoint does not say which versions it has loaded.
     """
     names = tuple(dict.fromkeys(map(check_name, models))) or model_names(repo)
     only_empties = options.keep is None and options.empty_trash
@@ -75,7 +75,7 @@ def prune_models(
     Raises:
         UsageError: A policy is empty.
         ConfigInvalid: models.config cannot be read, or has a model elsewhere; nothing was changed.
-        EndpointUnreachable: An endpoint cannot say what it has loaded; nothing was changed.
+        EndpointUnreachable: An endpoint does not say which versions it has loaded; nothing was changed.
         ServingRepoError: As `prune` and `empty_trash` say.
     """
     refuse_elsewhere(repo, read_config(repo).config, *policies)
@@ -108,7 +108,9 @@ def prune_models(
 
 
 def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[str]) -> Loaded:
-    """Ask servers which versions they have loaded, or try to load, also under other names of a model's folder.
+    """Return the versions that servers have loaded or try to load, by model, each with the states as reasons.
+
+    Entries with another name may have the same folder as a model: their versions count too.
 
     Raises:
         EndpointUnreachable: A server does not answer.
@@ -128,8 +130,8 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
                         raise EndpointUnreachable(
                             f"{endpoint} does not say what it has loaded, so nothing was pruned: "
                             f"{error.message}",
-                            hint="try again when it answers, or leave it out: what models.config "
-                            "pins stays in any case",
+                            hint="try again when it answers, or leave this endpoint out: prune keeps "
+                            "what models.config pins in any case",
                         ) from error
                     for one in states:
                         reasons = found.setdefault(name, {}).get(one.version, ())
@@ -139,7 +141,10 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
 
 
 def _loaded(server: ServingClient, model: str) -> list[VersionStatus]:
-    """Return the versions that a server has. A version that is called AVAILABLE and does not answer is gone."""
+    """Return the versions that a server has loaded or tries to load.
+
+    A version that it calls AVAILABLE and that does not answer is gone.
+    """
     return [
         one
         for one in server.status(model, timeout=_CALL_SECONDS)
@@ -149,9 +154,9 @@ def _loaded(server: ServingClient, model: str) -> list[VersionStatus]:
 
 
 def prune_after(repo: Repository, done: Promotion, options: PromoteOptions) -> Promotion:
-    """Prune the model that was promoted if there is a policy, as a change of its own.
+    """Prune the promoted model by the policy of the options, if they have one, as a change of its own.
 
-    If the pruning fails, the version is promoted all the same: the result says both. A dry run says what would go.
+    A failure does not undo the promotion: the result has both. A dry run says which versions would go.
     """
     model, keep = options.model, options.keep
     if keep is None:
@@ -175,7 +180,7 @@ def prune_after(repo: Repository, done: Promotion, options: PromoteOptions) -> P
 
 
 def _foreseen(repo: Repository, planned: Promotion, keep: Keep) -> Pruned:
-    """Return what would be pruned after the promotion of a dry run."""
+    """Return the prune that would follow the promotion of a dry run."""
     model = planned.model
     now = read_snapshot(repo, model)
     serves = planned.before != planned.after

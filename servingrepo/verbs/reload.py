@@ -1,4 +1,4 @@
-"""reload: live servers are sent models.config as it is, and proven to serve it."""
+"""reload: sends models.config to live servers as it is, and proves that they serve it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Reloaded(msgspec.Struct, frozen=True):
-    """The result of a reload: the versions of each model that models.config pins, and what each endpoint did."""
+    """The result of a reload: the pinned versions of each model, and the result of each endpoint."""
 
     models: dict[str, tuple[int, ...]]
     endpoints: tuple[EndpointResult, ...]
@@ -37,11 +37,11 @@ class Reloaded(msgspec.Struct, frozen=True):
 def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
     """Send models.config to the endpoints, and wait until each pinned version answers on each of them.
 
-    Labels are sent in a second step, when their versions are loaded: TF Serving checks them against what is
-    loaded now. Servers that `poll` the file are only waited for.
+    Labels follow in a second reload, when their versions are loaded: TF Serving refuses a label of a version that is
+    not. Servers that `poll` the file get no reload: this only waits for them.
 
     Raises:
-        ConfigInvalid: A server would refuse the config or hang on it; it was not sent.
+        ConfigInvalid: A server would refuse the config or hang on it; nothing was sent.
         EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
     """
     with writing(repo, dry_run=options.dry_run):
@@ -49,9 +49,9 @@ def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
         problems = [str(one) for one in check_config(repo, config) if one.severity == "error"]
         if problems:
             raise ConfigInvalid(
-                f"{repo.config_name} is one that TensorFlow Serving would refuse or hang on; it was not sent",
+                f"{repo.config_name} was not sent: TensorFlow Serving would refuse it or hang on it",
                 problems=problems,
-                hint="servingrepo config check shows what to do about each",
+                hint="servingrepo config check shows how to correct each mistake",
             )
         wanted = {one.name: one.versions for one in models(config)}
         results: tuple[EndpointResult, ...] = ()
@@ -63,7 +63,7 @@ def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
 def _converge_all(
     repo: Repository, config: ModelConfig, options: ReloadOptions
 ) -> tuple[EndpointResult, ...]:
-    """Bring all endpoints to the config at once. An endpoint that fails does not stop the others."""
+    """Bring all endpoints to the config at once. The failure of an endpoint stops no other endpoint."""
     deadline = Deadline.after(options.wait)
     with ExitStack() as stack:
         servers = [stack.enter_context(connect(endpoint)) for endpoint in options.fleet]

@@ -1,4 +1,4 @@
-"""restore, recover: back from the trash, and back to order after commands that died."""
+"""restore, recover: bring a version back from the trash, and clean up after commands that died."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def restore(repo: Repository, reference: str, options: RestoreOptions) -> Restored:
-    """Bring NAME@N back from the trash, every byte compared with its record; it is not served.
+    """Bring NAME@N back from the trash, and compare every byte with its record. This does not serve it.
 
     Raises:
         NoSuchVersion, VersionDamaged, NumberUsed, ConfigInvalid: As `servingrepo restore` says.
@@ -27,8 +27,8 @@ def restore(repo: Repository, reference: str, options: RestoreOptions) -> Restor
     parsed = parse_reference(reference)
     if parsed.kind != "number":
         raise BadReference(
-            f"{reference} does not say which version to restore",
-            hint=f"servingrepo show {parsed.model} lists what is in the trash; name one: {parsed.model}@7",
+            f"{reference} does not name the version to restore",
+            hint=f"servingrepo show {parsed.model} lists the trash; give a number, such as {parsed.model}@7",
         )
     return pruning.restore(
         repo,
@@ -41,9 +41,9 @@ def restore(repo: Repository, reference: str, options: RestoreOptions) -> Restor
 
 
 def recover(repo: Repository) -> tuple[Recovered, ...]:
-    """Settle what dead commands left; every writing command does this first by itself.
+    """Clean up after commands that died. Every command that writes does this first.
 
-    Only this one looks for folders of servers that killed smoke tests left in the directory for temporary files.
+    Only `recover` also removes the folders that the servers of killed smoke tests left in the temporary directory.
     """
     with locked(repo):
         done = changes.recover(repo, reach=True)

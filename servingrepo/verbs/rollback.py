@@ -1,4 +1,4 @@
-"""rollback: the version that was served before is served again. A pointer moves, no data does."""
+"""rollback: serves again the version that was served before. It moves a pointer and no data."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 def rollback(repo: Repository, model: str, options: RollbackOptions) -> Switched:
     """Go back to the version served before, or to `to`.
 
-    In order: pin, prove, bad mark, history. The version that is left is marked bad, so that no pipeline brings
-    it back, unless `mark_bad` is false. A rollback needs no TensorFlow and no space, and waits for no promotion.
+    In order: pin, prove, bad mark, history. Unless `mark_bad` is false, the version that clients leave is marked bad,
+    so that no pipeline brings it back. A rollback needs neither TensorFlow nor space, and waits for no promotion.
 
     Raises:
         ConfigEdited, ConfigInvalid: models.config is not as servingrepo wrote it, or has the model elsewhere.
-        NothingToRollBack: History knows no earlier good version, or that version is served already.
+        NothingToRollBack: The history has no earlier good version, or that version is served already.
         NoSuchVersion, VersionBad, VersionDamaged: That version cannot be served.
         EndpointUnreachable, SwitchFailed: An endpoint did not follow; everything is as it was.
     """
@@ -57,7 +57,7 @@ def _rollback(
     version = previous_version(repo, now) if to is None else resolve(repo, to)
     if version == now.top:
         raise NothingToRollBack(
-            f"{model}@{version} is what is served already",
+            f"{model}@{version} is served already",
             hint=f"servingrepo history {model} shows what was served before; "
             f"servingrepo rollback {model} --to N names a version",
         )

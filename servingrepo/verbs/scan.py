@@ -1,4 +1,4 @@
-"""scan, measure, export: what a run has, what it measured, and a SavedModel made of its Keras model."""
+"""scan, measure, export: find a run's SavedModel, read its measurements, make a SavedModel of its Keras model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def scan(_repo: Repository, run: str | Path, options: ScanOptions) -> RunScan:
-    """Find the SavedModel of a run directory, or of an archive of one; see `servingrepo scan`.
+    """Find the SavedModel of a run directory or of its archive; see `servingrepo scan`.
 
-    Paths into an archive lead nowhere afterwards. `run_wait` is how many seconds a network file system with
-    the run may take to say that it is there, before anything is read; one that hangs later hangs this call,
-    too: only the commands leave it behind then.
+    Paths into an archive do not exist afterwards. If the run lies on a network file system, that may take `run_wait`
+    seconds to answer before anything is read. If it hangs later, this call hangs too: only the commands can leave a
+    hung file system behind.
 
     Raises:
-        StorageHung: It did not answer.
+        StorageHung: The network file system did not answer.
     """
     given = as_path(run, "run")
     refuse_hung(given, seconds=options.run_wait)
@@ -37,7 +37,7 @@ def scan(_repo: Repository, run: str | Path, options: ScanOptions) -> RunScan:
 
 
 def measure(_repo: Repository, run: str | Path, options: MeasureOptions) -> Measured:
-    """Read what a run measured: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`.
+    """Read the measurements of a run: TensorBoard's scalars, and metrics in JSON and CSV; see `servingrepo scan`.
 
     Raises:
         StorageHung: The run lies on a network file system that does not answer; see `scan`.

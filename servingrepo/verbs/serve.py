@@ -1,4 +1,4 @@
-"""serve: unlabelled clients get a version that is published already. A verb of its own, so it has its own file."""
+"""serve: gives a published version to unlabelled clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def serve(repo: Repository, reference: str, options: ServeOptions) -> Switched:
-    """Serve a version: pin it in models.config after every endpoint answers with it.
+    """Serve a version: pin it in models.config once every endpoint answers with it.
 
     Raises:
         NoSuchVersion, VersionBad, VersionDamaged: The version cannot be served.
@@ -34,7 +34,7 @@ def serve(repo: Repository, reference: str, options: ServeOptions) -> Switched:
 
 
 def serve_now(repo: Repository, reference: Reference, options: LiveOptions) -> Switched:
-    """Do what `serve` does, for a caller that holds the lock already."""
+    """Serve a version for a caller that holds the lock already."""
     now = snapshot_to_change(repo, reference.model)
     version = resolve(repo, reference, bare="latest")
     need_servable(repo, reference.model, version)

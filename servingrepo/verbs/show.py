@@ -1,4 +1,4 @@
-"""show, history: what is known of models and versions, where they came from, who changed what."""
+"""show, history: models, versions, their runs and the events of the repository."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show_version(repo: Repository, reference: str) -> VersionRecord:
 
 
 def lineage(repo: Repository, reference: str | None = None) -> tuple[Lineage, ...]:
-    """Return which run each served version came from: of all models, of one, or one version."""
+    """Return the run of each served version: of all models, of one model, or of one version."""
     if reference is None:
         return listing.lineage(repo)
     parsed = parse_reference(reference)
@@ -41,5 +41,5 @@ def lineage(repo: Repository, reference: str | None = None) -> tuple[Lineage, ..
 def history(
     repo: Repository, model: str | None = None, *, limit: int | None = None
 ) -> Iterator[Event]:
-    """Yield events, oldest first, of a model or of all; with a limit the last ones only."""
+    """Yield the events of a model or of all models, oldest first; with a limit only the last of them."""
     return listing.list_events(repo, check_name(model) if model is not None else None, limit=limit)

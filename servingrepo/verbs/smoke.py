@@ -1,4 +1,4 @@
-"""smoke: prove a version again, or an export that is not published. Nothing is recorded."""
+"""smoke: proves a version again, or an export that is not published. It records nothing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof:
-    """Serve a version, or an export that lies anywhere, and send it requests; nothing is recorded.
+    """Serve a version, or an export at any path, and send it requests. This records nothing.
 
-    The proof may be bad: `servingrepo.smoke.judge` decides.
+    The proof may hold failures: `servingrepo.smoke.judge` decides whether it is enough.
 
     Raises:
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
@@ -43,8 +43,8 @@ def smoke_version(
     """Serve a published version in place, under its name and number, and send it requests.
 
     Raises:
-        NoSuchVersion, DamagedExport, UnsupportedExport: It cannot be tried.
-        LoadFailed and other errors of the engine: It cannot be served.
+        NoSuchVersion, DamagedExport, UnsupportedExport: The version is missing or not a whole export.
+        LoadFailed and other errors of the engine: The engine could not serve it.
     """
     need_version(repo, model, version)
     with smoking(repo, model, version, engine) as txid, using(repo, model, version):
@@ -72,8 +72,8 @@ def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
     """Serve the export of a run, as version 1 of a model named `model`, and send it requests.
 
     Raises:
-        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: It cannot be tried.
-        LoadFailed and other errors of the engine: It cannot be served.
+        NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: The run has no whole export, or several.
+        LoadFailed and other errors of the engine: The engine could not serve it.
     """
     scan = scan_run(run)
     export = Path(scan.export)

@@ -1,7 +1,7 @@
-"""status: disk, models.config and live servers side by side, each difference with its reason, and what to do next.
+"""status: compares disk, models.config and live servers, and says what to do next.
 
-The reason is a word for scripts: missing-on-disk, damaged, marked-bad, no-answer, uncertain, not-loaded, failed,
-loading, unloading, not-pinned, label-missing, label-elsewhere. The message says the same to people.
+Each difference has a message for people and a reason for scripts: missing-on-disk, damaged, marked-bad, no-answer,
+uncertain, not-loaded, failed, loading, unloading, not-pinned, label-missing, label-elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from servingrepo.repository.config import (
     UNREPLACEABLE_HINT,
     ConfigFile,
     check_config,
+    edited,
     last_text,
     need_model,
     read_config_or_why,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from servingrepo.verbs.options import StatusOptions
 
 Seen = dict[tuple[str, str, int], tuple[str, float]]
-"""By endpoint, model and version: the state that was seen last, and since when."""
+"""By endpoint, model and version: the last state, and since when it holds."""
 
 _CALL_SECONDS = 5.0
 _MOST_ROUNDS = 3
@@ -56,12 +57,17 @@ _WAITING = {"START": "loading", "LOADING": "loading", "UNLOADING": "unloading"}
 
 
 class OnEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on one endpoint. `error` is set when the server could not be asked.
+    """One model on one endpoint.
 
-    `available` has the versions that the server calls AVAILABLE and that answer. `stale` has those that it calls so
-    and that answer nothing: they are gone. `labels` has the version that answers for each label of models.config, or
-    None where the server refuses it. `seconds` says how long this command has seen a version in its state.
-    `tls_mismatch` says that the error is about TLS or a certificate.
+    Attributes:
+        available: Versions that the server calls AVAILABLE and that answer.
+        stale: Versions that the server calls AVAILABLE and that do not answer: they are gone.
+        others: Versions in other states.
+        labels: The version that answers for each label of models.config; None if the server refuses the label.
+        seconds: How long this command has seen a version in its state.
+        error: Why the server could not be asked.
+        uncertain: Why the server may still carry out an old reload.
+        tls_mismatch: Whether the error is about TLS or a certificate.
     """
 
     endpoint: str
@@ -91,8 +97,9 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One model: on disk, in models.config, on each endpoint, and every difference.
 
-    `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged,
-    and `on_disk` has only what this repository has under its name.
+    `foreign` has the unmanaged versions on disk. `elsewhere` is the base path of a model whose versions are outside
+    this repository: such a model is unmanaged, and `on_disk` has only the versions that this repository has under its
+    name.
     """
 
     model: str
@@ -112,15 +119,15 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def served(self) -> int | None:
-        """What models.config lets unlabelled clients get."""
+        """The version that unlabelled clients get by models.config."""
         return max(self.pinned, default=None)
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """All models, trouble that belongs to none of them, and what to type next.
+    """All models, the problems of the whole repository, and the command to type next.
 
-    `notes` are no differences, but should be seen to some day: other users who may write here, unreadable intents.
-    `unknown` says why models.config cannot be read. Disk and servers are shown all the same.
+    `notes` are less urgent than differences: other users who may write here, unreadable intents. `unknown` says why
+    models.config cannot be read; disk and servers are still shown.
     """
 
     models: tuple[ModelStatus, ...]
@@ -145,14 +152,13 @@ def read_status(
     endpoints: Sequence[Endpoint] = (),
     seen: Seen | None = None,
 ) -> Status:
-    """Read disk, models.config and servers once; nothing is changed and no lock is taken.
+    """Read disk, models.config and servers once. This changes nothing and takes no lock.
 
     Args:
         repo: The repository.
-        model: Of which model; None for all.
+        model: The model; None for all.
         endpoints: The servers to ask, all at once.
-        seen: The states that earlier calls saw, to which this call adds: so it is known how long a version has been
-            loading.
+        seen: The states of earlier calls, which this call updates: they tell how long a version has been loading.
     """
     for _ in range(_MOST_ROUNDS):
         file = read_config_or_why(repo)
@@ -161,7 +167,7 @@ def read_status(
         behind = read_lagging(repo)
         asked = _ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
         if not endpoints or read_config_or_why(repo).text == file.text:
-            break  # else the answers are of another time than the file: a server that hangs takes seconds
+            break  # otherwise the file changed while servers answered: a server that hangs takes seconds
 
     def compare(file: ConfigFile) -> Status:
         return _compare(repo, file, names, asked, behind, model=model, endpoints=endpoints)
@@ -210,7 +216,7 @@ def _compare(
     if file.unknown:
         problems.append(file.unknown)
     elif file.stamp is not Stamp.UNEDITED:
-        problems.append(f"{repo.config_name} is {file.stamp}: servingrepo config check shows it")
+        problems.append(f"{edited(repo, file).message}; servingrepo config check shows the changes")
     running = tuple(
         f"{intent.command} of {intent.model} by {introduce(intent.owner)}"
         for intent in running_commands(repo)
@@ -235,7 +241,7 @@ def _compare(
 
 
 def watch(repo: Repository, model: str | None, options: StatusOptions) -> Iterator[Status]:
-    """Yield a status after another, until everything agrees or the time is over; without end if that is None."""
+    """Yield a status after another until everything agrees or the time is over; without end if `wait` is None."""
     if model is not None:
         need_model(repo, check_name(model))
     return _watch(repo, model, options)
@@ -256,7 +262,7 @@ def _watch(repo: Repository, model: str | None, options: StatusOptions) -> Itera
 
 
 def status(repo: Repository, model: str | None, options: StatusOptions) -> Status:
-    """Return disk, config and endpoints side by side, waiting up to `wait` seconds for agreement."""
+    """Return disk, config and endpoints side by side, once they agree or `wait` seconds are over."""
     *_, last = watch(repo, model, options)
     return last
 
@@ -269,7 +275,7 @@ def _ask(
     *,
     seen: Seen,
 ) -> dict[str, OnEndpoint]:
-    """Ask one endpoint about every model, until the first failure."""
+    """Ask one endpoint about every model. After the first failure the others get the same error."""
     answers: dict[str, OnEndpoint] = {}
     failure: ServingRepoError | None = None
     doubt = next(
@@ -363,7 +369,7 @@ def _model_status(
 
 
 def _damage(repo: Repository, name: str, pinned: Sequence[int]) -> Iterator[Drift]:
-    """Yield each pinned version whose files differ from its record by name or size; `verify` compares bytes."""
+    """Yield each pinned version whose files differ from its record in name or size. `verify` compares bytes."""
     for version in pinned:
         try:
             record = load_record(repo, name, version)
@@ -391,10 +397,10 @@ def _drift(
     *,
     trash: Sequence[int] = (),
 ) -> Iterator[Drift]:
-    """Yield every difference of one model: disk against models.config, then each endpoint against it.
+    """Yield every difference of one model: first between disk and models.config, then between config and endpoints.
 
-    With `on_disk` None the versions are elsewhere, where servingrepo does not read: no version is called missing or
-    bad, and what is served there under a policy other than `specific` is not known.
+    With `on_disk` None the versions are elsewhere, where servingrepo does not read. Then no version counts as missing
+    or bad, and only the policy `specific` says which versions are served.
     """
     here = on_disk is not None
     known = here or entry is None or entry.policy == "specific"
@@ -476,28 +482,28 @@ def _labels(name: str, entry: Entry | None, one: OnEndpoint) -> Iterator[Drift]:
     wanted = entry.labels if entry is not None else {}
     for label, version in sorted(wanted.items()):
         if label not in one.labels or version not in one.available:
-            continue  # said already: its version is not there
+            continue  # `_versions` reports that its version is missing
         found = one.labels[label]
         if found is None:
             yield Drift(
                 reason="label-missing",
                 endpoint=one.endpoint,
                 version=version,
-                message=f"{one.endpoint}: label {label} of {name} is {version} in models.config, and not known "
-                "to the server",
+                message=f"{one.endpoint}: label {label} of {name} is {version} in models.config, but the server "
+                "does not know it",
             )
         elif found != version:
             yield Drift(
                 reason="label-elsewhere",
                 endpoint=one.endpoint,
                 version=version,
-                message=f"{one.endpoint}: label {label} of {name} is {version} in models.config, and {found} "
+                message=f"{one.endpoint}: label {label} of {name} is {version} in models.config, but {found} "
                 "on the server",
             )
 
 
 def _make_config_ours(repo: Repository, file: ConfigFile) -> str:
-    """Return what to type next where models.config cannot be read, or is not as servingrepo wrote it."""
+    """Return the command to type next if models.config cannot be read, or differs from what servingrepo wrote."""
     if why_unreplaceable(repo):
         return UNREPLACEABLE_HINT
     known = last_text(repo) is not None
@@ -508,7 +514,7 @@ def _make_config_ours(repo: Repository, file: ConfigFile) -> str:
             else f"correct {repo.config_name}, then servingrepo config write --take-edit"
         )
     if not known:
-        return "servingrepo config write --take-edit (takes this models.config over)"
+        return "servingrepo config write --take-edit (adopts this models.config)"
     return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
 
 
@@ -518,7 +524,7 @@ def _what_next(
     endpoints: Sequence[Endpoint],
     behind: Sequence[LaggingServer],
 ) -> str:
-    """Return what to type next, for a person at 3 a.m.: the most urgent command."""
+    """Return the most urgent command, for a tired person at 3 a.m."""
     urgent = next((command for row in rows if (command := _away_from_useless(row))), None)
     if urgent is not None:
         return urgent
@@ -526,8 +532,9 @@ def _what_next(
         return "servingrepo config check"
     silent = next((one for row in rows for one in row.endpoints if one.error), None)
     if silent is not None:
-        wanted = "is spoken to as it wants (--tls, --tls-ca, …)" if silent.tls_mismatch else "runs"
-        return f"see that the server at {silent.endpoint} {wanted}, then this command again"
+        if silent.tls_mismatch:
+            return f"correct the TLS options for {silent.endpoint} (--tls, --tls-ca, …), then this command again"
+        return f"see that the server at {silent.endpoint} runs, then this command again"
     if any(row.drift for row in rows):
         return "servingrepo reload " + " ".join(f"--endpoint {one}" for one in endpoints)
     if behind:
@@ -536,11 +543,11 @@ def _what_next(
 
 
 def _away_from_useless(row: ModelStatus) -> str | None:
-    """Return the command that leaves a version which is pinned and failed, has gone or is bad; None if none is."""
+    """Return the command that stops serving a version that failed, is missing or bad; None if all are good."""
     failed = {one.version for each in row.endpoints for one in each.others if one.state == "END"}
     if row.elsewhere:  # nothing of ours is pinned, and no command of ours changes it
         return (
-            f"correct what is wrong with {row.model} at {row.elsewhere}, or its entry in models.config by hand "
+            f"correct {row.model} at {row.elsewhere}, or its entry in models.config by hand "
             "(then servingrepo config write --take-edit)"
             if failed & set(row.pinned)
             else None
@@ -559,7 +566,7 @@ def _away_from_useless(row: ModelStatus) -> str | None:
 def _failed_unpinned(
     rows: Sequence[ModelStatus],
 ) -> Iterator[tuple[ModelStatus, str, VersionStatus]]:
-    """Yield each version that failed to load on a server and is not pinned any more."""
+    """Yield each version that failed to load on a server and is no longer pinned."""
     for row in rows:
         for one in row.endpoints:
             for status in one.others:
@@ -580,10 +587,14 @@ def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
         row, at, status = tried
         name = f"{row.model}@{status.version}"
         here = status.version in row.on_disk
-        what = f"servingrepo verify {name}" if here else f"promote what was {name} again, corrected"
+        what = (
+            f"servingrepo verify {name}"
+            if here
+            else f"correct the run of {name} and promote it again"
+        )
         return f"{what} (it failed on {at}, and is not served); else disk, models.config and servers agree"
     elsewhere = any(row.elsewhere for row in rows)
-    unseen = "; the versions of unmanaged models were not looked at" if elsewhere else ""
+    unseen = "; the versions of unmanaged models were not checked" if elsewhere else ""
     if not asked:
         return (
             f"all agrees on disk{unseen}; servingrepo status --endpoint HOST:PORT asks a server too"

@@ -1,6 +1,6 @@
-"""What nobody has proven of a version that clients get: said loudly, and held against the servers that are known.
+"""Warnings about a version that clients get: signatures without a proof, and operations that its servers lack.
 
-That a live server answers GetModelMetadata shows that the version is loaded. It says nothing of a request.
+A live server that answers GetModelMetadata has loaded the version. That proves nothing about a request.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["refuse_lacking_servers", "say_unproven"]
 def say_unproven(
     repo: Repository, model: str, version: int, rules: Rules, *, live: bool
 ) -> tuple[str, ...]:
-    """Say what was not proven of a version that clients get, and what its servers lack, where they are known.
+    """Return the signatures that nothing has proven, and the operations that its servers lack if these are known.
 
-    Only of `live` servers is it said that no request was tried: they have answered the probe cases of the rules.
+    Missing proofs count on `live` servers only. The probe cases of the rules, which these answered, are proofs too.
     """
     record = load_record(repo, model, version)
     name = f"{model}@{version}"
@@ -43,18 +43,18 @@ def _unanswered(record: VersionRecord, name: str, rules: Rules) -> str:
     missing = [key for key in keys if key not in answered]
     if not missing:
         return ""
-    means = "that a server answers GetModelMetadata shows that it is loaded, no more"
+    means = "a server that answers GetModelMetadata has loaded it, which proves no more"
     if not record.proofs and len(missing) == len(keys):
         return f"NOT PROVEN: {name} was published without a smoke test, and no request was ever tried: {means}"
     return f"NOT PROVEN: no request of {some(missing)} was ever answered by {name}: {means}"
 
 
 def lacking(demands: Demands | None, rules: Rules) -> tuple[str, ...]:
-    """Say what the endpoints' servers lack, where their version is known."""
+    """Return the operations that the endpoints' servers lack, if the version of the servers is known."""
     if rules.server is None:
         return ()
     if demands is None:
-        return ("its operations are not on record, so they were not held against the server's",)
+        return ("its operations are not on record: not checked against the server's",)
     fit = fit_server(demands, rules.server)
     if not fit.checked:
         return (f"the operations of TensorFlow Serving {fit.server} are not on file: not checked",)
@@ -62,10 +62,10 @@ def lacking(demands: Demands | None, rules: Rules) -> tuple[str, ...]:
 
 
 def refuse_lacking_servers(name: str, demands: Demands | None, rules: Rules) -> None:
-    """Refuse what the endpoints' servers cannot run, where their version is known: before any is told of it.
+    """Refuse a graph that the endpoints' servers cannot run, before any of them gets it.
 
     Raises:
-        UnsupportedExport: They lack operations.
+        UnsupportedExport: The version of the servers is known, and lacks operations.
     """
     if rules.server is None or demands is None:
         return
@@ -74,5 +74,5 @@ def refuse_lacking_servers(name: str, demands: Demands | None, rules: Rules) -> 
         raise UnsupportedExport(
             f"the endpoints cannot run {name}: {problems[0]}",
             problems=problems if len(problems) > 1 else (),
-            hint="export it for that server; or leave --server-version out, if it has operations of its own",
+            hint="export it for that server; or leave --server-version out, if the server has them all the same",
         )

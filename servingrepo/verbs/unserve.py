@@ -1,4 +1,4 @@
-"""unserve: no version of the model is served any more. A verb of its own, so it has a file of its own."""
+"""unserve: stops serving a model."""
 
 from __future__ import annotations
 

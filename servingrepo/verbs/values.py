@@ -1,4 +1,4 @@
-"""What a promotion tells."""
+"""The result of a promotion."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from servingrepo.runs.measurements import GateVerdict
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
-    """What a promotion did, or would do in a dry run.
+    """The result of a promotion, or the result that a dry run foresees.
 
-    `same_as` is set when the content was published before: then nothing was copied. `proof` is None when
-    nothing ran: not checked, which is not the same as ok. `same_in_trash` has the same content and could have
-    been restored instead. `pruned` is what pruning by policy did afterwards, and `prune_failed` why it could not.
-    `overtaken` says who decided what is served while it ran, and so kept it from being served. `would_prove` says in
-    a dry run that the version that is there already would be smoke-tested: it was published without.
+    Attributes:
+        same_as: The version that has this content already: then nothing was copied.
+        proof: None if no smoke test ran. That means not checked, never ok.
+        same_in_trash: A version in the trash with the same content: `restore` could have brought it back.
+        pruned: The result of the prune that followed, and `prune_failed` the reason why it failed.
+        overtaken: The command that decided what is served while the promotion ran. So the promotion served nothing.
+        would_prove: A dry run sets this if the existing version has no proof and would get a smoke test.
     """
 
     model: str
@@ -48,8 +50,8 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guard | None = None
     notes: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
-    """What nobody has proven of it although live servers give it to clients."""
+    """The parts of it that nothing has proven although live servers give it to clients."""
     hooks: tuple[HookResult, ...] = ()
     doubts: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-    """What of its event files and metrics could not be read; what could be was used."""
+    """Problems of its event files and metrics. Everything that could be read was used."""

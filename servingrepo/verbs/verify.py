@@ -1,4 +1,4 @@
-"""verify: versions against their records, byte by byte; paths against what they say of themselves."""
+"""verify: compares versions with their records, byte by byte, and exports at paths with their own checksums."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 def verify(
     repo: Repository, references: Sequence[str | Path], options: VerifyOptions
 ) -> tuple[Verification, ...]:
-    """Compare versions with their records, byte by byte; paths too, which have none.
+    """Compare versions with their records, byte by byte, and exports at paths with their own checksums.
 
-    Without references everything is verified; a bare NAME means all versions of the model. `quick` reads
-    small files only, and the result says what was not checked.
+    Without references it verifies everything; a bare NAME means all versions of the model. `quick` reads small files
+    only, and the result says what was not checked.
 
-    A version that cannot be read is damaged if others are verified with it. So is one that is gone although
-    no command of servingrepo took it.
+    Among several versions, one that cannot be read counts as damaged. So does one that is missing although no command
+    of servingrepo removed it.
 
     Raises:
-        NoSuchVersion: A reference names none.
-        StorageFailed: The only version that is meant, or a path, cannot be read.
+        NoSuchVersion: A reference names a version that does not exist.
+        StorageFailed: A path, or the only version, cannot be read.
     """
     quick, progress = options.quick, options.progress
     found: list[Verification] = []
@@ -67,11 +67,11 @@ def verify(
 def verify_for(
     repo: Repository, references: Sequence[str], seconds: float, options: VerifyOptions
 ) -> Round:
-    """Verify for so many seconds, going on where the last call stopped; see `servingrepo verify`.
+    """Verify for some seconds, beginning where the last call stopped; see `servingrepo verify`.
 
     Raises:
-        NoSuchVersion: A reference names none.
-        StorageFailed: Something cannot be read, or the note of what was done not be written.
+        NoSuchVersion: A reference names a version that does not exist.
+        StorageFailed: A file cannot be read, or the note of this call cannot be written.
     """
     texts = references or model_names(repo)
     return verify_round(
@@ -85,7 +85,7 @@ def verify_for(
 
 
 def size(repo: Repository, *references: str | Path) -> int:
-    """Return how many bytes `verify` would read of the versions that are meant: for its progress."""
+    """Return how many bytes `verify` would read of these versions: for its progress bar."""
     total = 0
     for text in references or model_names(repo):
         for version in () if is_path(text) else _versions(repo, str(text)):

@@ -150,7 +150,7 @@ def test_what_is_wrong_with_a_connection_is_said_with_what_to_do(
     with live_server(repo, log=tmp_path / "plain") as plain:
         assert "the server speaks no TLS and the client did" in said(ca, endpoint=plain)
         done = command("status", f"--root={repo.root}", f"--endpoint={plain}", ca)
-        assert f"hint: see that the server at {plain} is spoken to as it wants (--tls, " in done.err
+        assert f"hint: correct the TLS options for {plain} (--tls, " in done.err
         assert done.err.startswith("error: "), "and gRPC says nothing of its own"
 
 

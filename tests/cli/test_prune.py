@@ -103,7 +103,7 @@ def test_restore_says_what_it_checked_and_what_to_type_next(repo: OpenRepository
     assert "every byte as in its record" in done.out
     assert "servingrepo serve ranker@1" in done.out
     refused(inside.command("--root", repo.root, "restore", "ranker@1"), 32, "it is on disk")
-    refused(inside.command("--root", repo.root, "restore", "ranker"), 13, "which version")
+    refused(inside.command("--root", repo.root, "restore", "ranker"), 13, "does not name")
     repo.mark_bad("ranker@2", message="leaks")
     done = inside.command("--root", repo.root, "restore", "ranker@2", "--json")
     assert done.json["result"]["bad"] == "leaks"

@@ -106,7 +106,7 @@ def test_restore_refuses_what_is_not_in_the_trash_and_says_what_is(five: OpenRep
         five.restore("m@9")
     assert caught.value.hint == "in the trash of m: 1, 2, 3"
     for reference in ("m", "m@latest", "m@previous"):
-        with pytest.raises(BadReference, match="which version to restore"):
+        with pytest.raises(BadReference, match="does not name the version to restore"):
             five.restore(reference)
 
 

@@ -104,7 +104,7 @@ def test_a_file_that_was_judged_and_changed_is_refused(
     change: str, repo: OpenRepository, run: Path
 ) -> None:
     name, happens = CHANGES[change]
-    with pytest.raises(SourceChanged, match=f"changed while it was copied and tried: {name}$"):
+    with pytest.raises(SourceChanged, match=f"changed during the copy and the smoke test: {name}$"):
         promote(repo, run, lambda: happens(run / name))
     assert left(repo) == []
 

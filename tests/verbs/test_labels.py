@@ -138,7 +138,7 @@ def test_labels_on_versions_that_went_are_removed_at_once_and_status_says_how(
             time.sleep(0.1)
         with pytest.raises(ConfigInvalid) as refused:
             repo.label_remove("half", "canary", endpoints=[endpoint])
-        assert "servingrepo label remove half stable takes away" in (refused.value.hint or "")
+        assert "servingrepo label remove half stable removes" in (refused.value.hint or "")
         following = repo.status(endpoints=[endpoint]).next.split()
         assert following[1:6] == ["label", "remove", "half", "canary", "stable"]
         done = command("--root", repo.root, *following[1:])

@@ -139,7 +139,7 @@ def test_promote_when_what_was_judged_changed_with_its_times_kept_is_refused(
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
         os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-        with pytest.raises(SourceChanged, match=f"{name} changed between the look at it and"):
+        with pytest.raises(SourceChanged, match=f"{name} changed between its inspection and"):
             promoted.result()
     assert not list((root / "models" / "half").glob("[0-9]*"))
 

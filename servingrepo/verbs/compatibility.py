@@ -1,6 +1,7 @@
-"""What a promotion must pass before anything is staged: the clients' contract, and what the graph asks for.
+"""Compatibility of an export: with what clients rely on, and with the operations that servers have and may run.
 
-Both are read from the files alone, so a promotion that would break clients stops in a fraction of a second.
+All of it comes from files alone. So a promotion that would break clients stops in a fraction of a second, before
+anything is staged.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.compatibility import Comparison
     from servingrepo.servers.engines.server_versions import ExpectedServer
 
-__all__ = ["pass_guards", "say_changes"]
+__all__ = ["check_compatibility", "say_changes"]
 
 MOST_PROBLEMS = 500
-"""Lines that an error has: an export that others wrote may have 100,000 signatures."""
+"""The limit of lines in one error: an export from elsewhere may have 100,000 signatures."""
 
 
-def pass_guards(
+def check_compatibility(
     inspection: Inspection,
     *,
     model: str,
@@ -42,16 +43,16 @@ def pass_guards(
     allow_breaking: bool,
     allow_ops: Collection[str],
 ) -> Guard:
-    """Hold an export against what clients rely on and what servers can and may do.
+    """Compare an export with what clients rely on, and with what servers can do and may do.
 
     Returns:
-        What was found, and what was let through because it was allowed.
+        The findings, and which of them were allowed.
 
     Raises:
         UnsupportedExport: The server that will run it is known, and lacks operations.
         BreakingChange: Clients of the baseline would break, and that was not allowed.
-        UnsafeOperation: The graph reaches beyond itself, and that was not allowed.
-            Whichever it is, `problems` has all of them.
+        UnsafeOperation: The graph touches files, network or processes, and that was not allowed.
+            Each of these errors lists all problems of all three kinds.
     """
     comparison = baseline.compare(inspection.signatures)
     breaking = comparison.breaking if comparison is not None else ()
@@ -86,9 +87,9 @@ def pass_guards(
 
 
 def say_changes(repo: Repository, model: str, signatures: tuple[Signature, ...]) -> tuple[str, ...]:
-    """Say what serving other signatures means to clients of what is served now; nothing if it does not break them.
+    """Return how these signatures would break clients of the version that is served now.
 
-    Never raises: going back must not be stopped by what cannot be compared.
+    It never raises: signatures that cannot be compared must not stop a rollback.
     """
     try:
         baseline = current_baseline(repo, model)
@@ -101,7 +102,7 @@ def say_changes(repo: Repository, model: str, signatures: tuple[Signature, ...])
 
 
 def _notes(inspection: Inspection, model: str, *, checked: bool) -> tuple[str, ...]:
-    """Return what is odd and stops nothing here."""
+    """Return warnings: they stop no promotion."""
     notes = []
     if inspection.demands is not None and inspection.demands.custom and not checked:
         notes.append(f"no TensorFlow Serving has the operations {some(inspection.demands.custom)}")
@@ -117,7 +118,7 @@ def _messages(comparison: Comparison) -> list[str]:
 
 
 def _fit(demands: Demands | None, target: ExpectedServer) -> tuple[str, bool, tuple[str, ...]]:
-    """Return the server's name, whether its operations are known, and what it lacks."""
+    """Return the server's name, whether its operations are known, and which of them it lacks."""
     if demands is None or target.version is None:
         return "", False, ()
     fit = fit_server(demands, target.version)
@@ -145,11 +146,11 @@ def _stopped(
     kind: type[ServingRepoError]
     if lacks:
         kind, what = UnsupportedExport, problems[0]
-        hints = ["smoke-test on the server that is meant: --image, or export it for that one"]
+        hints = ["choose the server that will run it (--image), or export it for this server"]
     elif against:
         kind, what = BreakingChange, f"it would break clients of {against}"
     else:
-        kind, what = UnsafeOperation, "its graph reaches beyond itself"
+        kind, what = UnsafeOperation, "its graph touches files, network or processes"
     if len(problems) > MOST_PROBLEMS:
         problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS} more"]
     return kind(

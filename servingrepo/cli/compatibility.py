@@ -15,7 +15,7 @@ MOST = 20
 """Changes that are shown; --json has all."""
 
 
-def guard_lines(guard: Guard, *, smoked: bool = False, width: int = 10) -> Iterator[str]:
+def compatibility_lines(guard: Guard, *, smoked: bool = False, width: int = 10) -> Iterator[str]:
     """Yield what clients notice and what was let through; what was not checked is called so.
 
     A server that was smoke-tested has said itself whether it has the operations.
