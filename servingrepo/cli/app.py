@@ -1,4 +1,4 @@
-"""What every command shares: the settings of one call, and the only places that print."""
+"""The settings of one call, and its output: no other file of the command line prints."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _NAMED_ENDPOINTS = re.compile(
 
 
 class StdoutFailed(StorageFailed):
-    """stdout is a file on a full disk or the like, so the result cannot be told there."""
+    """Standard output takes no more, such as a file on a full disk. So it cannot hold the result."""
 
 
 @dataclass
 class App:
-    """The settings of one call. Filled by options, wherever on the command line they stand."""
+    """The settings of one call. Options fill it, before or behind the command's name."""
 
     root: Path = field(default_factory=Path)
     json: bool = False
@@ -48,16 +48,16 @@ class App:
     command: str = ""
     settings: Path | None = None
     settings_named: bool = False
-    """Whether the settings file was named by whoever called; one that was found was not."""
+    """Whether the caller named the settings file. Otherwise this program found it in a directory."""
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     prune: dict[str, Any] = field(default_factory=dict)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[str, ParameterSource] = field(default_factory=dict)
     connection: dict[str, str] = field(default_factory=dict)
-    """Options of this call that say how servers are spoken to, as a command to type next has to repeat them."""
+    """The connection options of this call's command line: a command to type next must repeat them."""
 
     def take(self, name: str, value: Any, source: ParameterSource) -> None:
-        """Set a value, unless a firmer source has: command line, then environment, then settings file."""
+        """Set a value, unless a firmer source has set it: command line, then environment, then settings file."""
         firm = [
             ParameterSource.DEFAULT_MAP,
             ParameterSource.ENVIRONMENT,
@@ -70,7 +70,7 @@ class App:
                 setattr(self, name, value)
 
     def repeat(self, text: str) -> str:
-        """Return a text whose commands speak to endpoints as this call was told to on its command line."""
+        """Return a text whose commands have the connection options of this call's command line."""
         options = "".join(f" {one}" for one in self.connection.values())
 
         def with_options(found: re.Match[str]) -> str:
@@ -81,11 +81,11 @@ class App:
 
     @property
     def quiet(self) -> bool:
-        """Whether only the bare result is wanted."""
+        """Whether the output is the bare result alone."""
         return self.verbosity < 0
 
     def name_settings(self) -> None:
-        """Say with -v which settings file is in use; --json always says so."""
+        """Print with -v the name of the settings file; --json always has it."""
         if self.verbosity > 0:
             self.note(
                 f"settings: {self.settings.absolute() if self.settings is not None else 'none'}"
@@ -107,7 +107,7 @@ class App:
             raise
 
     def disk(self) -> Disk:
-        """Return how files are written: with faults, if the tests ask for some."""
+        """Return the disk to write through. It has faults if a test asks for them."""
         from servingrepo.storage.disk import Disk
         from servingrepo.storage.faults import Faults
 
@@ -137,16 +137,16 @@ class App:
         except UnicodeEncodeError:
             import json
 
-            # A path that is not UTF-8: JSON can only escape what Python made of its bytes (PEP 383).
+            # A path that is not UTF-8 has surrogates (PEP 383), and JSON can hold these only as escapes.
             _print(json.dumps(whole, separators=(",", ":")))
 
     def note(self, line: str) -> None:
-        """Say something beside the result, on stderr; not with -q or --json."""
+        """Print a remark on stderr, unless -q or --json is given."""
         if not self.quiet and not self.json:
             click.echo(printable(line), err=True)
 
     def warn(self, line: str) -> None:
-        """Say on stderr what went wrong beside a result that stands, with -q too; --json has it in the result."""
+        """Print a warning on stderr, with -q too; with --json the result has it."""
         if not self.json:
             click.echo(
                 _styled("warning: ", fg="yellow") + printable(line),
@@ -160,7 +160,7 @@ class App:
             try:
                 self.document({"ok": False, "error": error_document(error)})
             except StdoutFailed:
-                pass  # people and logs still have stderr
+                pass  # stderr is left
             else:
                 return
         click.echo(
@@ -178,7 +178,7 @@ class App:
 
 
 def _styled(word: str, *, fg: str | None = None) -> str:
-    """Return a word in bold for terminals; plain where NO_COLOR is set (no-color.org). click drops it from files."""
+    """Return a word in bold; plain if NO_COLOR is set (no-color.org). Outside terminals click removes the style."""
     return word if os.environ.get("NO_COLOR") else click.style(word, fg=fg, bold=True)
 
 
@@ -186,7 +186,7 @@ def _print(text: str | bytes) -> None:
     """Print on stdout.
 
     Raises:
-        StdoutFailed: stdout is a file that takes no more. The command itself is done by then.
+        StdoutFailed: stdout takes no more. The command itself has finished by then.
     """
     try:
         click.echo(text)
@@ -196,12 +196,12 @@ def _print(text: str | bytes) -> None:
         discard_stdout()
         raise StdoutFailed(
             f"cannot write the result to stdout: {error.strerror}",
-            hint="what the command changed, it has changed: servingrepo history shows it",
+            hint="the command has finished: servingrepo history shows what it changed",
         ) from error
 
 
 def discard_stdout() -> None:
-    """Let what is left in stdout's buffer go nowhere, or the interpreter would fail to flush it at its end."""
+    """Discard the rest of stdout's buffer: otherwise the interpreter would fail to flush it at its end."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -221,7 +221,7 @@ def error_document(error: ServingRepoError) -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """Return text without control characters: names and messages come from files that others wrote."""
+    """Return text without control characters, since names and messages may come from files of others."""
     if text.isprintable():
         return text
     return "".join(
@@ -231,7 +231,7 @@ def printable(text: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """Yield an aligned table; numbers to the right."""
+    """Yield the lines of an aligned table, with numbers to the right."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [
         max(len(head), *(len(row[i]) for row in cells)) if cells else len(head)
@@ -247,7 +247,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[st
 
 
 def sized(size: int) -> str:
-    """Return a size for people, in units of 1000."""
+    """Return a size as text, in units of 1000."""
     step, amount = 1000, float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < step:
@@ -257,12 +257,12 @@ def sized(size: int) -> str:
 
 
 def pinned(versions: Sequence[int]) -> str:
-    """Return pins for people."""
+    """Return pinned versions as text."""
     return ", ".join(map(str, versions)) or "-"
 
 
 def versions_shown(versions: Sequence[int]) -> str:
-    """Return versions for people: all of a few, the ends of many."""
+    """Return versions as text: a few completely, many as their number and ends."""
     most = 8
     if len(versions) <= most:
         return pinned(versions)
@@ -270,10 +270,10 @@ def versions_shown(versions: Sequence[int]) -> str:
 
 
 class Bar:
-    """Progress on stderr, only where a person looks at it: a terminal, not -q, not --json.
+    """A progress bar on stderr. It shows only on a terminal, without -q and --json.
 
-    `measure` says how much there is to do; it is only called where the bar is shown, because it reads what is to be
-    read. Without it `expect` says so later.
+    `measure` returns how many bytes there are. It is called only if the bar shows, because it reads files itself.
+    Without it, `expect` gives the number later.
     """
 
     def __init__(self, app: App, label: str, measure: Callable[[], int] | None = None) -> None:
@@ -286,7 +286,7 @@ class Bar:
             self.expect(measure())
 
     def expect(self, total: int) -> None:
-        """Show the bar, for so many bytes; nothing is shown where there are none."""
+        """Show the bar for a number of bytes; without bytes it does not show."""
         if self._watched and total > 0:
             self._left = total
             self._step = max(1, total // 200)
@@ -301,11 +301,11 @@ class Bar:
             self._bar.__exit__(None, None, None)
 
     def advance(self, size: int) -> None:
-        """Count bytes done; called from any thread."""
+        """Count bytes that are done. Any thread may call this."""
         if self._bar is not None:
             with self._lock:
                 self._undrawn += size
-                # click draws at most so often by itself, but before 8.5 it left out the end.
+                # click limits how often it draws, but before 8.5 it left out the end.
                 if self._undrawn >= min(self._step, self._left):
                     self._bar.update(self._undrawn)
                     self._left -= self._undrawn

@@ -1,6 +1,6 @@
-"""What a call means by an option: what was typed, then the environment, then the settings file.
+"""The value of an option: from the command line, else from the environment, else from the settings file.
 
-Of the settings file the table of the environment or the model holds before the command's own table.
+In the settings file, the table of the environment or the model comes before the command's own table.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def chosen(key: str, tables: tuple[Table, ...], *, about: str | None = None) -> 
 
     Args:
         key: The option's name for click, which is its key in the settings.
-        tables: The tables of the settings file, beside the command's own, that may have it.
-        about: The model that is meant, if it is not the command's subject.
+        tables: The tables of the settings file that may have it, beside the command's own table.
+        about: The model, if it is not the command's subject.
     """
     ctx = click.get_current_context()
     value = ctx.params[key]
@@ -44,35 +44,35 @@ def chosen(key: str, tables: tuple[Table, ...], *, about: str | None = None) -> 
 
 
 def subject() -> str:
-    """Return the model that a command is about; empty if it is about all, or about a path."""
+    """Return the model that a command is about; empty if it is about all models, or about a path."""
     given = click.get_current_context().params
     named = given.get("model") or given.get("subject") or given.get("reference") or ""
     return str(named).partition("@")[0]
 
 
 def of_model(name: str) -> dict[str, Any]:
-    """Return what the settings file says of a model, by the options' keys."""
+    """Return a model's table of the settings file, by the options' keys."""
     return click.get_current_context().ensure_object(App).models.get(name, {})
 
 
 def of_environment(name: str) -> dict[str, Any]:
-    """Return what the settings file says of an environment, by the options' keys.
+    """Return an environment's table of the settings file, by the options' keys.
 
     Raises:
-        SettingsError: It says nothing.
+        SettingsError: There is no such table.
     """
     tables = click.get_current_context().ensure_object(App).environments
     if name not in tables:
         listed = ", ".join(sorted(tables)) or "none"
         raise SettingsError(
             f"there is no environment {name}",
-            hint=f"a table [environments.{name}] in servingrepo.toml makes it; there are: {listed}",
+            hint=f"add a table [environments.{name}] to servingrepo.toml; it has these: {listed}",
         )
     return tables[name]
 
 
 def variable_behind(param: click.Parameter, ctx: click.Context) -> str | None:
-    """Return the environment variable that an option's value came from, None if it did not."""
+    """Return the environment variable that gave an option its value; None for another source."""
     names = param.envvar
     if param.name is None or names is None:
         return None

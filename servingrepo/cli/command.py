@@ -1,4 +1,4 @@
-"""What every command and group has: shared options, environment twins, examples at the end of the help."""
+"""Commands and groups for click: with shared options, environment variables and examples in the help."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Group(click.Group):
-    """Commands by name: hyphens and underscores are alike, and `--json` gets to know the name."""
+    """Commands by name. Hyphens and underscores are alike. The App gets the name, for `--json`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; its own name counts from here on, not the spelling that was typed."""
+        """Find the command, and use its own name instead of the typed spelling."""
         try:
             name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from difflib import get_close_matches  # only who mistypes waits for it
+            from difflib import get_close_matches  # few calls have a typing error
 
             close = get_close_matches(args[0], self.list_commands(ctx))
             if not close:
@@ -47,7 +47,7 @@ def command(
     Args:
         name: The command's name.
         examples: One line each, shown at the end of the help.
-        group: The name of the command that it belongs to, if not the top.
+        group: The name of the group that it belongs to, if any.
     """
 
     def wrap(function: Callable[..., Any]) -> click.Command:

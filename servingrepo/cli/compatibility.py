@@ -1,4 +1,4 @@
-"""What a promotion was held against, and what a graph asks of a server, for people."""
+"""Lines about the compatibility of an export, and about the operations that its graph needs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.compatibility import Change
 
 MOST = 20
-"""Changes that are shown; --json has all."""
+"""The limit of changes in the output; --json has all."""
 
 
 def compatibility_lines(guard: Guard, *, smoked: bool = False, width: int = 10) -> Iterator[str]:
-    """Yield what clients notice and what was let through; what was not checked is called so.
+    """Yield the changes for clients, and what was allowed or not checked.
 
-    A server that was smoke-tested has said itself whether it has the operations.
+    A smoke test shows by itself whether its server has the operations.
     """
-    for title, text in _guard(guard, smoked=smoked):
+    for title, text in _rows(guard, smoked=smoked):
         yield f"  {title:<{width}}{text}"
 
 
-def _guard(guard: Guard, *, smoked: bool) -> Iterator[tuple[str, str]]:
+def _rows(guard: Guard, *, smoked: bool) -> Iterator[tuple[str, str]]:
     if guard.verdict == "not checked":
         yield "clients", f"not checked: {guard.why}"
     elif guard.verdict == "same":
@@ -45,7 +45,7 @@ def _guard(guard: Guard, *, smoked: bool) -> Iterator[tuple[str, str]]:
 
 
 def change_lines(changes: Sequence[Change]) -> Iterator[str]:
-    """Yield a line per change, those that break clients first."""
+    """Yield a line for each change; those that break clients say so."""
     for one in changes[:MOST]:
         yield f"{'breaking: ' if one.breaking else ''}{one.message}"
     if len(changes) > MOST:
@@ -53,7 +53,7 @@ def change_lines(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def demand_lines(demands: Demands | None) -> Iterator[str]:
-    """Yield what a graph asks of servers, in short; nothing where that is not on record."""
+    """Yield a summary of the operations that a graph needs; nothing if the record does not have them."""
     if demands is None:
         return
     from servingrepo.savedmodel.server_fit import effect_line, servers_for

@@ -39,7 +39,7 @@ def command() -> None:
 @make("show", group="config", examples="servingrepo config show")
 @click.pass_obj
 def show(app: App) -> None:
-    """Print models.config as it is, even if no server could read it."""
+    """Print models.config as it is, even if servers cannot read it."""
     from servingrepo.modelconfig import read_stamp
     from servingrepo.repository.config import config_text
 
@@ -64,10 +64,9 @@ def show(app: App) -> None:
 )
 @click.pass_obj
 def check(app: App, file: Path | None) -> None:
-    """Find everything in models.config that TensorFlow Serving would refuse, hang on or surprise with.
+    """Find entries in models.config that TensorFlow Serving refuses, hangs on or reads in an unexpected way.
 
-    Base paths below the server root are looked up on this disk. A FILE of your own is checked without a look at
-    any disk.
+    Base paths below the server root are checked on this disk. For a FILE of your own the disk is not checked.
     """
     from servingrepo import modelconfig
     from servingrepo.repository.config import (
@@ -134,12 +133,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """How models.config is written."""
 
     take_edit: Annotated[
-        bool, Option(help="Keep an edit by hand, or take over a config of others.")
+        bool, Option(help="Keep an edit by hand, or adopt a config that servingrepo did not write.")
     ] = False
-    discard_edit: Annotated[bool, Option(help="Go back to what servingrepo wrote last.")] = False
+    discard_edit: Annotated[bool, Option(help="Go back to the last text of servingrepo.")] = False
     server_root: Annotated[
         str | None,
-        Option(help="From now on, servers see the models directory here; base paths change."),
+        Option(help="The models directory as servers see it from now on; changes all base paths."),
     ] = None
     dry_run: Annotated[bool, DRY_RUN] = False
 
@@ -155,9 +154,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 @takes(wanted=Wanted)
 @click.pass_obj
 def write(app: App, wanted: Wanted) -> None:
-    """Write models.config again, canonically. An edit by hand is kept or undone only when told to.
+    """Write models.config again, in canonical form. Only an option keeps or undoes an edit by hand.
 
-    The replaced text of an edit is kept as a backup in .servingrepo.
+    A backup in .servingrepo keeps the text that this replaces.
     """
     from servingrepo.repository.config_write import rewrite
 

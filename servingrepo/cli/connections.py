@@ -1,8 +1,8 @@
-"""Options for servers that are spoken to over TLS, or that want headers; endpoints with all of that in them.
+"""Options for connections with TLS or headers, and endpoints that have them.
 
-Headers are often tokens. They go only to servers that were named where the headers were: on the command line and in
-the environment, which are the caller's own word together, or in the settings file. A settings file that the caller
-named is the caller's word, too; one that was found in a directory is not.
+Headers are often tokens. So they go only to servers that come from the same source as the headers: from the caller or
+from the settings file. The command line and the environment are the caller's. So is a settings file that the caller
+named, but not a settings file that was found in a directory.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def _pem(meaning: str, env: str) -> Option:
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """How servers are spoken to."""
+    """TLS and headers for connections to servers."""
 
     tls: Annotated[
         bool,
         Option(
-            help="Speak TLS to servers, and trust the well-known authorities.",
+            help="Use TLS, and trust the well-known authorities.",
             section="live servers",
             env="SERVINGREPO_TLS",
             tables=("top",),
@@ -47,7 +47,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     tls_ca: Annotated[
         Path | None,
-        _pem("Speak TLS, and trust the authorities in this PEM file.", "SERVINGREPO_TLS_CA"),
+        _pem("Use TLS, and trust the authorities in this PEM file.", "SERVINGREPO_TLS_CA"),
     ] = None
     tls_cert: Annotated[
         Path | None,
@@ -61,7 +61,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     headers: Annotated[
         tuple[tuple[str, str], ...],
         Option(
-            help="Metadata to send with every gRPC call, such as authorization=…; may be repeated.",
+            help="Metadata to send with every gRPC call, such as authorization=…; repeatable.",
             section="live servers",
             flags="--header",
             metavar="NAME=VALUE",
@@ -73,7 +73,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     insecure_headers: Annotated[
         bool,
         Option(
-            help="Let headers go to other machines without TLS, where everybody on the way can read them.",
+            help="Allow headers to other machines without TLS, although others on the network can read them.",
             section="live servers",
             flags="--insecure-header",
             env="SERVINGREPO_INSECURE_HEADER",
@@ -83,7 +83,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose endpoints are meant."""
+    """The environment that has the endpoints."""
 
     environment: Annotated[
         str | None,
@@ -99,7 +99,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def repeat_connection() -> None:
-    """Let commands to type next speak to servers as the command line of this one says."""
+    """Add the connection options of this command line to the commands to type next."""
     ctx = click.get_current_context()
     app = ctx.ensure_object(App)
     for field in fields_of(Connection):
@@ -109,7 +109,7 @@ def repeat_connection() -> None:
 
 
 def _said_again(option: str, value: Any) -> str:
-    """Return an option as it was given; of a header only the name, since its value may be a secret."""
+    """Return an option as the caller typed it. A header's value may be a secret, so this leaves it out."""
     if isinstance(value, bool):
         return option
     if isinstance(value, Path):
@@ -118,15 +118,15 @@ def _said_again(option: str, value: Any) -> str:
 
 
 def security(*, to: Iterable[str], named_by: str) -> Security:
-    """Return what the options of the current command say of how to speak to servers.
+    """Return the security that the options of the current command describe.
 
     Args:
         to: The servers, as messages call them.
         named_by: The parameter that names them.
 
     Raises:
-        SettingsError: A file cannot be read or used, half of a pair is missing, or a header cannot be sent, or not
-            there.
+        SettingsError: A file cannot be read or used, half of a pair is missing, gRPC cannot send a header, or a
+            header must not go to these servers.
     """
     from servingrepo.servers.security import Security
 
@@ -143,10 +143,10 @@ def security(*, to: Iterable[str], named_by: str) -> Security:
 
 
 def secured(endpoints: Iterable[str]) -> tuple[Endpoint, ...]:
-    """Return endpoints given as HOST:PORT, each with how it is spoken to.
+    """Return endpoints given as HOST:PORT, each with the security of its connection.
 
     Raises:
-        UsageError: One is none.
+        UsageError: A text is no endpoint.
         SettingsError: As `security` says.
     """
     given = tuple(endpoints)
@@ -159,10 +159,10 @@ def secured(endpoints: Iterable[str]) -> tuple[Endpoint, ...]:
 
 
 def keep_together(servers: Iterable[str], named_by: str) -> None:
-    """Refuse to send headers to servers that were not named where the headers were.
+    """Refuse to send headers to servers from another source than the headers.
 
     Raises:
-        SettingsError: They were not.
+        SettingsError: The caller gave one of the two, and a settings file that was only found gave the other.
     """
     ctx = click.get_current_context()
     headers = ctx.params["headers"]
@@ -174,12 +174,12 @@ def keep_together(servers: Iterable[str], named_by: str) -> None:
     of_headers, of_servers = where if _by_hand(ctx, "headers") else reversed(where)
     raise SettingsError(
         f"headers ({names}) that were given {of_headers} would go to {', '.join(servers)}, named {of_servers}: "
-        "they go only to servers that were named with them",
-        hint=f"if that file is to be trusted with it, name it: --settings {app.settings}; else give both in one "
-        "place (SERVINGREPO_HEADER and SERVINGREPO_ENDPOINT, --header and --endpoint, or both in the file)",
+        "headers go only to servers that were named in the same place",
+        hint=f"if you trust that file, name it: --settings {app.settings}; else give both in one place "
+        "(SERVINGREPO_HEADER and SERVINGREPO_ENDPOINT, --header and --endpoint, or both in the file)",
     )
 
 
 def _by_hand(ctx: click.Context, name: str) -> bool:
-    """Tell whether the caller said a value, rather than a settings file."""
+    """Tell whether the caller gave a value, rather than a settings file."""
     return ctx.get_parameter_source(name) in BY_HAND

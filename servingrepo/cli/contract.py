@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What is done with the contract, if it is not shown."""
+    """The action on the contract; without any it is shown."""
 
-    write: Annotated[bool, Option(help="Pin what the version promises: write the file.")] = False
+    write: Annotated[bool, Option(help="Pin the version's signatures: write the file.")] = False
     check: Annotated[
         str | None,
         Option(
-            help="Hold a version or an export against the contract, or against what is served if none is pinned.",
+            help="Compare a version or an export with the contract, or with the served version if none is pinned.",
             key="subject",
             metavar="REF|PATH",
         ),
@@ -46,11 +46,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 @takes(options=ContractOptions, asked=Asked)
 @click.pass_obj
 def command(app: App, reference: str, options: ContractOptions, asked: Asked) -> None:
-    """Show, pin or check what a model's clients rely on: configs/NAME.contract.toml in the root.
+    """Show, pin or check a model's contract: the signatures that its clients rely on.
 
-    A pinned contract decides what `promote` lets through, instead of the served version's signatures. It is made
-    to be edited: only what it names is demanded. Without one, what the version promises is shown (NAME alone is
-    the served one).
+    A pinned contract is the file configs/NAME.contract.toml in the root. `promote` compares exports with it instead
+    of with the served version. You may edit the file: it demands only what it names. Without a pinned contract, this
+    shows the signatures of the version (of the served one if you give NAME alone).
     """
     subject, dry_run = asked.check, options.dry_run
     if asked.write and subject is not None:
@@ -76,13 +76,13 @@ def command(app: App, reference: str, options: ContractOptions, asked: Asked) ->
     )
     app.result(
         done,
-        [said, "  next      take out what no client uses; keep it under review"],
+        [said, "  next      remove from it what no client uses; put it under version control"],
         bare=done.path,
     )
 
 
 def _say(app: App, checked: Checked) -> None:
-    """Print what was found.
+    """Print the result of a check.
 
     Raises:
         BreakingChange: Clients would break.

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def command(app: App, old: str, new: str) -> None:
     """Compare the signatures of two versions or exports, as their clients see them: same, compatible or breaking.
 
-    NAME alone is its served version. A path has a slash in it. -q prints the verdict alone. The exit code is 0
-    whatever the verdict: `promote` and `contract --check` are what stops a pipeline.
+    NAME alone is its served version. A path has a slash in it. -q prints the verdict alone. The exit code is 0 for
+    every verdict: use `promote` or `contract --check` to stop a pipeline.
     """
     from servingrepo.texts import is_path
     from servingrepo.verbs.diff import diff
@@ -54,4 +54,4 @@ def _lines(found: Diff) -> Iterator[str]:
     elif found.new_ops:
         yield f"  operations  new: {some(found.new_ops, most=10)}"
     for op in found.new_effects or ():
-        yield f"  reaches out by {op}, which promote refuses without --allow-op {op}"
+        yield f"  reaches out by {op}: promote refuses it without --allow-op {op}"

@@ -1,4 +1,4 @@
-"""How commands show what fingerprint.pb and the checksums of tensors say."""
+"""Lines about fingerprint.pb and the checksums of tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint_lines(fingerprint: Fingerprint | None) -> Iterator[str]:
-    """Yield who wrote it and a verdict for each of the five hashes."""
+    """Yield the writer of fingerprint.pb, and a verdict for each of its five hashes."""
     if fingerprint is None:
         yield "fingerprint.pb  absent: the graph has no checksum of its own"
         return
@@ -21,7 +21,7 @@ def fingerprint_lines(fingerprint: Fingerprint | None) -> Iterator[str]:
 
 
 def tensor_lines(tensors: TensorCheck | None) -> Iterator[str]:
-    """Yield how many tensors were checked, and each damaged one."""
+    """Yield the number of checked tensors, and each damaged tensor."""
     if tensors is None:
         return
     damaged = f", {tensors.damaged_count} damaged" if tensors.damaged_count else ""

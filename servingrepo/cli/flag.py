@@ -1,4 +1,4 @@
-"""An option as click has it, with what its field says of it; a help that shows options in sections."""
+"""Options for click that keep the Option of their field, and a help that shows options in sections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Flag(click.Option):
-    """An option of a command, and what a field or this room says of it."""
+    """An option of a command, with its Option."""
 
     def __init__(self, *args: Any, option: Option, field: str = "", **keywords: Any) -> None:
         keywords |= {
@@ -31,7 +31,7 @@ class Sectioned(click.Command):
     """A command whose help shows its options in sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each section that has options; `--help` stands with those of the output."""
+        """Write each section that has options. `--help` is in the section of the output."""
         lines: dict[str, list[tuple[str, str]]] = {one: [] for one in get_args(Section)}
         for param in sorted(self.get_params(ctx), key=_follows):
             line = param.get_help_record(ctx)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is shown."""
+    """How many events are shown."""
 
     limit: Annotated[
         int,
-        Option(help="The last N events.", flags="-n --limit", least=1, shows=("default",)),
+        Option(help="Show the last N events.", flags="-n --limit", least=1, shows=("default",)),
     ] = 20
 
 
@@ -35,7 +35,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 @takes(shown=Shown)
 @click.pass_obj
 def command(app: App, model: str | None, shown: Shown) -> None:
-    """Show who changed what, when, why, from which run and with which proof; the newest last."""
+    """Show who changed what, when, why, from which run and with which proof, oldest first."""
     events = list(app.open().history(model, limit=shown.limit))
     if not events and not app.json:
         app.note("nothing has happened yet")
@@ -68,7 +68,7 @@ def _versions(event: Event) -> str:
 
 
 def _why(event: Event) -> str:
-    """Return why it was done, what it was let through with, and what its stages came to."""
+    """Return the reason of an event, what it allowed, and the verdicts of its stages."""
     return (
         "; ".join(
             [

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @takes(options=ChangeOptions)
 @click.pass_obj
 def command(app: App, model: str, options: ChangeOptions) -> None:
-    """Keep promotions from re-pointing a model: they publish, and say that it is held.
+    """Keep promotions from changing what a model serves. They publish, and say that the model is held.
 
-    serve and rollback still work: whoever types them means it.
+    serve and rollback still work, because people type them on purpose.
     """
     from servingrepo.verbs.mark import hold
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the repository is to be."""
+    """The facts that a new repository needs."""
 
     server_root: Annotated[
         str,
         Option(
-            help="Where TensorFlow Serving sees the models directory; /models in its container.",
+            help="The models directory as TensorFlow Serving sees it: /models in its container.",
             env="SERVINGREPO_SERVER_ROOT",
             shows=("default", "env"),
         ),
@@ -47,8 +47,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def command(app: App, wanted: Wanted) -> None:
     """Make a directory a model repository, with a models.config that a server can start with.
 
-    A directory that is a repository already stays as it is. Servers mount the models directory, never
-    models.config alone: a bind-mounted file keeps showing its old text.
+    A directory that is a repository already stays as it is. Mount the models directory on servers, never
+    models.config alone: a bind-mounted file keeps its old text.
     """
     disk = Disk(faults=Faults.parse(app.faults))
     repo, made = servingrepo.init(
@@ -76,17 +76,17 @@ def command(app: App, wanted: Wanted) -> None:
     )
     if not made and wanted.server_root not in {DEFAULT_SERVER_ROOT, repo.value.server_root}:
         app.note(
-            f"--server-root was not changed: servingrepo config write --server-root {wanted.server_root} does"
+            f"the server root was not changed: servingrepo config write --server-root {wanted.server_root} does that"
         )
 
 
 def _next(repo: Repository) -> Iterator[str]:
-    """Yield what to type next: a config that was there before must be taken over first."""
+    """Yield the command to type next. A config from before must be adopted first."""
     from servingrepo.modelconfig import Stamp, read_stamp
     from servingrepo.repository.config import config_text
 
     if read_stamp(config_text(repo)) is Stamp.FOREIGN:
-        yield f"  {repo.config_name} was there before and is left as it is: nothing is promoted over it"
+        yield f"  {repo.config_name} existed before and stays as it is: promote refuses to replace it"
         yield "  next           servingrepo config check, then servingrepo config write --take-edit"
     else:
         yield "  next           servingrepo promote RUN --model NAME"

@@ -1,4 +1,4 @@
-"""What a prune keeps: by hand, then by the model's table in servingrepo.toml, then by `[prune]`."""
+"""The policy of a prune: from the caller, else from the model's table in servingrepo.toml, else from `[prune]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _rule(meaning: str, metavar: str, kind: str) -> Option:
 
 
 class KeepRules(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules of a policy, each with what the call says of all models."""
+    """The rules of a policy, as the call gives them for all models."""
 
     keep_last: Annotated[
         int | None, _rule("Keep the last N good versions of each model.", "N", "count")
@@ -30,7 +30,7 @@ class KeepRules(msgspec.Struct, frozen=True, kw_only=True):
     keep_within: Annotated[
         timedelta | None,
         _rule(
-            "Keep what was made within this time before the newest version: 12h, 30d, 2w, 1y, 1w3d.",
+            "Keep versions made within this time before the newest version: 12h, 30d, 2w, 1y, 1w3d.",
             "30d",
             "duration",
         ),
@@ -45,7 +45,7 @@ class KeepRules(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     keep_labelled: Annotated[
         tuple[str, ...],
-        _rule("Keep what has such a label or ever had it; '*' for any; repeatable.", "LABEL", ""),
+        _rule("Keep versions that have or had this label; '*' for any; repeatable.", "LABEL", ""),
     ] = ()
 
 
@@ -56,14 +56,14 @@ def given_by_hand() -> bool:
 
 
 def policy_of(model: str) -> Keep:
-    """Return a model's policy, as the call and the settings have it."""
+    """Return a model's policy by the call and the settings."""
     return _keep(
         {one.key: chosen(one.key, ("models",), about=model) for one in fields_of(KeepRules)}
     )
 
 
 def policy_of_settings(app: App, model: str) -> Keep:
-    """Return a model's policy as the settings file alone has it: for what runs after a promotion."""
+    """Return a model's policy by the settings file alone: for the prune after a promotion."""
     return _keep({**app.prune, **of_model(model)})
 
 

@@ -1,4 +1,4 @@
-"""Kinds of values on the command line: how click takes them, and what they are read into for a verb."""
+"""Kinds of values on the command line: click's type for each kind, and the reader that makes a verb's value of it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ else:
 
 
 class LocalPath(click.Path):
-    """A path; a URL is refused before click makes a path of it, in which `//` is `/`."""
+    """A path. It refuses a URL before click makes a path of it and so turns `//` into `/`."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the path, if it is as the options of click.Path say."""
+        """Return the path, if it passes the checks of click.Path."""
         self.refuse_url(value, param, ctx)
         return super().convert(value, param, ctx)
 
     def refuse_url(self, value: Any, param: Any, ctx: Any) -> None:
-        """Refuse a URL, as a mistake of the option that it was given for."""
+        """Refuse a URL, with the option's name in the error."""
         try:
             refuse_url(value, "path")
         except UsageError as error:
@@ -39,7 +39,7 @@ class LocalPath(click.Path):
 
 
 class RunPath(LocalPath):
-    """A path that is not looked at while the command line is read: its file system may hang."""
+    """A path on a file system that may hang: reading the command line does not touch it."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the path as it is."""
@@ -48,7 +48,7 @@ class RunPath(LocalPath):
 
 
 class Header(HeaderType):
-    """NAME=VALUE. In the environment one per line, since values have spaces in them."""
+    """NAME=VALUE. An environment variable has a header on each line, since values may have spaces."""
 
     name = "header"
     envvar_list_splitter = "\n"
@@ -61,8 +61,8 @@ class Header(HeaderType):
             return value
         name, sign, text = str(value).partition("=")
         if not sign:
-            # What was given may be a secret: it is not shown.
-            self.fail("a header is NAME=VALUE, and one has no '='", param, ctx)
+            # The text may be a secret, so the message does not have it.
+            self.fail("a header must be NAME=VALUE, and this one has no '='", param, ctx)
         return name.strip(), text.strip()
 
 
@@ -72,7 +72,7 @@ class GateText(GateType):
     name = "gate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Read it; what cannot be read is a mistake of the command line or the settings file."""
+        """Read a gate. An unreadable one is an error of the command line or the settings file."""
         from servingrepo.runs.gates import parse_gate
 
         if not isinstance(value, str):
@@ -84,10 +84,10 @@ class GateText(GateType):
 
 
 def duration(value: Any) -> timedelta:
-    """Read a duration such as 30d, as click's type of an option; one that is read already stays.
+    """Read a duration such as 30d, as click's type of an option. A timedelta stays as it is.
 
     Raises:
-        click.BadParameter: It is none.
+        click.BadParameter: The text is no duration.
     """
     from servingrepo.repository.retention import parse_duration
 
@@ -119,7 +119,7 @@ TYPES: dict[str, Callable[[Option], Any]] = {
     "count": lambda meaning: click.IntRange(min=int(meaning.least or 0)),
     "seconds": lambda meaning: click.FloatRange(min=meaning.least),
 }
-"""Click's type for each kind that a field's default does not say."""
+"""Click's type by kind, for fields whose default does not give the type."""
 
 
 def _cases(files: Iterable[Path]) -> tuple[Any, ...]:
@@ -146,4 +146,4 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "server version": _server_version,
     "version": _version,
 }
-"""What is made of a value of each kind when all that was given is known."""
+"""The function that makes a verb's value, by kind. It runs when all values of the call are known."""

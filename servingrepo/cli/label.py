@@ -26,7 +26,7 @@ Examples:
   servingrepo label remove ranker canary""",
 )
 def command() -> None:
-    """Set or remove labels that clients ask for, such as stable and canary, side by side."""
+    """Set or remove labels that clients ask for, such as stable and canary."""
 
 
 @make(
@@ -44,8 +44,8 @@ def command() -> None:
 def set_(app: App, reference: str, label: str, options: LabelOptions) -> None:
     """Give the version REF a LABEL; the version that had it before loses it.
 
-    What unlabelled clients get stays as it is. With --endpoint the version is loaded first and the label moves in
-    a second reload, because servers take a label only for what is loaded; every label is proven by a reply.
+    Unlabelled clients get the same version as before. With --endpoint the version is loaded first, and the label
+    moves in a second reload: servers accept a label only for a loaded version. A reply proves every label.
     """
     from servingrepo.verbs.label import set_label
 
@@ -66,9 +66,9 @@ def set_(app: App, reference: str, label: str, options: LabelOptions) -> None:
 @takes(options=LiveOptions)
 @click.pass_obj
 def remove(app: App, model: str, labels: tuple[str, ...], options: LiveOptions) -> None:
-    """Take LABELs away, all at once; requests for them are refused from then on.
+    """Remove LABELs, all at once. Servers refuse requests for them from then on.
 
-    Their versions are unloaded, unless they are served to unlabelled clients or have another label.
+    Servers unload their versions, unless unlabelled clients get them or they have another label.
     """
     from servingrepo.verbs.label import remove_labels
 

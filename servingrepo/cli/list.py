@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @make("list", examples="servingrepo list")
 @click.pass_obj
 def command(app: App) -> None:
-    """List the models: what is served, which versions there are, labels, bad versions, holds.
+    """List the models with their served version, all versions, labels, bad versions and holds.
 
-    Models that only models.config or the disk has are listed, too: versions that servingrepo did not publish are
-    FOREIGN. A model with a base path elsewhere is unmanaged: it is shown, and never changed. -q lists the models that
-    servingrepo has published versions of.
+    The list also has models that only models.config or the disk has. Versions that servingrepo did not publish are
+    UNMANAGED. A model with a base path elsewhere is unmanaged as a whole. What is unmanaged is shown and never
+    changed. -q lists only the models of which servingrepo has published versions.
     """
     repo = app.open()
     rows = repo.list()
@@ -36,7 +36,7 @@ def command(app: App) -> None:
     app.result(
         rows,
         table(
-            ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "FOREIGN", "TRASH", *notes],
+            ["MODEL", "SERVED", "VERSIONS", "LABELS", "BAD", "HELD", "UNMANAGED", "TRASH", *notes],
             [
                 [
                     row.model,
@@ -56,24 +56,25 @@ def command(app: App) -> None:
     )
     if not ours:
         app.note(
-            "servingrepo published none of them, and touches none; next: servingrepo promote RUN --model NAME"
+            "servingrepo published no version of them, and never touches them; next: servingrepo promote RUN "
+            "--model NAME"
         )
     if unknown:
         refuse_unreadable(repo.value, {"models": rows})
 
 
 def _served(row: ModelRow) -> object:
-    """Say what is served; under a policy of others, what lies elsewhere was not looked at."""
+    """Return the served version; "?" if it depends on a disk that servingrepo does not read."""
     if row.unknown or (row.elsewhere and not row.pinned):
         return "?"
     return row.served if row.served is not None else "-"
 
 
 def _note(row: ModelRow) -> str:
-    """Say what servingrepo does not do with a model."""
+    """Say why servingrepo does not manage a model."""
     if row.elsewhere:
         return f"unmanaged: base path {row.elsewhere}"
-    return "" if row.ours else "not ours"
+    return "" if row.ours else "unmanaged"
 
 
 def _labels(row: ModelRow) -> str:

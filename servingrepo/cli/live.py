@@ -1,4 +1,4 @@
-"""What several options make together: endpoints with how they are spoken to, rules, hooks, an engine."""
+"""Values that several options make together: the rules of a change, its hooks, an engine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def rules_of(values: dict[str, Any], about: dict[str, Any]) -> Rules:
     """Return the rules of a change; `about` has its endpoints.
 
     Raises:
-        UsageError: It goes in stages and has no endpoints, or rules cannot be kept.
-        SettingsError: Headers would go to a page that was named elsewhere.
+        UsageError: The change goes in stages and has no endpoints, or the rules contradict each other.
+        SettingsError: Headers would go to a metrics page from another source than the headers.
     """
     from servingrepo.fleet.rules import Rules
 
-    rules = Rules(**values, bystanders=_bystanders(about["endpoints"]))
+    rules = Rules(**values, other_servers=_other_servers(about["endpoints"]))
     if not rules.staged:
         return rules
     from servingrepo.fleet.stages import check_rules
@@ -48,10 +48,10 @@ def rules_of(values: dict[str, Any], about: dict[str, Any]) -> Rules:
     return rules
 
 
-def _bystanders(endpoints: Any) -> tuple[str, ...]:
-    """Return servers that only other models' lists have, if this command took its model's list.
+def _other_servers(endpoints: Any) -> tuple[str, ...]:
+    """Return the servers that only the lists of other models have, if the command uses the list of its model.
 
-    Every server has the whole of models.config, whichever models' lists it is in.
+    Every server has the whole models.config. So these servers lag behind after the change.
     """
     ctx = click.get_current_context()
     given = ctx.get_parameter_source("endpoints") in BY_HAND
@@ -67,17 +67,17 @@ def _bystanders(endpoints: Any) -> tuple[str, ...]:
 
 
 def hooks_of(values: dict[str, Any], _about: dict[str, Any]) -> Hooks | None:
-    """Return the hooks of a change, None without any."""
+    """Return the hooks of a change; None if there are none."""
     from servingrepo.fleet.hooks import Hooks
 
     return Hooks(**values) if any(values.values()) else None
 
 
 def engine_of(values: dict[str, Any], _about: dict[str, Any]) -> EngineChoice:
-    """Return the engine that was asked for.
+    """Return the choice of an engine.
 
     Raises:
-        UsageError: It would ignore an option.
+        UsageError: The engine would ignore an option.
     """
     from servingrepo.servers.engines.options import EngineChoice
 
@@ -89,13 +89,12 @@ def engine_of(values: dict[str, Any], _about: dict[str, Any]) -> EngineChoice:
 
 
 def _refuse_ignored(engine: str) -> None:
-    """Refuse an option of the engine that the chosen one would ignore, if it was typed, or the engine was.
+    """Refuse options that the chosen engine would ignore, if the caller typed them or the engine.
 
-    What the settings file says of engines in general holds for the one that is chosen as far as it goes, and so
-    does the environment.
+    The settings file and the environment may have options for several engines: the chosen engine takes what it knows.
 
     Raises:
-        UsageError: There is one; all of them are named.
+        UsageError: There are such options; the error names all.
     """
     from servingrepo.servers.engines.choice import EngineChoice, ignored_by
 
@@ -117,12 +116,12 @@ def _refuse_ignored(engine: str) -> None:
             )
         raise UsageError(
             f"{', '.join(ignored)} {means} nothing to --engine {engine}{came_from}",
-            hint="leave one of the two out; --engine docker runs a container",
+            hint="leave the option or the engine out; --engine docker runs a container",
         )
 
 
 def say_who_named(error: EndpointUnreachable) -> None:
-    """Say in the hint how to leave out an endpoint that was not named on the command line."""
+    """Add to the hint how to leave out an endpoint that the command line does not name."""
     ctx = click.get_current_context()
     if ctx.get_parameter_source("endpoints") is ParameterSource.COMMANDLINE:
         return
@@ -141,4 +140,4 @@ BUILDERS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "Hooks": hooks_of,
     "EngineChoice": engine_of,
 }
-"""What makes a value of a Struct that is a part of others, by the Struct's name."""
+"""The function that makes a Struct which several options make together, by the Struct's name."""

@@ -1,4 +1,4 @@
-"""The entry point: settings, commands loaded when they are called, and errors turned into exit codes."""
+"""The entry point: it loads the called command, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Release": {
-        "scan": ("scan", "Say which SavedModel a run directory holds, and what else."),
+        "scan": ("scan", "Show the SavedModel of a run directory, and its other files."),
         "promote": (
             "promote",
             "Publish a run's SavedModel as the next version, proven, and serve it.",
         ),
         "verify": ("verify", "Compare versions with their records, byte by byte."),
         "diff": ("diff", "Compare two versions, as their clients see them."),
-        "contract": ("contract", "Show, pin or check what a model's clients rely on."),
+        "contract": ("contract", "Show, pin or check the signatures that clients rely on."),
         "export": ("export", "Make a SavedModel from a Keras model."),
         "smoke": ("smoke", "Serve a version in a child process and send it requests."),
     },
@@ -41,8 +41,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "unserve": ("unserve", "Serve no version of a model."),
         "rollback": ("rollback", "Go back to the version served before."),
         "label": ("label", "Set or remove labels such as stable and canary."),
-        "hold": ("hold", "Keep promotions from re-pointing a model."),
-        "release-hold": ("release_hold", "Let promotions re-point a model again."),
+        "hold": ("hold", "Keep promotions from changing what a model serves."),
+        "release-hold": ("release_hold", "Let promotions change again what a model serves."),
         "config": ("config", "Show, check or write models.config."),
         "status": ("status", "Show disk, config and servers side by side."),
         "reload": ("reload", "Make servers follow models.config, and wait until they do."),
@@ -54,10 +54,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Keep": {
         "init": ("init", "Make a directory a model repository."),
         "list": ("list", "List the models."),
-        "show": ("show", "Show a model, or all about a version."),
+        "show": ("show", "Show a model or a version."),
         "history": ("history", "Show who changed what, when and why."),
         "mark-bad": ("mark_bad", "Mark a version bad, so that nothing serves it again."),
-        "prune": ("prune", "Move versions that no rule keeps to the trash, or empty it."),
+        "prune": ("prune", "Move old versions to the trash, or empty it."),
         "restore": ("restore", "Bring a pruned version back from the trash."),
         "recover": ("recover", "Clean up after commands that died."),
     },
@@ -68,7 +68,7 @@ USAGE = 2
 
 
 class Terminated(BaseException):
-    """SIGTERM: everything is cleaned up on the way out, as for Ctrl-C."""
+    """SIGTERM, as an exception: every `finally` cleans up, as for Ctrl-C."""
 
 
 class Commands(Group):
@@ -79,7 +79,7 @@ class Commands(Group):
         return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import a command; underscores are taken for hyphens."""
+        """Import a command. Underscores in its name count as hyphens."""
         name = cmd_name.replace("_", "-")
         for group in COMMANDS.values():
             if name in group:
@@ -124,16 +124,16 @@ Examples:
 def main() -> None:
     """Promote, prove, serve and roll back SavedModels in a TensorFlow Serving model repository.
 
-    Settings come from options, then environment variables, then servingrepo.toml. Every option of a command has
-    its variable: promote --model is SERVINGREPO_PROMOTE_MODEL.
+    Options come before environment variables, and these before servingrepo.toml. Every option of a command has a
+    variable: for promote --model it is SERVINGREPO_PROMOTE_MODEL.
     """
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; nothing a user can cause shows a traceback."""
-    # gRPC's own lines on stderr say in its words what our errors say in ours.
+    # gRPC's lines on stderr only repeat our errors in its own words.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    # What cannot be parsed has to be answered in JSON too.
+    # A command line that cannot be parsed needs an answer in JSON too.
     wanted = os.environ.get("SERVINGREPO_JSON", "").lower() in {"1", "true", "t", "yes", "y", "on"}
     app = App(json="--json" in arguments or wanted)
     try:
@@ -150,7 +150,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def explain(app: App, error: BaseException) -> int:
-    """Say how a command ended and return its exit code."""
+    """Print how a command ended, and return its exit code."""
     match error:
         case ServingRepoError():
             app.failure(error)
@@ -182,10 +182,10 @@ def explain(app: App, error: BaseException) -> int:
             app.failure(
                 Stopped(
                     f"stopped by {number.name}",
-                    # click turns Ctrl-C into an error of its own: what was said of it is at its cause.
+                    # click turns Ctrl-C into an error of its own: the notes are at its cause.
                     problems=getattr(error, "__notes__", ())
                     or getattr(error.__cause__, "__notes__", ()),
-                    hint="what was begun was put back, or will be by the next command that writes",
+                    hint="an unfinished change was put back, or the next command that writes will do that",
                 )
             )
             return 128 + number
@@ -200,20 +200,20 @@ def explain(app: App, error: BaseException) -> int:
             app.failure(
                 ServingRepoError(
                     f"this is a mistake in servingrepo: {type(error).__name__}: {error}",
-                    hint="please report it with the lines above; the next command cleans up if need be",
+                    hint="please report it with the lines above; the next command that writes cleans up",
                 )
             )
             return BUG
 
 
 def nobody_reads() -> int:
-    """End quietly: whoever read the output went away, as `head` does."""
+    """End without a message: the reader of the output has closed it, as `head` does."""
     discard_stdout()
     return 128 + signal.SIGPIPE
 
 
 def variable_of(error: click.ClickException) -> str | None:
-    """Return the environment variable that a bad value came from, None if it did not."""
+    """Return the environment variable that gave a bad value; None for another source."""
     if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
         return None
     return variable_behind(error.param, error.ctx)

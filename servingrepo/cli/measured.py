@@ -1,4 +1,4 @@
-"""Lines about what training measured."""
+"""Lines about the measurements of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST = 12
 
 
 def event_lines(measured: Measured) -> Iterator[str]:
-    """Yield what could not be read of event files and metrics."""
+    """Yield the problems of event files and metrics."""
     for run in measured.event_runs:
         for problem in run.problems:
             yield f"note          {problem}"
@@ -22,7 +22,7 @@ def event_lines(measured: Measured) -> Iterator[str]:
 
 
 def measured_lines(measurements: Sequence[Measurement], *, brief: bool) -> Iterator[str]:
-    """Yield a line per name: the last value and the ends; a dozen of many if brief."""
+    """Yield a line for each name with its last, lowest and highest value; at most a dozen lines if `brief`."""
     shown = measurements[:_MOST] if brief else measurements
     for one in shown:
         ends = ""

@@ -1,8 +1,8 @@
-"""Commands that read a run on a network file system go on in a child, so that one that hangs can be left behind.
+"""Runs on network file systems: a child process reads them, so that a hung file system does not hang the command.
 
-A process that waits for a dead file server cannot end, and whoever reads its output waits with it. So the command
-runs in a child, and this process, which never touches the run, asks the file system all the time whether it is
-there. A run on local disks is read without any of this.
+A process that waits for a dead file server cannot end, and the reader of its output waits with it. So the command
+goes on in a child. This process never touches the run: it asks the file system again and again for an answer, and
+leaves a hung child behind. For a run on local disks there is no child.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _LAST_WORDS = 5.0
 
 
 class RunPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """Where runs lie."""
+    """The directory of runs."""
 
     runs: Annotated[
         Path,
         Option(
-            help="Where a relative path of a run counts from. [default: the current directory]",
+            help="The directory that a relative path of a run starts from. [default: the current directory]",
             metavar="DIR",
             kind="folder",
         ),
@@ -50,9 +50,9 @@ class RunPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_in_a_child(run: Path, *, seconds: float) -> Callable[[], None]:
-    """Return at once for a run on local disks; otherwise go on in a child, while this process waits and watches.
+    """Return at once for a run on local disks; otherwise return in a child, while this process watches.
 
-    What is returned is to be called when nothing more is read from the run: from then on the file system may hang.
+    The caller calls the returned function when it reads no more from the run. From then on the file system may hang.
 
     Raises:
         click.exceptions.Exit: In this process: the child has ended, with this exit code.
@@ -83,12 +83,16 @@ def read_in_a_child(run: Path, *, seconds: float) -> Callable[[], None]:
 
 
 def _is_relayed(stream: Any) -> bool:
-    """Whoever reads a pipe waits for all who hold it, also for a child that cannot end; nobody does at a terminal."""
+    """Tell whether an output needs a relay.
+
+    The reader of a pipe or file waits until all its writers have closed it, even a child that cannot end. A terminal
+    has no such reader.
+    """
     return not stream.isatty()
 
 
 class _Relay:
-    """What the child writes to one of our outputs goes through a pipe of its own."""
+    """A pipe from the child to one of our outputs."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -96,18 +100,18 @@ class _Relay:
         self._thread = threading.Thread(target=self._copy, daemon=True)
 
     def take(self) -> None:
-        """In the child: write there instead of the output."""
+        """In the child: write to the pipe instead of the output."""
         os.dup2(self._into, self._number)
         os.close(self._into)
         os.close(self._out)
 
     def start(self) -> None:
-        """In the parent: copy, until all writers are gone or nobody reads."""
+        """In the parent: copy until all writers or the reader are gone."""
         os.close(self._into)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait for what the child wrote last."""
+        """Wait for the last bytes of the child."""
         self._thread.join(_LAST_WORDS)
 
     def _copy(self) -> None:
@@ -116,15 +120,15 @@ class _Relay:
                 while data:
                     data = data[os.write(self._number, data) :]
         except OSError:
-            pass  # the reader went away, and so the child's next write fails, as it would have without us
+            pass  # the reader has closed the output: the child's next write fails, as it would without this pipe
         os.close(self._out)
 
 
 def _watch(child: int, still_reads: int, run: Path, mount: str, seconds: float) -> int:
-    """Return the child's exit code; ask the file system whether it is there as long as the child reads from it.
+    """Return the child's exit code. As long as the child reads from the file system, ask that for an answer.
 
     Raises:
-        StorageHung: It is not.
+        StorageHung: The file system did not answer in time.
     """
     asking: int | None = None
     asked = time.monotonic()
@@ -151,13 +155,13 @@ def _watch(child: int, still_reads: int, run: Path, mount: str, seconds: float) 
 
 
 def _forward(child: int, *, timeout: float) -> None:
-    """Wait until there is something to look at; hand a signal on, unless the terminal sent it to both."""
+    """Wait for a signal or the timeout; pass a signal on to the child, unless the terminal sent it to both."""
     got = signal.sigtimedwait({*_FORWARDED, signal.SIGCHLD}, timeout)
     if got is not None and got.si_signo != signal.SIGCHLD and got.si_code != _BY_THE_KERNEL:
         os.kill(child, got.si_signo)
 
 
 def _status(process: int) -> int | None:
-    """Return how a child ended, None while it has not."""
+    """Return the status of a child that has ended; None while it runs."""
     ended, status = os.waitpid(process, os.WNOHANG)
     return status if ended else None

@@ -1,4 +1,4 @@
-"""Options of commands, made from the Structs of their verbs: flags, environment twins and settings."""
+"""Options of commands, made from the Structs of their verbs: flags, environment variables and settings."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ F = TypeVar("F", bound="Callable[..., Any] | click.Command")
 
 
 def takes(**structs: type[msgspec.Struct]) -> Callable[[F], F]:
-    """Add the options of Structs to a command; its function gets a value of each, by these names.
+    """Add the options of Structs to a command; its function gets a value of each Struct by these names.
 
-    A command that names endpoints or an engine takes how servers are spoken to as well.
+    A command with endpoints or an engine gets the options of connections too.
     """
     fields = [one for struct in structs.values() for one in _flat(struct)]
     keys = {one.key for one in fields}
@@ -48,7 +48,9 @@ def takes(**structs: type[msgspec.Struct]) -> Callable[[F], F]:
             try:
                 return function(*args, **rest, **built)
             except EndpointUnreachable as error:
-                remote = str(given.get("engine", "")).startswith("remote")  # it may be what is away
+                remote = str(given.get("engine", "")).startswith(
+                    "remote"
+                )  # it may be unreachable itself
                 if not remote and any(getattr(one, "endpoints", ()) for one in built.values()):
                     say_who_named(error)
                 raise
@@ -63,7 +65,7 @@ def takes(**structs: type[msgspec.Struct]) -> Callable[[F], F]:
 
 
 def _flat(struct: type[msgspec.Struct], sections: tuple[Section, ...] = ()) -> Iterator[Field]:
-    """Yield the options of a Struct, and those that make its other fields."""
+    """Yield the options of a Struct, and the options of the Structs in its fields."""
     for field in fields_of(struct, sections):
         if isinstance(field.option, Several):
             yield from _flat(field.option.of, field.option.sections)
@@ -72,7 +74,7 @@ def _flat(struct: type[msgspec.Struct], sections: tuple[Section, ...] = ()) -> I
 
 
 def _values(struct: type[msgspec.Struct], sections: tuple[Section, ...] = ()) -> dict[str, Any]:
-    """Return the fields of a Struct as the call and the settings have them."""
+    """Return the values of a Struct's fields, from the call and the settings."""
     values: dict[str, Any] = {}
     for field in fields_of(struct, sections):
         option = field.option
@@ -83,7 +85,7 @@ def _values(struct: type[msgspec.Struct], sections: tuple[Section, ...] = ()) ->
         value = chosen(field.key, option.tables)
         if option.choices is not None:
             value = option.choices[value]
-        elif option.kind == "gate":  # a model's gates hold whatever else is given
+        elif option.kind == "gate":  # a model's gates hold beside those of the call
             gates = of_model(subject()).get(field.key, ())
             value = READERS["gate"]((*gates, *click.get_current_context().params[field.key]))
         elif option.kind == "endpoint":
@@ -113,7 +115,7 @@ def _option(field: Field) -> Callable[[Any], Any]:
     if option.kind in TYPES:
         more["type"] = TYPES[option.kind](option)
     elif option.kind == "message":
-        # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
+        # The message goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
         more["callback"] = lambda _ctx, _param, text: text.encode(
             "utf-8", "backslashreplace"
         ).decode()
@@ -122,7 +124,7 @@ def _option(field: Field) -> Callable[[Any], Any]:
 
 
 def _store(name: str, ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    """Put a value into the App, if it was given: the group and the command have the same options."""
+    """Put a value into the App. The group and the command have the same options, so the firmer source wins."""
     source = ctx.get_parameter_source(param.name) if param.name is not None else None
     if source is not None:
         ctx.ensure_object(App).take(name, value, source)
@@ -137,7 +139,7 @@ def _store_root(ctx: click.Context, param: click.Parameter, value: Path) -> None
 def env_twins(command: str, params: Iterable[click.Parameter]) -> None:
     """Give each option of a command its environment variable: SERVINGREPO_COMMAND_OPTION.
 
-    click's own automatism would name them after our parameters, not after the options.
+    click itself would name the variables after our parameters instead of the options.
     """
     for param in params:
         if isinstance(param, click.Option):
@@ -217,9 +219,7 @@ def shared_options(function: F) -> F:
         ),
         _shared(
             "--failpoints",
-            option=Option(
-                help="For tests: what fails while files are written.", env="SERVINGREPO_FAILPOINTS"
-            ),
+            option=Option(help="For tests: the writes that fail.", env="SERVINGREPO_FAILPOINTS"),
             into="faults",
             hidden=True,
         ),

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class Then(msgspec.Struct, frozen=True, kw_only=True):
-    """What is done when the promotion is done."""
+    """The actions after a promotion."""
 
     prune: Annotated[
         bool,
         Option(
-            help="When it is done, prune the model by the rules in servingrepo.toml. [default: no-prune]",
+            help="Afterwards prune the model by the rules in servingrepo.toml. [default: no-prune]",
             flags="--prune/--no-prune",
             tables=("models",),
         ),
@@ -60,12 +60,12 @@ class Then(msgspec.Struct, frozen=True, kw_only=True):
 def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then: Then) -> None:
     """Publish the SavedModel of a RUN directory as the next version of a model, and serve it.
 
-    The export is copied beside the target under a name that servers ignore, hashed, served from there by the
-    engine and sent requests. Only then it appears under its number, whole, and models.config points at it.
-    Content that was published before is not published again: its version is returned.
+    First the export is copied to a directory that servers ignore. There it is hashed, and an engine serves it and
+    sends it requests. Only then it appears under its number, whole, and models.config points at it. Content that was
+    published before is not published again: you get its version.
 
-    It is refused before it is copied if its signatures would break clients of the served version (or do not keep
-    the contract that is pinned), or if its graph has operations that touch files, network or processes.
+    An export is refused before the copy if it would break clients of the served version or the pinned contract, or if
+    its graph has operations that touch files, network or processes.
     """
     from servingrepo.verbs.promote import promote
 
@@ -98,12 +98,12 @@ def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then:
 
 
 def _refuse_unsmoked(*, smoke: bool) -> None:
-    """Refuse what is typed for a smoke test where none is to be run.
+    """Refuse options of the smoke test on a command line without a smoke test.
 
-    What the settings file and the environment say of smoke tests in general holds as far as it goes.
+    The settings file and the environment may have such options: they count for other calls.
 
     Raises:
-        UsageError: There is something; all of it is named.
+        UsageError: There are such options; the error names all.
     """
     if smoke:
         return
@@ -122,13 +122,13 @@ def _refuse_unsmoked(*, smoke: bool) -> None:
         ParameterSource.DEFAULT_MAP: " (the settings file says so)",
     }.get(ctx.get_parameter_source("smoke") or ParameterSource.COMMANDLINE, "")
     raise UsageError(
-        f"{', '.join(typed)} and --no-smoke{came_from} contradict each other: nothing would be run",
-        hint="leave --no-smoke out (--smoke where a setting says so), or the others",
+        f"{', '.join(typed)} and --no-smoke{came_from} contradict each other: there would be no smoke test",
+        hint="leave --no-smoke out (or give --smoke if a setting says no-smoke), or leave the others out",
     )
 
 
 def _context() -> Context:
-    """Return what is recorded of this call, secrets masked: the command, where it was typed, the pipeline."""
+    """Return the facts about this call for the record: command, directory and environment. `trace` masks secrets."""
     from servingrepo.runs.tracing import Context
 
     return Context(
@@ -172,7 +172,7 @@ def _lines(done: Promotion, options: PromoteOptions) -> Iterator[str]:
 
 
 def _proofs(done: Promotion) -> Iterator[str]:
-    """Yield what the version was held against, and what was not checked."""
+    """Yield the gates, the proof and the compatibility of the version, and what was not checked."""
     for gate in done.gates:
         yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
     if done.proof is not None:
@@ -188,7 +188,7 @@ def _proofs(done: Promotion) -> Iterator[str]:
 
 
 def _pruned(done: Promotion) -> Iterator[str]:
-    """Yield what pruning by policy did afterwards, or would do; why it failed is said on stderr."""
+    """Yield the result of the prune that followed. The command warns of a failed prune on stderr."""
     if done.pruned is None:
         return
     gone = [version for row in done.pruned.models for version in sorted(row.gone)]
@@ -203,10 +203,10 @@ def _pruned(done: Promotion) -> Iterator[str]:
 
 
 def _headline(done: Promotion, name: str, *, number: int | None) -> Iterator[str]:
-    """Yield what happened, first of all."""
+    """Yield the first line: what happened."""
     dry = "dry run, nothing was changed: " if done.dry_run else ""
     if done.same_as is not None:
-        tested = "; it would be smoke-tested" if done.would_prove else ""
+        tested = "; it would get a smoke test" if done.would_prove else ""
         yield f"{dry}{name} has this content already: nothing {'would be' if dry else 'was'} published{tested}"
         if number is not None and number != done.version:
             yield f"  version   --version {number} was not used"

@@ -1,4 +1,4 @@
-"""Proofs for people: what ran on what, and what came of it."""
+"""Lines about a proof: its server, and the result of each signature."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def proof_lines(proof: Proof) -> Iterator[str]:
-    """Yield the engine and a line per signature; what was not proven is called so."""
+    """Yield the engine, and a line for each signature. An inconclusive one is not proven, and says so."""
     yield f"  proof     {proof.engine} ({proof.server})"
     for note in proof.notes:
         yield f"            note: {note}"

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 def command(app: App, models: tuple[str, ...], options: PruneOptions, rules: KeepRules) -> None:  # noqa: ARG001 - each model has its own
     """Move versions that no rule keeps to the trash, from which `restore` brings them back.
 
-    What any rule keeps stays, and so does what is served, pinned, labelled, of a model on hold, what rollback
-    goes to, what somebody verifies or smoke-tests, and what an --endpoint has loaded. Without a rule nothing is
-    pruned. Only --empty-trash deletes; numbers are never used again. Rules may stand in servingrepo.toml, in
-    [prune] and in [models.NAME].
+    A version stays if any rule keeps it, if it is served, pinned or labelled, if its model is on hold, if rollback
+    would go to it, if a command verifies or smoke-tests it now, or if an --endpoint has it loaded. Without a rule
+    nothing is pruned. Only --empty-trash deletes. Numbers are never used again. Rules may also be in [prune] and
+    [models.NAME] of servingrepo.toml.
     """
     from servingrepo.verbs.prune import prune
 
@@ -80,7 +80,7 @@ def _lines(done: Pruned, gone: list[str], deleted: list[str]) -> Iterator[str]:
 
 
 def decision_lines(done: Pruned) -> Iterator[str]:
-    """Yield a table of every version, kept or going, with the reasons."""
+    """Yield a table of all versions: whether each is kept, and why."""
     goes = "would go" if done.dry_run else "goes"
     yield from table(
         ["VERSION", "KEPT", "SIZE", "REASON"],

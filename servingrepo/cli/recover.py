@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def command(app: App) -> None:
     """Clean up after commands that died: staging directories, intents, unfinished history.
 
-    Every writing command does this first by itself. What is served is never changed.
+    Every command that writes does this first. It never changes what is served.
     """
     done = app.open().recover()
     lines = [

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @takes(options=ChangeOptions)
 @click.pass_obj
 def command(app: App, model: str, options: ChangeOptions) -> None:
-    """Let promotions re-point a model again. What was published meanwhile is served by `serve`."""
+    """Let promotions change again what a model serves. To serve what was published meanwhile, use `serve`."""
     from servingrepo.verbs.mark import release_hold
 
     event = release_hold(app.open().value, model, options)

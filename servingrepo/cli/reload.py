@@ -22,8 +22,8 @@ from servingrepo.fleet.options import ReloadOptions
 def command(app: App, options: ReloadOptions) -> None:
     """Make servers follow models.config, and wait until each pinned version answers.
 
-    TensorFlow Serving answers OK to a reload before new versions are loaded; this does not. Nothing changes
-    on disk. A config that a server would refuse or hang on is not sent.
+    TensorFlow Serving answers OK to a reload before it has loaded new versions. This command waits for them. It
+    changes nothing on disk. It does not send a config that a server would refuse or hang on.
     """
     from servingrepo.verbs.reload import reload
 

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 @takes(options=RestoreOptions)
 @click.pass_obj
 def command(app: App, reference: str, options: RestoreOptions) -> None:
-    """Bring a pruned version back from the trash under its number. It is not served by that.
+    """Bring a pruned version back from the trash under its number. This does not serve it.
 
-    Every byte is compared with the version's record first; what is damaged stays in the trash.
+    Every byte is compared with the version's record first. A damaged version stays in the trash.
     """
     from servingrepo.verbs.restore import restore
 
     repo = app.open()
-    size = repo.size(reference)  # and it is there at all
+    size = repo.size(reference)
     with Bar(app, f"verifying {reference}", lambda: size) as bar:
         options = msgspec.structs.replace(options, progress=bar.advance)
         done = restore(repo.value, reference, options)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 @takes(options=RollbackOptions)
 @click.pass_obj
 def command(app: App, model: str, options: RollbackOptions) -> None:
-    """Go back to the version that was served before, according to history. A pointer moves, no data does.
+    """Go back to the version that was served before, by the history. This moves a pointer and no data.
 
-    Versions that are gone or marked bad are passed over. Labels that pointed at the version that is left move
-    along. With --endpoint the older version is loaded beside the newer one, models.config changes when it
-    answers, and the newer one is dropped last; otherwise everything is put back.
+    It skips versions that are missing or marked bad. Labels of the version that clients leave move along. With
+    --endpoint, servers load the older version beside the newer one, models.config changes when the older one answers,
+    and servers drop the newer one last. If that fails, everything is put back.
     """
     from servingrepo.verbs.rollback import rollback
 

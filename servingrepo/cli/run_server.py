@@ -19,8 +19,8 @@ from servingrepo.children import environment, python
 def command(arguments: tuple[str, ...]) -> None:
     """Run the embedded server: TensorFlow Serving's gRPC API, with tensorflow_model_server's flags.
 
-    It serves what models.config says, on loopback only, for laptops, CI and compose tests. Its exit codes are
-    tensorflow_model_server's.
+    It serves the versions of models.config, on loopback only, for laptops, CI and compose tests. Its exit codes are
+    those of tensorflow_model_server.
     """
     # The server is a program of its own: it takes over this process, with its id, signals and files.
     program = [*python("servingrepo.embedded"), *arguments]

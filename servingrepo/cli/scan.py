@@ -28,10 +28,10 @@ from servingrepo.verbs.options import ScanOptions, optional_path
 @takes(options=ScanOptions, place=RunPlace)
 @click.pass_obj
 def command(app: App, run: Path, options: ScanOptions, place: RunPlace) -> None:
-    """Say which SavedModel a run directory holds, what it promises, what is wrong with it, and what else lies there.
+    """Show the SavedModel of a run directory: its signatures, its problems, and the other files of the run.
 
-    Exit code 0 means that `promote` would accept it as far as can be told without running it and without knowing
-    the model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
+    Exit code 0 means that `promote` would accept it, as far as that is known without a smoke test and without the
+    model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
     """
     from servingrepo.runs.archives import run_directory
     from servingrepo.runs.run import read_run
@@ -72,7 +72,7 @@ def command(app: App, run: Path, options: ScanOptions, place: RunPlace) -> None:
                 *(
                     []
                     if found.complete
-                    else ["note          the run is so large that only a part was looked at"]
+                    else ["note          the run is so large that only a part was read"]
                 ),
                 "not checked   the bytes of variables and assets (servingrepo verify and promote read them)",
                 f"next          servingrepo promote {run} --model NAME",

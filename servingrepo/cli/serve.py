@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def command(app: App, reference: str, options: ServeOptions) -> None:
     """Serve a version: pin it in models.config.
 
-    With --endpoint the server first loads the new version beside the old one; models.config changes when the new
-    one answers, and the old one is dropped last. If that does not work within --wait seconds, everything is put
-    back. NAME alone means its latest good version.
+    With --endpoint, servers load the new version beside the old one, models.config changes when the new one answers,
+    and servers drop the old one last. If that does not work within --wait seconds, everything is put back. NAME alone
+    means its latest good version.
     """
     from servingrepo.verbs.serve import serve
 

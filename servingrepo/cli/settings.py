@@ -1,4 +1,4 @@
-"""servingrepo.toml: defaults for options, below options and environment."""
+"""servingrepo.toml: defaults for options. Options and the environment come before it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def read_settings(ctx: click.Context, _param: click.Parameter, given: Path | Non
     """Make the settings file the defaults of all options.
 
     Raises:
-        SettingsError: Others may have written it, it is not TOML, or it has something in it that no command knows;
-            all of it is listed.
+        SettingsError: Others may have written it, it is not TOML, or it has settings that no command knows; the error
+            lists all of them.
     """
     app = ctx.ensure_object(App)
     if given is not None:
@@ -49,7 +49,7 @@ def _take(ctx: click.Context, place: Path, data: bytes) -> None:
 
 
 def read_settings_of_root(ctx: click.Context) -> None:
-    """Read the settings file of a root that was given behind the command's name, if none was read yet."""
+    """Read the settings file of a root that stands behind the command's name, unless a file was read already."""
     app = ctx.ensure_object(App)
     if app.settings is not None:
         return
@@ -84,11 +84,11 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
 
     Args:
         ctx: The context of the whole command line.
-        place: Where the settings come from: a relative path in them is meant as seen from there.
-        data: What the file says. A key is an option's name, without its dashes.
+        place: The settings file: relative paths in it start from its directory.
+        data: The content of the file. A key is an option's name, without its dashes.
     """
     problems: list[str] = []
-    # promote has all options that are shared.
+    # promote has all shared options.
     top = {key: value for key, value in data.items() if not isinstance(value, dict)}
     known = _options(ctx, "promote", table="top")
     shared = dict(_values(ctx, known, top, problems, what="no such setting or command"))
@@ -116,7 +116,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
     app.prune = result.get("prune", {})
     if problems:
         raise SettingsError(
-            f"{place} has settings that mean nothing",
+            f"{place} has settings that cannot be used",
             problems=problems,
             hint=f"top level: {', '.join(sorted({one.name or '' for one in known.values()}))}; a table per command "
             "with its options; a table models.NAME with the options of the engine, endpoints, probe, require, "
@@ -129,7 +129,7 @@ def defaults(ctx: click.Context, place: Path, data: dict[str, Any]) -> dict[str,
 def _tables(
     ctx: click.Context, kind: Table, tables: Any, problems: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return tables such as `[models.NAME]`, by name and the options' names: only these options may be there."""
+    """Return tables such as `[models.NAME]`, by their name and then by the options' names for click."""
     if not isinstance(tables, dict):
         problems.append(f"{kind}: not a table")
         return {}
@@ -155,7 +155,7 @@ def _values(
     prefix: str = "",
     what: str = "no such option",
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the values by the options' names for click; what cannot be used becomes a problem."""
+    """Yield values with the options' names for click. A value that cannot be used becomes a problem."""
     for key, value in table.items():
         option = known.get(key.replace("-", "_"))
         if option is None or option.name is None:
@@ -177,9 +177,9 @@ def _commands(ctx: click.Context) -> list[str]:
 def _options(
     ctx: click.Context, name: str, *, table: Table | None = None
 ) -> dict[str, click.Option]:
-    """Return a command's options by what the file may call them: as on the command line, or by their key.
+    """Return a command's options by their names in the file: the flag's name or the key.
 
-    With a table only those that may stand in it.
+    With a table, return only the options that this table may have.
     """
     group = ctx.command
     command = group.get_command(ctx, name) if isinstance(group, click.Group) else None
@@ -194,5 +194,5 @@ def _options(
 
 
 def _is_path(option: click.Option) -> bool:
-    """Tell whether a relative value is a path as seen from the file."""
+    """Tell whether the value is a path that starts from the file's directory if it is relative."""
     return isinstance(option, Flag) and option.option.kind in {"pem", "folder"}

@@ -1,9 +1,9 @@
-"""Opening a settings file that nobody else can have written.
+"""Settings files: opens one only if no other user can have written it.
 
-Settings name commands that are run and servers that are sent tokens. So a file is obeyed only if it belongs to us
-or to root, and nobody else may write it: ssh asks the same of its files. A file that was not named, but lies where
-settings are looked for, has to lie in such a directory, too, because whoever may write there can put a link in its
-place. What is judged is the file that was opened; its name is not used a second time.
+Settings name commands to run and servers that get tokens. So a file counts only if it belongs to us or to root, and
+no other user may write it: ssh demands the same of its files. A file that was found, rather than named, must also lie
+in a directory that no other user may write: such a user could replace the file with a link. The file is opened once
+and then judged, and its name is not used again.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _OTHER_SETTINGS = "use other settings: --settings FILE (--settings /dev/null for
 
 
 class _Doubt(NamedTuple):
-    """Why others may have written a file, and what ends that."""
+    """The reason why others may have written a file, and its remedy."""
 
     why: str
     remedy: str
 
 
 def read_found(path: Path) -> bytes | None:
-    """Return the bytes of a settings file that lies where settings are looked for; None if there is none.
+    """Return the bytes of a settings file that was not named; None if there is no file.
 
-    Links are followed here, not by the kernel: each has to belong to us or to root, and so has its directory.
+    This function follows links itself, because each link and its directory must belong to us or to root.
 
     Raises:
         SettingsError: Others may have written it, or it cannot be read.
-        StorageFailed: Something else than a file is in its place.
+        StorageFailed: It is not a regular file.
     """
     place, doubts = path, list[_Doubt]()
     for _ in range(_MOST_LINKS):
@@ -62,13 +62,13 @@ def read_found(path: Path) -> bytes | None:
                 return _read(path, entry)
             doubts += (_Doubt(why, named) for why in _whose(facts, place))
             place = place.parent / os.readlink("", dir_fd=entry)
-    raise SettingsError(f"cannot read {path}: its links go round", hint=_OTHER_SETTINGS)
+    raise SettingsError(f"cannot read {path}: its links form a loop", hint=_OTHER_SETTINGS)
 
 
 def read_named(path: Path) -> bytes:
-    """Return the bytes of a settings file that was named; a pipe may be, such as `--settings <(…)`.
+    """Return the bytes of a settings file that was named. It may be a pipe, such as `--settings <(…)`.
 
-    A file of the user who called sudo is accepted, because it is that user who named it.
+    A file of the user who called sudo counts too, because that user named it.
 
     Raises:
         SettingsError: Others may have written it, or it cannot be read.
@@ -85,7 +85,7 @@ def read_named(path: Path) -> bytes:
 def _opened(
     opened: ExitStack, path: str | Path, flags: int, *, folder: int | None = None
 ) -> int | None:
-    """Open what is there, be it a link, without reading it; None if nothing is."""
+    """Open a path for inspection, even if it is a link; None if nothing is there."""
     with suppress(OSError):
         descriptor = os.open(path, flags, dir_fd=folder)
         opened.callback(os.close, descriptor)
@@ -94,7 +94,7 @@ def _opened(
 
 
 def _read(path: Path, entry: int) -> bytes:
-    """Read the very file that was judged."""
+    """Read the file that was judged, by its descriptor."""
     need_file(entry, path)
     try:
         with open(f"/proc/self/fd/{entry}", "rb") as file:  # noqa: PTH123 - a name of a descriptor
@@ -109,19 +109,19 @@ def _refuse(path: Path, doubts: Sequence[_Doubt]) -> None:
     """Refuse a file that others may have written.
 
     Raises:
-        SettingsError: There is a doubt; all of them are listed, with what ends each.
+        SettingsError: There are doubts; the error lists all, with their remedies.
     """
     if doubts:
         remedies = ", ".join(dict.fromkeys(one.remedy for one in doubts))
         raise SettingsError(
-            f"the settings in {path.absolute()} are not obeyed: others may have written them",
+            f"the settings in {path.absolute()} are not used: others may have written them",
             problems=dict.fromkeys(one.why for one in doubts),
-            hint=f"if they are what you want: {remedies}; else {_OTHER_SETTINGS}",
+            hint=f"if you trust them: {remedies}; else {_OTHER_SETTINGS}",
         )
 
 
 def _doubts(path: Path, descriptor: int, *, also: int | None = None) -> Iterator[_Doubt]:
-    """Yield why others may have written an open file, and the command that ends that."""
+    """Yield each reason why others may have written an open file, with the command that mends it."""
     facts = os.fstat(descriptor)
     for why in _whose(facts, path, also=also):
         yield _Doubt(why, f"chown {os.geteuid()} {path}")
@@ -130,7 +130,7 @@ def _doubts(path: Path, descriptor: int, *, also: int | None = None) -> Iterator
 
 
 def _whose_folder(descriptor: int, path: Path) -> Iterator[str]:
-    """Say why others may exchange what is in a directory; in a sticky one only the owner of a file may."""
+    """Yield why others may replace files in a directory. In a sticky directory only the owner of a file may."""
     facts = os.fstat(descriptor)
     yield from _whose(facts, path)
     if not facts.st_mode & stat.S_ISVTX and _others_write(facts, descriptor):
@@ -158,7 +158,7 @@ def _others_write(facts: os.stat_result, descriptor: int) -> bool:
 
 
 def _is_private(gid: int, uid: int) -> bool:
-    """Tell whether a group has one member, and it is this user.
+    """Tell whether this user is the only member of a group.
 
     In a container that has no name for either, the group that useradd makes has the number of its user.
     """
@@ -183,6 +183,6 @@ def _has_access_list(descriptor: int) -> bool:
 
 
 def _sudo_user() -> int | None:
-    """Return who called sudo, if that is how this command was started."""
+    """Return the user who called sudo; None without sudo."""
     text = os.environ.get("SUDO_UID", "")
     return int(text) if text.isascii() and text.isdecimal() else None

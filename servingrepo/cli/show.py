@@ -30,11 +30,11 @@ _MOST_NUMBERS = 12
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What is shown."""
+    """The subject of the output."""
 
     lineage: Annotated[
         bool,
-        Option(help="Say which run each served version came from: of all models, or of REF."),
+        Option(help="Show the run of each served version: of all models, or of REF."),
     ] = False
 
 
@@ -50,7 +50,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 @takes(asked=Asked)
 @click.pass_obj
 def command(app: App, reference: str | None, asked: Asked) -> None:
-    """Show a model with its versions (NAME), or all that is known of one version (NAME@…)."""
+    """Show a model with its versions (NAME), or the record of one version (NAME@…)."""
     repo = app.open()
     if asked.lineage:
         rows = repo.lineage(reference)
@@ -82,10 +82,10 @@ def _model(model: ModelDetails) -> Iterator[str]:
         served = f"unmanaged: {served if model.served is not None else 'what its policy says'}"
         served += f", from the base path {model.elsewhere}"
     used = f"the highest number ever used is {model.highest}"
-    ours = used if model.ours else "not ours: servingrepo published no version of it"
+    ours = used if model.ours else "unmanaged: servingrepo published no version of it"
     yield f"{model.model}: {served}; {ours}"
     if model.elsewhere:
-        yield "what lies there was not looked at; all below is what this repository has of that name"
+        yield "versions there were not read; all below is what this repository has of that name"
     if model.hold is not None:
         yield f"held by {model.hold.user}@{model.hold.host} since {model.hold.time}: {model.hold.reason or '-'}"
     rows = [
@@ -116,7 +116,7 @@ def _model(model: ModelDetails) -> Iterator[str]:
             f"servingrepo restore {model.model}@{one.version}"
         )
     for name in model.foreign:
-        yield f"foreign: {name} (no record: servingrepo did not publish it, and never touches it)"
+        yield f"unmanaged: {name} (no record: servingrepo did not publish it, and never touches it)"
 
 
 def _trashed(trashed: Trashed | None) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
 
 
 def _origin(origin: Origin) -> Iterator[str]:
-    """Yield where a version comes from."""
+    """Yield the origin of a version."""
     if origin.code is not None:
         yield f"  code          {_code(origin.code)}"
     if origin.command:

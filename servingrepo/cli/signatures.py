@@ -1,4 +1,4 @@
-"""Signatures for people: one line each."""
+"""Lines about signatures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def signature_lines(signatures: Iterable[Signature]) -> Iterator[str]:
-    """Yield each signature with its inputs and outputs."""
+    """Yield a line for each signature, with its inputs and outputs."""
     for one in signatures:
         inputs = ", ".join(map(_spec, one.inputs)) or "nothing"
         outputs = ", ".join(map(_spec, one.outputs)) or "nothing"

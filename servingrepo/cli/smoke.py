@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """How the proof is judged."""
+    """How to judge the proof."""
 
     strict: Annotated[
         bool,
-        Option(help="Every signature must be proven, none left inconclusive.", section="proof"),
+        Option(help="Fail if a signature stays inconclusive.", section="proof"),
     ] = False
 
 
@@ -43,9 +43,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> None:
     """Serve a version, or an export that was never published, in a child process and send it requests.
 
-    At least one request per signature, made up from what the signature and the graph say, or taken from --case
-    files. Nothing is changed or recorded. NAME alone means its served version, else its latest; a path has a
-    slash in it.
+    Every signature gets at least one request: from the --case files, or made up from the signature and the graph.
+    This changes and records nothing. NAME alone means its served version, else its latest. A path has a slash in it.
     """
     from servingrepo.servers.engines.choice import choose_engine
     from servingrepo.smoke import judge

@@ -31,13 +31,13 @@ MOST_COLUMNS = 4
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the answer is given once."""
+    """Whether to answer once or to watch."""
 
     watch: Annotated[
         bool,
         Option(
-            help="Look again and again, and print what changed; with --json one object per line. Ends with Ctrl-C, "
-            "or as --wait says.",
+            help="Read the status again and again, and print it when it changes; with --json one object per line. "
+            "Ends with Ctrl-C, or as --wait says.",
             section="output",
         ),
     ] = False
@@ -74,7 +74,7 @@ def command(app: App, model: str | None, options: StatusOptions, asked: Asked) -
     if status.unknown:
         refuse_unreadable(repo.value, {"status": status})
     if not status.ok:
-        # A server that does not answer says nothing of any model: that is said once.
+        # A server that does not answer is the same difference for each model: the output has it once.
         drift = dict.fromkeys(str(one) for row in status.models for one in row.drift)
         raise NotConverged(
             "disk, models.config and servers do not agree",
@@ -85,7 +85,7 @@ def command(app: App, model: str | None, options: StatusOptions, asked: Asked) -
 
 
 def _watched(app: App, repo: OpenRepository, model: str | None, options: StatusOptions) -> Status:
-    """Print every look that differs from the one before; return the last."""
+    """Print every status that differs from the one before; return the last."""
     from servingrepo.verbs.status import watch
 
     without_end = msgspec.structs.replace(options, wait=options.wait or None)
@@ -104,17 +104,17 @@ def _watched(app: App, repo: OpenRepository, model: str | None, options: StatusO
         if last is None:
             raise
         click.get_current_context().exit(0 if last.ok else NotConverged.exit_code)
-    assert last is not None  # nosec B101 # noqa: S101 - the first look is always given
+    assert last is not None  # nosec B101 # noqa: S101 - watch yields at least one
     return last
 
 
 def _repeating(app: App, status: Status) -> Status:
-    """Return a look whose next command speaks to servers as this one was told to."""
+    """Return a status whose next command repeats the connection options of this call."""
     return msgspec.structs.replace(status, next=app.repeat(status.next))
 
 
 def _without_clock(status: Status) -> Status:
-    """Return a look without what passes by itself."""
+    """Return a status without the parts that change with time alone."""
     return msgspec.structs.replace(
         status,
         running=tuple(_AGO.sub("", one) for one in status.running),
@@ -157,14 +157,14 @@ def _lines(status: Status) -> Iterator[str]:
                     [
                         *([f"held: {row.held}"] if row.held else []),
                         *([f"bad: {pinned(row.bad)}"] if row.bad else []),
-                        *([f"foreign: {pinned(row.foreign)}"] if row.foreign else []),
+                        *([f"unmanaged: {pinned(row.foreign)}"] if row.foreign else []),
                         *(
                             [f"trash: {versions_shown(row.trash)} ({sized(row.trash_size)})"]
                             if row.trash
                             else []
                         ),
                         *([f"unmanaged: base path {row.elsewhere}"] if row.elsewhere else []),
-                        *([] if row.ours else ["not ours"]),
+                        *([] if row.ours or row.elsewhere or row.foreign else ["unmanaged"]),
                     ]
                 )
                 or "-",
@@ -185,7 +185,10 @@ def _lines(status: Status) -> Iterator[str]:
 
 
 def _failed(status: Status) -> Iterator[str]:
-    """Yield why servers could not load versions that nobody asks for any more; of others the difference says it."""
+    """Yield the errors of versions that servers could not load and that are no longer pinned.
+
+    For pinned versions the differences have the errors.
+    """
     for row in status.models:
         for at in row.endpoints:
             for one in at.others:
@@ -194,7 +197,7 @@ def _failed(status: Status) -> Iterator[str]:
 
 
 def _config(row: ModelStatus) -> str:
-    """Say what the config serves; a policy that lets the disk decide is named."""
+    """Return the versions that the config serves, with the policy if that lets the disk decide."""
     if row.policy == "unknown":
         return row.policy
     shown = "?" if row.elsewhere and row.policy != "specific" else pinned(row.pinned)
@@ -202,7 +205,7 @@ def _config(row: ModelStatus) -> str:
 
 
 def _counted(endpoints: Sequence[OnEndpoint]) -> str:
-    """Say how many servers answer alike, when they are too many for a column each."""
+    """Return how many servers have the same answer: there are too many for a column each."""
     counts = Counter(map(_endpoint, endpoints))
     return "; ".join(f"{count} x {said}" for said, count in counts.most_common())
 

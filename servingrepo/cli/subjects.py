@@ -1,4 +1,4 @@
-"""Subjects of commands that take a version or a path: what is said where a path was taken for a model's name."""
+"""Subjects of commands that take a version or a path: a hint if a path was taken for a model's name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def taken_for_names(*subjects: str) -> Iterator[None]:
-    """Let an error of the block say which subject is there as a file or directory, and how to name that.
+    """Add to an error of the block that a subject exists as a file or directory, and how to name it.
 
-    What has no slash in it is a model's name, whatever lies in the current directory: a command must not mean
-    something else because of that.
+    A subject without a slash is always a model's name. Files in the current directory must not change the meaning
+    of a command.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What serve, unserve, rollback and label print: from > to, what is live now, and what to type next."""
+"""The output of serve, unserve, rollback and label: old and new version, live servers, and the next command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def switch_lines(done: Switched) -> Iterator[str]:
-    """Yield the lines for people."""
+    """Yield the lines of the output."""
     old = done.served_before if done.served_before is not None else "nothing"
     new = done.served_after if done.served_after is not None else "nothing"
     dry = "dry run, nothing was changed: " if done.dry_run else ""
@@ -31,7 +31,7 @@ def switch_lines(done: Switched) -> Iterator[str]:
         )
     yield from (f"  warning      {note}" for note in done.notes)
     if done.dry_run and done.both_loaded:
-        yield f"  both loaded  {sized(done.both_loaded)} on disk: what a server holds while it switches"
+        yield f"  both loaded  {sized(done.both_loaded)} on disk: a server holds old and new while it switches"
     for one in done.endpoints:
         yield f"  {'live  ' if one.follows else 'BEHIND'}       {one.endpoint}: {one.outcome}"
     yield from (f"  stage {number:<6} {one}" for number, one in enumerate(done.stages, start=1))
@@ -44,14 +44,14 @@ def switch_lines(done: Switched) -> Iterator[str]:
             f"(servingrepo mark-bad {done.model}@{done.marked_bad} --clear does)"
         )
     for promotion in done.promoting:
-        yield f"  promoting    {promotion}: it is still running, and will publish without serving"
+        yield f"  promoting    {promotion}: it still runs, and will publish its version without serving it"
     if done.held:
-        yield "  held         promotions do not re-point this model"
+        yield "  held         promotions do not change what this model serves"
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
 
 
 def tell_switch(app: App, done: Switched, *, bare: object, more: Iterable[str] = ()) -> None:
-    """Print what a change of what is served did: `bare` is for -q, `more` comes before the last line."""
+    """Print the result of a change of what is served. `bare` is for -q; `more` comes before the last line."""
     tell_hooks(app, done.hooks)
     for line in done.unproven:
         app.warn(line)
@@ -64,7 +64,7 @@ def _endpoints(done: Switched) -> str:
 
 
 def tell_hooks(app: App, hooks: Iterable[HookResult]) -> None:
-    """Say on stderr which commands of the user's own failed afterwards."""
+    """Print on stderr which hooks failed after the change."""
     for one in hooks:
         if one.trouble:
             app.note(f"warning: the command {one.when} it failed: {one.command}: {one.trouble}")

@@ -1,4 +1,4 @@
-"""A models.config that cannot be read: what is on disk is shown all the same, then this is the error."""
+"""The error for a models.config that cannot be read, after the command has shown what is on disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def refuse_unreadable(repo: Repository, details: Mapping[str, Any]) -> None:
-    """End with the error of a config that cannot be read; `details` is what `--json` shows with it.
+    """Raise the error of a config that cannot be read, with `details` for `--json`.
 
     Raises:
-        ConfigInvalid: Unless somebody has corrected the file just now.
+        ConfigInvalid: Unless the file was corrected just now.
     """
     try:
         read_config(repo)

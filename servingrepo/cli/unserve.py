@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @takes(options=LiveOptions)
 @click.pass_obj
 def command(app: App, model: str, options: LiveOptions) -> None:
-    """Serve no version of a model: take it out of models.config. Its versions stay on disk."""
+    """Stop serving a model: remove it from models.config. Its versions stay on disk."""
     from servingrepo.verbs.unserve import unserve
 
     done = unserve(app.open().value, model, options)

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """How long it may take."""
+    """The limit of time."""
 
     max_seconds: Annotated[
         float | None,
         Option(
-            help="Stop after the version that is being read then; the next call goes on with those that are left.",
+            help="Stop after this time, at the end of a version; the next call continues with the rest.",
             metavar="SECONDS",
             kind="seconds",
             least=0,
@@ -51,12 +51,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 @takes(options=VerifyOptions, asked=Asked)
 @click.pass_obj
 def command(app: App, subjects: tuple[str, ...], options: VerifyOptions, asked: Asked) -> None:
-    """Compare versions with their records, byte by byte: what is extra, missing, changed.
+    """Compare versions with their records, byte by byte, and list extra, missing and changed files.
 
-    Every tensor is compared with its checksum, and the graph with its fingerprint. Without arguments every version
-    is verified; NAME alone means all its versions. A path (with a slash in it) has no record: of an export, or the
-    one in a run directory, is checked what the SavedModel says of itself, and the output says what nothing vouches
-    for.
+    Every tensor is compared with its checksum, and the graph with its fingerprint. Without arguments every version is
+    verified; NAME alone means all its versions. A path has a slash in it. The export there has no record, so it is
+    compared with its own checksums, and the output lists what has none.
     """
     from servingrepo.repository.verification import verify_path
     from servingrepo.verbs.verify import verify
@@ -83,7 +82,7 @@ def command(app: App, subjects: tuple[str, ...], options: VerifyOptions, asked: 
 
 
 def _sitting(app: App, subjects: tuple[str, ...], seconds: float, options: VerifyOptions) -> None:
-    """Verify for so many seconds, and say what is left."""
+    """Verify for some seconds, and print which versions are left."""
     from servingrepo.verbs.verify import verify_for
 
     repo = app.open()
@@ -100,7 +99,7 @@ def _sitting(app: App, subjects: tuple[str, ...], seconds: float, options: Verif
 def _tell(
     app: App, result: object, found: tuple[Verification, ...], *, known: tuple[str, ...] = ()
 ) -> None:
-    """Print what was found, and fail if something is not whole, or was not when an earlier call looked."""
+    """Print the results, and fail if a version is not whole, or was not whole in an earlier call."""
     bad = [one for one in found if not one.ok]
     if not (bad or known) or not app.json:
         app.result(result, (line for one in found for line in _lines(one, app)), bare=_bare(found))
@@ -111,7 +110,7 @@ def _tell(
             + ", ".join(one.subject for one in bad),
             problems=[
                 *(f"{one.subject}: {line}" for one in bad for line in one.problems),
-                *(f"{one}: not whole when an earlier call looked" for one in known),
+                *(f"{one}: not whole in an earlier call" for one in known),
             ],
             hint="versions are never repaired in place: serve another one, and promote the run again",
             details={"verified": result},
@@ -120,7 +119,7 @@ def _tell(
         raise VersionDamaged(
             f"earlier calls found {plural(len(known), 'version', 'versions')} not whole: {some(known)}",
             problems=known,
-            hint="servingrepo verify NAME@N says what is wrong with one; there was no time to look again",
+            hint="servingrepo verify NAME@N shows the problems of a version; there was no time to read it again",
             details={"verified": result},
         )
     if not found:
@@ -134,7 +133,7 @@ def _bare(found: tuple[Verification, ...]) -> str:
 def _lines(one: Verification, app: App) -> Iterator[str]:
     state = "ok" if one.ok else "DAMAGED"
     if one.against is None:
-        against = "no record: compared with what the SavedModel says of itself"
+        against = "no record: compared with its own checksums"
     elif one.ok and not one.quick:
         against = f"every byte as in {one.against}"
     else:

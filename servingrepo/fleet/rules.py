@@ -71,10 +71,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
             tables=("models",),
         ),
     ] = ()
-    bystanders: tuple[str, ...] = ()
-    """Servers of the same models.config that are not reloaded: only another model's list has them.
+    other_servers: tuple[str, ...] = ()
+    """Servers of the same models.config that only the lists of other models have, so they are not reloaded.
 
-    They are written down as lagging servers, and follow when a command talks to them.
+    They are recorded as lagging servers, and follow when a command talks to them.
     """
     first: Annotated[
         tuple[str, ...],

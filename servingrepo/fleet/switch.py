@@ -380,7 +380,7 @@ class _Fleet:
         if self.plan.changes and not self.rules.poll:
             model = self.plan.model
             others = f"not reloaded for {model}: its list of endpoints does not have this server"
-            why = {**dict.fromkeys(self.rules.bystanders, others), **why}
+            why = {**dict.fromkeys(self.rules.other_servers, others), **why}
         if why:
             now = self.repo.now()
             servers = (LaggingServer(endpoint=one, since=now, why=why[one]) for one in why)

@@ -90,7 +90,7 @@ def test_every_command_speaks_mutual_tls_from_options_environment_or_file(
     served = command("serve", "half@1", "-q", root, at, env=env)
     assert (served.code, served.out) == (0, "1\n"), served.err
 
-    # A relative path in the file is meant as seen from the file.
+    # A relative path in the file starts from the directory of the file.
     (authority.folder / "servingrepo.toml").write_text(
         f'endpoints = ["{mutual}"]\ntls_ca = "ca.crt"\ntls_cert = "client.crt"\n'
         'tls_key = "client.key"\nheader = ["x-tenant=a"]\n'
@@ -190,5 +190,5 @@ def test_headers_that_cannot_be_sent_are_refused_without_their_values(
     assert "'x-bin'" in bad.err
     no_sign = command(*arguments, "--header=secret")
     assert no_sign.code == 2
-    assert "a header is NAME=VALUE" in no_sign.err
+    assert "a header must be NAME=VALUE" in no_sign.err
     assert "secret" not in bad.err + no_sign.err

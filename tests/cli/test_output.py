@@ -111,7 +111,7 @@ def test_a_table_is_aligned_with_numbers_to_the_right(root: Path, tmp_path: Path
         "LABELS",
         "BAD",
         "HELD",
-        "FOREIGN",
+        "UNMANAGED",
         "TRASH",
     ]
     assert [row.split()[:3] for row in rows] == [["b", "12345", "12345"], ["ranker", "2", "1,"]]

@@ -267,7 +267,7 @@ def test_an_option_that_the_chosen_engine_would_ignore_is_refused(
 ) -> None:
     (root / "embedded.toml").write_text('engine = "embedded"\n')
     done = command("--root", root, "smoke", run, *given, env=env, cwd=root)
-    refused(done, 2, f"error: {said}\n", "leave one of the two out")
+    refused(done, 2, f"error: {said}\n", "leave the option or the engine out")
 
 
 def test_settings_of_engines_in_general_hold_for_the_chosen_one_as_far_as_they_go(

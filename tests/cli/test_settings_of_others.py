@@ -172,7 +172,7 @@ def test_who_may_write_decides(
 def test_a_directory_of_others_is_no_place_for_settings(ours: Path, theirs: Path) -> None:
     file = settings(theirs)
     assert f"{theirs} belongs to uid {NOBODY}, not to root" in said(theirs)
-    assert f"hint: if they are what you want: name it: --settings {FILE};" in said(theirs)
+    assert f"hint: if you trust them: name it: --settings {FILE};" in said(theirs)
     assert said(theirs, "--settings", FILE) == ""
     # A link of ours into it is no better.
     (ours / FILE).symlink_to(file)
@@ -210,7 +210,7 @@ def test_links_of_ours_are_followed_to_files_of_ours(ours: Path) -> None:
     (ours / "etc" / "real").unlink()
     assert said(ours) == "", "a link to nothing is no file"
     (ours / "etc" / "real").symlink_to("link")
-    assert "its links go round" in said(ours)
+    assert "its links form a loop" in said(ours)
 
 
 def test_a_named_file_is_judged_without_its_directory(ours: Path) -> None:

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (repo.value.layout.version("m", 2) / EVIL).write_text("extra")
     (
         repo.value.layout.model("m") / "\t9\n"
-    ).mkdir()  # TensorFlow Serving trims it: foreign version 9
+    ).mkdir()  # TensorFlow Serving trims it: an unmanaged version 9
     intent = repo.value.layout.intent(EVIL)
     intent.write_text("{")
     return folder
