@@ -1,7 +1,7 @@
-"""The Python API: one repository, with a method for each verb of the command line.
+"""The Python API: an opened repository, with a method for each verb of the command line.
 
-A method does what the command of the same name does, returns a value and prints nothing; every error is a
-`servingrepo.errors.ServingRepoError`. References are the texts that the command line takes: "ranker", "ranker@7",
+A method does the same as the command of that name, returns a value and prints nothing. Every error is a
+`servingrepo.errors.ServingRepoError`. References are texts as on the command line: "ranker", "ranker@7",
 "ranker@previous". A method made by `verb` takes each option of its verb as a keyword.
 """
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from servingrepo.verbs import verify as _verify
     from servingrepo.verbs.change import Switched
     from servingrepo.verbs.status import Status
-else:  # a command pays for the verb that it uses
+else:  # a call imports only the verb that it uses
     _live = Later("servingrepo.fleet.options")
     _contracts, _listing = (
         Later(f"servingrepo.repository.{one}") for one in ("contracts", "listing")
@@ -76,18 +76,21 @@ def init(
     disk: Disk | None = None,
     lock_wait: float = 30.0,
 ) -> tuple[OpenRepository, bool]:
-    """Make a directory a repository, with a models.config that a server can start with; say if it is new.
+    """Make a directory a repository, with a models.config that a server can start with.
 
     Args:
-        root: The directory; it is created if it is not there. One that is a repository stays as it is.
-        server_root: Where TensorFlow Serving sees `<root>/models`: absolute, `/models` in the container.
-        disk: For tests: what to write through.
-        lock_wait: Seconds to wait for somebody else who makes it one right now.
+        root: The directory, which is created if it is missing. A directory that is a repository stays as it is.
+        server_root: The absolute path of `<root>/models` as TensorFlow Serving sees it: `/models` in the container.
+        disk: The disk to write through: for tests.
+        lock_wait: Seconds to wait for the lock of another command.
+
+    Returns:
+        The repository, and whether it is new.
 
     Raises:
         ConfigInvalid: `server_root` is not an absolute path.
-        NoPermission, StorageFailed: It cannot be written.
-        Locked: Somebody else held the lock all that time.
+        NoPermission, StorageFailed: The directory cannot be written.
+        Locked: Another command held the lock all that time.
     """
     from servingrepo.repository.config_write import checked_server_root
 
@@ -104,14 +107,14 @@ def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0)
     """Open a repository for reading and writing.
 
     Raises:
-        NoRepository: The root is none.
+        NoRepository: The root is not a repository.
         NewerFormat: A newer servingrepo wrote it.
     """
     return OpenRepository(open_repository(as_path(root, "root"), disk=disk, lock_wait=lock_wait))
 
 
 class OpenRepository:
-    """An opened repository. `root` is its directory, `value` the value that library functions take."""
+    """An opened repository. `root` is its directory; `value` is the argument of library functions."""
 
     def __init__(self, value: Repository) -> None:
         self.value = value
@@ -139,7 +142,7 @@ class OpenRepository:
     def verify(
         self, *references: str | Path, quick: bool = False, progress: Progress | None = None
     ) -> tuple[Verification, ...]:
-        """Compare versions with their records, byte by byte; paths too, which have none; see `servingrepo verify`."""
+        """Compare versions with their records, and exports with their checksums; see `servingrepo verify`."""
         options = _options.VerifyOptions(quick=quick, progress=progress)
         return _verify.verify(self.value, references, options)
 
@@ -150,11 +153,11 @@ class OpenRepository:
         quick: bool = False,
         progress: Progress | None = None,
     ) -> Round:
-        """Verify for so many seconds, going on where the last call stopped; see `servingrepo verify`."""
+        """Verify for some seconds, beginning where the last call stopped; see `servingrepo verify`."""
         options = _options.VerifyOptions(quick=quick, progress=progress)
         return _verify.verify_for(self.value, references, seconds, options)
 
-    # What live servers serve.
+    # Live servers.
 
     serve = verb(_serve.serve, _live.ServeOptions)
     unserve = verb(_unserve.unserve, _live.LiveOptions)
@@ -173,7 +176,7 @@ class OpenRepository:
         message: str = "",
         dry_run: bool = False,
     ) -> Switched:
-        """Take labels away, all at once; see `servingrepo label remove`."""
+        """Remove labels, all at once; see `servingrepo label remove`."""
         options = _live.LiveOptions(
             endpoints=endpoints,
             wait=wait,
@@ -191,7 +194,7 @@ class OpenRepository:
         endpoints: Iterable[str | Endpoint] = (),
         wait: float = 0.0,
     ) -> Status:
-        """Return disk, config and endpoints side by side, waiting up to `wait` seconds for agreement."""
+        """Return disk, config and endpoints side by side, once they agree or `wait` seconds are over."""
         options = _options.StatusOptions(endpoints=endpoints, wait=wait)
         return _status.status(self.value, model, options)
 
@@ -202,11 +205,11 @@ class OpenRepository:
         endpoints: Iterable[str | Endpoint] = (),
         wait: float | None = None,
     ) -> Iterator[Status]:
-        """Yield a status after another until all agrees or `wait` seconds are over; without end if it is None."""
+        """Yield a status after another until all agree or `wait` seconds are over; without end if it is None."""
         options = _options.StatusOptions(endpoints=endpoints, wait=wait)
         return _status.watch(self.value, model, options)
 
-    # What is there, who did what, and what goes.
+    # Models, versions, history, marks and trash.
 
     list = verb(_listing.list_models)
     show = verb(_show.show_model)

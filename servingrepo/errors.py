@@ -25,6 +25,8 @@ class ServingRepoError(Exception):
     summary: ClassVar[str] = "servingrepo's own mistake: please report it"
     alongside: tuple[ServingRepoError, ...] = ()
     """Errors of other servers in the same step; `problems` has their messages."""
+    says_what_happened: bool = False
+    """Whether the message itself says that the change has happened all the same."""
 
     def __init__(
         self,

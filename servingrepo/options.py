@@ -1,8 +1,8 @@
-"""Options: name, type, default and help of each stand in one field, and every other form comes from there.
+"""Options: one field holds the name, type, default and help of an option, and every other form is made from it.
 
-A verb's options are a frozen Struct. A field `wait: Annotated[float, Option(…)] = 60.0` is a keyword of the Python
-API by `verb`, and a flag, an environment variable and a settings key by `servingrepo.cli.options`. A field without
-an Option is for Python alone.
+A verb's options are a frozen Struct. Of a field `wait: Annotated[float, Option(…)] = 60.0`, `verb` makes a keyword
+of the Python API, and `servingrepo.cli.options` makes a flag, an environment variable and a settings key. A field
+without an Option is for Python alone.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ Table = Literal["top", "models", "environments"]
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """How a field is given outside Python.
+    """The form of a field outside Python: on the command line, in the environment and in the settings file.
 
     Attributes:
-        help: What it does, for the help.
-        section: Where the help shows it.
-        leads: Whether it stands before the others of its section.
+        help: Its line in the help.
+        section: Its section in the help.
+        leads: Whether it comes before the others of its section.
         flags: The flag, if it is not the field's name: `--watch-for`, `-n --limit`, `--serve/--no-serve`.
         key: Its key in the settings file beside the flag's name, if it is not the field's name.
-        metavar: What stands for its value in the help.
-        kind: How its text is read, where the default does not say it: the kinds of `servingrepo.cli.kinds`.
+        metavar: The placeholder of its value in the help.
+        kind: The kind of its text, if the default does not give it; see `servingrepo.cli.kinds`.
         least: The lowest number.
-        choices: The texts that there are, each with what it means.
-        env: A variable that several commands share, beside the one of the command.
-        shows: What the help shows of it by itself.
-        tables: Where it may stand in the settings file, beside its command's own table.
+        choices: The possible texts, each with its value.
+        env: A variable that several commands share, beside the command's own variable.
+        shows: Whether the help adds the default or the variable.
+        tables: The tables of the settings file that may have it, beside the command's own table.
     """
 
     help: str
@@ -76,14 +76,14 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Several(msgspec.Struct, frozen=True):
-    """Several options that make one field: those of another Struct, all or these sections of them."""
+    """A field that several options make: those of another Struct, or of some of its sections."""
 
     of: type[Struct]
     sections: tuple[Section, ...] = ()
 
 
 class Field(msgspec.Struct, frozen=True):
-    """A field that is given outside Python; `default` is msgspec.NODEFAULT if it must be given."""
+    """A field that has a form outside Python. `default` is msgspec.NODEFAULT if a value is required."""
 
     name: str
     default: Any
@@ -91,12 +91,12 @@ class Field(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What click and the settings file call it."""
+        """Its name for click and in the settings file."""
         return (self.option.key if isinstance(self.option, Option) else "") or self.name
 
 
 def fields_of(options: type[Struct], sections: tuple[Section, ...] = ()) -> tuple[Field, ...]:
-    """Return the fields of a Struct that are options, all or those of some sections; inherited ones come first."""
+    """Return the fields of a Struct that are options, or only those of some sections. Inherited fields come first."""
     hints = get_type_hints(options, localns=_Names(options), include_extras=True)
     names = options.__struct_fields__
     defaults = dict(zip(reversed(names), reversed(options.__struct_defaults__), strict=False))
@@ -113,7 +113,7 @@ def fields_of(options: type[Struct], sections: tuple[Section, ...] = ()) -> tupl
 
 
 class _Names(dict[str, Any]):
-    """The names in a Struct's annotations. Types that are imported for type checking alone stay unknown."""
+    """The names in a Struct's annotations. A type that only a type checker imports is `_Unknown`."""
 
     def __init__(self, options: type[Struct]) -> None:
         super().__init__(vars(builtins))
@@ -125,14 +125,14 @@ class _Names(dict[str, Any]):
 
 
 class _Unknown:
-    """Stands for a type, with or without parameters."""
+    """The placeholder of a type, with or without parameters."""
 
     def __class_getitem__(cls, _: object) -> type[_Unknown]:
         return cls
 
 
 class Later:
-    """A module that is imported when something of it is called."""
+    """A module that is imported at the first call of one of its names."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -142,7 +142,7 @@ class Later:
 
 
 class _Later:
-    """A function or class of such a module."""
+    """A function or class of a `Later` module."""
 
     def __init__(self, module: str, name: str) -> None:
         self._module, self._name = module, name
@@ -155,7 +155,7 @@ class _Later:
 
 
 class Verb(Generic[M]):
-    """A method that is a verb: it takes what the verb is about, and each option by its name.
+    """A method that is a verb: it takes the verb's subject, and each option by its name.
 
     `repo.serve("ranker@7", wait=30)` is `serve(repo.value, "ranker@7", ServeOptions(wait=30))`.
     """
@@ -195,5 +195,5 @@ def verb(
     verb: Callable[[Any, S, T, O], R], options: Callable[P, O]
 ) -> Verb[Callable[Concatenate[S, T, P], R]]: ...
 def verb(verb: Callable[..., Any], options: Callable[..., Any] | None = None) -> Verb[Any]:
-    """Return the method for a verb, its keywords typed as the fields of its options, if it has some."""
+    """Return the method for a verb. Its keywords have the types of the fields of `options`."""
     return Verb(verb, options)

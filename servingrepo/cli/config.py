@@ -111,9 +111,9 @@ def check(app: App, file: Path | None) -> None:
             hint="servingrepo config write --take-edit keeps the edit, --discard-edit undoes it",
             details={"findings": findings},
         )
-    looked = "not looked at" if file is not None else "looked at"
+    checked = "not checked" if file is not None else "checked"
     if unseen:
-        looked += f", but for {', '.join(unseen)}: not below the server root"
+        checked += f", except {', '.join(unseen)}: not below the server root"
     labelled = any(one.labels for one in modelconfig.models(config))
     if labelled:
         lines.append(f"note: {WITHOUT_LABELS_FLAG}")
@@ -124,7 +124,7 @@ def check(app: App, file: Path | None) -> None:
             "base_paths_not_looked_at": unseen,
             "servers_need": [LABELS_FLAG] if labelled else [],
         },
-        [*lines, f"{where}: no mistakes; base paths on disk: {looked}"],
+        [*lines, f"{where}: no mistakes; base paths on disk: {checked}"],
         bare="ok",
     )
 

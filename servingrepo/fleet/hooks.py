@@ -1,4 +1,4 @@
-"""Hooks: commands of the user's own before a change, which can stop it, and after it, to inform others.
+"""Hooks: the user's own commands. Before a change they can stop it; after it they can inform others.
 
 Each command gets a JSON object on stdin: before a change its dry run, after it its result or error. Hooks run outside
 the repository's lock, so they may call servingrepo themselves.
@@ -32,7 +32,7 @@ _SAID_LINES = 5
 
 
 class HookResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command, shown without secrets, ended; `trouble` is empty if it ended well."""
+    """The result of a command, which is shown without secrets. `trouble` is empty if it succeeded."""
 
     when: str
     command: str
@@ -40,14 +40,14 @@ class HookResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hooked:
-    """A change between its hooks: `results` is what the commands came to."""
+    """A change between its hooks. `results` has the results of the commands."""
 
     def __init__(self) -> None:
         self.results: tuple[HookResult, ...] = ()
         self.done: msgspec.Struct | None = None
 
     def tell(self, done: T) -> T:
-        """Return the result of the change, of which the commands after it are told."""
+        """Keep the result of the change for the commands after it, and return it."""
         self.done = done
         return done
 
@@ -56,12 +56,14 @@ class Hooked:
 def between_hooks(
     options: LiveOptions, action: str, foresee: Callable[[], msgspec.Struct]
 ) -> Iterator[Hooked]:
-    """Run the hooks of a change around the block, which makes it and tells its result. In a dry run none runs.
+    """Run the hooks of a change around the block that makes it; a dry run runs none.
+
+    The block passes its result to `Hooked.tell`.
 
     Args:
-        options: Of the change.
-        action: What the change is called.
-        foresee: Returns what a dry run of it says; it is called only if there are commands before it.
+        options: The options of the change.
+        action: The name of the change.
+        foresee: Returns the result of a dry run. It is called only if there are commands before the change.
 
     Raises:
         HookFailed: A command before it failed; nothing was changed.
@@ -78,7 +80,7 @@ def between_hooks(
             if result.trouble:
                 raise HookFailed(
                     f"the command before the {action} failed: {result.command}: {result.trouble}",
-                    hint="nothing was changed; correct what it complains of, or leave --before out",
+                    hint="nothing was changed; correct the problem that it reports, or leave --before out",
                 )
             hooked.results += (result,)
     try:
@@ -100,9 +102,9 @@ def between_hooks(
 
 
 def hooked(options: O, action: str, change: Callable[[O], T]) -> T:
-    """Make a change between its hooks; the result has `hooks`, what they came to.
+    """Make a change between its hooks, and return its result with those of the hooks.
 
-    `change` makes it, or says what it would do if the options say so. Errors are those of `between_hooks`.
+    `change` takes options, which may be those of a dry run. Errors are those of `between_hooks`.
     """
     with between_hooks(options, action, lambda: change(options.rehearsal())) as hooks:
         done = hooks.tell(change(options))
@@ -116,7 +118,7 @@ def _run(command: str, when: str, action: str, said: dict[str, Any], timeout: fl
 
 
 def run_command(command: str, record: bytes, *, timeout: float) -> str:
-    """Run a shell command with a record on its stdin; return what went wrong, empty if it ended well."""
+    """Run a shell command with a record on its stdin. Return how it failed; empty if it succeeded."""
     process = subprocess.Popen(  # nosec B603 # the user's own command: to run it is what was asked for
         ["/bin/sh", "-c", command],
         stdin=subprocess.PIPE,
@@ -125,7 +127,7 @@ def run_command(command: str, record: bytes, *, timeout: float) -> str:
         start_new_session=True,
     )
     try:
-        # A command need not read its input: communicate() passes over a closed pipe.
+        # A command may not read its input: communicate() ignores a closed pipe.
         output, _ = process.communicate(record, timeout=timeout)
     except subprocess.TimeoutExpired:
         return f"not done after {timeout:.3g} s"
@@ -135,7 +137,7 @@ def run_command(command: str, record: bytes, *, timeout: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command and all that it started, unless it has ended."""
+    """End a command and all processes that it started, unless it has ended."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

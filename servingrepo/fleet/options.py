@@ -16,8 +16,7 @@ DEFAULT_WAIT = 60.0
 """Seconds for live servers to follow a change."""
 
 ENDPOINT = Option(
-    help="gRPC endpoint of a live TensorFlow Serving; may be repeated. A name with several addresses means each of "
-    "them.",
+    help="gRPC endpoint of a live TensorFlow Serving; repeatable. A name with several addresses means each of them.",
     section="live servers",
     flags="--endpoint",
     metavar="HOST:PORT",
@@ -27,7 +26,7 @@ ENDPOINT = Option(
     tables=("top", "models", "environments"),
 )
 MESSAGE = Option(
-    help="Why: kept in the history.",
+    help="The reason, for the history.",
     section="output",
     flags="-m --message",
     metavar="TEXT",
@@ -37,10 +36,10 @@ DRY_RUN = Option(help="Say what would happen; change nothing.", section="output"
 
 
 class FleetOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The live servers that a verb talks to: without any, none is asked.
+    """The live servers that a verb talks to.
 
     Raises:
-        UsageError: An endpoint is none.
+        UsageError: A text is no endpoint.
     """
 
     endpoints: Annotated[Iterable[str | Endpoint], ENDPOINT] = ()
@@ -50,17 +49,17 @@ class FleetOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fleet(self) -> tuple[Endpoint, ...]:
-        """The endpoints, each once; a name that has several addresses is each of them."""
+        """The endpoints, each once. A name with several addresses stands for each of them."""
         return cast("tuple[Endpoint, ...]", self.endpoints)
 
 
 class FollowOptions(FleetOptions, frozen=True, kw_only=True):
-    """How long live servers may take to follow a change, and whether it is one at all."""
+    """How long live servers may take to follow a change, and whether this is a dry run."""
 
     wait: Annotated[
         float,
         Option(
-            help="How long endpoints may take; then everything is put back, which may take 30 seconds more (60 with "
+            help="How long endpoints may take. Then everything is put back, which may take 30 seconds more (60 with "
             "--reload poll).",
             section="live servers",
             metavar="SECONDS",
@@ -74,17 +73,17 @@ class FollowOptions(FleetOptions, frozen=True, kw_only=True):
 
 
 class ReloadOptions(FollowOptions, frozen=True, kw_only=True):
-    """How servers are made to serve what models.config says."""
+    """How servers are made to follow models.config."""
 
     poll: Annotated[bool, POLL] = False
 
 
 class LiveOptions(FollowOptions, frozen=True, kw_only=True):
-    """How one change of what is served is made, whichever change it is.
+    """How a change of what is served is made.
 
     Raises:
-        UsageError: An endpoint is none, the message cannot be recorded, or the URL of the metrics is none.
-        SettingsError: Headers would go to the page of the metrics in clear.
+        UsageError: An endpoint or the URL of the metrics cannot be read, or the message cannot be recorded.
+        SettingsError: Headers would go to the page of the metrics without encryption.
     """
 
     rules: Annotated[Rules | None, Several(Rules, sections=("live servers",))] = None
@@ -104,16 +103,16 @@ class LiveOptions(FollowOptions, frozen=True, kw_only=True):
 
     @property
     def fleet_rules(self) -> Rules:
-        """The rules; those of a change that has none are strict."""
+        """The rules of the change; strict ones if none are given."""
         return self.rules or STRICT
 
     def rehearsal(self) -> Self:
-        """Return the options of a dry run, for a command before the change."""
+        """Return the options of a dry run, for a hook before the change."""
         return msgspec.structs.replace(self, dry_run=True)
 
 
 class StagedOptions(LiveOptions, frozen=True, kw_only=True):
-    """How a change is made that may go through its live servers in stages."""
+    """How a change is made that may go through the fleet in stages."""
 
     rules: Annotated[Rules | None, Several(Rules)] = None
 
@@ -123,18 +122,19 @@ class ServeOptions(StagedOptions, frozen=True, kw_only=True):
 
 
 class RollbackOptions(StagedOptions, frozen=True, kw_only=True):
-    """Where a rollback goes, and how: to the version served before unless `to` says another."""
+    """How a rollback is made. It goes to the version served before, unless `to` names another version."""
 
     to: Annotated[
         str | int | None,
         Option(
-            help="Where to: 7, previous, latest or label:stable. [default: previous]", metavar="SEL"
+            help="The version: 7, previous, latest or label:stable. [default: previous]",
+            metavar="SEL",
         ),
     ] = None
     mark_bad: Annotated[
         bool,
         Option(
-            help="Mark the version that is left bad, so that no pipeline brings it back. [default: mark-bad]",
+            help="Mark the version bad that clients leave, so that no pipeline brings it back. [default: mark-bad]",
             flags="--mark-bad/--no-mark-bad",
         ),
     ] = True
@@ -145,15 +145,15 @@ class LabelOptions(StagedOptions, frozen=True, kw_only=True):
 
     serve: Annotated[
         bool,
-        Option(help="The version may be above what is served now: unlabelled clients get it too."),
+        Option(help="Allow a version above the served one, which unlabelled clients get too."),
     ] = False
 
 
 def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
-    """Read endpoints given as HOST:PORT; a name that has several addresses means each of them.
+    """Read endpoints given as HOST:PORT. A name with several addresses stands for each of them.
 
     Raises:
-        UsageError: One is none.
+        UsageError: A text is no endpoint.
     """
     given = tuple(endpoints)
     if not given:

@@ -1,4 +1,4 @@
-"""The rules of a change on several servers, and what runs before and after it. Values only."""
+"""The rules of a change on several servers, and its hooks, as values."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     server: Annotated[
         Version | None,
         Option(
-            help="The endpoints' TensorFlow Serving, such as 2.19.1: a version whose operations it lacks is refused, "
-            "or warned of in a rollback.",
+            help="The version of the endpoints' TensorFlow Serving, such as 2.19.1. A model whose operations it "
+            "lacks is refused; a rollback only warns.",
             section="live servers",
             flags="--server-version",
             key="server_version",
@@ -62,8 +62,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     probes: Annotated[
         tuple[SmokeCase, ...],
         Option(
-            help="Requests that every endpoint must answer with the new version before anything is final: as --case "
-            "of smoke; repeatable.",
+            help="Requests that every endpoint must answer with the new version before models.config changes; files "
+            "as for --case of smoke; repeatable.",
             section="live servers",
             flags="--probe",
             metavar="FILE",
@@ -89,7 +89,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     watch: Annotated[
         float,
         _stage(
-            help="Watch each stage for so long before the next; if it does badly, everything is put back.",
+            help="Watch each stage for this time before the next one; if it fails, everything is put back.",
             flags="--watch-for",
             metavar="SECONDS",
             least=0,
@@ -98,7 +98,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     gate: Annotated[
         str,
         _stage(
-            help="A command that must end well after each stage; it gets the stage as JSON on stdin.",
+            help="The stage check: a command that must succeed after each stage; it gets the stage as JSON on stdin.",
             metavar="COMMAND",
         ),
     ] = ""
@@ -112,16 +112,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     metrics_url: Annotated[
         str,
         _stage(
-            help="The same where a proxy has that page, such as https://{host}:8443: {host} and {port} are each "
-            "endpoint's, and --tls-…, --header hold there too.",
+            help="The same through a proxy, such as https://{host}:8443: {host} and {port} are those of each "
+            "endpoint; --tls-… and --header count there too.",
             metavar="URL",
         ),
     ] = ""
     min_requests: Annotated[
         int,
         _stage(
-            help="How many requests a stage and what it is compared with must have before errors are judged; with "
-            "fewer the stage is inconclusive, and everything is put back.",
+            help="How many requests a stage and its control need before errors are judged. With fewer the stage is "
+            "inconclusive, and everything is put back.",
             metavar="N",
             least=1,
             shows=("default",),
@@ -153,7 +153,7 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     before: Annotated[
         tuple[str, ...],
         _hook(
-            help="Run this first, with what is to happen as JSON on stdin; if it fails, nothing is changed; "
+            help="Run this before the change, with its dry run as JSON on stdin; if it fails, nothing is changed; "
             "repeatable.",
             key="hooks_before",
             metavar="COMMAND",
@@ -162,7 +162,7 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     after: Annotated[
         tuple[str, ...],
         _hook(
-            help="Run this afterwards, with what happened as JSON on stdin; repeatable.",
+            help="Run this after the change, with its result as JSON on stdin; repeatable.",
             key="hooks_after",
             metavar="COMMAND",
         ),

@@ -175,7 +175,7 @@ def refuse_stopped(verdict: StageVerdict, plan: Plan, rules: Rules) -> None:
         raise SwitchFailed(
             f"{what} fails too often: {verdict}",
             problems=[f"watched: {', '.join(verdict.endpoints)}"],
-            hint="see the servers' logs for what failed",
+            hint="the servers' logs show the errors",
         )
     if verdict.verdict == "inconclusive" and not rules.allow_inconclusive:
         raise SwitchFailed(
@@ -191,7 +191,7 @@ def pass_stage_check(
     """Run the user's own stage check, if there is one.
 
     Raises:
-        SwitchFailed: The check failed.
+        SwitchFailed: The stage check failed.
     """
     if not rules.gate:
         return
@@ -209,5 +209,5 @@ def pass_stage_check(
     if trouble:
         raise SwitchFailed(
             f"the stage check of {plan.model}@{plan.version} failed: {mask_text(rules.gate)}: {trouble}",
-            hint="the command (--gate) got the stage as JSON on stdin; correct what it complains of",
+            hint="the command (--gate) got the stage as JSON on stdin; correct the problem that it reports",
         )

@@ -134,7 +134,7 @@ def wait_labelled(server: ServingClient, plan: Plan, *, deadline: Deadline) -> N
 def wait_final(
     server: ServingClient, plan: Plan, *, probes: int = 0, deadline: Deadline
 ) -> EndpointResult:
-    """Wait until what is no longer wanted is unloaded; prove who answers requests: unlabelled, pinned, labelled.
+    """Wait until unwanted versions are unloaded; prove who answers unlabelled, pinned and labelled requests.
 
     `probes` is the number of the user's own cases that the server has answered.
     """

@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 _CATCH_UP_SECONDS = 20.0
-"""What a lagging server may take to come to models.config before anything newer is sent to it."""
+"""How long a lagging server may take to come to models.config, before it gets a newer config."""
 
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a switch came to: the result of each endpoint, and the verdict of each stage that was watched."""
+    """The result of a switch: of each endpoint, and the verdict of each stage that was watched."""
 
     endpoints: tuple[EndpointResult, ...] = ()
     stages: tuple[StageVerdict, ...] = ()
@@ -140,12 +140,12 @@ class _Fleet:
     plan: Plan
     rules: Rules
     servers: list[ServingClient]
-    """Those that take part. A server that may be missing, and is, goes from here to `missing`."""
+    """The servers that take part. A server that is missing, and may be, goes from here to `missing`."""
     deadline: Deadline
     export: Inspection | None
     missing: dict[str, ServingRepoError] = field(default_factory=dict)
     before: dict[str, steps.Before] = field(default_factory=dict)
-    """By endpoint: what the server said before it was asked to load anything."""
+    """By endpoint: the states of the server before it was asked to load anything."""
     asked: set[str] = field(default_factory=set)
     """Endpoints that may have been asked to load the new version."""
     dropped: set[str] = field(default_factory=set)
@@ -193,7 +193,7 @@ class _Fleet:
             raise EndpointUnreachable(
                 f"{server.endpoint} lags since {known.since} ({known.why}) and does not come to "
                 f"models.config: {error.message}",
-                hint="nothing newer was sent to it; restart that server, or leave it out",
+                hint="it got no newer config; restart that server, or leave it out",
             ) from error
 
     def stages(self) -> list[list[ServingClient]]:
@@ -341,7 +341,7 @@ class _Fleet:
         return live.polling(server, self.plan.model, before, deadline=self.deadline)
 
     def drop_old(self) -> tuple[EndpointResult, ...]:
-        """Have servers unload what is no longer wanted, and see which version answers then."""
+        """Have servers unload unwanted versions, and prove which version answers then."""
         if not self.servers:
             return ()
         if not self.rules.poll:

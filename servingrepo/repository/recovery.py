@@ -79,8 +79,10 @@ class Recovered(msgspec.Struct, frozen=True):
 
 def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> None:
     """Add to an error that the change itself has happened: whoever reads it must not repeat the command."""
+    if not isinstance(error, ServingRepoError) or error.says_what_happened:
+        return
     event = _event_of(repo, intent)
-    if isinstance(error, ServingRepoError) and event and _has_happened(repo, intent, event):
+    if event and _has_happened(repo, intent, event):
         said = f"the {intent.command} of {intent.model} has happened all the same: do not repeat it"
         if event.versions:
             listed = ", ".join(map(str, event.versions))

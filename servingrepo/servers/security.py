@@ -121,9 +121,8 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
         if self.headers and not self.insecure_headers and not _is_here(host):
             names = ", ".join(dict.fromkeys(name for name, _ in self.headers))
             raise SettingsError(
-                f"headers ({names}) would go to {where} in clear: whoever is on the way could read them",
-                hint="encrypt the connection (--tls, --tls-ca FILE, https://), or let them go in clear: "
-                "--insecure-header",
+                f"headers ({names}) would go to {where} without encryption: others on the network could read them",
+                hint="encrypt the connection (--tls, --tls-ca FILE, https://), or allow that: --insecure-header",
             )
 
     def context(self) -> ssl.SSLContext:

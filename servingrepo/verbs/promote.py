@@ -483,9 +483,13 @@ def _commit(
     )
     append_event(repo, event)
     if failure is not None:
-        state = "and served, but" if place.version in after else "but not served:"
-        said = f"{place.model}@{place.version} is published {state} {failure.message}"
-        raise failure.with_message(said) from failure
+        served = ", ".join(map(str, after)) or "nothing"
+        not_served = f"but not served (served now: {served}):"
+        state = "and served, but" if place.version in after else not_served
+        said = f"{place.model}@{place.version} is published all the same, {state} {failure.message}"
+        reported = failure.with_message(said)
+        reported.says_what_happened = True
+        raise reported from failure
     live = bool(options.fleet) and serve_it
     return msgspec.structs.replace(
         _result(repo, now, record, candidate.run.scan, options),

@@ -25,7 +25,7 @@ def test_init_over_a_config_of_others_says_what_must_come_first(tmp_path: Path, 
     config.write_bytes(text.encode(errors="surrogateescape"))
     done = command("--root", tmp_path, "init")
     assert done.code == 0
-    assert "is left as it is" in done.out
+    assert "stays as it is" in done.out
     assert done.out.splitlines()[-1].endswith("servingrepo config write --take-edit")
     assert config.read_bytes() == text.encode(errors="surrogateescape")
 
@@ -37,7 +37,7 @@ def test_config_check_tells_which_base_paths_nobody_can_look_at(tmp_path: Path) 
     assert command("--root", tmp_path, "config", "write", "--take-edit").code == 0
     done = command("--root", tmp_path, "config", "check")
     assert done.code == 0
-    assert "base paths on disk: looked at, but for /elsewhere/x" in done.out
+    assert "base paths on disk: checked, except /elsewhere/x" in done.out
     told = command("--root", tmp_path, "config", "check", "--json").json["result"]
     assert told["base_paths_not_looked_at"] == ["/elsewhere/x"]
 

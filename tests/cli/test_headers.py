@@ -118,7 +118,7 @@ def test_headers_leave_this_machine_over_tls_only(endpoint: str, repo: OpenRepos
         done = called(repo, "", *arguments, HEADER)
         refused(done, 10, "headers (authorization)", endpoint, "--tls", "--insecure-header")
     smoke = ("smoke", "m@1", f"--engine=remote:{endpoint}", HEADER)
-    refused(command(*smoke, cwd=repo.root), 10, endpoint, "in clear")
+    refused(command(*smoke, cwd=repo.root), 10, endpoint, "without encryption")
     assert repo.show("m").served == 1
     assert [one.action for one in repo.history("m")] == ["promote"]
 
@@ -154,7 +154,7 @@ def test_headers_reach_no_metrics_page_in_clear(repo: OpenRepository) -> None:
     # In Python too, before any server is told anything.
     secret = Security(headers=(("authorization", "5ecret"),))
     rules = Rules(metrics_url="http://metrics.invalid:8501", watch=0.1)
-    with pytest.raises(SettingsError, match="in clear"):
+    with pytest.raises(SettingsError, match="without encryption"):
         repo.serve("m@1", endpoints=[Endpoint.parse(CLOSED, secret)], rules=rules, wait=1)
 
 
