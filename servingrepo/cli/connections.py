@@ -105,10 +105,10 @@ def repeat_connection() -> None:
     for field in fields_of(Connection):
         if ctx.get_parameter_source(field.key) is ParameterSource.COMMANDLINE:
             flag = next(one.opts[0] for one in ctx.command.params if one.name == field.key)
-            app.connection[field.key] = _said_again(flag, ctx.params[field.key])
+            app.connection[field.key] = _repeated(flag, ctx.params[field.key])
 
 
-def _said_again(option: str, value: Any) -> str:
+def _repeated(option: str, value: Any) -> str:
     """Return an option as the caller typed it. A header's value may be a secret, so this leaves it out."""
     if isinstance(value, bool):
         return option

@@ -58,7 +58,7 @@ def command(app: App, reference: str, options: ContractOptions, asked: Asked) ->
     if subject is not None:
         with taken_for_names(subject):
             checked = app.open().check_contract(reference.partition("@")[0], subject)
-        _say(app, checked)
+        _report(app, checked)
         return
     repo = app.open()
     if not asked.write:
@@ -81,7 +81,7 @@ def command(app: App, reference: str, options: ContractOptions, asked: Asked) ->
     )
 
 
-def _say(app: App, checked: Checked) -> None:
+def _report(app: App, checked: Checked) -> None:
     """Print the result of a check.
 
     Raises:

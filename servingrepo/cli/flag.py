@@ -35,7 +35,8 @@ class Sectioned(click.Command):
         lines: dict[str, list[tuple[str, str]]] = {one: [] for one in get_args(Section)}
         for param in sorted(self.get_params(ctx), key=_follows):
             line = param.get_help_record(ctx)
-            if line is not None:
+            # click 8.5 has a line for arguments too: ours are explained above the options.
+            if line is not None and not isinstance(param, click.Argument):
                 lines[param.option.section if isinstance(param, Flag) else "output"].append(line)
         for section, shown in lines.items():
             if shown:

@@ -9,7 +9,7 @@ import click
 from servingrepo.cli.command import Group
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
-from servingrepo.cli.switches import tell_switch
+from servingrepo.cli.switches import print_switch
 from servingrepo.fleet.options import LabelOptions, LiveOptions
 from servingrepo.modelconfig.paths import WITHOUT_LABELS_FLAG
 
@@ -51,7 +51,7 @@ def set_(app: App, reference: str, label: str, options: LabelOptions) -> None:
 
     done = set_label(app.open().value, reference, label, options)
     need = f"  servers      {WITHOUT_LABELS_FLAG}"
-    tell_switch(app, done, bare=done.labels.get(label), more=[need])
+    print_switch(app, done, bare=done.labels.get(label), more=[need])
 
 
 @make(
@@ -73,7 +73,7 @@ def remove(app: App, model: str, labels: tuple[str, ...], options: LiveOptions) 
     from servingrepo.verbs.label import remove_labels
 
     done = remove_labels(app.open().value, model, labels, options)
-    tell_switch(app, done, bare="")
+    print_switch(app, done, bare="")
 
 
 for _one in (set_, remove):

@@ -120,7 +120,7 @@ def _refuse_ignored(engine: str) -> None:
         )
 
 
-def say_who_named(error: EndpointUnreachable) -> None:
+def hint_at_source(error: EndpointUnreachable) -> None:
     """Add to the hint how to leave out an endpoint that the command line does not name."""
     ctx = click.get_current_context()
     if ctx.get_parameter_source("endpoints") is ParameterSource.COMMANDLINE:

@@ -38,7 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Serve": {
         "serve": ("serve", "Serve a version."),
-        "unserve": ("unserve", "Serve no version of a model."),
+        "unserve": ("unserve", "Stop serving a model."),
         "rollback": ("rollback", "Go back to the version served before."),
         "label": ("label", "Set or remove labels such as stable and canary."),
         "hold": ("hold", "Keep promotions from changing what a model serves."),

@@ -16,7 +16,7 @@ from servingrepo.cli.chosen import chosen, of_model, subject
 from servingrepo.cli.connections import Connection, Environment, repeat_connection, secured
 from servingrepo.cli.flag import Flag
 from servingrepo.cli.kinds import READERS, TYPES, LocalPath
-from servingrepo.cli.live import BUILDERS, say_who_named
+from servingrepo.cli.live import BUILDERS, hint_at_source
 from servingrepo.cli.settings import read_settings_of_root
 from servingrepo.errors import EndpointUnreachable
 from servingrepo.options import Field, Option, Section, Several, fields_of
@@ -52,7 +52,7 @@ def takes(**structs: type[msgspec.Struct]) -> Callable[[F], F]:
                     "remote"
                 )  # it may be unreachable itself
                 if not remote and any(getattr(one, "endpoints", ()) for one in built.values()):
-                    say_who_named(error)
+                    hint_at_source(error)
                 raise
 
         decorated: Any = called

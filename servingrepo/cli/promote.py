@@ -19,7 +19,7 @@ from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
 from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
-from servingrepo.cli.switches import tell_hooks
+from servingrepo.cli.switches import print_hooks
 from servingrepo.errors import UsageError
 from servingrepo.options import Option, fields_of
 from servingrepo.servers.engines.options import EngineChoice
@@ -88,7 +88,7 @@ def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then:
 
         options = msgspec.structs.replace(options, sizes=expect, progress=bar.advance)
         done = promote(repo.value, run, options)
-    tell_hooks(app, done.hooks)
+    print_hooks(app, done.hooks)
     for line in done.unproven:
         app.warn(line)
     if done.prune_failed:

@@ -8,7 +8,7 @@ import click
 
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
-from servingrepo.cli.switches import tell_switch
+from servingrepo.cli.switches import print_switch
 from servingrepo.fleet.options import RollbackOptions
 
 if TYPE_CHECKING:
@@ -35,4 +35,4 @@ def command(app: App, model: str, options: RollbackOptions) -> None:
     from servingrepo.verbs.rollback import rollback
 
     done = rollback(app.open().value, model, options)
-    tell_switch(app, done, bare=done.served_after)
+    print_switch(app, done, bare=done.served_after)

@@ -8,7 +8,7 @@ import click
 
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
-from servingrepo.cli.switches import tell_switch
+from servingrepo.cli.switches import print_switch
 from servingrepo.fleet.options import ServeOptions
 
 if TYPE_CHECKING:
@@ -34,4 +34,4 @@ def command(app: App, reference: str, options: ServeOptions) -> None:
     from servingrepo.verbs.serve import serve
 
     done = serve(app.open().value, reference, options)
-    tell_switch(app, done, bare=done.served_after)
+    print_switch(app, done, bare=done.served_after)

@@ -50,9 +50,9 @@ def switch_lines(done: Switched) -> Iterator[str]:
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
 
 
-def tell_switch(app: App, done: Switched, *, bare: object, more: Iterable[str] = ()) -> None:
+def print_switch(app: App, done: Switched, *, bare: object, more: Iterable[str] = ()) -> None:
     """Print the result of a change of what is served. `bare` is for -q; `more` comes before the last line."""
-    tell_hooks(app, done.hooks)
+    print_hooks(app, done.hooks)
     for line in done.unproven:
         app.warn(line)
     *lines, last = switch_lines(done)
@@ -63,7 +63,7 @@ def _endpoints(done: Switched) -> str:
     return "".join(f" --endpoint {one.endpoint}" for one in done.endpoints)
 
 
-def tell_hooks(app: App, hooks: Iterable[HookResult]) -> None:
+def print_hooks(app: App, hooks: Iterable[HookResult]) -> None:
     """Print on stderr which hooks failed after the change."""
     for one in hooks:
         if one.trouble:

@@ -8,7 +8,7 @@ import click
 
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
-from servingrepo.cli.switches import tell_switch
+from servingrepo.cli.switches import print_switch
 from servingrepo.fleet.options import LiveOptions
 
 if TYPE_CHECKING:
@@ -29,4 +29,4 @@ def command(app: App, model: str, options: LiveOptions) -> None:
     from servingrepo.verbs.unserve import unserve
 
     done = unserve(app.open().value, model, options)
-    tell_switch(app, done, bare="")
+    print_switch(app, done, bare="")

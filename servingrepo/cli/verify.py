@@ -78,7 +78,7 @@ def command(app: App, subjects: tuple[str, ...], options: VerifyOptions, asked: 
             with Bar(app, "verifying", lambda: 0 if quick else repo.size(*subjects)) as bar:
                 options = msgspec.structs.replace(options, progress=bar.advance)
                 found = verify(repo.value, subjects, options)
-    _tell(app, found, found)
+    _report(app, found, found)
 
 
 def _sitting(app: App, subjects: tuple[str, ...], seconds: float, options: VerifyOptions) -> None:
@@ -93,10 +93,10 @@ def _sitting(app: App, subjects: tuple[str, ...], seconds: float, options: Verif
         app.note(f"{len(done.before)} versions were found whole by earlier calls")
     if done.left:
         app.note(f"{len(done.left)} versions are left: {', '.join(done.left[:10])}")
-    _tell(app, done, done.verified, known=done.damaged)
+    _report(app, done, done.verified, known=done.damaged)
 
 
-def _tell(
+def _report(
     app: App, result: object, found: tuple[Verification, ...], *, known: tuple[str, ...] = ()
 ) -> None:
     """Print the results, and fail if a version is not whole, or was not whole in an earlier call."""

@@ -324,7 +324,7 @@ def prove_pinned(
 
     Raises:
         SwitchFailed: Another version answered.
-        RequestRefused, ServerTimeout: As they say.
+        RequestRefused, ServerTimeout: The server gave no answer.
     """
     for version in sorted(versions):
         answered = server.metadata(model, version, timeout=_call(deadline)).version
@@ -367,7 +367,7 @@ def converge(
     loaded when the reload comes. Nothing is sent to a server that polls the config's file: it is only waited for.
 
     Raises:
-        LoadFailed, ServerTimeout, RequestRefused: As they say.
+        LoadFailed, ServerTimeout, RequestRefused: The server did not follow.
     """
     bridge = config
     before = {

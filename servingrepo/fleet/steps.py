@@ -108,7 +108,7 @@ def probe(
     Raises:
         SmokeFailed: An answer is not what was expected, or is an error; every case that failed is listed.
         BadCase: A case does not fit what is served.
-        RequestRefused, ServerTimeout, EndpointUnreachable: As they say.
+        RequestRefused, ServerTimeout, EndpointUnreachable: The server gave no answer.
     """
     from servingrepo.smoke import run_cases
 

@@ -171,11 +171,9 @@ class _Fleet:
             catch_up = partial(self._catch_up, lagging=lagging)
             self._take(self._each(behind, catch_up))
         except EndpointUnreachable as error:
-            hint = "no server was changed; one that is gone can be left out: it reads models.config when it starts"
+            hint = "no server was changed; leave out a server that is down: it reads models.config when it starts"
             if self.rules.allow_down:
-                hint += (
-                    f"; of those that are named, {self.rules.allow_down} may be down, but never all"
-                )
+                hint += f"; {self.rules.allow_down} of the endpoints may be down, but never all"
             error.hint = f"{error.hint}; {hint}" if error.hint else hint
             raise
         caught_up = {_name(server) for server in self.servers} & lagging.keys()
@@ -238,8 +236,8 @@ class _Fleet:
     def _load(self, stage: Sequence[ServingClient]) -> None:
         """Have servers load the new version beside the old one, prove it, then move the labels.
 
-        A lower version answers nobody beside a higher one, so a stage that goes down drops the old version too:
-        what is watched then is what clients get.
+        Beside a higher version a lower one answers no unlabelled client. So a stage that goes down drops the old
+        version too: then the watched version is the one that clients get.
         """
         step, endpoints = self.repo.disk.step, {_name(server) for server in stage}
         if self.plan.version is not None and self.servers:

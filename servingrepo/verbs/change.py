@@ -91,7 +91,7 @@ def need_servable(repo: Repository, model: str, version: int) -> None:
     This compares the names and sizes of files with the record. A rollback has no time to compare their bytes.
 
     Raises:
-        NoSuchVersion, VersionBad, VersionDamaged: As they say.
+        NoSuchVersion, VersionBad, VersionDamaged: The version is one of these.
     """
     state = need_state(repo, model)
     mark = state.bad.get(version)

@@ -109,7 +109,7 @@ def _notes(inspection: Inspection, model: str, *, checked: bool) -> tuple[str, .
     others = [one for one in inspection.warmup.models if one != model] if inspection.warmup else []
     if others:
         written = f"its warm-up requests were written for the model {some(others)}"
-        notes.append(f"{written}; servers do not look at that")
+        notes.append(f"{written}; servers ignore that name")
     return tuple(notes)
 
 
@@ -138,7 +138,7 @@ def _stopped(
     if against:
         instead = f"give it another name than {model}"
         if against.endswith(".toml"):
-            instead = "edit the contract, if nobody relies on that"
+            instead = "edit the contract, if no client relies on that"
         hints.append(f"--allow-breaking publishes it all the same; or {instead}")
     if unsafe:
         options = " ".join(f"--allow-op {one.op}" for one in unsafe[:10])

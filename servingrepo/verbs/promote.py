@@ -274,7 +274,7 @@ def _check_compatibility(
     """Compare the export with the contract or the served version, and with what the servers can run.
 
     Raises:
-        UnsupportedExport, BreakingChange, UnsafeOperation: As they say.
+        UnsupportedExport, BreakingChange, UnsafeOperation: See `check_compatibility`.
     """
     if options.serve is not False:
         refuse_lacking_servers(inspection.path, inspection.demands, options.fleet_rules)

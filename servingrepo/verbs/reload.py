@@ -42,7 +42,7 @@ def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
 
     Raises:
         ConfigInvalid: A server would refuse the config or hang on it; nothing was sent.
-        EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: As they say.
+        EndpointUnreachable, ServerTimeout, LoadFailed, RequestRefused: An endpoint did not follow.
     """
     with writing(repo, dry_run=options.dry_run):
         config = read_own_config(repo, replaces=False)

@@ -28,7 +28,8 @@ def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof
     The proof may hold failures: `servingrepo.smoke.judge` decides whether it is enough.
 
     Raises:
-        LoadFailed, ServerDied, ServerTimeout, EngineUnavailable, BadCase: As they say.
+        LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine could not serve it.
+        BadCase: A case does not fit the export.
     """
     engine = engine_for(repo, options.engine)
     if is_path(subject):

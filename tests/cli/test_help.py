@@ -120,3 +120,9 @@ def test_completion_knows_the_commands() -> None:
     }
     done = command(env=asked)
     assert (done.code, done.out) == (0, "plain,rollback\n")
+
+
+def test_help_has_arguments_in_the_usage_alone() -> None:
+    shown = inside.command("status", "--help").out
+    assert shown.startswith("Usage: servingrepo status [OPTIONS] [NAME]\n")
+    assert "\n  [NAME]" not in shown

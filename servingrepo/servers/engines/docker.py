@@ -116,7 +116,7 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
             EngineUnavailable: There is no daemon, image, or permission; the image is for another machine, or is
                 no TensorFlow Serving.
             LoadFailed: The server refused the model; the message has its own words.
-            ServerDied: The container ended otherwise, or somebody removed it.
+            ServerDied: The container ended otherwise, or another program removed it.
             ServerTimeout: The model was not loaded by the deadline, or the daemon is silent.
             NoSpace: The daemon has no room for the copy.
             UsageError: An option cannot be used, or the server does not know an argument.
@@ -447,7 +447,7 @@ class _Container:
         if state["Status"] in {"created", "running", "restarting", "paused"}:
             return
         if int(state["ExitCode"]) == _KILLED and not state.get("OOMKilled"):
-            # A container that somebody removes looks killed for a moment.
+            # During its removal a container looks killed for a moment.
             self.deadline.pause(0.3)
             state = self._state()
         self._save_log()
@@ -457,7 +457,7 @@ class _Container:
         """Ask for the container's state.
 
         Raises:
-            ServerDied: Somebody removed it.
+            ServerDied: Another program removed it.
         """
         from docker.errors import NotFound
 
@@ -488,9 +488,9 @@ class _Container:
             )
         if code == _KILLED:
             return ServerDied(
-                f"the container of {self.what} was killed (exit code {code}): by somebody, or because the machine "
+                f"the container of {self.what} was killed (exit code {code}): by a command, or because the machine "
                 "ran out of memory",
-                hint="look at the machine's memory and its kernel log, then try again",
+                hint="check the machine's memory and its kernel log, then try again",
             )
         if "exec format error" in self.log.lower():
             return EngineUnavailable(
@@ -562,7 +562,7 @@ class _Container:
                 except APIError as error:
                     if error.status_code == _NOT_FOUND:
                         return
-                    # The daemon starts it, or somebody removes it: both end soon.
+                    # The daemon starts it, or another program removes it: both end soon.
                     if error.status_code != _CONFLICT or patience.passed:
                         raise
                     patience.pause(_POLL_SECONDS)

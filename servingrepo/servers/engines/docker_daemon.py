@@ -121,7 +121,7 @@ def connect(*, deadline: Deadline) -> Iterator[Daemon]:
     What the SDK raises in the block becomes one of our errors.
 
     Raises:
-        EngineUnavailable: There is none, or this user may not talk to it.
+        EngineUnavailable: There is no daemon, or this user may not talk to it.
         ServerTimeout: It does not answer.
     """
     with ExitStack() as stack:
@@ -271,13 +271,13 @@ def _unreachable(url: str, error: Exception, *, while_opening: bool) -> DaemonUn
         return DaemonUnreachable(
             url,
             f"the Docker daemon at {url} and this machine do not agree on TLS: {text}",
-            hint="look at DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and the certificates in it",
+            hint="check DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and the certificates in it",
         )
     if not while_opening:
         return DaemonUnreachable(
             url,
             f"the Docker daemon at {url} stopped answering: {text}",
-            hint="start it again, and look at its log",
+            hint="start it again, and check its log",
         )
     return DaemonUnreachable(
         url,
@@ -327,7 +327,7 @@ def refusal_of(error: Any) -> Refusal:
 def removed() -> ServerDied:
     """Return the error for a container that is not there any more."""
     return ServerDied(
-        "the container was removed by somebody else while it was in use",
+        "another program removed the container while it was in use",
         hint="find out who removes containers on this daemon, then try again",
     )
 
@@ -455,7 +455,7 @@ def _locate() -> _Place:
     except (DockerException, OSError, ValueError, KeyError, TypeError) as error:
         raise EngineUnavailable(
             f"the settings of the docker command cannot be used: {error}",
-            hint="look at DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY and docker context ls",
+            hint="check DOCKER_HOST, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY and docker context ls",
         ) from error
 
 
@@ -544,7 +544,7 @@ def _open_tunnel(url: str, *, deadline: Deadline) -> Iterator[Tunnel]:
     """
     if shutil.which("ssh") is None:
         raise EngineUnavailable(
-            f"{url} needs the ssh program, and there is none", hint="install openssh-client"
+            f"{url} needs the ssh program, which is not installed", hint="install openssh-client"
         )
     parts = urlsplit(url)
     destination = _destination(parts, url)

@@ -69,7 +69,7 @@ def find_image(
         if not pull:
             raise EngineUnavailable(
                 f"the image {name} is not on the Docker daemon at {daemon.url}",
-                hint=f"docker pull {name}, or let it be pulled with --pull",
+                hint=f"docker pull {name}, or give --pull",
             ) from error
         _pull(daemon, name, platform=platform, deadline=deadline)
         attributes = daemon.client.api.inspect_image(name)

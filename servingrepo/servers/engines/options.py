@@ -21,7 +21,7 @@ _shape = partial(Option, section="proof", tables=("models",))
 
 
 class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to run a container; what is None is as the daemon or the image has it.
+    """How to run a container. For None, the daemon or the image decides.
 
     Raises:
         UsageError: A flag for the server is one that engines set.
@@ -35,7 +35,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
             env="SERVINGREPO_ENGINE_IMAGE",
         ),
     ] = None
-    pull: Annotated[bool, _shape(help="Pull the image if it is not there.")] = False
+    pull: Annotated[bool, _shape(help="Pull the image if the daemon does not have it.")] = False
     platform: Annotated[
         str | None, _shape(help="The image's platform, such as linux/arm64.", metavar="OS/ARCH")
     ] = None
@@ -46,7 +46,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     network: Annotated[
         str | None,
         _shape(
-            help="Docker network for the container to join; none needs no network at all.",
+            help="The container's Docker network; none is a network without connections.",
             flags="--docker-network",
             key="docker_network",
             metavar="NAME",
@@ -56,7 +56,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     user: Annotated[
         str | None,
         _shape(
-            help="Who the server runs as in the container.",
+            help="The server's user in the container.",
             flags="--docker-user",
             key="docker_user",
             metavar="UID[:GID]",
@@ -65,7 +65,7 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Annotated[
         tuple[str, ...],
         _shape(
-            help="One more flag for the server, such as --tensorflow_inter_op_parallelism=2; repeatable.",
+            help="A flag for the server, such as --tensorflow_inter_op_parallelism=2; repeatable.",
             flags="--server-arg",
             key="server_args",
             metavar="FLAG",
@@ -73,18 +73,18 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        """Refuse flags that are the engine's: found out by a server, they would cost the whole time-out."""
+        """Refuse flags that the engine sets itself. A server would notice them only after the whole time-out."""
         refuse_engine_flags(self.arguments)
 
 
 class EngineChoice(ContainerOptions, frozen=True, kw_only=True):
-    """What a user asked for: the engine's name, how a container shall run, how a remote server is spoken to."""
+    """A user's choice of an engine: its name, the options of a container, the security of a remote server."""
 
     name: Annotated[
         str,
         Option(
-            help="What serves during the smoke test: docker, binary[:PATH], embedded, remote:HOST:PORT; auto is "
-            "docker if the image is there, else a tensorflow_model_server on PATH, else embedded.",
+            help="The engine of the smoke test: docker, binary[:PATH], embedded, remote:HOST:PORT. auto is docker if "
+            "the image is there, else a tensorflow_model_server on PATH, else embedded.",
             section="proof",
             leads=True,
             flags="--engine",
@@ -130,7 +130,7 @@ def refuse_engine_flags(arguments: Iterable[str]) -> None:
         raise UsageError(
             f"--server-arg cannot be {', '.join(refused)}: the engine says itself where its server listens, what "
             "it serves and how it loads",
-            hint="leave it out; a server with settings of your own is used with --engine remote:HOST:PORT",
+            hint="leave it out; for a server with settings of your own use --engine remote:HOST:PORT",
         )
 
 
@@ -143,7 +143,7 @@ def refuse_unknown_flags(log: str) -> None:
     for line in log.splitlines():
         if line.startswith(_UNKNOWN):
             raise UsageError(
-                f"the server does not know a flag that --server-arg gave it, and says: {line.strip()}",
+                f"the server does not know a flag of --server-arg: {line.strip()}",
                 hint="correct it, or leave it out; tensorflow_model_server --help lists them all",
             )
 

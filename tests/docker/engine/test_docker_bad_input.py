@@ -240,7 +240,7 @@ def test_container_removed_by_somebody_while_loading_is_said(fake: str, run: Pat
     docker("rm", "--force", container)
     _, said = process.communicate(timeout=20)
     assert process.returncode == ServerDied.exit_code, said
-    assert "removed by somebody else" in said
+    assert "another program removed the container" in said
 
 
 def test_model_too_big_for_the_daemons_disk_is_said(tmp_path: Path) -> None:

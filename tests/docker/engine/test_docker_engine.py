@@ -221,7 +221,10 @@ def test_server_never_ready_ends_at_the_deadline(fake: str, tmp_path: Path) -> N
 
 def test_container_killed_or_removed_by_somebody_is_said(fake: str, tmp_path: Path) -> None:
     export = write_export(tmp_path / "e")
-    for how, words in ((("kill",), "was killed"), (("rm", "--force"), "removed by somebody else")):
+    for how, words in (
+        (("kill",), "was killed"),
+        (("rm", "--force"), "another program removed the container"),
+    ):
         with pytest.raises(ServerDied, match=words):
             ask_after(how, fake, export)
     assert owned_by(os.getpid()) == []
