@@ -8,7 +8,6 @@ from typing import Annotated, Self, cast
 import msgspec
 
 from servingrepo.fleet.rules import POLL, STRICT, Hooks, Rules
-from servingrepo.masking import as_message
 from servingrepo.options import Option, Several
 from servingrepo.servers.states import Endpoint
 
@@ -161,3 +160,14 @@ def as_endpoints(endpoints: Iterable[str | Endpoint]) -> tuple[Endpoint, ...]:
     from servingrepo.servers.addresses import resolved
 
     return resolved(Endpoint.parse(one) if isinstance(one, str) else one for one in given)
+
+
+def as_message(text: str) -> str:
+    """Return why a change is made, without secrets.
+
+    Raises:
+        UsageError: It is no text that can be recorded.
+    """
+    from servingrepo import masking  # a help has no use for it
+
+    return masking.as_message(text)

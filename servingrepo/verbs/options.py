@@ -17,10 +17,9 @@ from servingrepo.fleet.options import (
     MESSAGE,
     FleetOptions,
     StagedOptions,
+    as_message,
 )
-from servingrepo.masking import as_message
 from servingrepo.options import Option, Several
-from servingrepo.runs.gates import Gate, parse_gate
 from servingrepo.runs.mounts import RUN_WAIT
 from servingrepo.servers.engines.options import EngineChoice
 from servingrepo.smoke import SmokeCase
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from servingrepo.repository.retention import Keep
+    from servingrepo.runs.gates import Gate
     from servingrepo.runs.tracing import Context
     from servingrepo.servers.engines.choice import Engine  # noqa: TC004 - it talks to servers, and a help need not
     from servingrepo.servers.engines.server_versions import ExpectedServer
@@ -158,9 +158,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
         settled = {
             "saved_model": optional_path(self.saved_model),
             "contract": optional_path(self.contract),
-            "require": tuple(
-                parse_gate(one) if isinstance(one, str) else one for one in self.require
-            ),
+            "require": as_gates(self.require),
             "cases": as_cases(self.cases),
             "allow_ops": tuple(self.allow_ops),
             "engine": EngineChoice(name=self.engine or "auto")
@@ -366,6 +364,17 @@ class PruneOptions(FleetOptions, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         msgspec.structs.force_setattr(self, "message", as_message(self.message))
+
+
+def as_gates(gates: Iterable[str | Gate]) -> tuple[Gate, ...]:
+    """Read gates given as text.
+
+    Raises:
+        UsageError: One is no gate.
+    """
+    from servingrepo.runs.gates import parse_gate
+
+    return tuple(parse_gate(one) if isinstance(one, str) else one for one in gates)
 
 
 def as_cases(cases: Iterable[str | Path | SmokeCase]) -> tuple[SmokeCase, ...]:
