@@ -72,7 +72,7 @@ def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Conf
     unread = {_text(path): LINK_OUT for path in islice(linked, _MOST_FILES)}
     every = list(islice(_files(seen), _MOST_FILES + 1))
     if len(every) > _MOST_FILES:
-        unread["…"] = f"more than {_MOST_FILES} files are not looked at"
+        unread["…"] = f"only {_MOST_FILES} files are read, and there are more"
     for below, place in every[:_MOST_FILES]:
         path = _text(below)
         folder, _, name = path.rpartition("/")

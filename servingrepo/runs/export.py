@@ -95,7 +95,8 @@ def export_model(
             keep(made, target, disk=disk)
     except FileExistsError:
         raise UsageError(
-            f"{target} was made by somebody else meanwhile", hint="look at that one"
+            f"another process made {target} meanwhile; it was left alone",
+            hint="use that one, or name another place with --output",
         ) from None
     except OSError as error:
         raise translate(error, "write", target) from error

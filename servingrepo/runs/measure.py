@@ -87,7 +87,7 @@ def measure(
         and (METRICS.fullmatch(name) or _EVENTS.fullmatch(name))
     ]
     if not seen.complete:
-        problems.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+        problems.append(f"only a part of the run was listed: {seen.entries:,} entries")
     return Measured(
         measurements=tuple(measurements), event_runs=tuple(event_runs), problems=tuple(problems)
     )

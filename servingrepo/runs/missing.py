@@ -76,7 +76,7 @@ def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> Serving
         )
     if not seen.complete:
         return NoSavedModel(
-            f"no SavedModel in the part of {given} that was looked at, {seen.entries:,} entries",
+            f"no SavedModel in the listed part of {given}, {seen.entries:,} entries",
             hint=f"name it: --saved-model DIR, or give the directory that it lies in instead of {given}",
             problems=problems,
         )

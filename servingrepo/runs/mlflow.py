@@ -250,7 +250,7 @@ def _files(folder: Path, below: str, problems: list[str]) -> Iterator[tuple[str,
         for name, kind in entries:
             left -= 1
             if left < 0:
-                problems.append(f"{below}: more than {_MOST:,} files are not looked at")
+                problems.append(f"{below}: only {_MOST:,} files are read, and there are more")
                 return
             if kind == "file":
                 yield prefix + name, f"{folder}/{below}/{prefix}{name}"

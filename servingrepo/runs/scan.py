@@ -180,7 +180,7 @@ def _ambiguous(given: str, seen: Listing, found: Sequence[Candidate]) -> Ambiguo
     if len(found) > _MAX_LISTED:
         listed.append(f"and {len(found) - _MAX_LISTED} more")
     if not seen.complete:
-        listed.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+        listed.append(f"only a part of the run was listed: {seen.entries:,} entries")
     count = f"{len(found)} SavedModels" if len(found) > 1 else "a SavedModel and maybe more"
     return AmbiguousExport(
         f"{given} has {count}, and nothing says which one is meant",

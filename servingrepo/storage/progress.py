@@ -10,7 +10,7 @@ Progress = Callable[[int], None]
 Notice = Callable[[str], None]
 """Gets a line for people that they should read before the result is there. The result has it too."""
 
-Told = Callable[[], None]
+Signal = Callable[[], None]
 """Called once, when an event has happened."""
 
 
@@ -22,5 +22,5 @@ def unheard(_line: str) -> None:
     """Ignore a notice."""
 
 
-def untold() -> None:
+def no_signal() -> None:
     """Ignore an event."""
