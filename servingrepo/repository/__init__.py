@@ -1,1 +1,1 @@
-"""What is kept and how it is committed: layout, records, history, journal, references, recovery and trash."""
+"""The repository: where its files lie, what each of them holds, and how a change is committed or recovered."""

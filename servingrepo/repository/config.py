@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from servingrepo.modelconfig import DiskFacts, EntryKind, Finding
 
-Look = TypeVar("Look")
-_MOST_LOOKS = 20
+T = TypeVar("T")
+_MOST_READS = 20
 
 MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 
@@ -52,10 +52,10 @@ _UNREADABLE_HINT = (
 
 
 class ConfigFile(msgspec.Struct, frozen=True):
-    """The file as it is: its text, what it means, and whether somebody else changed it.
+    """models.config as it is on disk.
 
-    `text` is None where there is no file; `lost` says that there was one that servingrepo wrote, and `unknown`
-    why nobody knows what the file means.
+    `text` is None where there is no file. `lost` says that servingrepo wrote a file and that it is gone. `unknown`
+    says why the file cannot be read.
     """
 
     text: str | None
@@ -65,14 +65,14 @@ class ConfigFile(msgspec.Struct, frozen=True):
 
     @property
     def stamp(self) -> Stamp:
-        """Who wrote the file; worked out when asked, because most readers do not ask."""
+        """Who wrote the file. It is computed on demand, because most readers do not need it."""
         if self.text is None:
             return Stamp.EDITED if self.lost else Stamp.UNEDITED
         return read_stamp(self.text)
 
 
 def read_config(repo: Repository) -> ConfigFile:
-    """Read models.config. A missing file is the empty config, edited by hand if we ever wrote one.
+    """Read models.config. A missing file is the empty config; it counts as edited if we ever wrote the file.
 
     Raises:
         ConfigInvalid: The file is no model config.
@@ -92,33 +92,33 @@ def read_config(repo: Repository) -> ConfigFile:
 
 
 def config_text(repo: Repository) -> str:
-    """Return the text of models.config as it is, even if it is no model config; other bytes become escapes.
+    """Return the text of models.config, even if it is no model config. Bytes that are not UTF-8 become escapes.
 
     Raises:
-        StorageFailed: It cannot be read.
+        StorageFailed: The file cannot be read.
     """
     with storage_errors("read", repo.layout.config):
         return read_whole(repo.layout.config).decode(errors="backslashreplace")
 
 
-def read_steadily(repo: Repository, look: Callable[[ConfigFile], Look]) -> Look:
-    """Return what a look at the repository finds that no change of what is served came into the middle of.
+def read_steadily(repo: Repository, read: Callable[[ConfigFile], T]) -> T:
+    """Read the repository in a moment in which models.config does not change, and return the result of `read`.
 
-    Readers take no lock. A rollback first re-points models.config and then marks the version that it left; whoever
-    read the file before and the marks after would take it for a bad version that is served. So a look during
-    which the file changed is taken again, a few times: then somebody is changing it all the time. Where the file
-    cannot be read, who looks sees the empty config, and why.
+    Readers take no lock. A rollback replaces models.config first and then marks the version that it left as bad. A
+    reader of the old file and the new mark would report a bad version that is served. So we read again if the file
+    changed meanwhile, at most 20 times: a file that changes more often than that never stands still. Where the file
+    cannot be read, `read` gets the empty config and the reason.
     """
-    for _ in range(_MOST_LOOKS):
+    for _ in range(_MOST_READS):
         file = read_config_or_why(repo)
-        found = look(file)
+        result = read(file)
         if file.unknown or _holds(repo.layout.config, file.text):
             break
-    return found
+    return result
 
 
 def read_config_or_why(repo: Repository) -> ConfigFile:
-    """Read models.config for who looks only: the empty config where it cannot be read, and why not."""
+    """Read models.config for a command that changes nothing; if that fails, return an empty config and the reason."""
     try:
         return read_config(repo)
     except ConfigInvalid as error:
@@ -126,16 +126,16 @@ def read_config_or_why(repo: Repository) -> ConfigFile:
 
 
 def read_own_config(repo: Repository, *, replaces: bool = True) -> ModelConfig:
-    """Return the config if it is as servingrepo wrote it: what every writer starts from.
+    """Return the config if servingrepo wrote it. Every change of models.config starts from this value.
 
     Args:
         repo: The repository.
         replaces: Whether the caller is about to replace the file.
 
     Raises:
-        ConfigEdited: Somebody else wrote or changed it; the message has the diff.
-        ConfigInvalid: It is no model config at all, or one that the server would refuse.
-        RepositoryDamaged: It is a link, or mounted by itself, so it cannot be replaced.
+        ConfigEdited: Another writer made or changed the file; the message has the diff.
+        ConfigInvalid: The file is no model config, or the server would refuse it.
+        RepositoryDamaged: The file is a link or mounted by itself, so we cannot replace it.
     """
     if replaces:
         refuse_unreplaceable(repo)
@@ -146,21 +146,21 @@ def read_own_config(repo: Repository, *, replaces: bool = True) -> ModelConfig:
 
 
 def why_unreplaceable(repo: Repository) -> str:
-    """Say why models.config cannot be replaced by a file of ours; nothing if it can."""
+    """Say why we cannot replace models.config; return an empty text if we can."""
     path = repo.layout.config
     with storage_errors("read", path):
         if path.is_symlink():
-            return f"{path} is a link to {path.readlink()}: a file in its place would leave that as it is"
-        mounts = {_mount_of(one) for one in (path, path.parent) if one.exists()}
+            return f"{path} is a link to {path.readlink()}: a new file in its place would not change the linked file"
+        mounts = {_mount_of(place) for place in (path, path.parent) if place.exists()}
     if len(mounts) > 1:
-        return f"{path} is mounted by itself: it cannot be replaced, and servers would go on reading the old one"
+        return f"{path} is mounted by itself: servingrepo cannot replace it, and servers would read the old one"
     return ""
 
 
 UNREPLACEABLE_HINT = (
-    "servingrepo replaces models.config whole, so it has to be a file in the repository's own directory, and not "
-    "one of a ConfigMap. Put the file itself there, take it over (servingrepo config write --take-edit), and "
-    "mount the directory in servers"
+    "servingrepo replaces models.config whole, so it has to be a file in the repository's own directory; a file of a "
+    "ConfigMap cannot be replaced. Put the file itself there, take it over (servingrepo config write --take-edit), "
+    "and mount the directory in servers"
 )
 
 
@@ -168,7 +168,7 @@ def refuse_unreplaceable(repo: Repository) -> None:
     """Refuse to write a models.config that is a link, as in a ConfigMap's volume, or is mounted by itself.
 
     Raises:
-        RepositoryDamaged: It is.
+        RepositoryDamaged: It is a link, or mounted by itself.
     """
     why = why_unreplaceable(repo)
     if why:
@@ -182,23 +182,23 @@ def _mount_of(path: Path) -> str:
         text = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
     finally:
         os.close(descriptor)
-    found = re.search(r"^mnt_id:\s*(\d+)$", text, re.MULTILINE)
-    return found[1] if found is not None else ""
+    number = re.search(r"^mnt_id:\s*(\d+)$", text, re.MULTILINE)
+    return number[1] if number is not None else ""
 
 
 def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
-    """Return the error for a config that somebody else wrote or changed, with what was changed."""
+    """Return the error for a config that another writer made or changed; it has the diff."""
     path = repo.layout.config
     last = last_text(repo)
     if file.text is None:
-        said = f"{path} was removed since servingrepo wrote it"
+        message = f"{path} was removed since servingrepo wrote it"
     elif file.stamp is Stamp.FOREIGN and last is None:
-        said = f"{path} was not written by servingrepo"
+        message = f"{path} was not written by servingrepo"
     else:
-        said = f"{path} was edited by hand since servingrepo wrote it"
+        message = f"{path} was edited by hand since servingrepo wrote it"
     changes = diff(last or "", file.text or "", old="as written", new="as edited")
     return ConfigEdited(
-        said,
+        message,
         problems=changes.splitlines() if last is not None else (),
         hint="keep the edit: servingrepo config write --take-edit; or go back to what servingrepo "
         "wrote: servingrepo config write --discard-edit (either keeps a backup)"
@@ -208,7 +208,7 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
 
 
 def last_text(repo: Repository) -> str | None:
-    """Return the config that servingrepo wrote last, None if it never wrote one."""
+    """Return the text that servingrepo wrote last; None if it never wrote one."""
     with storage_errors("read", repo.layout.last_config):
         try:
             return read_whole(repo.layout.last_config).decode()
@@ -217,13 +217,10 @@ def last_text(repo: Repository) -> str | None:
 
 
 def write_config(repo: Repository, config: ModelConfig) -> bool:
-    """Replace models.config whole and atomically: C2. Equal content is left alone.
+    """Replace models.config whole and atomically: C2. Return whether it was written; equal content is left alone.
 
-    The copy goes first: nothing that may fail for want of space comes after C2. A copy that is ahead of the
-    file, after a crash, is put right by recovery.
-
-    Returns:
-        Whether the file was written.
+    The copy of the last text is written first, so that after C2 no write can fail for lack of space. After a crash
+    the copy may be ahead of the file; recovery corrects it.
     """
     text = render(config)
     path = repo.layout.config
@@ -236,7 +233,7 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
         repo.disk.replace_file(path, text.encode(), step="c2")
     except StorageFailed:
         if last is not None and not _holds(path, text):
-            # C2 did not happen: the copy must not speak of a config that was never there.
+            # C2 did not happen: the copy must not have a config that was never served.
             repo.disk.replace_file(repo.layout.last_config, last.encode(), step="c2-copy-back")
         raise
     return True
@@ -255,23 +252,23 @@ def _holds(path: Path, text: str | None) -> bool:
 def below_server_root(
     repo: Repository, config: ModelConfig, root: str, *, before: Collection[str]
 ) -> ModelConfig:
-    """Return the config with the base paths of our models that were below a server root `before` below `root`.
+    """Move the base paths of our models from the server roots in `before` to `root`, and return the config.
 
-    Servers see the same versions there. An entry with any other base path has its versions elsewhere, and stays.
+    Servers see the same versions there. An entry with any other base path stays: its versions are elsewhere.
     """
     from servingrepo.modelconfig import move, same_base_path
 
     ours = {name for name in model_names(repo) if is_model_name(name)}
-    for one in models(config):
-        old = {same_base_path(f"{each}/{one.name}") for each in before}
-        wanted = f"{root}/{one.name}"
-        if one.name in ours and same_base_path(one.base_path) in old and one.base_path != wanted:
-            config = move(config, one.name, wanted)
+    for model in models(config):
+        old = {same_base_path(f"{place}/{model.name}") for place in before}
+        new = f"{root}/{model.name}"
+        if model.name in ours and same_base_path(model.base_path) in old and model.base_path != new:
+            config = move(config, model.name, new)
     return config
 
 
 def forget_roots_before(repo: Repository) -> None:
-    """Take the server roots before from the marker: no base path of ours is below one any more."""
+    """Remove the earlier server roots from the marker, once no base path of ours is below one of them."""
     marker = load(repo.layout.format, Format)
     if marker is not None and marker.server_roots_before:
         done = msgspec.structs.replace(marker, server_roots_before=())
@@ -279,19 +276,19 @@ def forget_roots_before(repo: Repository) -> None:
 
 
 def need_model(repo: Repository, model: str) -> None:
-    """See that a model is ours or in models.config, for who looks only.
+    """Refuse a model that is neither ours nor in models.config. For commands that change nothing.
 
     Raises:
-        NoSuchVersion: It is neither; the message lists the ones there are.
+        NoSuchVersion: It is neither; the message lists the models that we have.
     """
     if entry(read_config_or_why(repo).config, model) is None:
         need_state(repo, model)
 
 
 def is_elsewhere(repo: Repository, one: Entry) -> bool:
-    """Tell whether an entry has its versions elsewhere than where this repository keeps those of that name.
+    """Tell whether the base path of an entry is another than that of our model of the same name.
 
-    Such a model is unmanaged: it is shown and never changed, and nothing on this disk is taken for its versions.
+    Such a model is unmanaged: we show it and never change it, and what is on our disk is not its versions.
     """
     from servingrepo.modelconfig import same_base_path
 
@@ -315,29 +312,29 @@ def say_elsewhere(repo: Repository, model: str, base_path: str) -> str:
 
 
 def refuse_elsewhere(repo: Repository, config: ModelConfig, *names: str) -> None:
-    """Refuse to change models whose versions are elsewhere: another base path would take them away from clients.
+    """Refuse to change models whose versions are elsewhere: a new base path would take these away from clients.
 
     Raises:
-        ConfigInvalid: One is; all of them are named, with both paths and what to do.
+        ConfigInvalid: A model is elsewhere. The error names all such models, both paths and what to do.
     """
-    found = {name: base_path_elsewhere(repo, config, name) for name in names}
-    there = {name: base_path for name, base_path in found.items() if base_path}
-    if not there:
+    base_paths = {name: base_path_elsewhere(repo, config, name) for name in names}
+    elsewhere = {name: base_path for name, base_path in base_paths.items() if base_path}
+    if not elsewhere:
         return
-    said = [say_elsewhere(repo, name, base_path) for name, base_path in there.items()]
+    problems = [say_elsewhere(repo, name, base_path) for name, base_path in elsewhere.items()]
     raise ConfigInvalid(
-        f"{said[0]}; nothing was changed",
-        problems=said if len(said) > 1 else (),
-        hint=_how_to_manage(repo, config, *next(iter(there.items()))),
-        details={"base_paths": there},
+        f"{problems[0]}; nothing was changed",
+        problems=problems if len(problems) > 1 else (),
+        hint=_how_to_manage(repo, config, *next(iter(elsewhere.items()))),
+        details={"base_paths": elsewhere},
     )
 
 
 def read_config_of(repo: Repository, *names: str) -> ModelConfig:
-    """Return the config as `read_own_config` does, for whoever is to change what it says of these models.
+    """Return the config as `read_own_config` does, for a change of the entries of these models.
 
     Raises:
-        ConfigEdited, ConfigInvalid: As `read_own_config` says; or a model's versions are elsewhere.
+        ConfigEdited, ConfigInvalid: As for `read_own_config`; or the versions of a model are elsewhere.
     """
     config = read_own_config(repo)
     refuse_elsewhere(repo, config, *names)
@@ -345,7 +342,7 @@ def read_config_of(repo: Repository, *names: str) -> ModelConfig:
 
 
 def _how_to_manage(repo: Repository, config: ModelConfig, model: str, base_path: str) -> str:
-    """Say what puts an end to a model's being elsewhere; another server root only where it would fit all models."""
+    """Say how to bring a model under management; propose another server root only where it fits all models."""
     write = "servingrepo config write"
     hint = (
         f"promote under another name; or copy its versions to {repo.layout.model(model)}, write "
@@ -380,9 +377,8 @@ def served_by_policy(one: Entry, on_disk: Collection[int]) -> frozenset[int]:
 def served_versions(repo: Repository, config: ModelConfig, model: str) -> tuple[int, ...]:
     """Return the versions that the config serves of a model, ascending.
 
-    They are pinned; but an entry that was taken over from hand may have the policy `latest` or `all`, or none: then
-    what is on disk decides, foreign versions included; nothing where its versions are elsewhere, which nobody
-    looked at.
+    Usually they are pinned. A hand-written entry may have the policy `latest` or `all`, or none: then the versions on
+    disk decide, unmanaged ones included. If that entry's versions are elsewhere, we cannot see them and return none.
     """
     found = entry(config, model)
     if found is None or (found.policy != "specific" and is_elsewhere(repo, found)):
@@ -391,16 +387,10 @@ def served_versions(repo: Repository, config: ModelConfig, model: str) -> tuple[
     return tuple(sorted(served_by_policy(found, on_disk)))
 
 
-def served_version(repo: Repository, config: ModelConfig, model: str) -> int | None:
-    """Return what unlabelled clients get: the highest served version (basic_manager.cc)."""
-    return max(served_versions(repo, config, model), default=None)
-
-
 def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
-    """Look at what each entry's base path really holds, for `check`.
+    """Return what each entry's base path holds on this disk, for `check`, by base path as the config has it.
 
-    Keyed by base path as the config has it. Only base paths below `server_root` are ours to look at; the
-    others are left out, and `check` says nothing of them.
+    We can see only base paths below `server_root`. The others are left out, and `check` says nothing of them.
     """
     from servingrepo.modelconfig import DiskFacts
 
@@ -431,18 +421,18 @@ def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
 
 
 def unseen_base_paths(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
-    """Return the base paths that are not below the server root, so that nobody can look at them from here."""
+    """Return the base paths that are not below the server root: we cannot see what they hold."""
     return tuple(one.base_path for one in models(config) if _seen_from_here(repo, one) is None)
 
 
 def _seen_from_here(repo: Repository, one: Entry) -> str | None:
-    """Return the folder below our models directory that a base path means, if it means one."""
+    """Return the name of the folder in our models directory that a base path leads to; None if it leads to none."""
     parent, slash, name = one.base_path.rstrip("/").rpartition("/")
     return name if slash and name and parent == repo.server_root.rstrip("/") else None
 
 
 def _kind(path: Path) -> EntryKind:
-    """Say what a child of a base path is, links followed as TF Serving follows them."""
+    """Say what a child of a base path is. Links are followed, as TF Serving follows them."""
     if not path.exists():
         return "broken-link"
     if not path.is_dir():

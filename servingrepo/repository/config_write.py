@@ -1,4 +1,4 @@
-"""Writing models.config on purpose: its first version, a new server root, an edit kept or undone."""
+"""`config write`: give models.config its canonical form or a new server root, and keep or undo an edit by hand."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ Edit = Literal["refuse", "take", "discard"]
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """What `config write` did: the change as a diff, and where the text it replaced was kept.
+    """The result of `config write`: the change as a diff, and where the replaced text was kept.
 
-    `findings` has what will surprise in the edit that was kept, and cannot be seen any more in what was written.
+    `findings` has the surprises in the edit that was kept. The text that was written does not show them any more.
     """
 
     changed: bool
@@ -63,11 +63,11 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked_server_root(server_root: str) -> str:
-    """Return where servers see the models directory, without a slash at the end.
+    """Check a server root, and return it without a slash at the end. Servers see the models directory there.
 
     Raises:
         ConfigInvalid: A server would refuse base paths below it.
-        UsageError: It is no text that a file can hold.
+        UsageError: A file cannot hold this text.
     """
     hint = (
         "give the absolute path under which the server sees the models directory; it is /models in the "
@@ -94,14 +94,14 @@ def rewrite(
     server_root: str | None = None,
     dry_run: bool = False,
 ) -> Written:
-    """Write models.config again: canonical, and with a new server root the base paths that were below the old one.
+    """Write models.config in its canonical form. With a new server root, base paths move there from the old one.
 
-    An edit by hand is kept (`take`) or undone (`discard`) as told, with a backup of the file either way, and
-    refused otherwise.
+    `edit` says what happens to an edit by hand: `take` keeps it, `discard` undoes it, `refuse` stops. The first two
+    make a backup of the file.
 
     Raises:
-        ConfigEdited: The file was edited by hand, and `edit` does not say what to do about it.
-        ConfigInvalid: The result is one that a server would refuse; nothing was written.
+        ConfigEdited: The file was edited by hand, and `edit` is `refuse`.
+        ConfigInvalid: A server would refuse the result; nothing was written.
     """
     root = repo.server_root if server_root is None else checked_server_root(server_root)
     with writing(repo, dry_run=dry_run):
@@ -116,7 +116,7 @@ def rewrite(
         problems = [str(one) for one in check(config) if one.severity == "error"]
         if problems:
             raise ConfigInvalid(
-                f"{path} would be one that TensorFlow Serving refuses; nothing was written",
+                f"TensorFlow Serving would refuse the new {path}; nothing was written",
                 problems=problems,
                 hint="correct the file by hand, then servingrepo config write --take-edit",
             )
@@ -144,7 +144,7 @@ def rewrite(
 
 
 def _note_server_root(repo: Repository, root: str, *, before: set[str]) -> None:
-    """Write the new server root into the marker, first of all: recovery goes on from there."""
+    """Write the new server root into the marker, before any other change: recovery continues from there."""
     marker = load(repo.layout.format, Format)
     if marker is not None:
         new = msgspec.structs.replace(
@@ -172,12 +172,12 @@ def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:
 
 
 def _events(repo: Repository, edit: Edit, config: ModelConfig) -> list[Event]:
-    """Return an event for each model whose pins or labels are others than before.
+    """Return an event for each model whose pins or labels change.
 
-    Before an edit that is kept is what history knows; before one that is undone, what the edit made live.
+    If the edit is kept, the state before is that of history. If it is undone, the state before is that of the edit.
     """
     before = EMPTY
-    with suppress(ConfigInvalid):  # a text that cannot be read pins nothing that is known
+    with suppress(ConfigInvalid):  # of a text that cannot be read, no pins are known
         if edit == "discard":
             before = read_config(repo).config
         elif last := last_text(repo):
@@ -211,21 +211,21 @@ def _events(repo: Repository, edit: Edit, config: ModelConfig) -> list[Event]:
 
 def _pins_in_history(repo: Repository) -> dict[str, tuple[int, ...]]:
     """Return what history says is pinned, by model."""
-    found: dict[str, tuple[int, ...]] = {}
+    pins: dict[str, tuple[int, ...]] = {}
     for event in history.read(repo.layout.history):
         if event.before or event.after:
-            found[event.model] = event.after
-    return found
+            pins[event.model] = event.after
+    return pins
 
 
 def _text(path: Path) -> str:
-    """Return the file's text to compare and show, whatever bytes are in it."""
+    """Return the file's text to compare and show. Bytes that are not UTF-8 become escapes."""
     with storage_errors("read", path):
         return read_whole(path).decode(errors="backslashreplace") if path.exists() else ""
 
 
 def _back_up(repo: Repository, path: Path) -> Path | None:
-    """Keep the file's bytes beside our records, under a name with the time; None if there is no file."""
+    """Copy the file to our records, under a name with the time, and return the copy; None if there is no file."""
     if not path.exists():
         return None
     backup = repo.layout.own / f"models.config.{repo.clock():%Y%m%dT%H%M%S%fZ}.backup"

@@ -1,4 +1,4 @@
-"""What a new version is held against: the pinned contract, else the signatures of what is served."""
+"""The contract that a new version has to keep: the pinned one, else the signatures of the served version."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients of a model rely on now; `name` says where that stands, `unknown` why it is not known.
+    """What clients of a model rely on now: its contract or, where none is pinned, the served signatures.
 
-    With a contract the signatures are not looked at.
+    `name` is the contract's file or the served version. `unknown` says why nothing is known.
     """
 
     name: str = ""
@@ -41,7 +41,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str = ""
 
     def compare(self, signatures: Sequence[Signature]) -> Comparison | None:
-        """Say what other signatures mean to these clients; None where nothing is known of them."""
+        """Say what other signatures mean to these clients; None where it is unknown what they rely on."""
         if self.contract is not None:
             return check_contract(self.contract, signatures)
         if self.signatures is not None:
@@ -50,7 +50,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pinned(msgspec.Struct, frozen=True, kw_only=True):
-    """A contract that is shown or written: `pinned` if the file at `path` has it, `changed` if it was written."""
+    """A contract to show or write. `pinned`: the file at `path` has it; `changed`: it was written there now."""
 
     model: str
     path: str
@@ -67,16 +67,17 @@ def find_baseline(repo: Repository, now: Snapshot, *, contract: Path | None = No
 
     Args:
         repo: The repository.
-        now: What the repository says of the model.
+        now: A snapshot of the model.
         contract: A contract's file; by default `configs/<model>.contract.toml` in the root, if it is there.
 
     Raises:
-        BadContract: The contract cannot be read, is none, or is another model's.
+        BadContract: The file cannot be read, is no contract, or is another model's.
     """
     model = now.model
-    found = load_contract(contract or repo.layout.contract(model), model, must=contract is not None)
-    if found is not None:
-        return Baseline(name=str(contract or repo.layout.contract(model)), contract=found)
+    path = contract or repo.layout.contract(model)
+    pinned = load_contract(path, model, must=contract is not None)
+    if pinned is not None:
+        return Baseline(name=str(path), contract=pinned)
     if now.elsewhere:
         return Baseline(unknown=say_elsewhere(repo, model, now.elsewhere))
     if now.top is None:
@@ -94,7 +95,7 @@ def load_contract(path: Path, model: str, *, must: bool = False) -> Contract | N
     """Read a model's contract; None where there is no such file, unless it `must` be there.
 
     Raises:
-        BadContract: It cannot be read, is none, or is another model's.
+        BadContract: The file cannot be read, is no contract, or is another model's.
     """
     try:
         data = read_bounded(path, limit=CONTRACT_LIMIT)
@@ -112,11 +113,11 @@ def load_contract(path: Path, model: str, *, must: bool = False) -> Contract | N
 
 
 def show_contract(repo: Repository, reference: str) -> Pinned:
-    """Return the contract that is pinned; where there is none, or a version is named, what a version promises.
+    """Return the pinned contract. If none is pinned, or a version is named, return what that version promises.
 
     Raises:
-        NoSuchVersion: There is neither.
-        BadContract: The pinned one is none.
+        NoSuchVersion: There is neither a contract nor a version.
+        BadContract: The pinned file is no contract.
     """
     parsed = parse_reference(reference)
     path = repo.layout.contract(parsed.model)
@@ -132,12 +133,12 @@ def show_contract(repo: Repository, reference: str) -> Pinned:
 def write_contract(
     repo: Repository, reference: str, *, overwrite: bool = False, dry_run: bool = False
 ) -> Pinned:
-    """Pin what a version promises, all of it: by default the served one, else the latest.
+    """Pin all that a version promises: by default the served version, else the latest.
 
-    A file that says something else is kept, because people edit it.
+    People edit contracts. So a file with another content is kept, unless `overwrite` is given.
 
     Raises:
-        BadContract: There is a contract already that says something else.
+        BadContract: There is a contract already, with another content.
         NoSuchVersion: There is no such version.
     """
     parsed = parse_reference(reference)
@@ -167,7 +168,7 @@ def current_baseline(repo: Repository, model: str) -> Baseline:
 
 
 def _bytes_of(path: Path) -> bytes | None:
-    """Return what a file holds, None if there is none; nothing of one that cannot be read as a contract."""
+    """Return what a file holds: None if there is no file, nothing if it cannot be read."""
     try:
         return read_bounded(path, limit=CONTRACT_LIMIT)
     except Unreadable as error:
@@ -190,7 +191,7 @@ def _pinned(path: Path, contract: Contract, *, of: str, pinned: bool) -> Pinned:
 
 
 def signatures_of(repo: Repository, model: str, version: int) -> tuple[Signature, ...] | None:
-    """Return the signatures of a version from its record, or, of a foreign one, from its files; None if neither."""
+    """Return the signatures of a version from its record, or of an unmanaged one from its files; None if neither."""
     record = load_record(repo, model, version)
     if record is not None:
         return record.signatures

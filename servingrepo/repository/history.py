@@ -1,11 +1,11 @@
-"""Who changed what, when, why, from which run and with which proof: one JSON line per event.
+"""The history: who changed what, when, why, from which run and with which proof, one JSON line per event.
 
-The file only grows. A torn last line, which a power loss can leave (no newline, or zeros in it), is not an
-event: readers skip it and the next writer cuts it off. `models.config` says what is served now; the history
-says what was.
+The file only grows. A power loss can leave a torn last line, without a newline or with zeros in it. Such a line is no
+event: readers skip it, and the next writer cuts it off. `models.config` says what is served now; the history says
+what was served before.
 
-A long history stays quick to ask: what is asked for is nearly always near the end, so it is read from there, and
-lines of other models are recognized as bytes and not decoded.
+A long history stays quick to read. Most questions are about its end, so it is read backwards. Lines of other models
+are recognized by their bytes and are not decoded.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _BLOCK = 1 << 18
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened. `before` and `after` are the pinned versions of the model.
 
-    `versions` are those that a prune, a restore or an emptying of the trash moved. `allowed` is what a
-    promotion was let through with although a gate was shut. `stages` are the verdicts of a roll-out in stages: one
-    that was stopped is an event of its own, `stage-stopped`, if nothing else of the change has happened.
+    `versions` are those that a prune, a restore or an emptying of the trash moved. `allowed` lists the problems that
+    would have stopped a promotion if they had not been allowed by name. `stages` are the verdicts of a roll-out in
+    stages: a stopped roll-out is an event of its own, `stage-stopped`, if nothing else of the change has happened.
     """
 
     schema: int
@@ -70,7 +70,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """What of an event says what was served: a third of the work of decoding all of it."""
+    """The part of an event that says what was served. Decoding it takes a third of the time of a whole event."""
 
     schema: int
     before: tuple[int, ...] = ()
@@ -96,9 +96,9 @@ def append(disk: Disk, path: Path, event: Event) -> None:
 
 
 def read(path: Path, *, model: str | None = None) -> Iterator[Event]:
-    """Yield the events, oldest first, of one model or of all.
+    """Yield the events of one model or of all, oldest first.
 
-    Lines are looked at as bytes first: a history of 100,000 lines is not decoded for one model's events.
+    Lines are compared as bytes first, so that one model's events do not cost the decoding of 100,000 lines.
 
     Raises:
         NewerFormat: A newer servingrepo wrote a line.
@@ -121,10 +121,10 @@ def read(path: Path, *, model: str | None = None) -> Iterator[Event]:
 
 
 def read_backwards(path: Path, *, model: str | None = None) -> Iterator[Event]:
-    """Yield the events, newest first, reading no more of the file than is asked for.
+    """Yield the events, newest first. The file is read only as far back as the caller asks for events.
 
     Raises:
-        NewerFormat, RepositoryDamaged: As `read`, of lines that are come to.
+        NewerFormat, RepositoryDamaged: As for `read`, for the lines that were reached.
     """
     decoder = msgspec.json.Decoder(Event)
     for line, offset in _lines_backwards(path, _needle(model)):
@@ -132,20 +132,20 @@ def read_backwards(path: Path, *, model: str | None = None) -> Iterator[Event]:
 
 
 def moves_backwards(path: Path, *, model: str) -> Iterator[Move]:
-    """Yield what `read_backwards` does, but only what was served."""
+    """Yield what was served before and after each event, newest first; see `read_backwards`."""
     decoder = msgspec.json.Decoder(Move)
     for line, offset in _lines_backwards(path, _needle(model)):
         yield _decode(decoder, line, path, offset)
 
 
 def _lines_backwards(path: Path, needle: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the whole lines with the needle in them, last first, each with the offset where it begins."""
+    """Yield the whole lines that contain the needle, last first, each with the offset at which it begins."""
     with _whole_lines(path) as (descriptor, size):
         end, rest = size, b""
         while end > 0:
             start = max(0, end - _BLOCK)
             block = os.pread(descriptor, end - start, start) + rest
-            # What is before the first line's end may be the rest of a line that begins in the block before.
+            # The bytes before the first newline may belong to a line that begins in the block before.
             first = block.find(b"\n") + 1 if start else 0
             rest, end = (block[:first], start) if first or not start else (block, start)
             if len(rest) < len(block) and needle in block:
@@ -173,13 +173,13 @@ def knows(path: Path, txid: str) -> bool:
 
 
 def _needle(model: str | None) -> bytes:
-    """Return what every line about a model holds: as bytes in JSON no other text can look like it."""
+    """Return the bytes that every line about a model contains; JSON escapes quotes, so no other text has them."""
     return b"" if model is None else b'"model":' + msgspec.json.encode(model)
 
 
 @contextmanager
 def _whole_lines(path: Path) -> Iterator[tuple[int, int]]:
-    """Open the history and say where its whole lines end now; what is appended later is not looked at."""
+    """Open the history and give the descriptor and the end of its whole lines now. Later lines are not read."""
     with storage_errors("read", path):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -203,7 +203,7 @@ def _decode(decoder: msgspec.json.Decoder[Kind], line: bytes, path: Path, offset
 
 
 def _number(path: Path, offset: int) -> int:
-    """Return the number of the line at an offset: counted only to name it in an error."""
+    """Return the number of the line at an offset, for an error message."""
     with storage_errors("read", path):
         return path.read_bytes().count(b"\n", 0, offset) + 1
 
@@ -231,14 +231,13 @@ def served_before(
     current: int | None,
     usable: Callable[[int], bool],
 ) -> int | None:
-    """Return the version served before `current`, according to history, that is still usable.
+    """Return the usable version that was served before `current`, according to history.
 
-    Walks back over what unlabelled clients got; versions that are gone or marked bad are passed over. A
-    `current` that history does not know (an edit by hand was taken over) comes after all that it knows.
+    The walk goes back over what unlabelled clients got, and skips versions that are gone or marked bad. History does
+    not know a `current` that came with an edit by hand: such a version counts as newer than all that it knows.
     """
-    latest: int | None = (
-        None  # the newest usable one at all, for a `current` that history does not know
-    )
+    # The newest usable version, for a `current` that history does not know.
+    latest: int | None = None
     came_to_current = False
     for event in newest_first:
         for version in (event.served_after, event.served_before):

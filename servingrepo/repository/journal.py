@@ -1,7 +1,7 @@
-"""Intents: what a writing command is about to do, so that its death leaves nothing behind.
+"""Intents: what a writing command is about to do, so that recovery can clean up after its death.
 
-An intent is a file that its command keeps open and locked (flock) while it runs. Whoever can take that lock
-knows that the command is dead: a pid that was used again, another host or a jumping clock cannot mislead.
+An intent is a file that its command keeps open and locked (flock) while it runs. If another process can take that
+lock, the command is dead. A reused pid, another host or a jumping clock cannot mislead it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ if TYPE_CHECKING:
 
 
 UNREADABLE = ".unreadable"
-"""What is put behind the name of an intent that cannot be read, when it is set aside."""
+"""The suffix that an unreadable intent gets when it is set aside."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """What a command has begun: a promotion with the number it reserved, or a switch with its event.
+    """What a command has begun: a promotion with the number that it reserved, or a switch with its event.
 
-    `event` is what history shall say once the switch has happened. `engine` is what may still be running
-    for it: of "docker", a container labelled with the txid. `smoked_on` is the server, as HOST:PORT, that a smoke
-    test gives the version to, and `endpoints` are live servers that may be told of it. How they are spoken to is a
-    secret, and not written down.
+    `event` is the line that history gets once the switch has happened. `engine` may have left a running server: for
+    "docker", a container labelled with the txid. `smoked_on` is the server, as HOST:PORT, on which a smoke test
+    loads the version. `endpoints` are live servers that may get it. Their credentials are secret and not recorded.
     """
 
     schema: int = SCHEMA
@@ -56,9 +55,9 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
     """Keep an intent on disk, locked, during the block; remove it when the block ends without an error.
 
-    By then the work is done and durable: where the removal fails, the next writer's recovery repeats it.
-    After an error that the block did not clean up itself, the intent stays, and with the lock gone the next
-    writer recovers it. The lock belongs to the open file, so it survives the rename to the final name.
+    By then the work is done and durable. If the removal fails, the next writer's recovery repeats it. After an error
+    the intent stays, unless the block removed it: the lock is free then, and the next writer recovers the intent.
+    The lock belongs to the open file, so it survives the rename to the final name.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors("write", path):
@@ -68,7 +67,7 @@ def declare(disk: Disk, path: Path, intent: Intent) -> Iterator[None]:
         )
         try:
             os.fchmod(descriptor, FILE_MODE)  # whatever the umask: `status` of every user reads it
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # nobody else has the file: it is new
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # free at once, because the file is new
             data = encode(intent)
             if os.write(descriptor, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
@@ -98,10 +97,10 @@ def read_all(
     """Return every intent and whether its command is alive, oldest first.
 
     Raises:
-        NewerFormat: A newer servingrepo wrote one: only that can settle it.
-        RepositoryDamaged: One cannot be read, or is about other paths than its own.
+        NewerFormat: A newer servingrepo wrote an intent: only that release can recover it.
+        RepositoryDamaged: An intent cannot be read, or names paths that are not its own.
     """
-    found: list[tuple[Intent, bool]] = []
+    intents: list[tuple[Intent, bool]] = []
     for path in _names(journal):
         try:
             alive = is_held(path) if _is_file(path) else False
@@ -111,12 +110,12 @@ def read_all(
                 continue
             raise
         if intent is not None:
-            found.append((intent, alive))
-    return tuple(found)
+            intents.append((intent, alive))
+    return tuple(intents)
 
 
 def unreadable(journal: Path) -> tuple[tuple[Path, str], ...]:
-    """Return the intents that cannot be read and why; those that were set aside before are among them."""
+    """Return the intents that cannot be read, those set aside earlier included, each with the reason."""
     found: list[tuple[Path, str]] = []
     for path in _names(journal):
         try:
@@ -131,13 +130,10 @@ def unreadable(journal: Path) -> tuple[tuple[Path, str], ...]:
 
 
 def set_aside_unreadable(disk: Disk, journal: Path) -> tuple[Path, ...]:
-    """Rename the unreadable intents of dead commands, so that one of them does not keep all writers out.
+    """Rename the unreadable intents of dead commands, and return their new paths: they must not block all writers.
 
-    Nothing is thrown away: the file stays for a look. The caller holds the repository's lock, and settles what
-    can be found out from the file's name.
-
-    Returns:
-        The new paths.
+    No file is deleted, so that a person can read it. The caller holds the repository's lock, and recovers what the
+    file's name still tells.
     """
     done: list[Path] = []
     for path, _ in unreadable(journal):
@@ -157,7 +153,7 @@ def _names(journal: Path, *, ending: str = ".json") -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether it is a regular file: what is not could keep us waiting, or lead elsewhere."""
+    """Tell whether a path is a regular file. Opening a FIFO could block, and a link could lead elsewhere."""
     with storage_errors("read", path):
         try:
             return stat.S_ISREG(path.lstat().st_mode)
@@ -168,8 +164,8 @@ def _is_file(path: Path) -> bool:
 def _read(path: Path) -> Intent | None:
     """Read an intent; None if its command has just ended.
 
-    What an intent says becomes paths that recovery removes, so it may speak only of its own transaction and of a
-    model: a file that somebody planted must not lead out of the repository.
+    Recovery removes the paths that an intent names. So an intent may name only its own transaction and a model: a
+    forged file must not lead out of the repository.
     """
     if not _is_file(path):
         if os.path.lexists(path):

@@ -1,8 +1,8 @@
-"""Lagging servers: endpoints that may not follow models.config yet, because they were down or left uncertain.
+"""Lagging servers: endpoints that may not follow models.config yet, because they were down or gave no answer.
 
-A server carries a reload out even when its client gave up (model_service_impl.cc), so nothing newer may be sent
-to it blindly. This list outlives the command: the next command that talks to the endpoint brings it to
-models.config first, and only a reload that is answered takes its name off the list.
+A server carries out a reload even after its client gave up (model_service_impl.cc), so we must not send a newer
+config to it blindly. This list outlives the command. The next command that talks to the endpoint first brings it to
+models.config. Only an answered reload takes the endpoint off the list.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class LaggingServers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_lagging(repo: Repository) -> tuple[LaggingServer, ...]:
-    """Return all lagging servers; nothing is locked or changed."""
-    found = load(repo.layout.stragglers, LaggingServers)
-    return found.endpoints if found is not None else ()
+    """Return all lagging servers, without the lock."""
+    file = load(repo.layout.stragglers, LaggingServers)
+    return file.endpoints if file is not None else ()
 
 
 def note_lagging(repo: Repository, lagging: Iterable[LaggingServer]) -> None:
-    """Write servers down; the caller holds the lock. A server that is on the list keeps its time."""
+    """Add servers to the list; the caller holds the lock. A server that is on it already keeps its time."""
     known = {server.endpoint: server for server in read_lagging(repo)}
     for server in lagging:
         before = known.get(server.endpoint, server)
@@ -53,7 +53,7 @@ def note_lagging(repo: Repository, lagging: Iterable[LaggingServer]) -> None:
 
 
 def forget_lagging(repo: Repository, endpoints: Iterable[str]) -> None:
-    """Take endpoints off the list that were proven to follow; the caller holds the lock."""
+    """Take endpoints off the list that follow models.config, as was proven; the caller holds the lock."""
     gone = set(endpoints)
     _write(repo, (server for server in read_lagging(repo) if server.endpoint not in gone))
 

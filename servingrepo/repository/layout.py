@@ -1,4 +1,4 @@
-"""Where everything of a repository lies on disk. Pure paths: nothing here looks or writes."""
+"""The layout: where each file of a repository lies. These are pure paths; this module touches no disk."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def models(self) -> Path:
-        """What servers mount, as a directory."""
+        """The directory that servers mount."""
         return self.root / "models"
 
     @property
     def config(self) -> Path:
-        """What servers read; the only record of what is served."""
+        """The file that servers read, and the only record of what is served."""
         return self.models / CONFIG_NAME
 
     @property
@@ -43,7 +43,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def journal(self) -> Path:
-        """Intents of commands that are running, or died."""
+        """The intents of commands that are running or died."""
         return self.own / "journal"
 
     @property
@@ -53,22 +53,22 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def round(self) -> Path:
-        """Which versions the present round of verification has found whole."""
+        """The versions that the present round of verification has found whole or damaged."""
         return self.own / "round.json"
 
     @property
     def last_config(self) -> Path:
-        """A copy of the models.config that we wrote last: only to show what an edit by hand changed."""
+        """A copy of the models.config that we wrote last: it shows what an edit by hand changed."""
         return self.own / CONFIG_NAME
 
     @property
     def stragglers(self) -> Path:
-        """Endpoints of which it is not known that they follow models.config."""
+        """The lagging servers: endpoints that may not follow models.config yet."""
         return self.own / "stragglers.json"
 
     @property
     def reserved_space(self) -> Path:
-        """Space set aside for a rollback on a full disk."""
+        """The reserved space: a file that a rollback on a full disk may use up."""
         return self.own / "spare"
 
     @property
@@ -90,7 +90,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     @property
     def contracts(self) -> Path:
-        """Where contracts lie: among the files that people write."""
+        """The folder of contracts, among other files that people write."""
         return self.root / "configs"
 
     def contract(self, model: str) -> Path:
@@ -106,15 +106,15 @@ class Layout(msgspec.Struct, frozen=True):
         return self.models / model / str(version)
 
     def staging(self, model: str, txid: str) -> Path:
-        """Say where one promotion stages.
+        """Say where one promotion puts its staging copy.
 
-        The same file system as the target by construction, and no integer: TF Serving ignores it. The
-        version directory below it has its final number, so the staged copy is a base path to serve from.
+        It is on the file system of its target, so that a rename publishes it. Its name is no integer, so that TF
+        Serving ignores it. The version directory below it has its final number, so that a server can serve from it.
         """
         return self.models / model / STAGING_NAME / txid
 
     def trash(self, model: str) -> Path:
-        """Say where versions of a model lie that were pruned: no integer either, and the same file system."""
+        """Say where pruned versions of a model lie: on the same file system, and under a name that is no integer."""
         return self.models / model / TRASH_NAME
 
     def intent(self, txid: str) -> Path:

@@ -1,4 +1,4 @@
-"""What is in the repository, for people and scripts: reads records and the config, never the models."""
+"""Lists and details of models, versions, events and origins. It reads records and the config, never the exports."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in a line. `unknown` says why nobody knows what is served: models.config cannot be read.
+    """One model in a line. `unknown` says why models.config cannot be read; then it is unknown what is served.
 
-    `elsewhere` is the base path of a model whose versions are not where this repository keeps them: it is unmanaged.
-    `ours` is false if servingrepo has published no version of it: they lie there, or models.config has an entry.
+    `elsewhere` is the base path of an unmanaged model, whose versions are not where this repository keeps them.
+    `ours` is false if servingrepo has published no version of the model, but files or models.config have its name.
     """
 
     model: str
@@ -76,7 +76,7 @@ class TrashRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One version in a line. `proof` is "not checked" where nothing ran."""
+    """One version in a line. `proof` is "not checked" if no smoke test ran."""
 
     version: int
     created: str
@@ -108,10 +108,10 @@ class ModelDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown_names(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
-    """Return the names of all models of which there is something to show, sorted.
+    """Return the names of all models to show, sorted.
 
-    They are ours, or models.config has an entry for them, or versions of them lie on disk that nobody published
-    here. Of ours those are left out whose first promotion failed: nothing came of it but a number that is burnt.
+    They are our models, those with an entry in models.config, and those with unmanaged versions on disk. A model of
+    ours whose first promotion failed is left out: it has no version, only a burnt number.
     """
     named = {one.name for one in models(config)}
     ours = model_names(repo)
@@ -126,13 +126,11 @@ def shown_names(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
 
 
 def _is_blank(repo: Repository, model: str) -> bool:
-    """Tell whether nothing is there of a model, and never was."""
+    """Tell whether a model has no version, mark or event, and never had any."""
     state = load_state(repo, model)
     if state is None or state.bad or state.hold is not None or names_on_disk(repo, model):
         return False
-    with suppress(
-        ServingRepoError
-    ):  # a history that cannot be read is the business of those that need it
+    with suppress(ServingRepoError):  # commands that need the history report that it cannot be read
         return not trashed_versions(repo.layout, model) and not any(
             history.read_backwards(repo.layout.history, model=model)
         )
@@ -140,7 +138,7 @@ def _is_blank(repo: Repository, model: str) -> bool:
 
 
 def list_models(repo: Repository) -> tuple[ModelRow, ...]:
-    """Return a row for each model of which there is something to show, by name."""
+    """Return a row for each model, by name; see `shown_names`."""
     return read_steadily(repo, lambda file: _rows(repo, file))
 
 
@@ -157,7 +155,7 @@ def _rows(repo: Repository, file: ConfigFile) -> tuple[ModelRow, ...]:
                 pinned=now.served,
                 labels=dict(now.labels),
                 versions=now.published,
-                foreign=tuple(now.foreign),
+                foreign=tuple(now.unmanaged),
                 bad=tuple(sorted(now.bad)),
                 held=now.hold is not None,
                 trash=trash,
@@ -181,7 +179,7 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
 
 def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
     now = snapshot_of(repo, model, file.config)
-    if now.state is None and now.entry is None and not now.foreign:
+    if now.state is None and now.entry is None and not now.unmanaged:
         need_state(repo, model)
     rows: list[VersionRow] = []
     for number in reversed(now.published):
@@ -216,7 +214,7 @@ def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
         hold=now.hold,
         labels=dict(now.labels),
         versions=tuple(rows),
-        foreign=tuple(name for names in now.foreign.values() for name in names),
+        foreign=tuple(name for names in now.unmanaged.values() for name in names),
         trash=tuple(_trash_rows(repo, now)) if now.state is not None else (),
         unknown=file.unknown,
         elsewhere=now.elsewhere,
@@ -237,7 +235,7 @@ def _trash_rows(repo: Repository, now: Snapshot) -> Iterator[TrashRow]:
 
 
 def summed_trash(repo: Repository, model: str) -> tuple[tuple[int, ...], int]:
-    """Return what is in a model's trash, and its bytes on disk, those being deleted just now included."""
+    """Return the versions in a model's trash, and its bytes on disk, those that are just being deleted included."""
     found = trashed_versions(repo.layout, model)
     going = being_deleted(repo.layout, model)
     size = sum(tree_bytes(Path(one.path)) for one in (*found, *going))
@@ -261,7 +259,7 @@ def list_events(
 
 
 def show_version(repo: Repository, model: str, version: int) -> VersionRecord:
-    """Return all that is known of one version, on disk or in the trash.
+    """Return the record of a version that is on disk or in the trash.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
@@ -270,10 +268,10 @@ def show_version(repo: Repository, model: str, version: int) -> VersionRecord:
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """One version that servers have, and where it came from.
+    """The origin of one version that servers have.
 
-    `run` is empty and `origin` None for a version that servingrepo has no record of. `since` is when history says
-    that it was served last, as ISO 8601; empty if history does not know.
+    Without a record of the version, `run` is empty and `origin` None. `since` is when it was last switched to, by
+    history, as ISO 8601; empty if history does not know.
     """
 
     model: str
@@ -308,7 +306,7 @@ def lineage(
             if number not in event.before
         }
         for number in (version,) if version is not None else now.pins:
-            # The number of a version that is elsewhere may be that of a version of ours, too.
+            # A version elsewhere may have the same number as a version of ours.
             ours = not now.elsewhere or number not in now.pins
             record = load_record(repo, name, number) if ours else None
             rows.append(

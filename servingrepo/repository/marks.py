@@ -1,4 +1,4 @@
-"""Bad marks and holds: what people say of a model that its files do not."""
+"""Bad marks and holds: set them, and take them away."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def mark_bad(repo: Repository, model: str, version: int, *, reason: str, dry_run: bool) -> Event:
-    """Mark a version bad: it is not served, rolled back to or promoted again. What is served stays.
+    """Mark a version bad: no command serves it, rolls back to it or promotes it again. What is served now stays.
 
-    One in the trash can be marked too: its content is refused from then on, restored or not. The reason of a
-    mark that is there stays; a mark without one gets it.
+    A version in the trash can be marked too: its content is refused from then on. A mark that has a reason keeps it;
+    a mark without a reason gets the new one.
 
     Raises:
         NoSuchVersion: There is no such version.
@@ -70,10 +70,10 @@ def clear_bad(repo: Repository, model: str, version: int, *, reason: str, dry_ru
 
 
 def hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:
-    """Hold a model: `promote` still publishes, but does not re-point it.
+    """Hold a model: `promote` still publishes, but does not change what the model serves.
 
-    A held model gets the new reason, with who gives it and when. Without a reason the hold that is there stays
-    as it is: it may say why somebody else is looking into the model.
+    A held model gets the new reason, with its author and time. Without a reason the present hold stays as it is: it
+    may say why a colleague examines the model.
     """
     with writing(repo, dry_run=dry_run):
         state = need_state(repo, model)
@@ -89,14 +89,14 @@ def hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:
 
 
 def _as_said(event: Event, old: BadMark | Hold) -> Event:
-    """Return the event as the mark or hold that is there says it; nothing is recorded."""
+    """Return the event with the reason, author and time of the present mark or hold; nothing is recorded."""
     return msgspec.structs.replace(
         event, why=old.reason, user=old.user, host=old.host, time=old.time
     )
 
 
 def release_hold(repo: Repository, model: str, *, reason: str, dry_run: bool) -> Event:
-    """Let `promote` re-point the model again; releasing one that is not held changes nothing."""
+    """Let `promote` change what the model serves again. A model that is not held stays as it is."""
     with writing(repo, dry_run=dry_run):
         state = need_state(repo, model)
         event = new_event(repo, txid=new_txid(repo), action="release-hold", model=model, why=reason)

@@ -1,4 +1,4 @@
-"""Who decided what is served while a promotion was copying and smoke-testing: the later decision stands."""
+"""Commands that changed what is served while a promotion was copying and smoke-testing: their decision stands."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def newest_event(repo: Repository, model: str) -> str:
 
 
 def overtaken_by(repo: Repository, model: str, version: int, *, since: str) -> str:
-    """Say which decision about a model came after an event and is not to be undone by this version.
+    """Describe the last decision after an event that this version must not undo; empty if there is none.
 
-    Somebody served, unserved or rolled back, or a promotion of a higher number was faster. Empty if nobody did.
-    No more of the history is read than what came after the event: a promotion must not take longer with each one
-    before it.
+    Such a decision is a serve, unserve or rollback, or the promotion of a higher number. Only the history after the
+    event is read: a promotion must not take longer with each earlier promotion.
     """
     events = history.read_backwards(repo.layout.history, model=model)
     last = next(
@@ -44,7 +43,7 @@ def overtaken_by(repo: Repository, model: str, version: int, *, since: str) -> s
 
 
 def running_promotions(repo: Repository, model: str) -> tuple[str, ...]:
-    """Return who is promoting a version of a model right now."""
+    """Return each version of a model that is being promoted right now, and its owner, in words."""
     return tuple(
         f"{model}@{intent.version} by {intent.owner}"
         for intent in running_commands(repo)
@@ -53,6 +52,6 @@ def running_promotions(repo: Repository, model: str) -> tuple[str, ...]:
 
 
 def running_commands(repo: Repository) -> tuple[Intent, ...]:
-    """Return the intents of commands that run right now, as far as they can be read."""
-    found = journal.read_all(repo.layout.journal, leave_out_unreadable=True)
-    return tuple(intent for intent, alive in found if alive)
+    """Return the readable intents of commands that run right now."""
+    intents = journal.read_all(repo.layout.journal, leave_out_unreadable=True)
+    return tuple(intent for intent, alive in intents if alive)

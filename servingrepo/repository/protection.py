@@ -1,6 +1,6 @@
-"""Why a version must not go: what serves it, what would need it, and who uses it now.
+"""Protections: why a prune must keep a version. Something serves it, would need it, or reads it now.
 
-What cannot be known is kept. The config is taken as it is, whoever wrote it, and as servingrepo wrote it last.
+In doubt a version is kept. Both the present config counts, whoever wrote it, and the one that servingrepo wrote last.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
 
 Loaded = dict[str, dict[int, tuple[str, ...]]]
-"""By model and version: what live servers say of it, a text each."""
+"""What live servers say of each version, by model and version: one text for each server."""
 
 
 class Foreseen(msgspec.Struct, frozen=True, kw_only=True):
-    """What a promotion would leave, for a look at what a prune after it would take.
+    """The state that a promotion would leave, to foresee what a prune after it would take.
 
     Attributes:
-        version: The version that it would publish, or find to be there already.
-        size: Of that version, in bytes.
-        config: What models.config would say.
-        move: From what to what unlabelled clients would come.
+        version: The version that it would publish, or that has the same content already.
+        size: The size of that version in bytes.
+        config: The new models.config.
+        move: The versions that would be pinned before and after.
     """
 
     version: int
@@ -55,12 +55,12 @@ def protections(
     loaded: Loaded,
     foreseen: Foreseen | None = None,
 ) -> dict[int, tuple[str, ...]]:
-    """Return for each version every reason why it must not go; none is an empty tuple.
+    """Return for each version all reasons why it must not go; the tuple is empty if there is none.
 
-    With `foreseen`, as if that had happened; its version is among those returned.
+    With `foreseen`, the reasons are those after that promotion, and its version is among those returned.
 
     Raises:
-        ConfigInvalid: models.config cannot be read, so nobody knows what is served.
+        ConfigInvalid: models.config cannot be read, so it is unknown what is served.
     """
     now = read_snapshot(repo, model)
     found: dict[int, list[str]] = {version: [] for version in versions}
@@ -88,8 +88,8 @@ def protections(
 def entries_of(repo: Repository, config: ModelConfig, model: str) -> tuple[Entry, ...]:
     """Return every entry that serves from a model's folder, under whatever name.
 
-    Where the server sees the folder is not always known here (an entry that somebody else wrote, a link), so
-    an entry whose base path ends in the model's name counts too.
+    We do not always know where the server sees the folder: the entry may be hand-written, or the folder a link. So an
+    entry whose base path ends in the model's name counts too.
     """
     base = repo.layout.model(model)
 
@@ -104,7 +104,7 @@ def entries_of(repo: Repository, config: ModelConfig, model: str) -> tuple[Entry
 
 
 def refuse_deployment(repo: Repository, model: str, version: int) -> None:
-    """Refuse to let a version appear where its directory alone would make servers load it.
+    """Refuse to restore a version if servers would load it as soon as its directory is there.
 
     Raises:
         ConfigInvalid: An entry's policy is `latest` or `all`, and the version would be among those it serves.
@@ -114,7 +114,7 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
         if one.policy != "specific" and version in served_by_policy(one, on_disk):
             policy = "no policy, which is latest" if one.policy == "default" else one.policy
             raise ConfigInvalid(
-                f"{model}@{version} would be served the moment it is back: the entry {one.name} of "
+                f"{model}@{version} would be served as soon as it is back: the entry {one.name} of "
                 f"{repo.layout.config} has {policy}; nothing was changed",
                 hint="pin its versions by hand, then servingrepo config write --take-edit, then restore this one"
                 if one.name != model or is_elsewhere(repo, one)
@@ -123,7 +123,7 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
 
 
 def _by_configs(repo: Repository, now: Snapshot) -> Iterator[tuple[int, str]]:
-    on_disk = dict.fromkeys((*now.published, *now.foreign))
+    on_disk = dict.fromkeys((*now.published, *now.unmanaged))
     yield from _by_config(repo, now.config, now.model, on_disk, said="models.config")
     text = last_text(repo)
     if text is None or text == render(now.config):
@@ -157,7 +157,10 @@ def _by_config(
 def _previous(
     repo: Repository, now: Snapshot, foreseen: Foreseen | None
 ) -> Iterator[tuple[int, str]]:
-    """Yield what `rollback` goes to now, and what it would if what a policy of others serves were pinned."""
+    """Yield the version that `rollback` goes to now.
+
+    For a hand-written entry with a policy such as `latest`, yield also the version for the case that it was pinned.
+    """
     reason = "what rollback goes to"
     good = set(now.good)
     if foreseen is not None and foreseen.move.before != foreseen.move.after:
@@ -172,7 +175,7 @@ def _previous(
         return
     with suppress(NothingToRollBack, NoSuchVersion):
         yield previous_version(repo, now), reason
-    on_disk = (*now.published, *now.foreign)
+    on_disk = (*now.published, *now.unmanaged)
     for one in entries_of(repo, now.config, now.model):
         if one.policy != "specific":
             found = history.served_before(
@@ -195,16 +198,16 @@ def _held(now: Snapshot, versions: Collection[int]) -> Iterator[tuple[int, str]]
 
 
 def _links(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
-    """Yield what somebody replaced by a link: moving that would lose the place that it leads to."""
+    """Yield the versions that are links now. The trash keeps only directories, so a moved link would be lost."""
     for version in versions:
         if repo.layout.version(model, version).is_symlink():
-            yield version, "it is a link by now, not what was published"
+            yield version, "it is a link now, and not the published directory"
 
 
 def _in_use(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
     for version in versions:
         if is_used(repo, model, version):
-            yield version, "in use: somebody verifies or smoke-tests it"
+            yield version, "in use: another command verifies or smoke-tests it"
 
 
 def _by_intents(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
@@ -214,11 +217,11 @@ def _by_intents(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
         event = intent.event
         named = {intent.version} if event is None else {*event.before, *event.after, event.version}
         for version in sorted(one for one in named if one is not None):
-            yield version, f"named by the {intent.command} {intent.txid} that is not settled"
+            yield version, f"named by the unfinished {intent.command} {intent.txid}"
 
 
 def labels_ever(repo: Repository, model: str) -> dict[int, tuple[str, ...]]:
-    """Return the labels that each version has or, by history, ever had."""
+    """Return for each version the labels that it has now or, according to history, had at any time."""
     found: dict[int, set[str]] = {}
     for event in history.read(repo.layout.history, model=model):
         for labels in (event.labels_before, event.labels_after):

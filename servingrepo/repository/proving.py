@@ -1,4 +1,4 @@
-"""Proof by running: a version is served by an engine and smoke-tested; the proof says what ran on what."""
+"""Proofs: an engine serves a version, a smoke test sends requests, and the proof is recorded."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ _WORTH_SAYING = 2.0
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What a smoke test tries: an export, served under the name and number of a version.
+    """The subject of a smoke test: an export that is served under the name and number of a version.
 
     Attributes:
         model: The name under which it is served.
-        version: Its number there.
+        version: The number under which it is served.
         export: Its directory.
         inspection: What its files say.
-        cases: Requests of the user's own; without any, requests are made up from its signatures.
+        cases: The user's own requests; a signature without a case gets made-up data.
         staged: Whether it is a staging copy.
-        txid: The transaction that it is tried for, by which recovery finds what is left of it; it may be empty.
+        txid: The transaction of the test, by which recovery finds what the test left; it may be empty.
     """
 
     model: str
@@ -68,17 +68,17 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 def prove(
     engine: Engine, trial: Trial, *, timeout: float, time: str, notice: Notice = unheard
 ) -> Proof:
-    """Serve an export, send it requests, and return the proof, which may be a bad one.
+    """Serve an export, send it requests, and return the proof, which may have failed verdicts.
 
-    An export that is newer than the server is told before the server starts, where its version is known then.
+    `notice` gets a line if the export is newer than the server, before the server starts if its version is known.
 
     Raises:
         BadCase: A case does not fit the export; nothing was started.
-        LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: As the engine and the server say.
+        LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine or the server failed.
     """
     deadline = Deadline.after(timeout)
-    # Known before the start where the engine says it; the server's own words are better.
     inspection = trial.inspection
+    # Some engines know the version before the start. What the server says later is more reliable.
     notes = _notes(inspection, engine.expected_version())
     for note in notes:
         notice(note)
@@ -95,8 +95,8 @@ def prove(
             ) as server,
             ServingClient(server.endpoint) as client,
         ):
-            if (asked := of_server(server.server)) is not None:
-                notes = _notes(inspection, asked)
+            if (reported := of_server(server.server)) is not None:
+                notes = _notes(inspection, reported)
             if files := outside_files(inspection.demands):
                 notes = (*notes, f"it depends on files outside of the export: {some(files)}")
             report = run_smoke(
@@ -110,7 +110,9 @@ def prove(
     except (LoadFailed, ServerDied, ServerTimeout) as error:
         error.problems = (*error.problems, *notes)
         if deadline.over >= _WORTH_SAYING:
-            late = f"taking the server down took {deadline.over:.0f} s, which --timeout does not count; "
+            late = (
+                f"stopping the server took {deadline.over:.0f} s, which --timeout does not count; "
+            )
             error.problems = (*error.problems, f"{late}it may take 30 s")
         raise
     return Proof(
@@ -125,12 +127,12 @@ def prove(
 
 
 def refuse_lacking(engine: str, inspection: Inspection) -> None:
-    """Refuse an engine of this name that lacks operations of the graph for certain, before it is started.
+    """Refuse the embedded engine for a graph with operations that it lacks, before it is started.
 
-    The embedded server is TensorFlow alone: it loads no library of operations.
+    The embedded server is plain TensorFlow: it loads no library of operations.
 
     Raises:
-        LoadFailed: It does; the message says who has them.
+        LoadFailed: It lacks some; the problems say which servers have them.
     """
     if engine != "embedded" or inspection.demands is None:
         return
@@ -157,11 +159,11 @@ def refuse_lacking(engine: str, inspection: Inspection) -> None:
 
 
 def add_proof(repo: Repository, model: str, version: int, proof: Proof, *, why: str) -> Proof:
-    """Add a proof to the record of a version, and say so in the history; return it as it was written.
+    """Add a proof to the record of a version, with a line in the history, and return the proof as it was written.
 
     Raises:
-        Locked: Somebody verifies or smoke-tests the version: the lock of who reads it is on its record.
-        NoSuchVersion: It is not there any more.
+        Locked: Another command verifies or smoke-tests the version, and so holds the version lock on its record.
+        NoSuchVersion: The version does not exist any more.
     """
     with writing(repo):
         record = need_version(repo, model, version)
@@ -178,7 +180,7 @@ def add_proof(repo: Repository, model: str, version: int, proof: Proof, *, why: 
         with recorded(repo, event), alone(repo, model, version) as free:
             if not free:
                 raise Locked(
-                    f"{model}@{version} is being verified or smoke-tested: its proof was not written down",
+                    f"{model}@{version} is being verified or smoke-tested: its proof was not recorded",
                     hint="wait for that command to end, then call this one again",
                 )
             proven = msgspec.structs.replace(record, proofs=(*record.proofs, proof))
@@ -189,9 +191,9 @@ def add_proof(repo: Repository, model: str, version: int, proof: Proof, *, why: 
 
 @contextmanager
 def smoking(repo: Repository, model: str, version: int, engine: Engine) -> Iterator[str]:
-    """Write down for the block that a version is being tried on a server, which a kill would leave it on.
+    """Keep an intent during a smoke test on a running server, so that recovery can unload the version after a kill.
 
-    Gives the transaction's name; an empty one where nothing has to be written down, or where nobody may write.
+    Gives the transaction's name. It is empty if the engine starts its own server, or if we cannot write an intent.
     """
     with ExitStack() as stack:
         txid = ""
@@ -218,14 +220,14 @@ def smoking(repo: Repository, model: str, version: int, engine: Engine) -> Itera
 
 
 def server_of(engine: Engine | None) -> str:
-    """Return the server that an engine uses and does not start, as HOST:PORT; empty if it starts its own."""
+    """Return the running server that an engine uses, as HOST:PORT; empty if the engine starts its own."""
     from servingrepo.servers.engines.remote import RemoteEngine
 
     return str(engine.endpoint) if isinstance(engine, RemoteEngine) else ""
 
 
 def _notes(inspection: Inspection, version: Version | None) -> tuple[str, ...]:
-    """Return what makes it likely that a server cannot run an export: newer, or with operations it lacks."""
+    """Say why a server may fail to run an export: the export is newer, or the server lacks operations."""
     newer = too_new(inspection.tensorflow_version, version)
     if version is None or inspection.demands is None:
         return (newer,) if newer else ()

@@ -1,7 +1,7 @@
-"""Taking versions out of sight, and bringing them back: no byte is deleted here.
+"""Prune versions into the trash, restore them from it, and empty it.
 
-A prune is one rename per version into the model's trash; `restore` is the rename back, after every byte was
-compared with the record. Records stay where they are. emptying.py deletes.
+A prune renames each version into the model's trash. A restore compares every byte with the record and renames the
+version back. Records stay where they are. Only emptying the trash deletes.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ if TYPE_CHECKING:
     from servingrepo.storage.progress import Progress
 
 _UNREADABLE = "its record cannot be read, so nothing is known of it"
-_LATE_USE = "in use: somebody began to verify or smoke-test it"
+_LATE_USE = "in use: another command began to verify or smoke-test it"
 
 
 class ModelPruned(msgspec.Struct, frozen=True, kw_only=True):
-    """What a prune decided on one model's versions, and what it did with those that go."""
+    """The decisions of a prune on one model's versions."""
 
     model: str
     policy: str
@@ -83,10 +83,10 @@ class ModelPruned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pruned(msgspec.Struct, frozen=True, kw_only=True):
-    """What a prune did, or would do in a dry run.
+    """The result of a prune, or of its dry run.
 
-    `moved` is the size of the versions that went to the trash: no space is free by that. `freed` is what
-    deleting for good gave back, `trash_size` what is in the trash now; both in bytes on disk.
+    `moved` is the size of the versions that went to the trash; this frees no space. `freed` is the space that
+    deletion freed. `trash_size` is what the trash takes now. The last two are bytes on disk.
     """
 
     models: tuple[ModelPruned, ...] = ()
@@ -98,7 +98,7 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What a restore brought back, or would: every byte was compared with the record."""
+    """The version that a restore brought back, or would in a dry run. Every byte was compared with the record."""
 
     model: str
     version: int
@@ -117,14 +117,14 @@ def prune(
     message: str = "",
     dry_run: bool = False,
 ) -> tuple[ModelPruned, ...]:
-    """Move what no rule keeps and nothing protects to the trash, each model by its policy.
+    """Move the versions that no rule keeps and nothing protects to the trash, each model by its policy.
 
-    Everything is decided before anything moves. Foreign versions, which have no record, are not looked at.
+    All decisions come before the first move. Unmanaged versions, which have no record, stay.
 
     Raises:
         UsageError: A policy is empty.
         NoSuchVersion: There is no such model.
-        ConfigInvalid: models.config cannot be read, or has a model elsewhere, so nobody knows what is served.
+        ConfigInvalid: models.config cannot be read, or has a model elsewhere, so it is unknown what is served.
         StorageFailed: A trash cannot be used.
     """
     need_policies(policies)
@@ -149,7 +149,7 @@ def prune(
 
 
 def foresee(repo: Repository, model: str, keep: Keep, foreseen: Foreseen) -> ModelPruned:
-    """Say what a prune would decide if a promotion had happened; nothing is changed, nor looked for on servers.
+    """Return what a prune would decide after a promotion. It changes nothing and does not ask live servers.
 
     Raises:
         UsageError: The policy is empty.
@@ -162,7 +162,7 @@ def foresee(repo: Repository, model: str, keep: Keep, foreseen: Foreseen) -> Mod
 def _decided(
     repo: Repository, model: str, keep: Keep, *, loaded: Loaded, foreseen: Foreseen | None = None
 ) -> ModelPruned:
-    # Only what is foreseen may be the first of its model.
+    # Only a foreseen promotion may be the first of its model, which has no state yet.
     state = need_state(repo, model) if foreseen is None else load_state(repo, model)
     bad = state.bad if state is not None else {}
     versions = published_versions(repo, model)
@@ -199,7 +199,7 @@ def _decided(
 
 
 def _carry_out(repo: Repository, plan: ModelPruned, *, message: str) -> ModelPruned:
-    """Move what goes; a version that somebody began to read meanwhile stays."""
+    """Move the versions that go. A version that another command began to read meanwhile stays."""
     model = plan.model
     gone = tuple(sorted(plan.gone))
     event = new_event(
@@ -230,9 +230,9 @@ def _carry_out(repo: Repository, plan: ModelPruned, *, message: str) -> ModelPru
 
 
 def _move(repo: Repository, source: Path, target: Path, *, step: str) -> None:
-    """Rename a version, durably; the target must not exist.
+    """Rename a version durably; the target must not exist.
 
-    A rename is one change to a file system: it is durable in both directories when it is in one.
+    A rename is one change of the file system: when it is durable in one directory, it is durable in both.
     """
     with storage_errors("move", source):
         try:
@@ -240,7 +240,7 @@ def _move(repo: Repository, source: Path, target: Path, *, step: str) -> None:
         except FileExistsError as error:
             raise NumberUsed(
                 f"{target} is there already; {source} was left where it is",
-                hint="find out who writes there",
+                hint="find out which process writes there",
             ) from error
         except OSError as error:
             if error.errno == errno.EXDEV:
@@ -268,19 +268,19 @@ def restore(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Restored:
-    """Bring a version back from the trash, after every byte was compared with its record. It is not served.
+    """Compare every byte of a version in the trash with its record, and bring it back. This does not serve it.
 
     Raises:
         NoSuchVersion: It is not in the trash.
-        VersionDamaged: It is not what its record says; the message says what, and it stays in the trash.
-        NumberUsed: Something has its place.
-        ConfigInvalid: Its directory alone would make servers load it.
+        VersionDamaged: It differs from its record; the error lists how, and it stays in the trash.
+        NumberUsed: Another file or directory has its place.
+        ConfigInvalid: Servers would load it as soon as its directory is there.
     """
     from servingrepo.repository.verification import compare_with_record
 
     state = need_state(repo, model)
     found, record = _need_trashed(repo, model, version)
-    # The long part is done without the lock: nobody who has to roll back waits for it.
+    # The long part runs without the lock, so that no rollback waits for it.
     with using(repo, model, version):
         differences = compare_with_record(Path(found.path), record, progress=progress)
         if differences:
@@ -348,11 +348,11 @@ def _refuse_taken(repo: Repository, model: str, version: int) -> None:
         )
 
 
-_IN_USE = "in use: somebody verifies or restores it"
+_IN_USE = "in use: another command verifies or restores it"
 
 
 class Emptied(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of the trash: deleted for good, or kept, and why. `freed` is in bytes on disk."""
+    """One version of the trash, and whether it was deleted or why it was kept. `freed` is in bytes on disk."""
 
     model: str
     version: int
@@ -369,21 +369,21 @@ def empty_trash(
     message: str = "",
     dry_run: bool = False,
 ) -> tuple[Emptied, ...]:
-    """Delete for good what is in the trash, or what went there longer ago than `older_than`.
+    """Delete all versions in the trash for good, or those that went there longer ago than `older_than`.
 
-    Numbers stay used and bad marks stay. What went there by a clock that is ahead of now is not old.
+    Their numbers stay burnt, and their bad marks stay. A version whose time is ahead of the clock counts as new.
 
     Args:
         repo: The repository.
-        models: Whose trash; all of them by default.
-        older_than: How long ago it must have gone there, by the time in its name.
-        message: Why, for history.
+        models: The models whose trash to empty; all by default.
+        older_than: How long ago a version must have gone there, by the time in its name.
+        message: The reason, for the history.
         dry_run: Only say what would be deleted.
 
     Raises:
         NoSuchVersion: There is no such model.
-        StorageFailed: Files cannot be removed; the versions are gone all the same, and the next command that
-            writes tries again.
+        StorageFailed: Files cannot be removed. The versions are gone all the same, and the next command that writes
+            removes the rest.
     """
     names = tuple(models)
     rows: list[Emptied] = []
@@ -406,16 +406,16 @@ def empty_trash(
                 delete_condemned(repo.disk, path)
         except ServingRepoError as error:
             gone = ", ".join(f"{one.model}@{one.version}" for one in rows if one.deleted)
-            said = (
+            problem = (
                 f"gone for good all the same: {gone}; the next command that writes removes the rest"
             )
-            error.problems = (*error.problems, said)
+            error.problems = (*error.problems, problem)
             raise
     return tuple(rows)
 
 
 def _why_kept(repo: Repository, one: Trashed, *, older_than: timedelta | None) -> str:
-    """Say why something stays in the trash; empty if it may go."""
+    """Say why a version stays in the trash; empty if it may go."""
     if older_than is not None:
         since = one.since
         if since is None:
@@ -442,10 +442,10 @@ def _row(one: Trashed, reason: str) -> Emptied:
 def _condemned(
     repo: Repository, model: str, chosen: list[Trashed], message: str
 ) -> Iterator[list[Path]]:
-    """Make versions gone, durably and on record; yield what is left to delete, under a live intent.
+    """Make versions gone, durably and on record; give the block the directories to delete, under a live intent.
 
-    The caller holds the lock for the beginning of the block, not for its end. The number stays burnt even if
-    no state file said so before: the record that did is about to go.
+    The caller holds the lock at the begin of the block, but not at its end. The highest number goes into the model's
+    state: until now perhaps only the record kept it burnt, and the record is removed.
     """
     layout, disk = repo.layout, repo.disk
     event = new_event(

@@ -1,8 +1,8 @@
-"""Publishing a version: a number reserved, a copy staged, and the first commit point (C1).
+"""Publish a version: reserve a number, make a staging copy, and rename it to its place, the first commit point (C1).
 
-Writing a directory named by an integer below a base path *is* a deployment, one second later. So everything
-is done on a staged copy, and C1 is one rename of a complete, durable, proven directory. A number is burnt once
-something is staged under it, published or not.
+A directory with an integer name below a base path *is* a deployment, one second later. So all work is done on a
+staging copy, and C1 is one rename of a complete, durable, proven directory. A number is burnt once something is
+staged under it, published or not.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """A number that is ours, and where to stage."""
+    """A reserved number, and where its staging copy goes."""
 
     txid: str
     model: str
@@ -61,15 +61,15 @@ class Reservation(msgspec.Struct, frozen=True):
 
     @property
     def export(self) -> Path:
-        """The staged version directory; its parent is a base path that a server can serve from."""
+        """The version directory of the staging copy; its parent is a base path that a server can serve from."""
         return self.base / str(self.version)
 
 
 def choose_number(repo: Repository, now: Snapshot, wanted: int | None) -> int:
-    """Return the number that the next version gets: one above every number ever used.
+    """Return the number of the next version: `wanted`, or one more than every number ever used.
 
-    Used are numbers on disk (in every spelling TF Serving reads), in the trash, on record, in the config,
-    reserved by running commands, and all that ever were.
+    Used are all numbers that are or were on disk (in every spelling that TF Serving reads), in the trash, on record,
+    in the config, or reserved by a command.
 
     Raises:
         NumberUsed: `wanted` is not above them.
@@ -104,7 +104,7 @@ def highest_used(repo: Repository, now: Snapshot) -> int:
         0,
         now.state.highest if now.state is not None else 0,
         *now.published,
-        *now.foreign,
+        *now.unmanaged,
         *record_numbers(repo, now.model),
         *(one.version for one in trashed_versions(repo.layout, now.model)),
         *now.pins,
@@ -114,7 +114,7 @@ def highest_used(repo: Repository, now: Snapshot) -> int:
 
 
 def refuse_flat_model(repo: Repository, model: str) -> None:
-    """Refuse a model folder that is itself a SavedModel: TF Serving looks only below numbers.
+    """Refuse a model folder that is itself a SavedModel: TF Serving reads only directories with a number.
 
     Raises:
         RepositoryDamaged: There is a saved_model.pb directly in it.
@@ -130,10 +130,10 @@ def refuse_flat_model(repo: Repository, model: str) -> None:
 
 
 def find_same(repo: Repository, now: Snapshot, *, digest: str) -> VersionRecord | None:
-    """Return the good version with the same content, the highest one; None if there is none.
+    """Return the record of the highest good version with the same content; None if there is none.
 
     Raises:
-        VersionBad: That content is marked bad.
+        VersionBad: The content is marked bad.
     """
     model = now.model
     for number, mark in now.bad.items():
@@ -151,7 +151,7 @@ def find_same(repo: Repository, now: Snapshot, *, digest: str) -> VersionRecord 
 
 
 def same_in_trash(repo: Repository, model: str, *, digest: str) -> int | None:
-    """Return the version in the trash that has this content, the highest one; None if there is none."""
+    """Return the highest version in the trash with this content; None if there is none."""
     numbers = {one.version for one in trashed_versions(repo.layout, model)}
     heads = (load_head(repo, model, number) for number in sorted(numbers))
     same = [head.version for head in heads if head is not None and head.digest == digest]
@@ -159,12 +159,12 @@ def same_in_trash(repo: Repository, model: str, *, digest: str) -> int | None:
 
 
 def may_be_known(repo: Repository, now: Snapshot, tree: SourceTree) -> bool:
-    """Tell whether a version, or one that is marked bad, may have the content of a tree, by names and sizes.
+    """Tell by names and sizes whether a version or a bad mark may have the content of a tree.
 
-    Only then is it worth hashing the source before copying it.
+    Only then is it worth hashing the source before the copy.
     """
     recorded = set(record_numbers(repo, now.model))
-    # A bad version that was deleted leaves its mark, which has no names, and of old ones no size either.
+    # The mark of a deleted bad version has no file names, and an old mark has no size either.
     if any(
         mark.digest and number not in recorded and mark.size in {None, tree.size}
         for number, mark in now.bad.items()
@@ -190,11 +190,10 @@ def reserve(
     smoked_on: str = "",
     endpoints: tuple[str, ...] = (),
 ) -> Iterator[Reservation]:
-    """Reserve a number for the block, which stages and publishes; whatever it leaves is cleaned up.
+    """Reserve a number for the block, which stages and publishes, and clean up after it.
 
-    The number is burnt by whoever publishes, or when something that was staged is removed: before that nobody can
-    have seen it. `engine`, `smoked_on` and `endpoints` say what will run for it and where, so that whoever recovers
-    knows where to look (journal.Intent).
+    The number is burnt when the version is published or a staging copy is removed: before that no server can have
+    seen it. `engine`, `smoked_on` and `endpoints` tell recovery where something may be left running; see `Intent`.
 
     Raises:
         NumberUsed: `version` was used before.
@@ -221,12 +220,12 @@ def reserve(
         try:
             yield Reservation(txid, model, number, repo.layout.staging(model, txid))
         except BaseException as error:
-            # What cannot be settled now is left to the next writer.
+            # What cannot be recovered now is left to the next writer.
             with suppress(ServingRepoError), locked(repo):
                 say_if_happened(repo, intent, error)
                 settle(repo, intent, reach=True)
             raise
-        # All is done: a staging directory that cannot be removed now is swept by the next writer.
+        # All is done. If the staging directory cannot be removed now, the next writer removes it.
         with suppress(StorageFailed):
             repo.disk.remove_tree(repo.layout.staging(model, txid))
 
@@ -239,17 +238,17 @@ def stage(
     progress: Progress = silent,
     watch: Watch | None = None,
 ) -> Manifest:
-    """Copy a tree to the reservation's staging place, hashing it, durably; `watch` sees the bytes.
+    """Make the staging copy of a tree, durably, and return its manifest. `watch` sees the bytes.
 
     Raises:
-        NoSpace: It does not fit; nothing was copied.
+        NoSpace: The tree does not fit; nothing was copied.
         SourceChanged: The source changed meanwhile.
         StorageFailed: Reading or writing failed.
     """
     disk = repo.disk
     need_space(tree, repo.layout.models)
     disk.make_directory(repo.layout.model(place.model))
-    # Its name need not be durable: until C1 nobody looks for it, and C1 gives it another.
+    # Its name need not be durable: no command needs it before C1, and C1 gives it another.
     disk.make_scratch_directory(place.base)
     manifest = copy_tree(tree, place.export, disk=disk, progress=progress, watch=watch)
     disk.step("staged", place.export)
@@ -260,7 +259,7 @@ def publish(repo: Repository, place: Reservation, record: VersionRecord) -> None
     """Write the record, then make the version appear: C1. The caller holds the lock.
 
     Raises:
-        NumberUsed: Somebody else put something where the version belongs.
+        NumberUsed: Another writer put a file or directory where the version belongs.
     """
     folder = repo.layout.records(place.model)
     repo.disk.make_directory(folder)
@@ -274,5 +273,5 @@ def publish(repo: Repository, place: Reservation, record: VersionRecord) -> None
         except FileExistsError as error:
             raise NumberUsed(
                 f"{target} appeared while version {place.version} was being prepared; it was left alone",
-                hint="find out who writes there; promote again for the next number",
+                hint="find out which process writes there; promote again for the next number",
             ) from error

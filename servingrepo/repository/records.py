@@ -1,7 +1,7 @@
-"""What we know of models and versions: values and their JSON files.
+"""Records: what we know of models and versions, as values and as JSON files.
 
-Every file has a `schema` number. A file of a newer schema is refused, one that cannot be read is damage that
-is reported, never repaired by guessing.
+Every file has a `schema` number. A file of a newer schema is refused. A file that cannot be read is damaged: that is
+an error, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SCHEMA = 1
 
 EXACT = frozenset(
     {
-        # What a version is, and what its bytes and numbers are held against.
+        # The content of a version, and what its bytes and numbers are compared with.
         *("VersionRecord.manifest", "VersionRecord.digest", "VersionRecord.signatures"),
         *("VersionRecord.fingerprint", "VersionRecord.tensors", "VersionRecord.demands"),
         *("VersionRecord.measured", "Origin.config_files", "BadMark.digest"),
         *("RoundState.done", "RoundState.damaged", "SmokeReport.signatures", "Verdict.signature"),
-        # Names by which other files and servers know them.
+        # Names that other files and servers use.
         *("VersionRecord.model", "VersionRecord.txid", "SmokeReport.model", "SmokeReport.endpoint"),
         *("ModelState.name", "Format.server_root", "Intent.txid", "Intent.model", "Event.id"),
         *("Event.model", "Event.labels_before", "Event.labels_after", "Event.endpoints"),
@@ -43,16 +43,15 @@ EXACT = frozenset(
         "LaggingServer.endpoint",
     }
 )
-"""Fields that are recorded exactly as they are: what they hold is compared. All others may be texts with secrets."""
+"""Fields that are recorded unmasked, because their values are compared. All other texts may have secrets in them."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """The marker file: which format, and where servers see the models directory.
+    """The marker file of a repository: its format, and where servers see the models directory.
 
-    `server_roots_before` is not empty while a change of the server root is under way: base paths below one of them
-    are still to be moved.
+    `server_roots_before` has entries during a change of the server root: base paths below them are still to be moved.
     """
 
     schema: int = SCHEMA
@@ -72,9 +71,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """What ran on what: one smoke test of a version.
+    """The result of one smoke test of a version, and the server that it ran on.
 
-    `image` is the container image, if there was one; `notes` is what makes the proof worth less than it looks.
+    `image` is the container image, if there was one. `notes` say why the proof is worth less than it seems.
     """
 
     engine: str
@@ -86,7 +85,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Say in a few words what ran and what came of it."""
+        """Return the server and the counts of verdicts, in a few words."""
         report = self.report
         parts = [f"{len(report.passed)} passed"]
         if report.inconclusive:
@@ -97,18 +96,18 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version was held against before it was staged, and what it was let through with.
+    """The checks of a version before its staging copy was made, and the problems that were allowed by name.
 
     Attributes:
-        against: The version or the contract's file that its signatures were compared with; empty without one.
-        verdict: What its signatures mean to clients of that.
-        why: Why that was not checked.
+        against: The version or contract file that its signatures were compared with; empty if there was none.
+        verdict: What its signatures mean to clients of that version or contract.
+        why: Why they were not compared.
         changes: How the signatures differ.
-        allowed_breaking: Breaking changes were allowed, and there are some.
-        allowed_ops: Operations that touch files, network or processes, which were allowed.
-        server: The TensorFlow Serving whose operations the graph's were looked up in; empty if none.
-        server_problems: What that server lacks.
-        notes: What is odd and stops nothing.
+        allowed_breaking: The changes are breaking, and were allowed.
+        allowed_ops: The operations that touch files, network or processes, and were allowed.
+        server: The release of TensorFlow Serving that must have the graph's operations; empty if none was known.
+        server_problems: The operations that this release lacks.
+        notes: Odd facts that stop nothing.
     """
 
     against: str = ""
@@ -123,22 +122,22 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def allowed(self) -> tuple[str, ...]:
-        """What was let through, in words, for the history."""
+        """The problems that were allowed, in words, for the history."""
         breaking = (f"breaking changes against {self.against}",) if self.allowed_breaking else ()
         return (*breaking, *(f"operation {op}" for op in self.allowed_ops))
 
 
 class StageVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came of watching one stage of a roll-out.
+    """The verdict on one watched stage of a roll-out.
 
     Attributes:
-        verdict: `inconclusive` is too little to judge by, where errors were asked to be judged.
+        verdict: `inconclusive` means that errors were to be judged and there were too few requests.
         why: The reason, or what was not checked.
-        endpoints: The servers that were watched.
-        control: Whose requests theirs were compared with; empty if no errors were counted.
-        requests: Answered by the watched servers, but for those that a full server turned away (`exhausted`).
-        errors: How many of them failed.
-        lower_bound: By how much the error rate is higher than the control's at least: a part of 1, at 95 %.
+        endpoints: The watched servers.
+        control: The servers that they were compared with; empty if no errors were counted.
+        requests: Requests that the watched servers answered. Those refused by a full server count as `exhausted`.
+        errors: The number of these requests that failed.
+        lower_bound: The least excess of the error rate over the control's: a part of 1, at 95 % confidence.
     """
 
     verdict: Literal["go", "stop", "inconclusive"]
@@ -154,10 +153,10 @@ class StageVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     lower_bound: float | None = None
 
     def __str__(self) -> str:
-        """Say the verdict, and the figures that it rests on."""
-        said = f"{self.verdict}: {self.why}" if self.why else self.verdict
+        """Return the verdict, and its figures."""
+        verdict = f"{self.verdict}: {self.why}" if self.why else self.verdict
         if not self.control:
-            return said
+            return verdict
         figures = (
             f"{self.errors} of {self.requests} requests failed, {self.control_errors} of "
             f"{self.control_requests} on {self.control}"
@@ -167,14 +166,14 @@ class StageVerdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         turned_away = self.exhausted + self.control_exhausted
         if turned_away:
             figures += f"; {turned_away} more met a full server"
-        return f"{said}; {figures}"
+        return f"{verdict}; {figures}"
 
 
 class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one published version; written before the version appears.
+    """The record of one published version. It is written before the version appears.
 
-    `digest` and `size` repeat what the manifest says, so that a list need not read it. `tensors` is None where
-    they were not checked: an older servingrepo did not, and a model without variables has none.
+    `digest` and `size` repeat what the manifest says, so that a list need not read the manifest. `tensors` is None if
+    they were not checked, as by an older servingrepo, or if the model has no variables.
     """
 
     schema: int = SCHEMA
@@ -201,11 +200,11 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True):
     demands: Demands | None = None
     doubts: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
-    """What of its event files and metrics could not be read; what could be was used."""
+    """The parts of event files and metrics that could not be read. The other parts were used."""
 
 
 class RecordHead(msgspec.Struct, frozen=True, kw_only=True):
-    """The start of a record: what a list shows. The manifest, which may be long, is skipped."""
+    """The fields of a record that a list shows. The manifest may be long, and is skipped."""
 
     schema: int
     version: int
@@ -220,27 +219,27 @@ class RecordHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProofHead(msgspec.Struct, frozen=True, kw_only=True):
-    """Which engine proved a version."""
+    """The engine and server of a proof, as a list shows them."""
 
     engine: str
     server: str
     time: str
 
     def __str__(self) -> str:
-        """Say what ran."""
+        """Return the engine and the server, in words."""
         return f"{self.engine} ({self.server})"
 
 
 def say_proofs(proofs: Iterable[Proof | ProofHead]) -> str:
-    """Say which proofs were given; none is "not checked", never ok."""
+    """Return the proofs in words. No proof is "not checked", never "ok"."""
     return "; ".join(map(str, proofs)) or "not checked"
 
 
 class BadMark(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a version must not be served again, who said so and when.
+    """Why a version must not be served again, with the author and the time of the mark.
 
-    `digest` names its content, so that the same bytes are refused under another number too. `size` is that of its
-    files in bytes: what has another need not be hashed. None where an older servingrepo made the mark.
+    `digest` names its content, so that the same bytes are refused under another number too. `size` is the bytes of
+    its files: an export of another size need not be hashed. It is None if an older servingrepo made the mark.
     """
 
     digest: str = ""
@@ -252,7 +251,7 @@ class BadMark(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """Why `promote` must not re-point the model."""
+    """Why `promote` must not change what the model serves."""
 
     reason: str
     user: str
@@ -261,7 +260,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """What outlives a model's versions: the highest number ever used, bad marks, a hold."""
+    """The state of a model, which outlives its versions: the highest number ever used, bad marks, a hold."""
 
     schema: int = SCHEMA
     name: str
@@ -271,15 +270,16 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_secrets(value: T) -> T:
-    """Return a value as it may be recorded: our files are readable by all users of the machine.
+    """Mask secrets in the texts of a value: all users of the machine can read our files.
 
-    Who makes a value masks what is known to be a secret by its name; here is seen to what any text has in it.
+    The code that makes a value has masked the secrets that it knows by name. This function masks those that a text
+    itself shows, in every field that is not in `EXACT`.
     """
     return masked(value, exact=EXACT)
 
 
 def encode(value: msgspec.Struct) -> bytes:
-    """Return the canonical JSON of a record, for people too: indented, keys in the order of the class."""
+    """Return the canonical JSON of a record: indented for people, keys in the order of the class."""
     return msgspec.json.format(msgspec.json.encode(without_secrets(value)), indent=1) + b"\n"
 
 
@@ -294,7 +294,7 @@ def decode(data: bytes, kind: type[T], path: Path) -> T:
         value = msgspec.json.decode(data, type=kind)
         if getattr(value, "schema", SCHEMA) <= SCHEMA:
             return value
-    # Only to say what is wrong with it: a newer servingrepo's file need not fit.
+    # Find the reason: a file of a newer servingrepo may have other fields.
     try:
         raw: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -312,7 +312,7 @@ def decode(data: bytes, kind: type[T], path: Path) -> T:
 
 
 def damaged(path: Path, why: str) -> RepositoryDamaged:
-    """Return the error for one of our files that is not what it should be."""
+    """Return the error for a damaged file of ours."""
     return RepositoryDamaged(
         f"{path} is not a record of servingrepo: {why}",
         hint="restore that file from a backup; the models themselves are untouched",

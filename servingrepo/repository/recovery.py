@@ -1,7 +1,7 @@
-"""Recovery: what the next writing command does with what a dead one left, in files and on servers.
+"""Recovery: the next writing command cleans up what a dead command left, in files and on servers.
 
-A change that has happened gets its line of history; of any other nothing stays. What is served never changes here.
-What cannot be removed from a server now is said, and its intent stays, so that it is looked for again.
+A change that has happened gets its line of history. Of any other change nothing stays. Recovery never changes what
+is served. If a server cannot be cleared now, the result says so, and the intent stays for the next attempt.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
 
 _TXID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
-"""What `new_txid` makes: anything else in a staging folder is not ours to remove."""
+"""The names that `new_txid` makes. We remove nothing else from a staging folder."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -78,26 +78,32 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> None:
-    """Add to an error that the change itself has happened: whoever reads it must not repeat the command."""
+    """Add to an error that the change has happened all the same, so that nobody repeats the command."""
     if not isinstance(error, ServingRepoError) or error.says_what_happened:
         return
     event = _event_of(repo, intent)
     if event and _has_happened(repo, intent, event):
-        said = f"the {intent.command} of {intent.model} has happened all the same: do not repeat it"
+        problem = (
+            f"the {intent.command} of {intent.model} has happened all the same: do not repeat it"
+        )
         if event.versions:
             listed = ", ".join(map(str, event.versions))
-            said = f"the {intent.command} of {intent.model} has happened all the same for: {listed}"
+            problem = (
+                f"the {intent.command} of {intent.model} has happened all the same for: {listed}"
+            )
         if intent.command == "promote":
             now = ", ".join(map(str, event.after)) or "nothing"
-            said = f"{intent.model}@{intent.version} is published all the same; served now: {now}"
-        error.problems = (*error.problems, said)
+            problem = (
+                f"{intent.model}@{intent.version} is published all the same; served now: {now}"
+            )
+        error.problems = (*error.problems, problem)
 
 
 def recover(repo: Repository, *, reach: bool = False) -> tuple[Recovered, ...]:
-    """Settle what dead commands left; the caller holds the lock. `reach` is as in `clear_servers`.
+    """Recover what dead commands left; the caller holds the lock. `reach` is as in `clear_servers`.
 
-    Staging directories and temporary files that no live command owns go too: their command died while
-    cleaning up, or while writing. A change of the server root that was begun is finished.
+    Staging directories and temporary files without a live owner are removed too: their command died while it cleaned
+    up or wrote. A change of the server root that was begun is finished.
     """
     done = list(_settle_unreadable(repo))
     alive: set[str] = set()
@@ -118,30 +124,26 @@ def recover(repo: Repository, *, reach: bool = False) -> tuple[Recovered, ...]:
 
 
 def _settle_unreadable(repo: Repository) -> Iterator[Recovered]:
-    """Set unreadable intents aside, and settle what their names and the records still tell: a promotion.
+    """Set unreadable intents aside, and recover their promotions: the intent's name leads to the version's record.
 
-    Anything else that such a command had begun left whole files only; at most its line of history is missing.
+    Any other command left whole files only; at most its line of history is missing.
     """
     for aside in journal.set_aside_unreadable(repo.disk, repo.layout.journal):
         txid = aside.name.removesuffix(journal.UNREADABLE).removesuffix(".json")
-        said = f"its intent could not be read and was set aside: {aside}"
-        found = _record_of(repo, txid)
-        if found is not None:
-            intent = Intent(
-                txid=txid, command="promote", owner=me(), model=found.model, version=found.version
-            )
-            said = f"{said}; {settle(repo, intent)}"
-        yield Recovered(
-            txid,
-            "promote" if found is not None else "unknown",
-            found.model if found is not None else "",
-            found.version if found is not None else None,
-            said,
+        outcome = f"its intent could not be read and was set aside: {aside}"
+        record = _record_of(repo, txid)
+        if record is None:
+            yield Recovered(txid, "unknown", "", None, outcome)
+            continue
+        intent = Intent(
+            txid=txid, command="promote", owner=me(), model=record.model, version=record.version
         )
+        outcome = f"{outcome}; {settle(repo, intent)}"
+        yield Recovered(txid, "promote", record.model, record.version, outcome)
 
 
 def _record_of(repo: Repository, txid: str) -> VersionRecord | None:
-    """Return the record that a transaction wrote, from those of all models; None if none did."""
+    """Return the record that a transaction wrote, of any model; None if it wrote none."""
     for model in model_names(repo):
         for number in record_numbers(repo, model):
             with suppress(RepositoryDamaged):
@@ -152,9 +154,9 @@ def _record_of(repo: Repository, txid: str) -> VersionRecord | None:
 
 
 def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
-    """Finish or drop what one command began, then remove its intent; say what was done.
+    """Finish or drop what one command began, remove its intent, and say what was done.
 
-    The intent stays while something of it is left on a server that cannot be cleared now.
+    The intent stays as long as a server has something of it and cannot be cleared.
     """
     event = _event_of(repo, intent)
     happened = event is not None and _has_happened(repo, intent, event)
@@ -166,9 +168,9 @@ def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
         outcome = "it was cut short with old and new served: history says so"
     else:
         outcome = "it had not happened: dropped"
-    # A smoke test is over before the version appears; of a container more than that may be left.
-    looked = not happened or intent.engine == "docker"
-    servers = clear_servers(repo, intent, reach=reach) if looked else OnServers()
+    # A smoke test ends before the version appears, but its container may still be there.
+    leftovers = not happened or intent.engine == "docker"
+    servers = clear_servers(repo, intent, reach=reach) if leftovers else OnServers()
     if intent.command == "promote":
         if not happened and intent.version is not None:
             _drop_record(repo, intent)
@@ -176,29 +178,29 @@ def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
                 burn_number(repo, intent.model, intent.version)
         repo.disk.step("settle.before-staging-removal")
         _remove_staging(repo, intent)
-    said = [outcome, servers.done, say_endpoints(intent, event, happened=happened), servers.left]
+    parts = [outcome, servers.done, say_endpoints(intent, event, happened=happened), servers.left]
     if not servers.left:
         repo.disk.step("settle.before-intent-removal")
         repo.disk.remove_file(repo.layout.intent(intent.txid))
-    return "; ".join(one for one in said if one)
+    return "; ".join(filter(None, parts))
 
 
 def _event_of(repo: Repository, intent: Intent) -> Event | None:
-    """Return what history shall say of a command, as far as it came."""
+    """Return the event of a command for the history, as far as the command came."""
     if intent.event is None:
         return _promotion_event(repo, intent)
     return what_happened(repo.layout, intent.event) if intent.event.versions else intent.event
 
 
 def _promotion_event(repo: Repository, intent: Intent) -> Event | None:
-    """Reconstruct the event of a promotion that died after C1, from its record and the config."""
+    """Rebuild the event of a promotion that died after C1, from its record and the config."""
     if intent.version is None:
         return None
     record = load_record(repo, intent.model, intent.version)
     if record is None or record.txid != intent.txid:
         return None
     now_pinned: tuple[int, ...] = ()
-    with suppress(ConfigInvalid):  # a file that cannot be read says nothing
+    with suppress(ConfigInvalid):  # an unreadable file proves nothing
         now_pinned = served_versions(repo, read_config(repo).config, intent.model)
     before = now_pinned
     if intent.version in now_pinned:
@@ -227,7 +229,7 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
     state = load_state(repo, event.model)
     match event.action:
         case "promote":
-            # What still lies in staging was not renamed: the directory there is somebody else's.
+            # A staging copy that still exists was not renamed: another writer made the directory.
             number = event.version or 0
             staged = repo.layout.staging(intent.model, intent.txid) / str(number)
             return repo.layout.version(event.model, number).is_dir() and not staged.exists()
@@ -249,7 +251,7 @@ def _has_happened(repo: Repository, intent: Intent, event: Event) -> bool:
 
 
 def _config_says_so(repo: Repository, event: Event) -> bool:
-    """Tell whether models.config is as an event left it; a file that cannot be read says nothing."""
+    """Tell whether models.config is as an event left it; False if the file cannot be read."""
     with suppress(ConfigInvalid):
         file = read_config(repo)
         if event.action == "config-write":  # it began with a file that was edited by hand
@@ -263,9 +265,9 @@ def _config_says_so(repo: Repository, event: Event) -> bool:
 
 
 def _halfway(repo: Repository, intent: Intent, event: Event) -> Event | None:
-    """Return the event of a switch by file that ended between its files: both sides are served then.
+    """Return the event of a switch that ended between its two configs: the old and the new version are served then.
 
-    What is served is not changed here; history has to say what it is.
+    Recovery does not change this; it records what is served.
     """
     if event.action not in {"serve", "rollback", "label"}:
         return None
@@ -286,7 +288,7 @@ def _mark_time(state: ModelState, version: int | None) -> str | None:
 
 
 def _finish(repo: Repository, event: Event) -> None:
-    """Do what follows the change itself: the bad mark of a rollback, the line of history."""
+    """Do what follows the change: the bad mark of a rollback, and the line of history."""
     state = load_state(repo, event.model)
     if event.marked_bad is not None and state is not None and event.marked_bad not in state.bad:
         save_state(repo, with_bad_mark(repo, state, event.marked_bad, event))
@@ -296,7 +298,7 @@ def _finish(repo: Repository, event: Event) -> None:
 
 
 def with_bad_mark(repo: Repository, state: ModelState, version: int, event: Event) -> ModelState:
-    """Return the state with a version marked bad, as an event says."""
+    """Return the state with a bad mark on a version, from an event."""
     record = load_record(repo, state.name, version)
     mark = BadMark(
         digest=record.digest if record is not None else "",
@@ -310,7 +312,7 @@ def with_bad_mark(repo: Repository, state: ModelState, version: int, event: Even
 
 
 def _remove_staging(repo: Repository, intent: Intent) -> None:
-    """Remove what a promotion staged; what lies behind a link was not put there by one (`refuse_links`)."""
+    """Remove what a promotion staged. None stages behind a link (`refuse_links`), so we remove nothing there."""
     place = repo.layout.staging(intent.model, intent.txid)
     if not (place.parent.is_symlink() or place.parent.parent.is_symlink()):
         repo.disk.remove_tree(place)
@@ -353,9 +355,10 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
 
 
 def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
-    """Remove what `replace_file` and `declare` left when they were killed: whoever writes holds our lock.
+    """Remove what `replace_file`, `declare` and `make_directory` left when they were killed.
 
-    And the directories that `make_directory` left: whoever makes one now, without the lock, begins again.
+    The first two run only under our lock, so they do not run now. `make_directory` also runs without the lock; it
+    begins again if its directory is removed.
     """
     layout = repo.layout
     places = [layout.own, layout.journal, layout.states]
@@ -379,10 +382,10 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
 
 
 def _settle_config(repo: Repository) -> Iterator[Recovered]:
-    """Finish a change of the server root, and keep the copy of models.config as the file is.
+    """Finish a change of the server root, and bring the copy of models.config up to date.
 
-    The marker is replaced first, so its server root is what was wanted, and it says what was before. A file that
-    somebody else wrote or changed is left alone, and so is everything on a disk that takes no more.
+    The change replaces the marker first, so the marker has the new server root and the earlier ones. A file that
+    another writer made or changed is left alone. On a full disk the copy stays as it is.
     """
     marker = load(repo.layout.format, Format)
     try:
@@ -412,7 +415,7 @@ _EMPTY_SECONDS = 5.0
 
 
 class OnServers(msgspec.Struct, frozen=True):
-    """What a look for leftovers came to: whether a server had the version, what was done, and what is left."""
+    """The result of clearing servers: whether one had the version, what was done, and what is left."""
 
     had_it: bool = False
     done: str = ""
@@ -420,37 +423,42 @@ class OnServers(msgspec.Struct, frozen=True):
 
 
 def clear_servers(repo: Repository, intent: Intent, *, reach: bool) -> OnServers:
-    """Remove what a dead command left on servers, as far as that can be done.
+    """Remove what a dead command left on servers, as far as possible.
 
-    Only with `reach` is a server for smoke tests spoken to: nobody who rolls back waits for one.
+    A server for smoke tests is called only with `reach`, so that no rollback waits for it.
     """
     if intent.engine == "docker":
         return OnServers(left=_reap_container(intent))
     if not intent.smoked_on or intent.version is None:
         return OnServers()
     if not reach:
-        return OnServers(left=f"servingrepo recover looks for it on {intent.smoked_on}")
+        left = (
+            f"its version may be left on {intent.smoked_on}: servingrepo recover removes it there"
+        )
+        return OnServers(left=left)
     return _empty_smoke_server(repo, intent, intent.version)
 
 
 def _reap_container(intent: Intent) -> str:
-    """Remove the container that a dead command left; where that cannot be done, say so: a later writer will."""
+    """Remove the container that a dead command left. If that fails, say so: a later writer tries again."""
     from servingrepo.servers.engines.docker_reaping import reap
 
     try:
         reap(frozenset({intent.txid}), deadline=Deadline.after(_REAP_SECONDS))
     except ServingRepoError as error:
-        return f"its container may be left, and is looked for again the next time: {error.message}"
+        return (
+            f"its container may be left; the next command tries again to remove it: {error.message}"
+        )
     return ""
 
 
 def _empty_smoke_server(repo: Repository, intent: Intent, version: int) -> OnServers:
-    """Unload the version from the server on which it was tried; never one that models.config serves."""
+    """Unload a version from the server that smoke-tested it, unless models.config serves the version."""
     from servingrepo.servers.engines.remote import empty
 
     name = f"{intent.model}@{version}"
     if is_served(repo, intent.model, version):
-        why = f"{name} may be left on {intent.smoked_on}, which may serve it for good by now"
+        why = f"{name} may be left on {intent.smoked_on}; it stays, because models.config may serve it"
         return OnServers(left=f"{why}: if that server is for smoke tests, restart it")
     try:
         had_it = empty(
@@ -460,28 +468,28 @@ def _empty_smoke_server(repo: Repository, intent: Intent, version: int) -> OnSer
         why = (
             f"{name} may be left on {intent.smoked_on}, which could not be emptied: {error.message}"
         )
-        again = "restart that server; until then it is looked for again by each promotion"
+        again = "restart that server; until then each promotion tries again"
         return OnServers(left=f"{why}; {again}")
     return OnServers(had_it, f"{name} unloaded from {intent.smoked_on}" if had_it else "")
 
 
 def say_endpoints(intent: Intent, event: Event | None, *, happened: bool) -> str:
-    """Say which live servers may have loaded what models.config does not say; empty if it was not sent or stands."""
+    """Name the live servers that may have loaded more than models.config says; empty if there can be none."""
     endpoints = intent.endpoints or (intent.event.endpoints if intent.event is not None else ())
     stands = happened
-    if intent.command == "promote":  # live servers are told once the version exists
+    if intent.command == "promote":  # live servers get a version only once it exists
         stands = not happened or (event is not None and event.version in event.after)
     if not endpoints or stands:
         return ""
     at = " ".join(f"--endpoint {one}" for one in endpoints)
     return (
-        f"{', '.join(endpoints)} may still have loaded what it sent: servingrepo reload {at} brings back what "
+        f"{', '.join(endpoints)} may still have loaded what it sent: servingrepo reload {at} loads what "
         "models.config says"
     )
 
 
 def is_served(repo: Repository, model: str, version: int) -> bool:
-    """Tell whether models.config serves a version, as far as anybody can tell: else it counts as served."""
+    """Tell whether models.config serves a version; True also if the file cannot be read."""
     with suppress(ConfigInvalid):
         now = read_snapshot(repo, model)
         return version in {*now.served, *now.labels.values()}

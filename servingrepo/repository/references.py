@@ -1,4 +1,4 @@
-"""The one way to name a version: NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable."""
+"""References to versions: NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS = "NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stabl
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """What a reference's text says; `kind` "default" is a bare NAME."""
+    """A parsed reference; `kind` "default" is a bare NAME."""
 
     model: str
     kind: Kind
@@ -36,7 +36,7 @@ def parse_reference(text: str) -> Reference:
     Raises:
         BadReference: It has another form.
         BadName: The model's name is not allowed.
-        BadVersionNumber: The number is not one.
+        BadVersionNumber: The number is no version number.
     """
     name, at, selector = text.partition("@")
     check_name(name)
@@ -44,7 +44,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def selector_of(model: str, selector: str) -> Reference:
-    """Read what stands behind the @, which `rollback --to` takes alone."""
+    """Read the part behind the @; `rollback --to` takes this part alone."""
     if selector == "latest":
         return Reference(model=model, kind="latest")
     if selector == "served":
@@ -60,15 +60,15 @@ def selector_of(model: str, selector: str) -> Reference:
 
 
 def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") -> int:
-    """Return the version number that a reference means now; it need not be whole.
+    """Return the version number that a reference means now. The version may be damaged or missing.
 
     Args:
         repo: The repository.
-        reference: What to look up.
-        bare: What a bare NAME means to the command: its served version, falling back to the latest.
+        reference: The reference.
+        bare: What a bare NAME means to the command: by default its served version, and the latest if none is served.
 
     Raises:
-        NoSuchVersion: There is none of that kind.
+        NoSuchVersion: There is no version of that kind.
         NothingToRollBack: `@previous`, and history knows no earlier good version.
     """
     need_state(repo, reference.model)
@@ -86,12 +86,12 @@ def resolve(repo: Repository, reference: Reference, *, bare: Kind = "served") ->
 
 
 def _by_config(repo: Repository, now: Snapshot, reference: Reference) -> int:
-    """Return what models.config says is served, or has a label."""
+    """Return the version that models.config serves or labels."""
     model = now.model
     if now.elsewhere:
         raise NoSuchVersion(
             say_elsewhere(repo, model, now.elsewhere),
-            hint=f"servingrepo show {model} lists what this repository has of that name: name a number",
+            hint=f"servingrepo show {model} lists the versions that this repository has of that name: give a number",
         )
     if reference.kind == "served":
         if now.top is None:
@@ -122,9 +122,9 @@ def latest_version(now: Snapshot) -> int:
 
 
 def previous_version(repo: Repository, now: Snapshot) -> int:
-    """Return the version served before the one served now, according to history, that is usable.
+    """Return the usable version that was served before the present one, according to history.
 
-    What a policy such as `latest` serves may be unknown to history: then it is the next lower one on disk.
+    History may not know a version that a policy such as `latest` serves. Then it is the next lower one on disk.
 
     Raises:
         NothingToRollBack: There is none.
@@ -159,13 +159,13 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
 
 
 def was_served(repo: Repository, model: str, version: int | None) -> bool:
-    """Tell whether unlabelled clients ever got a version, according to history."""
+    """Tell whether unlabelled clients got a version at any time, according to history."""
     moves = history.moves_backwards(repo.layout.history, model=model)
     return any(version in {move.served_after, move.served_before} for move in moves)
 
 
 def _others(model: str, *, good: Sequence[int], bad: Sequence[int]) -> str:
-    """Say what may be served where history knows nothing to go back to."""
+    """Say which versions may be served if history knows none to go back to."""
     if good:
         listed = ", ".join(map(str, good))
         return f"name one: servingrepo rollback {model} --to {good[-1]}; other good versions on disk: {listed}"

@@ -1,4 +1,4 @@
-"""A model repository: opened, looked into, and locked for writing.
+"""Create, open and lock a model repository, and read its records and directories.
 
 `Repository` is a value: paths, where servers see them, and the disk to write through. Reading needs no lock
 and no write access; every reader sees the state before or after a commit point. Writers use `writing`.
@@ -60,7 +60,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def config_name(self) -> str:
-        """What models.config is called in messages; `servingrepo.repository.config` reads and writes it."""
+        """The path of models.config, for messages; `servingrepo.repository.config` reads and writes the file."""
         return str(self.layout.config)
 
     def now(self) -> str:
@@ -75,12 +75,12 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 def initialize(
     root: Path, *, server_root: str, disk: Disk, lock_wait: float = 30.0
 ) -> tuple[Repository, bool]:
-    """Make a directory a repository; one that is a repository already stays as it is.
+    """Make a directory a repository. A directory that is a repository already stays as it is.
 
-    It has a models.config that a server can start with; one that is there already is left alone.
+    The new repository has a models.config with which a server can start. A file that is there already stays.
 
     Returns:
-        The repository, and whether it was made now.
+        The repository, and whether it is new.
 
     Raises:
         NoPermission: The directory cannot be written.
@@ -91,7 +91,7 @@ def initialize(
     existing = load(layout.format, Format)
     if existing is not None:
         repo = _opened(layout, existing, disk=disk, lock_wait=lock_wait)
-        if was_left(layout.lock):  # by an init that died at its very end, perhaps
+        if was_left(layout.lock):  # perhaps by an init that died after its last step
             with locked(repo):
                 pass
         return repo, False
@@ -105,9 +105,9 @@ def initialize(
     )
     with locked(repo):
         existing = load(layout.format, Format)
-        if existing is not None:  # somebody else was faster
+        if existing is not None:  # another process was faster
             return _opened(layout, existing, disk=disk, lock_wait=lock_wait), False
-        for place in (layout.root, layout.own):  # an init that was killed may have left some
+        for place in (layout.root, layout.own):  # a killed init may have left some
             disk.remove_unfinished(place)
         if not layout.config.exists():
             if layout.config.is_symlink():
@@ -118,7 +118,7 @@ def initialize(
             empty = render(EMPTY).encode()
             disk.replace_file(layout.last_config, empty, step="c2-copy")
             disk.replace_file(layout.config, empty, step="c2")
-        # Last: only a complete repository has the marker.
+        # The marker comes last, so that only a complete repository has it.
         disk.replace_file(layout.format, encode(marker), step="format")
     return repo, True
 
@@ -137,10 +137,10 @@ def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 
         above = next((one for one in layout.root.parents if _is_file(Layout(one).format)), None)
         raise NoRepository(
             f"{layout.root} {what}",
-            hint=f"it is in one: give --root {above}"
+            hint=f"the repository {above} is above it: give --root {above}"
             if above is not None
-            else "--root or SERVINGREPO_ROOT names another; "
-            f"servingrepo --root {layout.root} init makes it one",
+            else "name another directory with --root or SERVINGREPO_ROOT; "
+            f"servingrepo --root {layout.root} init makes this one a repository",
         )
     return _opened(layout, marker, disk=disk or Disk(), lock_wait=lock_wait)
 
@@ -156,7 +156,7 @@ def _opened(layout: Layout, marker: Format, *, disk: Disk, lock_wait: float) -> 
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether a file is there; what may not be looked at is none."""
+    """Tell whether a path is a file; False also if we may not look."""
     try:
         return path.is_file()
     except PermissionError:
@@ -165,7 +165,7 @@ def _is_file(path: Path) -> bool:
 
 @contextmanager
 def locked(repo: Repository) -> Iterator[None]:
-    """Hold the repository's lock: to reserve a number, and from C1 to C2; never during copy or smoke.
+    """Hold the repository's lock: to reserve a number, and from C1 to C2, never during a copy or a smoke test.
 
     Raises:
         Locked: Another process held it for all of `lock_wait` seconds.
@@ -183,10 +183,10 @@ def locked(repo: Repository) -> Iterator[None]:
 
 
 def make_whole(repo: Repository) -> None:
-    """Make our folders again that may be empty, for a writer: backups and copies often leave such ones out.
+    """Make our folders that may be empty, if they are missing: backups and copies often leave out empty folders.
 
-    Those of models (staging, trash, records) are made where they are needed. `models` is never empty, so one that
-    is missing is a mount that is away, or a loss: it is not made.
+    The folders of a model (staging, trash, records) are made where they are needed. `models` is never empty: if it is
+    missing, a mount is away or data is lost, so we do not make it.
 
     Raises:
         RepositoryDamaged: The folder of records is missing, and it was not empty.
@@ -200,22 +200,22 @@ def make_whole(repo: Repository) -> None:
 
 
 def _refuse_lost_records(repo: Repository) -> None:
-    """Refuse a repository without a folder of records, unless it never had any.
+    """Refuse a repository without a folder of records, unless it never had a record.
 
-    Then history knows of no model but those whose entries `config write` took over from hand: they have no record.
+    Then history has only events of `config write`, about hand-written entries: these models have no record.
     """
     if any(event.action != "config-write" for event in history.read(repo.layout.history)):
         raise RepositoryDamaged(
             f"{repo.layout.states}, with the records of all models, is missing, and history knows of some",
-            hint="restore it from a backup, or mount what is away; the models themselves are untouched",
+            hint="restore it from a backup, or mount its file system; the models themselves are untouched",
         )
 
 
 def make_durable(repo: Repository) -> None:
-    """Make durable what a command did that was killed while it held the lock; the caller holds it now.
+    """Make durable what a command did before it was killed under the lock; the caller holds the lock now.
 
-    Whoever is killed between a rename and the fsync that follows leaves what everybody sees and a power loss
-    still takes away. Nobody may build on that: recovery would finish the history of a version that is gone later.
+    If a command is killed between a rename and its fsync, everybody sees the new name, and a power loss can still
+    take it away. Recovery must not build on it: history would have a version that is gone later.
     """
     layout = repo.layout
     places = [layout.root, layout.models, layout.own, layout.journal, layout.states]
@@ -231,14 +231,14 @@ def make_durable(repo: Repository) -> None:
 
 
 def new_txid(repo: Repository) -> str:
-    """Return a name for one command's work: sorts by time, never meets another."""
+    """Return a unique name for one command's work; these names sort by time."""
     import secrets
 
     return f"{repo.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 
 def me() -> Owner:
-    """Return who runs this process, for records."""
+    """Return this process as an owner, for records."""
     from servingrepo.storage.lock import command_line, this_process
 
     return this_process(command_line())
@@ -278,16 +278,16 @@ def need_state(repo: Repository, model: str) -> ModelState:
     """Return a model's state.
 
     Raises:
-        NoSuchVersion: The model is not ours; the message lists the ones there are.
+        NoSuchVersion: The model is not ours; the message lists our models.
     """
     state = load_state(repo, model)
     if state is None:
-        foreign = sorted(names_on_disk(repo, model) or {}) if is_model_name(model) else []
-        if foreign:
+        unmanaged = sorted(names_on_disk(repo, model) or {}) if is_model_name(model) else []
+        if unmanaged:
             raise NoSuchVersion(
-                f"servingrepo published no version of {model}: {', '.join(map(str, foreign[:20]))} on disk have "
-                "no record, so nothing is known of them",
-                hint=f"promote one: servingrepo promote {repo.layout.version(model, foreign[-1])} --model {model}",
+                f"servingrepo published no version of {model}; versions on disk without a record: "
+                f"{', '.join(map(str, unmanaged[:20]))}",
+                hint=f"promote one: servingrepo promote {repo.layout.version(model, unmanaged[-1])} --model {model}",
             )
         known = model_names(repo)
         raise NoSuchVersion(
@@ -305,14 +305,14 @@ def save_state(repo: Repository, state: ModelState) -> None:
 
 
 def burn_number(repo: Repository, model: str, version: int) -> None:
-    """Remember that a number was used: something was staged under it. The caller holds the lock."""
+    """Record that a number is used up, because something was staged under it. The caller holds the lock."""
     state = load_state(repo, model) or ModelState(name=model)
     if state.highest < version:
         save_state(repo, msgspec.structs.replace(state, highest=version))
 
 
 def load_record(repo: Repository, model: str, version: int) -> VersionRecord | None:
-    """Return the record of a version; None for a foreign or missing one."""
+    """Return the record of a version; None if the version is unmanaged or missing."""
     path = repo.layout.record(model, version)
     record = load(path, VersionRecord)
     if record is not None and (record.model, record.version) != (model, version):
@@ -321,12 +321,12 @@ def load_record(repo: Repository, model: str, version: int) -> VersionRecord | N
 
 
 def load_head(repo: Repository, model: str, version: int) -> RecordHead | None:
-    """Return the start of a version's record, which is quick to read; None for a foreign or missing one."""
+    """Return the fields of a version's record that are quick to read; None if it is unmanaged or missing."""
     return load(repo.layout.record(model, version), RecordHead)
 
 
 def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:
-    """Return the numbers of all records of a model, ascending, without reading them."""
+    """Return the numbers of all records of a model, ascending. Only names are read."""
     folder = repo.layout.records(model)
     with storage_errors("read", folder):
         try:
@@ -338,7 +338,7 @@ def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:
 
 
 def names_on_disk(repo: Repository, model: str) -> Mapping[int, tuple[str, ...]] | None:
-    """Return what TF Serving takes for versions below a model's base path; None without a base path."""
+    """Return the names below a model's base path that TF Serving takes for versions; None without a base path."""
     base = repo.layout.model(model)
     with storage_errors("read", base):
         try:
@@ -348,22 +348,22 @@ def names_on_disk(repo: Repository, model: str) -> Mapping[int, tuple[str, ...]]
 
 
 def published_versions(repo: Repository, model: str) -> tuple[int, ...]:
-    """Return the numbers of our versions that are on disk, ascending: a record and a directory."""
+    """Return the numbers of our versions on disk, ascending: those with a record and a directory."""
     return versions_on_disk(repo, model).published
 
 
 class OnDisk(msgspec.Struct, frozen=True):
-    """The numbers below a model's base path: of ours, and of those that have no record, with their names."""
+    """The version numbers below a model's base path: ours, and those without a record with their names."""
 
     published: tuple[int, ...]
-    foreign: Mapping[int, tuple[str, ...]]
+    unmanaged: Mapping[int, tuple[str, ...]]
 
 
 def versions_on_disk(repo: Repository, model: str) -> OnDisk:
-    """Tell our versions on disk from foreign ones, in one look that no writer can come into the middle of.
+    """Tell our versions on disk from unmanaged ones, also while a writer adds or removes versions.
 
-    A record is written before its directory appears and outlives it, so directories are listed first. What then
-    looks foreign is looked at again: it may have been taken away in between.
+    A record is written before its directory appears, and outlives it. So directories are listed first. Numbers
+    without a record are listed once more: their directory and record may have been removed in between.
     """
     names = names_on_disk(repo, model) or {}
     recorded = record_numbers(repo, model)
@@ -372,18 +372,18 @@ def versions_on_disk(repo: Repository, model: str) -> OnDisk:
         for number in recorded
         if str(number) in names.get(number, ()) and repo.layout.version(model, number).is_dir()
     )
-    foreign = {number: names[number] for number in names.keys() - set(published)}
-    if foreign:
+    unmanaged = {number: names[number] for number in names.keys() - set(published)}
+    if unmanaged:
         now = names_on_disk(repo, model) or {}
-        foreign = {number: foreign[number] for number in sorted(foreign.keys() & now.keys())}
-    return OnDisk(published, foreign)
+        unmanaged = {number: unmanaged[number] for number in sorted(unmanaged.keys() & now.keys())}
+    return OnDisk(published, unmanaged)
 
 
 def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
     """Return the record of a version that is ours and on disk.
 
     Raises:
-        NoSuchVersion: It is not there, or it is foreign.
+        NoSuchVersion: It does not exist, or is unmanaged.
     """
     record = load_record(repo, model, version)
     directory = repo.layout.version(model, version)
@@ -393,7 +393,7 @@ def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
     listed = ", ".join(map(str, versions[-20:])) or "none"
     if record is None and directory.exists():
         raise NoSuchVersion(
-            f"{directory} was not published by servingrepo: it has no record, so nothing is known of it",
+            f"servingrepo did not publish {directory}: it has no record",
             hint=f"promote it: servingrepo promote {directory} --model {model}; versions of {model}: {listed}",
         )
     if record is not None and find_trashed(repo.layout, model, version) is not None:
@@ -405,10 +405,10 @@ def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
 
 
 def find_version(repo: Repository, model: str, version: int) -> tuple[VersionRecord, Path]:
-    """Return the record of a version that is ours, and where it lies: under its number, or in the trash.
+    """Return the record of a version of ours, and its place: under its number, or in the trash.
 
     Raises:
-        NoSuchVersion: It is in neither place, or it is foreign.
+        NoSuchVersion: It is in neither place, or is unmanaged.
     """
     trashed = find_trashed(repo.layout, model, version)
     directory = repo.layout.version(model, version)

@@ -1,7 +1,7 @@
-"""Which versions of a model stay and which go, decided from values alone, with a reason for each.
+"""Retention: which versions of a model stay and which go, with all reasons.
 
-The rules are restic's (doc/060_forget.rst): what any rule keeps stays, and a policy without a rule is refused.
-What must never go is `protected`, whatever the rules say. Nothing here looks at a disk or a clock.
+The rules are restic's (doc/060_forget.rst): a version stays if any rule keeps it, and a policy without a rule is
+refused. A version that must never go is `protected`, whatever the rules say. These are pure functions of values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _UNITS = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}
-"""Hours. No months: they have no length."""
+"""Hours by unit. There are no months, because their lengths differ."""
 
 _DURATION = re.compile(r"(?:[0-9]{1,6}[hdwy])+")
 _PART = re.compile(r"([0-9]+)([hdwy])")
@@ -32,14 +32,14 @@ NO_POLICY_HINT = (
 
 
 class Keep(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy: what any of its rules keeps, stays.
+    """A policy: a version stays if any of its rules keeps it.
 
     Attributes:
-        last: That many good versions, the highest numbers.
-        within: Versions made within this time of the newest one that is not from the future.
-        daily: The last good version of each of that many days (UTC) that have one.
-        weekly: The same for ISO weeks.
-        labelled: Versions that have, or by history ever had, a label like one of these patterns.
+        last: Keep this many good versions with the highest numbers.
+        within: Keep the versions made within this time of the newest version that is not from the future.
+        daily: Keep the last good version of a day (UTC), for this many days that have one.
+        weekly: Keep the last good version of an ISO week, for this many weeks that have one.
+        labelled: Keep the versions that have, or by history had, a label that matches one of these patterns.
     """
 
     last: int = 0
@@ -60,7 +60,7 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.last or self.within or self.daily or self.weekly or self.labelled)
 
     def __str__(self) -> str:
-        """Say the policy in the words of the command line."""
+        """Return the policy in the words of the command line."""
         return ", ".join(
             [
                 *([f"last {self.last}"] if self.last else []),
@@ -73,10 +73,10 @@ class Keep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be decided on: one version.
+    """One version to decide on.
 
-    `created` is the record's ISO 8601 text; `labels` are those that it has or ever had; `protected` says why
-    it must not go, a reason each.
+    `created` is the record's ISO 8601 text. `labels` are those that it has or had. `protected` are the reasons why it
+    must not go.
     """
 
     version: int
@@ -88,7 +88,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one version stays, and every reason for it."""
+    """The decision on one version: whether it stays, and all reasons."""
 
     version: int
     size: int
@@ -97,10 +97,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def policies_for(models: Iterable[str], keep: Keep | Mapping[str, Keep] | None) -> dict[str, Keep]:
-    """Return each model's policy, from one for all or from theirs.
+    """Return the policy of each model. `keep` is one policy for all models, or a policy for each.
 
     Raises:
-        UsageError: One is empty.
+        UsageError: A policy is empty.
     """
     given = Keep() if keep is None else keep
     found = {
@@ -114,7 +114,7 @@ def need_policies(policies: Mapping[str, Keep]) -> None:
     """Refuse empty policies.
 
     Raises:
-        UsageError: There is one; all of them are named.
+        UsageError: A policy is empty; the message names all models with an empty one.
     """
     empty = sorted(model for model, keep in policies.items() if not keep)
     if empty:
@@ -125,15 +125,15 @@ def need_policies(policies: Mapping[str, Keep]) -> None:
 
 
 def decide(candidates: Iterable[Candidate], keep: Keep, *, now: datetime) -> tuple[Decision, ...]:
-    """Decide on each version of one model; the highest number first.
+    """Decide on each version of one model, the highest number first.
 
-    Versions that are marked bad are not counted by `last`, `daily` and `weekly`: they cannot be served, so
-    they must not take the place of one that can. Numbers count, not times, wherever an order is needed: a
-    clock that jumped does not reorder versions. `within` looks back from the newest version that is not from
-    the future, so neither a clock that is ahead now nor one that was ahead once makes the others old.
+    `last`, `daily` and `weekly` do not count versions with a bad mark: these cannot be served, so they must not take
+    the place of good ones. Versions are ordered by number and not by time, so a clock that jumped does not reorder
+    them. `within` counts back from the newest version that is not from the future. So a clock that is or was ahead
+    does not make the other versions old.
 
     Raises:
-        UsageError: The policy has no rule, so everything would go.
+        UsageError: The policy has no rule, so every version would go.
     """
     if not keep:
         raise UsageError("the policy is empty: every version would go", hint=NO_POLICY_HINT)
@@ -214,7 +214,7 @@ def _week(at: datetime) -> str:
 
 
 def read_time(text: str) -> datetime | None:
-    """Read a record's time as UTC; a text without a zone is UTC; None if it is no time."""
+    """Read a record's time as UTC. A text without a zone is UTC. Return None if it is no time."""
     try:
         at = datetime.fromisoformat(text)
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
@@ -226,7 +226,7 @@ def parse_duration(text: str) -> timedelta:
     """Read a duration such as 30d, 12h, 2w, 1y or 1w3d.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is no duration.
     """
     if _DURATION.fullmatch(text):
         hours = sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(text))

@@ -1,7 +1,7 @@
 """A snapshot: what the repository says of one model at one moment, as one frozen value.
 
-A verb reads one snapshot to decide and a fresh one under the lock to commit. Plans are pure functions of it. The
-trash is no part of it: nobody who rolls back waits for it, or stops where it cannot be read.
+A verb reads one snapshot to decide, and a fresh one under the lock to commit. Plans are pure functions of snapshots.
+A snapshot leaves out the trash: a rollback must not wait for the trash or fail because it cannot be read.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: The model's name.
-        config: The whole of models.config: entries of other models go with each change.
+        config: The whole models.config, because a change writes the entries of all models.
         base_path: Where servers see the versions that this repository keeps of the model.
         elsewhere: The base path of an unmanaged entry of that name; empty if there is none.
         state: Its state; None if the model is not ours.
         published: Its versions on disk that have a record, ascending.
-        foreign: Versions on disk without a record, with their names as they are spelled there.
-        served: What models.config serves of it, ascending. Under a policy such as `latest` the disk decides.
+        unmanaged: Versions on disk without a record, by number, with their names on disk.
+        served: The versions that models.config serves, ascending. Under a policy such as `latest` the disk decides.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: str
     state: ModelState | None
     published: tuple[int, ...]
-    foreign: Mapping[int, tuple[str, ...]]
+    unmanaged: Mapping[int, tuple[str, ...]]
     served: tuple[int, ...]
 
     @property
@@ -80,7 +80,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hold(self) -> Hold | None:
-        """Why promotions do not re-point it; None if they do."""
+        """The hold that keeps promotions from changing what it serves; None if it is not held."""
         return self.state.hold if self.state is not None else None
 
     @property
@@ -90,7 +90,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_snapshot(repo: Repository, model: str) -> Snapshot:
-    """Read what there is of a model now.
+    """Read a snapshot of a model now.
 
     Raises:
         ConfigInvalid: models.config is no model config.
@@ -100,7 +100,7 @@ def read_snapshot(repo: Repository, model: str) -> Snapshot:
 
 
 def snapshot_to_change(repo: Repository, model: str) -> Snapshot:
-    """Read what there is of a model, for a change of what models.config says of it.
+    """Read a snapshot of a model, to change its entry in models.config.
 
     Raises:
         ConfigEdited, ConfigInvalid, RepositoryDamaged: models.config is not as servingrepo wrote it, has the model
@@ -110,21 +110,21 @@ def snapshot_to_change(repo: Repository, model: str) -> Snapshot:
 
 
 def snapshot_of(repo: Repository, model: str, config: ModelConfig) -> Snapshot:
-    """Read what there is of a model beside a config that was read already."""
+    """Make a snapshot of a model from a config that was read already and from the disk."""
     found = entry(config, model)
     elsewhere = base_path_elsewhere(repo, config, model)
     on_disk = versions_on_disk(repo, model)
     served: frozenset[int] = frozenset()
     if found is not None and (found.policy == "specific" or not elsewhere):
-        served = served_by_policy(found, {*on_disk.published, *on_disk.foreign})
+        served = served_by_policy(found, {*on_disk.published, *on_disk.unmanaged})
     return Snapshot(
         model=model,
         config=config,
         base_path=repo.base_path(model),
         elsewhere=elsewhere,
         published=on_disk.published,
-        foreign=on_disk.foreign,
+        unmanaged=on_disk.unmanaged,
         served=tuple(sorted(served)),
-        # Last: a first promotion writes the state before the version appears.
+        # The state is read last, because a first promotion writes it before the version appears.
         state=load_state(repo, model),
     )

@@ -1,7 +1,7 @@
 """Transactions: the lock, an intent before a change, a line of history after it, and recovery where it failed.
 
-A writing command runs inside `writing`, and each of its changes inside `recorded`. However a change ends, what
-is left is settled by the same function: if the change has happened, its history is finished; if not, nothing stays.
+A writing command runs inside `writing`, and each of its changes inside `recorded`. However a change ends, the same
+function cleans up: if the change has happened, its history is finished; if not, nothing stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Facts(TypedDict, total=False):
-    """What an event may say beside who did what to which model, and when: the fields of Event."""
+    """The fields of Event that an action may add to its user, model and time."""
 
     version: int | None
     versions: tuple[int, ...]
@@ -59,7 +59,7 @@ class Facts(TypedDict, total=False):
 def new_event(
     repo: Repository, *, txid: str, action: str, model: str, **facts: Unpack[Facts]
 ) -> Event:
-    """Return an event of now, by the user of this process."""
+    """Return an event with the present time and the user of this process."""
     owner = me()
     return Event(
         schema=SCHEMA,
@@ -80,10 +80,10 @@ def append_event(repo: Repository, event: Event) -> None:
 
 @contextmanager
 def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False) -> Iterator[None]:
-    """Hold the lock, with what dead commands left settled first; a dry run only reads, so needs neither.
+    """Hold the lock for the block, after the recovery of what dead commands left. A dry run only reads, without both.
 
-    On a full disk the space set aside is given up for it, but not for `publishing`: it is there for going back. Nor
-    does who goes back wait for servers of dead smoke tests.
+    On a full disk the reserved space is freed first, except for `publishing`: it is reserved for rollbacks. Only
+    `publishing` clears servers of dead smoke tests, so that no rollback waits for them.
 
     Raises:
         Locked: Another process holds the lock.
@@ -101,17 +101,17 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
 
 @dataclass
 class Recording:
-    """What history will say of the change that is being made; the change may add what came of it."""
+    """The event of the change that is being made. The block may replace it, to add the result of the change."""
 
     event: Event
 
 
 @contextmanager
 def recorded(repo: Repository, event: Event) -> Iterator[Recording]:
-    """Make one change inside the block: intent before it, history after it.
+    """Make one change inside the block: an intent before it, a line of history after it.
 
-    The caller holds the lock. If the block raises, history is finished where the change has happened
-    all the same, and the intent goes.
+    The caller holds the lock. If the block raises, history gets its line if the change has happened all the same,
+    and the intent is removed.
     """
     recording = Recording(event)
     intent = Intent(txid=event.id, command=event.action, owner=me(), model=event.model, event=event)
@@ -124,7 +124,7 @@ def recorded(repo: Repository, event: Event) -> Iterator[Recording]:
             if done.versions or not event.versions:
                 history.append(repo.disk, repo.layout.history, done)
         except BaseException as error:
-            # What cannot be settled now (a full disk, say) is left to the next writer.
+            # What cannot be recovered now, on a full disk for example, is left to the next writer.
             with suppress(ServingRepoError):
                 say_if_happened(repo, intent, error)
                 settle(repo, intent)
@@ -136,17 +136,17 @@ _PLENTY = 8 * RESERVED_BYTES
 
 
 def free_reserved_space(repo: Repository) -> None:
-    """Free the spare file if the disk has less left than a rollback may need; the caller holds the lock."""
+    """Free the reserved space if the disk has less space than a rollback may need; the caller holds the lock."""
     with suppress(StorageFailed):
         if free_bytes(repo.layout.own) < RESERVED_BYTES:
             repo.disk.remove_file(repo.layout.reserved_space)
 
 
 def keep_reserved_space(repo: Repository) -> None:
-    """Make the spare file if it is not there and there is plenty of space; the caller holds the lock.
+    """Make the reserved space if it is missing and the disk has plenty of room; the caller holds the lock.
 
-    It is no promise that a command could fail to keep: where it cannot be made, it is left out. Random bytes,
-    so that a file system that compresses cannot save them.
+    If it cannot be made, the command goes on without it. Its bytes are random, because a file system that compresses
+    would give constant bytes no space.
     """
     path = repo.layout.reserved_space
     with suppress(StorageFailed):

@@ -1,9 +1,9 @@
-"""What lies in a model's trash: versions that were pruned and can be restored, and what is being deleted.
+"""The trash of a model: pruned versions, which can be restored, and those that are being deleted.
 
-A version goes to `models/<name>/.trash/<N>-<txid>` by one rename and comes back by one; its record stays
-where it was. Deleting for good begins with a rename to `.deleting-<N>-<txid>`: from then on it is gone, and
-whatever interrupts the deletion, nothing half deleted is ever called restorable. Other names there are not
-ours. TF Serving takes neither name for a version.
+One rename moves a version to `models/<name>/.trash/<N>-<txid>`, and one brings it back. Its record stays where it
+was. A deletion begins with a rename to `.deleting-<N>-<txid>`. From then on the version is gone: even if the deletion
+is interrupted, a half deleted version never counts as restorable. Other names in the trash are not ours. TF Serving
+takes neither name for a version.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DELETING = re.compile(rf"\.deleting-([1-9][0-9]{{0,18}})-({_TXID})")
 
 
 class Trashed(msgspec.Struct, frozen=True, kw_only=True):
-    """One version in the trash. `since` is when it went there, from the name of its prune."""
+    """One version in the trash; `txid` is the prune that put it there."""
 
     model: str
     version: int
@@ -42,7 +42,7 @@ class Trashed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def since(self) -> datetime | None:
-        """When it went to the trash; None where its name has no such time."""
+        """The time at which it went to the trash, from its name; None if the name has no valid time."""
         try:
             return datetime.strptime(self.txid[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError:
@@ -50,17 +50,17 @@ class Trashed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def trashed_versions(layout: Layout, model: str) -> tuple[Trashed, ...]:
-    """Return what can be restored of a model, by number; no trash is an empty one."""
+    """Return the versions of a model that can be restored, by number."""
     return _named(layout, model, _TRASHED)
 
 
 def being_deleted(layout: Layout, model: str) -> tuple[Trashed, ...]:
-    """Return what is being deleted for good, or was when its command died."""
+    """Return the versions that are being deleted for good, those of dead commands included."""
     return _named(layout, model, _DELETING)
 
 
 def find_trashed(layout: Layout, model: str, version: int) -> Trashed | None:
-    """Return a version in the trash, None if it is not there."""
+    """Return a version in the trash; None if it is not there."""
     found = [one for one in trashed_versions(layout, model) if one.version == version]
     return found[-1] if found else None
 
@@ -71,14 +71,14 @@ def trash_place(layout: Layout, model: str, version: int, txid: str) -> Path:
 
 
 def deleting_place(layout: Layout, model: str, version: int, txid: str) -> Path:
-    """Say what a version is called from the moment that it is gone for good."""
+    """Say where a version is put at the begin of its deletion: from then on it is gone for good."""
     return layout.trash(model) / f".deleting-{version}-{txid}"
 
 
 def what_happened(layout: Layout, event: Event) -> Event:
-    """Return the event of a prune, a restore or an emptying with the versions that it really moved.
+    """Return the event of a prune, a restore or an emptying, with only the versions that it really moved.
 
-    Each version moves by a rename of its own, so of a command that was interrupted some may have moved.
+    Each version moves by a rename of its own, so an interrupted command may have moved only some.
     """
     trash = trashed_versions(layout, event.model)
     in_trash = {one.version for one in trash}
@@ -102,10 +102,10 @@ def what_happened(layout: Layout, event: Event) -> Event:
 
 
 def refuse_strange_trash(layout: Layout, model: str) -> None:
-    """Refuse a trash that is no directory of the model's own: a link would lead versions elsewhere.
+    """Refuse a trash that is a link or no directory: a link would lead versions elsewhere.
 
     Raises:
-        StorageFailed: It is one.
+        StorageFailed: The trash is a link, or no directory.
     """
     trash = layout.trash(model)
     if trash.is_symlink() or (trash.exists() and not trash.is_dir()):
@@ -117,7 +117,7 @@ def refuse_strange_trash(layout: Layout, model: str) -> None:
 
 
 def tree_bytes(path: Path) -> int:
-    """Return what a tree takes on disk, in bytes; what cannot be read counts nothing."""
+    """Return the bytes that a tree takes on disk; parts that cannot be read count as 0."""
     total = 0
     stack = [str(path)]
     while stack:
@@ -131,7 +131,7 @@ def tree_bytes(path: Path) -> int:
 
 
 def drop_records(layout: Layout, disk: Disk, model: str, versions: Iterable[int]) -> None:
-    """Remove the records of versions that are gone for good; one that is on disk or restorable keeps it."""
+    """Remove the records of versions that are gone for good. A version on disk or in the trash keeps its record."""
     restorable = {one.version for one in trashed_versions(layout, model)}
     for version in versions:
         if version not in restorable and not layout.version(model, version).exists():
@@ -139,7 +139,7 @@ def drop_records(layout: Layout, disk: Disk, model: str, versions: Iterable[int]
 
 
 def delete_condemned(disk: Disk, path: Path) -> None:
-    """Remove what is gone for good, piece by piece; repeating it is safe."""
+    """Remove the files of a version that is gone for good, piece by piece. It is safe to repeat this."""
     with storage_errors("remove", path):
         try:
             children = sorted(path.iterdir())
@@ -153,9 +153,9 @@ def delete_condemned(disk: Disk, path: Path) -> None:
 def sweep_trash(
     layout: Layout, disk: Disk, alive: Collection[str]
 ) -> Iterator[tuple[Trashed, str]]:
-    """Finish deletions whose command died; the caller holds the lock.
+    """Finish the deletions of dead commands; the caller holds the lock. Yield each version and the outcome.
 
-    What cannot be removed keeps nobody from writing: it is said, and tried again the next time.
+    Files that cannot be removed do not stop the caller: the outcome says so, and the next writer tries again.
     """
     with storage_errors("read", layout.states):
         models = sorted(path.stem for path in layout.states.glob("[!.]*.json"))

@@ -1,7 +1,7 @@
-"""Who else could have written here: what `status` says of owners, modes and links.
+"""Trust: which other users could have written in the repository, by owners, modes and links.
 
-The boundary is the file system's: whoever may write in the repository's folders is trusted, as with Git. So
-nothing is refused here for its owner, and what could be somebody else's work is said.
+As with Git, the file system draws the boundary: users who may write in the repository's folders are trusted. So no
+file is refused because of its owner. `status` reports files that another user could have written or changed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def notes(repo: Repository) -> Iterator[str]:
-    """Yield what a person should know of the repository's files; none of it changes what is served.
+    """Yield warnings about the repository's files; none of them changes what is served.
 
-    A folder or file that the group may write is not noted: people share repositories that way.
+    Folders and files that the group may write get no warning: people share repositories that way.
     """
     for _, why in journal.unreadable(repo.layout.journal):
-        yield f"{why}; what it had begun may lack its line of history: look at it, then remove it"
+        yield f"{why}; its command may lack a line of history: read the file, then remove it"
     layout = repo.layout
     owner = _facts(layout.own)
     owners = {0, owner.st_uid if owner is not None else os.geteuid()}
@@ -47,13 +47,13 @@ def notes(repo: Repository) -> Iterator[str]:
 
 
 def refuse_links(repo: Repository, model: str) -> None:
-    """Refuse to publish through a link: what lies behind it is on another disk, or somebody else's.
+    """Refuse to publish through a link: the files behind it may be on another disk or another user's.
 
-    Servers that mount the models directory do not see where a link leads, and staging behind one could not be
-    renamed into place, nor be removed without touching what is there.
+    Servers that mount the models directory cannot follow such a link. And we could not rename a staging copy from
+    behind a link into its place, or remove it without touching the files beside it.
 
     Raises:
-        RepositoryDamaged: The model's folder, or its staging folder, is one.
+        RepositoryDamaged: The model's folder or its staging folder is a link.
     """
     for path in (repo.layout.model(model), repo.layout.model(model) / STAGING_NAME):
         with storage_errors("read", path):
@@ -67,10 +67,10 @@ def refuse_links(repo: Repository, model: str) -> None:
 def refuse_twin(repo: Repository, model: str) -> None:
     """Refuse a new model whose name differs from that of another only in case.
 
-    On a server's disk where case does not count they would be one folder, with one sequence of numbers.
+    If a server's disk ignores case, both would be one folder with one sequence of numbers.
 
     Raises:
-        BadName: There is such a model, or a folder of that name.
+        BadName: There is a model or a folder with such a name.
     """
     with storage_errors("read", repo.layout.models):
         names = {*model_names(repo), *(path.name for path in repo.layout.models.iterdir())}

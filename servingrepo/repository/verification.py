@@ -1,4 +1,8 @@
-"""Is what is on disk what was published? Three lists, the fingerprint, every tensor, and what was not checked."""
+"""Verification: compare a version or export on disk with its record, its fingerprint and its checksums.
+
+The result lists the differences, the defects, and what was not checked. A round of verification goes through many
+versions in sittings of limited time.
+"""
 
 from __future__ import annotations
 
@@ -48,25 +52,25 @@ QUICK_LIMIT = 1 << 20
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
-        subject: What was asked for.
+        subject: The reference or path that was given.
         path: The export.
-        run: The run directory that it was found in; empty if the export itself was given.
-        model: Of a published version.
-        version: Of a published version.
-        against: The record that the files were compared with; None for a path without one: then only what the
-            SavedModel says of itself was checked.
+        run: The run directory in which the export was found; empty if the export itself was given.
+        model: The model of a published version.
+        version: The number of a published version.
+        against: The record that the files were compared with. None for a path without a record: then only the
+            SavedModel's own checksums were compared.
         quick: Whether large files were left unread.
-        files: How many files there are.
-        size: Bytes in all files.
-        digest: The content's name; empty if not all of it was read.
-        differences: Between record and files.
-        inspection: What the SavedModel is.
-        tensors: Every tensor against its checksum; None if there are none, or they were not read.
-        not_checked: What nothing vouches for, a line each.
-        in_trash: Whether it lies in the trash, from which restore brings it back.
+        files: The number of files.
+        size: The bytes of all files.
+        digest: The content digest; empty if some bytes were not read.
+        differences: The differences between record and files.
+        inspection: What the SavedModel's files say.
+        tensors: The comparison of every tensor with its checksum; None if there are none, or they were not read.
+        not_checked: What was not compared with any checksum, a line each.
+        in_trash: Whether the version lies in the trash, from which `restore` brings it back.
     """
 
     subject: str
@@ -87,7 +91,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing wrong was found in what was checked."""
+        """Whether everything that was checked is right."""
         return not self.problems
 
     @property
@@ -110,14 +114,14 @@ def verify_version(
 ) -> Verification:
     """Compare every byte of a version with its record, and every tensor with its checksum.
 
-    One in the trash is compared where it lies; one that is lost is damaged.
+    A version in the trash is compared where it lies. A lost version is damaged.
 
     Args:
         repo: The repository.
         model: The model.
         version: The version.
-        quick: Read only small files; of others compare the size.
-        progress: Told the bytes of each file done.
+        quick: Read only small files, and compare the sizes of the others.
+        progress: Called with the bytes of each file that is done.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
@@ -144,7 +148,7 @@ def verify_one_of_many(
     quick: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
-    """Do as verify_version does, but call a version damaged that cannot be read: it must not hide the others.
+    """Verify one version of several: a version that cannot be read is damaged and must not hide the others.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
@@ -223,11 +227,11 @@ def _quickly(subject: str, path: Path, *, record: VersionRecord) -> Verification
 def verify_path(
     path: Path, *, quick: bool = False, progress: Progress | None = None
 ) -> Verification:
-    """Check an export that has no record, by what it says of itself; of a run directory the export in it.
+    """Check an export without a record by its own checksums. In a run directory, check the export that is in it.
 
     Raises:
-        NoSavedModel, AmbiguousExport: It is a directory in which no export, or more than one, can be meant.
-        UnsafeExport: It has links that leave it or files that are none.
+        NoSavedModel, AmbiguousExport: The directory has no export, or several that may be meant.
+        UnsafeExport: The export has links that leave it, or devices, sockets or FIFOs.
         StorageFailed: It cannot be read.
     """
     export, run = path, ""
@@ -262,13 +266,13 @@ def verify_path(
 
 
 def _may_be_a_run(path: Path) -> bool:
-    """Tell whether a directory is no export, of whatever kind, but may hold one."""
+    """Tell whether a directory may hold an export because it is not itself one of any kind."""
     defect = layout_defect(path) if path.is_dir() else None
     return defect is not None and defect.slug == "no-saved-model"
 
 
 def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
-    """Compare names and sizes only: what a rollback has time for. Bytes are not checked."""
+    """Compare names and sizes only, because a rollback has no time for more. Bytes are not checked."""
     return _other_sizes(repo.layout.version(record.model, record.version), record)
 
 
@@ -303,7 +307,7 @@ def _other_sizes(root: Path, record: VersionRecord) -> Differences:
 def _changed_small_files(
     path: Path, record: VersionRecord, differences: Differences
 ) -> tuple[list[str], dict[str, int]]:
-    """Return the small files whose bytes differ, and the sizes of the files that were left unread."""
+    """Return the small files whose bytes differ, and the sizes of the large files, which are not read."""
     known = {*differences.missing, *differences.changed}
     changed, unread = [], {}
     for file in record.manifest.files:
@@ -326,7 +330,7 @@ def _whole(
     progress: Progress | None,
     tree: SourceTree | None = None,
 ) -> Verification:
-    """Read every byte; of a `tree` that has no record, as a promotion would: links as what they point to."""
+    """Read and compare every byte. A `tree` has no record: we read it as a promotion does, with links followed."""
     boundary = tree.boundary if tree is not None else None
     variables = read_variables(path, boundary=boundary)
     tensors = variables.tensors()
@@ -372,7 +376,7 @@ def _unread(sizes: dict[str, int]) -> tuple[str, ...]:
 
 
 def _uncovered(path: Path, inspection: Inspection) -> tuple[str, ...]:
-    """Say whether anything vouches for the bytes of the graph."""
+    """Say if no hash covers the bytes of the graph."""
     name = inspection.file or "saved_model.pb"
     if inspection.fingerprint is None:
         missing = (
@@ -408,7 +412,7 @@ def _unchecked_variables(variables: Variables, checked: TensorCheck | None) -> t
 
 
 def _unvouched(actual: Manifest, variables: Variables) -> tuple[str, ...]:
-    """Say which files have no checksum anywhere."""
+    """Say which files have no checksum at all."""
     known = {"saved_model.pb", "saved_model.pbtxt", "variables/variables.index"}
     if variables.index is not None:
         known |= {f"variables/{name}" for name in variables.index.shards}
@@ -436,11 +440,11 @@ def is_lost(repo: Repository, model: str, version: int) -> bool:
 
 
 def _lost(repo: Repository, model: str, versions: tuple[int, ...]) -> tuple[int, ...]:
-    """Return which of these are lost.
+    """Return the versions that are lost: they have a record, but no directory.
 
-    A promotion writes the record before the directory appears, and an emptying of the trash removes it after; both
-    have an intent in the journal, dead or alive, so a number that one names is not lost. One that appears or
-    goes while this looks is not lost either: what seems to be is looked at again after the journal was read.
+    A promotion writes the record before the directory appears, and an emptying of the trash removes the record after
+    the directory. Both have an intent in the journal, dead or alive, so a version that an intent names is not lost.
+    Versions may appear or go meanwhile, so missing ones are checked again after the journal was read.
     """
     missing = [one for one in versions if _is_missing(repo, model, one)]
     if not missing:
@@ -466,13 +470,13 @@ SCHEMA = 1
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """What one sitting did.
+    """The result of one sitting of a round.
 
     Attributes:
-        verified: What was verified now.
-        before: Versions that earlier sittings of this round found whole.
-        left: Versions that the next sitting begins with; the round is over when there are none.
-        damaged: Versions that earlier sittings found damaged, and that there was no time to look at again.
+        verified: The versions that this sitting verified.
+        before: The versions that earlier sittings of this round found whole.
+        left: The versions for the next sitting; if there are none, the round is over.
+        damaged: The versions that earlier sittings found damaged, and that this sitting had no time to verify again.
     """
 
     verified: tuple[Verification, ...]
@@ -482,7 +486,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoundState(msgspec.Struct, frozen=True, kw_only=True):
-    """The file: digests of the versions that were found whole in this round, and damaged, by reference."""
+    """The file of a round: digests of the versions found whole and of those found damaged, by reference."""
 
     schema: int = SCHEMA
     started: str
@@ -500,14 +504,14 @@ def verify_round(
     quick: bool = False,
     progress: Progress | None = None,
 ) -> Round:
-    """Verify versions until the time is over; at least one, and one that was begun to its end.
+    """Verify versions until the time is over, but at least one. A version that was begun is verified to its end.
 
-    A damaged version is never noted as done, so every sitting of a round tells of it; one that cannot be read is
-    damaged. What no sitting has looked at yet comes first, so that damage never keeps a round from its end.
+    Every sitting of a round reports damaged versions, so they are never noted as done. A version that cannot be read
+    is damaged. Versions that no sitting has verified come first, so that every round ends in spite of damage.
 
     Raises:
         NoSuchVersion: There is no such version of ours.
-        StorageFailed: The note cannot be written.
+        StorageFailed: The file of the round cannot be written.
     """
     ends = clock() + seconds
     state = _load(repo, quick=quick)
@@ -544,7 +548,7 @@ def verify_round(
 
 
 def _digest(repo: Repository, model: str, version: int) -> str:
-    """Return the digest of a version's record; empty if that cannot be read, so that nothing else has it."""
+    """Return the digest of a version's record; empty, which is no version's digest, if the record cannot be read."""
     try:
         record = load_record(repo, model, version)
     except (RepositoryDamaged, StorageFailed):
@@ -553,7 +557,7 @@ def _digest(repo: Repository, model: str, version: int) -> str:
 
 
 def _load(repo: Repository, *, quick: bool) -> RoundState:
-    """Return what this round has done; another kind of round starts anew, and so does one whose note is broken."""
+    """Return the state of this round. A round of the other kind, or one whose file is broken, begins anew."""
     try:
         state = load(repo.layout.round, RoundState)
     except RepositoryDamaged:

@@ -1,6 +1,6 @@
-"""Who reads a version right now: a shared flock on its record, which a prune would need for itself.
+"""The version lock: a shared flock on a version's record keeps it from being pruned while a command reads it.
 
-Readers write nothing, so the lock is on a file that they may only read. The kernel frees it when they end.
+Readers may lack the right to write, so the lock is on a file that they can read. The kernel frees it when they end.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _POLL_SECONDS = 0.02
 
 @contextmanager
 def using(repo: Repository, model: str, version: int) -> Iterator[None]:
-    """Keep a version where it is for the block: no prune takes it, no emptying deletes it.
+    """Keep a version where it is for the block: no prune moves it, and no emptying of the trash deletes it.
 
-    Waits for a prune or a restore that moves it now. Where the file system has no flock, nobody can prune
-    either, so the block runs without. A version without a record needs no lock: it is never pruned.
+    Waits for a prune or a restore that moves it now. Where the file system has no flock, no command can prune, so
+    the block runs without a lock. A version without a record needs none, because it is never pruned.
 
     Raises:
-        Locked: It was being moved for all of `lock_wait` seconds.
+        Locked: Another command was moving it for all of `lock_wait` seconds.
     """
     path = repo.layout.record(model, version)
     end = time.monotonic() + repo.lock_wait
@@ -46,12 +46,12 @@ def using(repo: Repository, model: str, version: int) -> Iterator[None]:
                 while not try_flock(descriptor, path, shared=True):
                     if time.monotonic() >= end:
                         raise Locked(
-                            f"{model}@{version} is being moved to the trash or out of it",
+                            f"another command is moving {model}@{version} to the trash or out of it",
                             hint="wait for that command to end: servingrepo history shows it",
                         )
                     time.sleep(_POLL_SECONDS)
             if _was_replaced(descriptor, path):
-                continue  # a proof was added to it: nobody looks at the old file's lock any more
+                continue  # a new proof replaced the record: the lock on the old file keeps out no prune
             yield
             return
         finally:
@@ -59,7 +59,7 @@ def using(repo: Repository, model: str, version: int) -> Iterator[None]:
 
 
 def _was_replaced(descriptor: int, path: Path) -> bool:
-    """Tell whether another file has the name now."""
+    """Tell whether the path names another file now."""
     with suppress(OSError):
         return not os.path.samestat(os.fstat(descriptor), path.stat())
     return False
@@ -67,7 +67,7 @@ def _was_replaced(descriptor: int, path: Path) -> bool:
 
 @contextmanager
 def alone(repo: Repository, model: str, version: int) -> Iterator[bool]:
-    """Have a version to ourselves for the block, if nobody reads it; say whether that is so."""
+    """Lock a version exclusively for the block, if no command reads it; give the block whether that worked."""
     path = repo.layout.record(model, version)
     with storage_errors("open", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -78,6 +78,6 @@ def alone(repo: Repository, model: str, version: int) -> Iterator[bool]:
 
 
 def is_used(repo: Repository, model: str, version: int) -> bool:
-    """Tell whether somebody reads a version right now."""
+    """Tell whether a command reads a version right now."""
     with alone(repo, model, version) as free:
         return not free

@@ -1,10 +1,10 @@
-"""A training run: finds the SavedModel in its directory and says what else is there.
+"""Training runs: find the SavedModel in a run directory, and read what else training left there.
 
-Read-only. It reads names and a few bytes of small files, never weights; it opens no pickle and follows no link out
-of the run. Whether the SavedModel is whole and can be served is another room's question.
+This room only reads. It reads names, events, metrics and configuration, but no weights. It opens no pickle and
+follows no link out of the run. The room `savedmodel` checks whether the SavedModel is whole and can be served.
 
-One module per producer: savedmodels.py (tf.saved_model, Keras export, tf.estimator), checkpoints.py,
-keras.py, tensorboard.py, mlflow.py, metric_files.py, and others.py for all that is only named.
+Each producer has a module: savedmodels.py (tf.saved_model, Keras export, tf.estimator), checkpoints.py, keras.py,
+tensorboard.py, mlflow.py and metric_files.py. The module others.py recognizes files that are only named.
 """
 
 from __future__ import annotations
@@ -47,5 +47,5 @@ _HOMES = {
     "scan_run": "scan",
 }
 
-# Records of versions hold some of these values: what looks into runs is imported when it is asked for.
+# Records of versions have some of these values, so importing them is cheap. Code that reads runs is imported on use.
 __getattr__ = names_from(__name__, _HOMES)

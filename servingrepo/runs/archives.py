@@ -1,8 +1,8 @@
-"""Runs in archives, as SageMaker (`model.tar.gz`) and TensorFlow Hub hand them out: unpacked safely, for a while.
+"""Unpack a run from an archive, safely and for a while. SageMaker (`model.tar.gz`) and TensorFlow Hub make such ones.
 
-An archive may come from anywhere. Nothing of it is written outside of the scratch directory, nothing but files,
-directories and links that stay inside is made, and what would not fit is found out before it fills the disk.
-However small an archive is, what it unpacks to comes in pieces, and each is counted.
+An archive may come from a stranger. It is unpacked only into a scratch directory, and only into files, directories
+and links that stay inside. Bytes are counted piece by piece as they come out, so that an archive that does not fit is
+refused before it fills the disk.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _TAR_MAGIC = (257, b"ustar")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _XZ_MEMORY = 256 << 20
-"""What xz may use; files of `xz -9` need 65 MiB."""
+"""The memory that xz may use; files of `xz -9` need 65 MiB."""
 _LARGEST_DIRECTORY = 32 << 20
-"""Bytes of a zip's directory, which is read whole; that of 100,000 entries has some 12 MB."""
+"""The most bytes of a zip's directory, which is read whole; a directory of 100,000 entries has some 12 MB."""
 _METHODS = {9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz"}
 
 
 def archive_kind(path: Path) -> str | None:
-    """Return what kind of archive a file is by its first bytes: tar, gzip, bzip2, xz, zip, zstd; None if none."""
+    """Tell the kind of an archive by its first bytes: tar, gzip, bzip2, xz, zip or zstd; None if it is no archive."""
     with suppress(OSError):
         path = path.resolve(strict=True)
     return _kind(read_start(str(path), _START))
@@ -75,9 +75,9 @@ def _kind(start: bytes) -> str | None:
 
 @contextmanager
 def run_directory(run: Path) -> Iterator[Path]:
-    """Give a run's directory: the run itself, or what an archive unpacks to, while the block lasts.
+    """Give the directory of a run for the block. An archive is unpacked first.
 
-    Errors of the block name the archive, not the directory that is gone by then.
+    Errors of the block name the archive, because the unpacked directory is gone by then.
 
     Raises:
         UnsafeExport, NoSpace, StorageFailed: The archive cannot be unpacked.
@@ -94,13 +94,13 @@ def run_directory(run: Path) -> Iterator[Path]:
 
 @contextmanager
 def unpacked(archive: Path, *, limits: Limits | None = None) -> Iterator[Path]:
-    """Unpack an archive into a directory of its own, which is gone after the block.
+    """Unpack an archive into a directory of its own, which is removed after the block.
 
-    Links stay links if they stay inside; owners, modes and times are not taken over. A directory that a killed
-    process left is removed by the next one that unpacks.
+    Links stay links if they stay inside. The archive's owners, modes and times are ignored. If a process is killed,
+    the next one that unpacks removes its directory.
 
     Raises:
-        UnsafeExport: It has names, links or devices that must not be unpacked, or is far larger than it looks.
+        UnsafeExport: It has names, links or devices that must not be unpacked, or it is a bomb.
         NoSpace: It does not fit into the directory for temporary files.
         StorageFailed: It is damaged, or the disk refuses.
     """
@@ -159,7 +159,7 @@ def _damaged(name: str, error: Exception, otherwise: str = "") -> StorageFailed:
 
 
 def _opened(archive: Path) -> IO[bytes]:
-    """Open an archive once, so that its kind, size and entries are those of one file.
+    """Open an archive once, so that its kind, size and entries all come from the same file.
 
     Raises:
         OSError: It cannot be opened, or is no file any more.
@@ -172,7 +172,7 @@ def _opened(archive: Path) -> IO[bytes]:
 
 
 class _Pieces(io.BufferedReader):
-    """A file of which nobody takes very much at once: zipfile takes a zip's directory whole, before it is counted."""
+    """A file that refuses very large reads: zipfile reads a zip's directory whole, before we can count entries."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         most = _LARGEST_DIRECTORY
@@ -182,11 +182,11 @@ class _Pieces(io.BufferedReader):
 
 
 def _entries(file: IO[bytes], budget: Budget) -> Generator[Entry]:
-    """Yield what an archive holds, whichever kind it is of.
+    """Yield the entries of an archive of any known kind.
 
     Raises:
-        StorageFailed: Of none that is known.
-        DamagedExport: It was not fetched.
+        StorageFailed: Its kind is not known.
+        DamagedExport: It is a Git LFS pointer, whose content was not fetched.
     """
     start = file.read(_START)
     file.seek(0)
@@ -196,7 +196,7 @@ def _entries(file: IO[bytes], budget: Budget) -> Generator[Entry]:
     elif kind in _READERS:
         read = _counted(_READERS[kind](file), budget)
         yield from tar_entries(read, budget)
-        # What is behind the last entry holds the checksums of some formats.
+        # Some formats have their checksums behind the last entry.
         while read(CHUNK):
             pass
     elif is_git_lfs_pointer(start):
@@ -221,17 +221,17 @@ def _counted(read: Read, budget: Budget) -> Read:
 
 
 class _Xz:
-    """Reads xz in bounded memory, which Python's own reader does not promise: a stream says how much it needs."""
+    """Reads xz in bounded memory. Python's own reader has no bound: a stream itself says how much memory it needs."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
     def read(self, size: int) -> bytes:
-        """Return at most so many bytes of what was packed, nothing at the end.
+        """Return at most `size` unpacked bytes, nothing at the end.
 
         Raises:
-            lzma.LZMAError, EOFError: It is damaged, needs more memory than it may, or ends too early.
+            lzma.LZMAError, EOFError: The stream is damaged, needs too much memory, or ends too early.
         """
         data = packed = b""
         while not data:
@@ -249,7 +249,7 @@ class _Xz:
         return data
 
     def _next_stream(self) -> bytes:
-        """Return the begin of what follows a stream and the zeros behind it."""
+        """Return the first bytes of the next stream, behind the zeros that follow the last one."""
         packed = self._stream.unused_data.lstrip(b"\0")
         while not packed and (more := self._file.read(CHUNK)):
             packed = more.lstrip(b"\0")
@@ -265,7 +265,7 @@ _READERS: dict[str | None, Callable[[IO[bytes]], Read]] = {
 
 
 def _zip_entries(file: IO[bytes], budget: Budget) -> Iterator[Entry]:
-    """Yield the entries of a zip; Windows has backslashes between the parts of their names."""
+    """Yield the entries of a zip. Archives from Windows may have backslashes in their names instead of slashes."""
     with zipfile.ZipFile(file) as packed:
         for info in packed.infolist():
             name = info.filename.replace("\\", "/").encode("utf-8", "surrogateescape")
@@ -279,7 +279,7 @@ def _zip_entries(file: IO[bytes], budget: Budget) -> Iterator[Entry]:
             elif name.endswith(b"/"):
                 yield Entry(name=name, kind="directory")
             elif info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-                # zipfile unpacks what others read of a file at once, however much comes of it.
+                # With other methods zipfile unpacks all bytes that it has read at once, without a bound.
                 method = _METHODS.get(info.compress_type, f"method {info.compress_type}")
                 raise StorageFailed(
                     f"{budget.archive} cannot be unpacked: {shown(info.filename)} is packed with {method}",
@@ -288,5 +288,5 @@ def _zip_entries(file: IO[bytes], budget: Budget) -> Iterator[Entry]:
             else:
                 budget.expect(info.file_size)
                 with packed.open(info) as content:
-                    # What is said of the size may be a lie: what comes out is counted.
+                    # The stated size may be a lie, so the bytes that come out are counted.
                     yield Entry(name=name, kind="file", read=_counted(content.read, budget))

@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints: variables without the graph that uses them, so they cannot be served."""
+"""Recognize TensorFlow checkpoints: they have variables but no graph, so they cannot be served."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _DIRECTORIES = {"checkpoints", "ckpts", "checkpoint_dir", "training_checkpoints"
 
 
 def recognise(folder: Folder) -> Iterator[Other]:
-    """Yield the folder's checkpoints as one finding that names the latest.
+    """Yield the folder's checkpoints as one finding that names the latest checkpoint.
 
-    The latest is the one that the file `checkpoint` names (tf.train.latest_checkpoint reads the same), else
+    The latest is the one that the file `checkpoint` names, as for tf.train.latest_checkpoint. Without that file it is
     the one whose index was written last.
     """
     shards = (_SHARD.fullmatch(name) for name in folder.files if ".data-" in name)
@@ -53,7 +53,7 @@ def recognise(folder: Folder) -> Iterator[Other]:
 
 
 def _details(folder: Folder, latest: str, times: dict[str, float]) -> str:
-    """Say whether the latest is whole by its index and sizes, which others there are, and what looks misplaced."""
+    """Say whether the latest is whole by its index and sizes, list the others, and say if it seems misplaced."""
     said = [_verified(folder, latest)]
     if len(times) > 1:
         newest = sorted(times, key=lambda each: (times[each], each))
@@ -70,7 +70,7 @@ def _details(folder: Folder, latest: str, times: dict[str, float]) -> str:
 
 
 def _verified(folder: Folder, prefix: str) -> str:
-    """Hold the index against the sizes of the data files; the tensors themselves are not read."""
+    """Compare the index with the sizes of the data files, without reading tensors."""
     from servingrepo.savedmodel.bundle import BadIndex, read_index
 
     data = read_start(folder.files[f"{prefix}.index"], _MAX_INDEX + 1)
@@ -93,7 +93,7 @@ def _verified(folder: Folder, prefix: str) -> str:
 
 
 def _latest(folder: Folder) -> str | None:
-    """Read the state file; its paths are relative to it, or were absolute on the machine that trained."""
+    """Return the name in the state file. The path before it may be one of another machine, so it is dropped."""
     if _STATE not in folder.files:
         return None
     match = _LATEST.search(read_start(folder.files[_STATE], _MAX_STATE))

@@ -1,6 +1,6 @@
-"""A run's files of configuration: which there are, what they hash to, and the values of those in JSON, TOML or YAML.
+"""A run's configuration files: their hashes, and the values of those in JSON, TOML or YAML.
 
-Files of gin are programs of its own language, with imports and references: they are hashed and not read.
+Gin files are programs in a language of their own, with imports and references: they are hashed and not read.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ __all__ = [
 CONFIGS = re.compile(
     r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
 )
-"""Names of files that hold configuration."""
+"""The names of configuration files."""
 
 _LONGEST = 1 << 20
 LONGEST_TEXT = 256 << 10
-"""Bytes of TOML or YAML; a configuration is no more, and a parser without libyaml would need seconds."""
+"""The most bytes of TOML or YAML. No configuration is larger, and a parser without libyaml would need seconds."""
 _MOST_FILES = 20
 _MOST_VALUES = 200
 _LONGEST_VALUE = 200
@@ -49,7 +49,11 @@ _DEEPEST = 6
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """Values by key, secrets masked; SHA-256 by file; and why files have no values, or none of their own here."""
+    """The configuration of a run.
+
+    `values` are values by key, with secrets masked. `files` are SHA-256 sums by file. `unread` says by file why all
+    or some of its values are missing.
+    """
 
     values: dict[str, str]
     files: dict[str, str]
@@ -57,9 +61,9 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Configuration:
-    """Read a run's files of configuration; a broken one, or one that is too long, is hashed and said.
+    """Read a run's configuration files. A file that is too long or broken gets its reason in `unread`.
 
-    `reads` reads them, and remembers them.
+    `reads` reads the files, and remembers them.
     """
     reads = reads or FilesRead()
     values: dict[str, str] = {}
@@ -68,7 +72,7 @@ def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Conf
     unread = {_text(path): LINK_OUT for path in islice(linked, _MOST_FILES)}
     every = list(islice(_files(seen), _MOST_FILES + 1))
     if len(every) > _MOST_FILES:
-        unread["…"] = f"more than {_MOST_FILES} files are not looked at"
+        unread["…"] = f"only {_MOST_FILES} files are read, and there are more"
     for below, place in every[:_MOST_FILES]:
         path = _text(below)
         folder, _, name = path.rpartition("/")
@@ -92,7 +96,7 @@ def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Conf
 
 
 def _files(seen: Listing) -> Iterator[tuple[str, str]]:
-    """Yield the files of configuration: their paths below the run, and absolute."""
+    """Yield the configuration files: the path below the run, and the absolute one."""
     for folder in seen.folders:
         for name in sorted(folder.files) if not folder.is_saved_model else ():
             if CONFIGS.fullmatch(name):
@@ -103,7 +107,7 @@ def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the values of a file by their keys.
 
     Raises:
-        ValueError, RecursionError: It is not what its name says.
+        ValueError, RecursionError: Its content does not fit its name.
     """
     if name.endswith(".json"):
         yield from _flat(json.loads(data), ())
@@ -116,7 +120,7 @@ def _values(name: str, data: bytes) -> Iterator[tuple[tuple[str, ...], str]]:
 def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the leaves of nested tables and lists; a list of plain values is one leaf.
 
-    What is nested too deep is left out: written as it is it could hold secrets under names that nobody looked at.
+    Values that are nested too deep are left out: as one text they could have secrets under unchecked names.
     """
     if isinstance(value, dict) and len(keys) < _DEEPEST:
         secret = _value_of_a_secret(value)
@@ -131,7 +135,7 @@ def _flat(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
 
 
 def _value_of_a_secret(table: dict[Any, Any]) -> frozenset[str]:
-    """Return where the value lies that goes by the name of a secret: `{"name": "DB_PASSWORD", "value": …}`."""
+    """Return the keys of a secret's value in a table such as `{"name": "DB_PASSWORD", "value": …}`."""
     for name in ("name", "key"):
         called = table.get(name)
         if isinstance(called, str):
@@ -142,7 +146,7 @@ def _value_of_a_secret(table: dict[Any, Any]) -> frozenset[str]:
 
 
 def _begin(value: Any) -> Any:
-    """Return as much of a list as may be kept, without the secrets that its options have: `["--token", "x"]`."""
+    """Return the first part of a list, with the secrets of command-line options masked: `["--token", "x"]`."""
     if not isinstance(value, list):
         return value
     begin: list[Any] = []
@@ -160,7 +164,7 @@ def _begin(value: Any) -> Any:
 
 
 def _key(folder: str, keys: tuple[str, ...]) -> str:
-    """Return a value's key for the record: a key may be a secret too, or as long as the file."""
+    """Return a value's key for the record, masked and cut: a key may be a secret, or as long as the file."""
     parts = tuple(mask_text(one[:_LONGEST_KEY]) for one in keys)
     return _text("/".join((folder, *parts) if folder else parts))
 
@@ -172,8 +176,8 @@ def _text(value: str) -> str:
 
 # TOML and YAML from strangers, read in bounded time and memory ------------------------------------------
 #
-# tomllib makes a tuple of every begin of a dotted key, and walks along the header of a table for each key below it: a
-# file of 40 kB takes 1.5 GB, and one of 1 MB 600 times as much. So how deep keys go is seen before they are parsed.
+# tomllib makes a tuple of every prefix of a dotted key, and walks along a table's header for each key below it. So a
+# file of 40 kB can take 1.5 GB, and one of 1 MB 600 times as much. We check the depth of keys before they are parsed.
 
 _DEEPEST_KEY = 64
 
@@ -182,14 +186,14 @@ def load_toml(data: bytes) -> dict[str, Any]:
     """Read a TOML document.
 
     Raises:
-        ValueError: It is broken, or is more than a configuration; the message says why.
+        ValueError: It is broken, or too large for a configuration; the message says why.
     """
     if len(data) > LONGEST_TEXT:
         raise ValueError(f"it has more than {LONGEST_TEXT:,} bytes")
     for number, line in enumerate(data.split(b"\n"), 1):
         if line.count(b".") > _DEEPEST_KEY and _key_in(line).count(b".") > _DEEPEST_KEY:
             raise ValueError(f"line {number} has a key of more than {_DEEPEST_KEY} parts")
-    import tomllib  # few runs have any
+    import tomllib  # imported here, because few runs have TOML
 
     try:
         return tomllib.loads(data.decode())
@@ -198,17 +202,17 @@ def load_toml(data: bytes) -> dict[str, Any]:
 
 
 def _key_in(line: bytes) -> bytes:
-    """Return a part of a line that has its key, or its header, in it; more where quotes make that hard to tell."""
+    """Return the part of a line with its key or header; where quotes make it hard to find, return the whole line."""
     if line.lstrip(b" \t").startswith(b"["):
-        # What has commas and no quotes is a part of an array over several lines.
+        # A line with commas and without quotes is a part of an array over several lines.
         return b"" if b"," in line and b'"' not in line and b"'" not in line else line
     before = line.partition(b"=")[0]
     return line if b'"' in before or b"'" in before else before
 
 
-# PyYAML's safe loader makes no objects, but ten lines of aliases to aliases are billions of values, merge keys of
-# them are copied one by one, and very deep nesting or numbers of many digits take for ever. All of that is seen in
-# the stream of events, before a value is made.
+# PyYAML's safe loader makes no objects. But ten lines of aliases to aliases are billions of values, merge keys copy
+# them all, and very deep nesting or very long numbers take for ever. We find all of that in the stream of events,
+# before a value is made.
 
 _MOST_IN_YAML = 20_000
 _DEEPEST_YAML = 64
@@ -219,9 +223,9 @@ def load_yaml(data: bytes) -> Any:
     """Read one YAML document.
 
     Raises:
-        ValueError: It is broken, has tags beyond YAML's own, or is more than a configuration; the message says why.
+        ValueError: It is broken, has tags beyond YAML's own, or is too large; the message says why.
     """
-    import yaml  # 15 ms that most commands have no use for
+    import yaml  # imported here: it takes 15 ms, and few commands need it
 
     if len(data) > LONGEST_TEXT:
         raise ValueError(f"it has more than {LONGEST_TEXT:,} bytes")

@@ -1,6 +1,6 @@
-"""One TensorBoard event file: TFRecord framing around Event messages, of which only scalars are taken.
+"""Read the scalars of one TensorBoard event file: TFRecord frames with Event messages in them.
 
-Payloads that are large, such as graphs and images, are skipped without being read. TensorFlow is not needed.
+Large payloads, such as graphs and images, are skipped and not read. TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ __all__ = ["MOST_NUMBERS", "MOST_TAGS", "EventFile", "Rows", "TooMuch", "read_ev
 
 # scalars as columns -----------------------------------------------------------------------------------
 #
-# Scalars of many equally long event records at once, with numpy.
+# This part decodes the scalars of many equally long event records at once, with numpy.
 #
 # A training loop writes the same few tags again and again, so most records of a file differ only in their wall
-# time, step and value. Records of one length are laid side by side; those that also agree in all other bytes
-# are decoded as columns, and their checksums follow from one of them, because a CRC is linear. Whatever looks
-# different is left to the reader that takes records one by one, which also says what the common bytes mean.
+# time, step and value. Records of one length are laid side by side. Those that also agree in all other bytes are
+# decoded as columns. Their checksums follow from the checksum of one record, because a CRC is linear. Other records
+# are left to the reader that takes records one by one; this reader also decodes the common bytes.
 
 LONGEST = 135
-"""Payloads of more bytes have lengths of two bytes inside, and are taken one by one."""
+"""Longer payloads have lengths of two bytes inside, and are decoded one by one."""
 
 _Bytes = npt.NDArray[np.uint8]
 _Places = npt.NDArray[np.int64]
 
 _FEWEST = 16
-"""Records that are worth being decoded together: of fewer, each takes longer than alone."""
+"""The fewest records to decode together; with fewer, each would take longer than alone."""
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, reflected
 _MASK_DELTA = np.uint32(0xA282EAD8)
 _WALL_TIME, _STEP, _SUMMARY = 0x09, 0x10, 0x2A
@@ -55,7 +55,7 @@ _CONTINUED = 0x80
 
 
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
-    """The scalars of one tag: where each record's payload begins, and what it says."""
+    """The scalars of one tag as columns; `places` are the offsets of the payloads."""
 
     tag: str
     places: _Places
@@ -65,7 +65,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """The result for some records: scalars, payloads to be read one by one, and payloads with a wrong checksum."""
+    """The result for records of one size: scalars, payloads to decode one by one, and those with a wrong checksum."""
 
     rows: list[Rows]
     rest: list[int]
@@ -78,11 +78,11 @@ def take_rows(
     """Decode the records of one size in a piece of a file.
 
     Args:
-        data: The piece; each payload in it is followed by its 4 bytes of masked CRC-32C.
-        places: Where the payloads begin: an array of integers.
-        offset: Where in the file the piece begins.
-        size: How many bytes each has.
-        tag_of: Reads one payload in full: its tag if it has exactly one scalar, else None.
+        data: The piece; behind each payload are the 4 bytes of its masked CRC-32C.
+        places: The offsets of the payloads in the piece: an array of integers.
+        size: The bytes of each payload.
+        offset: The offset of the piece in the file.
+        tag_of: Decodes one payload in full, and returns its tag if it has exactly one scalar, else None.
     """
     taken = Taken(rows=[], rest=[], wrong=[])
     if len(places) < _FEWEST or not 25 <= size <= LONGEST:  # noqa: PLR2004 - no scalar is shorter
@@ -110,7 +110,7 @@ def take_rows(
 
 
 class _Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that have their step and their value at the same places."""
+    """The rows that have their step and their value at the same places."""
 
     chosen: Any
     step_bytes: int
@@ -159,7 +159,7 @@ def _take(
     tag_of: Callable[[bytes], str | None],
     taken: Taken,
 ) -> None:
-    """Decode rows of one layout, a tag at a time."""
+    """Decode the rows of one layout, tag by tag."""
     free = [*range(1, 9), *range(10, 10 + layout.step_bytes)]
     free += range(layout.value, layout.value + 4)
     common = np.zeros((len(table), -(-size // 8) * 8), dtype=np.uint8)
@@ -193,9 +193,9 @@ def _take(
 
 
 def _alike(common: npt.NDArray[np.uint64]) -> tuple[_Places, _Places]:
-    """Sort rows by what they have in common: the first row of each kind, and each row's kind.
+    """Group rows by their common bytes: return the first row of each kind, and the kind of each row.
 
-    Kinds are told apart by a hash, so the caller compares the bytes as well.
+    Kinds are groups of equal hashes, so the caller has to compare the bytes as well.
     """
     random = np.random.default_rng(2017)
     weights = random.integers(1, 1 << 63, size=common.shape[1], dtype=np.uint64)
@@ -207,7 +207,7 @@ def _alike(common: npt.NDArray[np.uint64]) -> tuple[_Places, _Places]:
 def _checksums_fit(
     table: _Bytes, size: int, firsts: _Places, kind: _Places, free: list[int]
 ) -> npt.NDArray[np.bool_]:
-    """Compare each row's CRC with the one that follows from its kind's first row and the bytes that differ."""
+    """Compare each row's CRC with the one computed from the first row of its kind and the bytes that differ."""
     crcs = [crc32c(table[first, :size].tobytes()) for first in firsts.tolist()]
     expected = np.array(crcs, dtype=np.uint32)[kind]
     zeros = _crc_before_zeros(size)
@@ -223,7 +223,7 @@ def _checksums_fit(
 
 @lru_cache(maxsize=16)
 def _crc_before_zeros(size: int) -> list[npt.NDArray[np.uint32]]:
-    """Return, for n from 0 to size - 1, what a byte followed by n zero bytes adds to a CRC."""
+    """Return for n from 0 to size - 1 a table: what each byte, followed by n zero bytes, adds to a CRC."""
     one = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         one = np.where(one & 1, (one >> 1) ^ np.uint32(_POLYNOMIAL), one >> 1).astype(np.uint32)
@@ -244,11 +244,11 @@ def _steps(table: _Bytes, step_bytes: int) -> _Places:
 
 # where records lie ------------------------------------------------------------------------------------
 #
-# Where the records of a piece of a TFRecord file lie, found in leaps where they repeat.
+# This part finds the records in a piece of a TFRecord file, in leaps where their lengths repeat.
 #
 # The format is TensorFlow's (core/lib/io/record_writer.h): length, masked CRC-32C of the length, payload, masked
-# CRC-32C of the payload. A training loop writes records of the same lengths in the same order step after step.
-# So once a cycle is seen, the next heads are expected where the cycle puts them, and compared there all at once.
+# CRC-32C of the payload. A training loop writes records of the same lengths in the same order, step after step. So
+# once we see a cycle, we know where the next heads should be, and compare many of them at once.
 
 HEAD = 12
 FOOT = 4
@@ -258,15 +258,15 @@ _FIRST_LEAP, _LONGEST_LEAP = 64, 65_536
 
 
 class Framed(msgspec.Struct, frozen=True, kw_only=True):
-    """The records that lie whole in a piece: the places of payloads by their size.
+    """The records that lie whole in a piece: the offsets of their payloads, by size.
 
-    `end` is where the last record ends; the next, of `next_size` bytes if its head is there, does not lie whole in
-    the piece, or is `damaged`: its head has a wrong checksum.
+    `end` is where the last whole record ends. The next record is cut off at the end of the piece; `next_size` is its
+    size if its head is there. Or it is `damaged`: its head has a wrong checksum.
     """
 
     places: dict[int, Any]
     large: list[tuple[int, int]]
-    """Places and sizes of large payloads."""
+    """The offsets and sizes of large payloads."""
     end: int
     next_size: int = -1
     damaged: bool = False
@@ -276,8 +276,8 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
     """Find the records of a piece.
 
     Args:
-        piece: Bytes of a file from the begin of a record on.
-        heads: Heads whose checksum was found right, with their lengths; it is added to.
+        piece: Bytes of a file, from the begin of a record.
+        heads: The lengths of heads with a right checksum; this function adds new ones.
         large: Payloads of more bytes are listed apart.
     """
     found: dict[int, list[int]] = {}
@@ -315,7 +315,7 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
             cycle = _cycle(recent)
             if cycle:
                 begin = _leap(piece, begin, cycle, heads, leaps)
-            # Where nothing repeats, looking for it again and again would cost more than it saves.
+            # If nothing repeats, a search after every few records would cost more than it saves.
             wait = 3 * len(cycle) if cycle else min(4 * max(wait, _LOOK_BACK), 16 * _LOOK_BACK)
             recent = []
     arrays: dict[int, list[Any]] = {one: [np.asarray(at, np.int64)] for one, at in found.items()}
@@ -332,7 +332,7 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
 
 
 def length_of(head: bytes) -> int:
-    """Return the length that a record's head says, or -1 if its checksum is wrong."""
+    """Return the length in a record's head, or -1 if its checksum is wrong."""
     length, stored = struct.unpack("<QI", head)
     return int(length) if crc32c(head[:8]) == unmask(stored) and length < 1 << 62 else -1
 
@@ -358,7 +358,7 @@ def _leap(
     heads: dict[bytes, int],
     leaps: list[tuple[int, npt.NDArray[np.int64]]],
 ) -> int:
-    """Go on in whole cycles for as long as the heads are where they should be; return where that ends."""
+    """Skip whole cycles as long as the heads are where the cycle puts them, and return the end of the last cycle."""
     sizes = [heads[head] for head in cycle]
     steps = np.cumsum([0, *(HEAD + size + FOOT for size in sizes)])
     stride = int(steps[-1])
@@ -380,24 +380,24 @@ def _leap(
 
 
 MOST_NUMBERS = 10_000_000
-"""Scalars of a folder, which are in memory together, some 70 bytes each. Files of 900 MB have so many."""
+"""The most scalars of a folder. All are in memory together, with some 70 bytes each; 900 MB of files have so many."""
 MOST_TAGS = 10_000
 
 # the file ---------------------------------------------------------------------------------------------
 
 _PIECE = 8 << 20
 _LARGE = 64 << 10
-"""Payloads above this are walked through, not decoded."""
+"""Larger payloads are not decoded; only their fields are visited."""
 _HUGE = 1 << 20
-"""Payloads above this are not even read; to leap over smaller ones would take longer than to read them."""
+"""Larger payloads are not even read. To skip smaller ones would take longer than to read them."""
 _LONGEST_TAG = 4096
 _WAITING = 100_000
-"""Scalars that were taken one by one, until they are put into columns: there they take a quarter of the memory."""
+"""The most single scalars in memory; then they are put into columns, where they take a quarter of it."""
 _DOUBLE, _SINGLE, _BYTES, _VARINT = 1, 5, 2, 0
 _SUMMARY_FIELD = 5
 _PLUGINS = ("", "scalars")
 _TENSORS = {1: "<f", 2: "<d", 3: "<i", 9: "<q", 14: "bfloat16", 19: "<e", 22: "<I", 23: "<Q"}
-"""Formats by DataType (types.proto) of what a scalar may be."""
+"""The formats of scalars, by DataType (types.proto)."""
 
 
 class _Scalar(msgspec.Struct, frozen=True):
@@ -411,33 +411,33 @@ class _Scalar(msgspec.Struct, frozen=True):
 
 
 class EventFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The scalars of one file, and what could not be read of it."""
+    """The scalars of one file, and the problems with it."""
 
     rows: list[Rows]
     numbers: int
     """Scalars in these rows."""
     alone: int
-    """How many of them were taken one by one."""
+    """How many of them were decoded one by one."""
     records: int
     problems: tuple[str, ...]
-    """What could not be read, in words; everything else was."""
+    """What could not be read, in words. All other parts were read."""
 
 
 class TooMuch(Exception):
-    """There are more scalars, or more tags, than are kept in memory."""
+    """There are more scalars or tags than may be in memory."""
 
 
 def read_events(
     path: str, *, progress: Progress = silent, most: int = MOST_NUMBERS, most_tags: int = MOST_TAGS
 ) -> EventFile:
-    """Read the scalars of an event file, `simple_value` and tensors of one number.
+    """Read the scalars of an event file: `simple_value`, and tensors of one number.
 
-    What is readable of a broken file is read. After a record whose payload is damaged reading goes on; after a
-    damaged length nothing can be found any more. `progress` is called with the bytes that are done.
+    The readable parts of a broken file are read. A record with a damaged payload is skipped; behind a damaged length
+    no more records can be found. `progress` is called with the bytes that are done.
 
     Raises:
-        TooMuch: It has more than `most` scalars or `most_tags` tags: the last and the best of a part of them are
-            not those of all.
+        TooMuch: It has more than `most` scalars or `most_tags` tags. A part of them is not enough, because its last
+            and best values may not be those of the whole.
     """
     reader = _Reader(progress, most=most, most_tags=most_tags)
     try:
@@ -448,7 +448,7 @@ def read_events(
 
 
 class _Reader:
-    """Goes through a file a piece at a time."""
+    """Reads a file piece by piece."""
 
     def __init__(self, progress: Progress, *, most: int, most_tags: int) -> None:
         self._progress = progress
@@ -466,7 +466,7 @@ class _Reader:
         self._heads: dict[bytes, int] = {}
 
     def done(self, problems: list[str]) -> EventFile:
-        """Return what was read, and what is wrong."""
+        """Return what was read, and the problems."""
         self._settle()
         if self._damaged:
             where = f"the first at byte {self._first_damage:,}"
@@ -480,7 +480,7 @@ class _Reader:
         )
 
     def read(self, descriptor: int, size: int) -> EventFile:
-        """Read a file of a size; what is appended meanwhile is left for the next time."""
+        """Read a file up to a size; bytes that are appended meanwhile are not read."""
         try:
             return self._read(descriptor, size)
         finally:
@@ -512,7 +512,7 @@ class _Reader:
         return self.done([])
 
     def _decode(self, piece: bytes, at: int, found: dict[int, Any]) -> None:
-        """Take the scalars from a piece's records."""
+        """Decode the scalars of a piece's records."""
         for size, places in found.items():
             self._records += len(places)
             taken = take_rows(piece, places, size, offset=at, tag_of=_only_tag)
@@ -531,7 +531,7 @@ class _Reader:
                     self._damage(at + place)
 
     def _settle(self) -> None:
-        """Put the scalars that were taken one by one into columns."""
+        """Put the scalars that were decoded one by one into columns."""
         self._alone += len(self._scalars)
         self._keep(_columns(self._scalars))
         self._scalars = []
@@ -548,7 +548,7 @@ class _Reader:
         self._damaged += 1
 
     def _walk_large(self, descriptor: int, begin: int, length: int) -> None:
-        """Take the scalars that stand in a large record between images and the like, without reading those."""
+        """Decode the scalars of a large record, without reading the images or the like between them."""
         self._records += 1
         step, time = 0, 0.0
         place = begin
@@ -615,7 +615,7 @@ def _of_values(values: Any, place: int, step: int, time: float) -> list[_Scalar]
 
 
 def _of_tensor(tensor: Any) -> float | None:
-    """Return the number of a tensor without dimensions; None for any other tensor."""
+    """Return the number in a tensor without dimensions; None for any other tensor."""
     form = _TENSORS.get(tensor.dtype)
     if form is None or tensor.tensor_shape.dim or tensor.tensor_shape.unknown_rank:
         return None
@@ -632,7 +632,7 @@ def _of_tensor(tensor: Any) -> float | None:
     if form == "<e":
         return float(struct.unpack("<e", struct.pack("<H", (*tensor.half_val, 0)[0] & 0xFFFF))[0])
     names = ("float_val", "double_val", "int_val", "int64_val", "uint32_val", "uint64_val")
-    # An absent value means zero (tensor.proto: the last one is repeated, and there is none).
+    # A missing value means zero (tensor.proto repeats the last value, and there is none).
     return next((float(getattr(tensor, name)[0]) for name in names if getattr(tensor, name)), 0.0)
 
 
@@ -645,13 +645,13 @@ def _values(descriptor: int, begin: int, end: int) -> Iterator[Any]:
 
 
 def _fields(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int, bytes, int]]:
-    """Yield a message's fields without reading what is in them.
+    """Yield a message's fields without reading their contents.
 
-    Each is its number, its wire type, its bytes (for a fixed one) or its place in the file, and its size (for a
-    varint: its value).
+    A field is its number, its wire type, its bytes (of a fixed-size field) or its offset in the file, and its size
+    (of a varint: its value).
 
     Raises:
-        ValueError: This is no message.
+        ValueError: The bytes are no message.
     """
     at = begin
     while at < end:

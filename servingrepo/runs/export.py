@@ -1,7 +1,7 @@
-"""Make a SavedModel from a Keras model file, in a child process: nothing of TensorFlow runs in this one.
+"""Make a SavedModel from a Keras model file, in a child process, so that TensorFlow does not run in this one.
 
-Keras' safe mode is on: a model with Lambda layers or code of its own is refused unless that is allowed, because
-loading it runs that code.
+Keras' safe mode is on. To load a model with Lambda layers or code of its own would run that code, so such a model is
+refused unless the user allows it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _START = 64
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """A SavedModel that was made."""
+    """A new SavedModel: the model file, the SavedModel's directory, and the version of Keras."""
 
     model: str
     saved_model: str
@@ -66,17 +66,17 @@ def export_model(
 
     Args:
         source: The file, or a run directory with one such file.
-        output: Where to; it must not exist. By default `saved_model` in the run, or beside the file.
-        allow_lambda: Load Lambda layers: their Python code is in the file and is run.
+        output: The new directory, which must not exist. By default `saved_model` in the run, or beside the file.
+        allow_lambda: Load Lambda layers, and so run their Python code, which is in the file.
         code: Python files to run first; they define and register the classes that the model needs.
-        timeout: Seconds.
-        disk: How it is written.
+        timeout: The seconds that the child may take.
+        disk: The disk to write through.
 
     Raises:
-        NoSavedModel: There is no whole model: weights only, for example.
-        AmbiguousExport: The run has several.
-        UnsupportedExport: It needs code that was not allowed or not given, or cannot be exported.
-        DamagedExport, UnsafeExport: It is broken, or a bomb.
+        NoSavedModel: There is no whole model, but weights only, for example.
+        AmbiguousExport: The run has several models.
+        UnsupportedExport: The model needs code that was not allowed or not given, or it cannot be exported.
+        DamagedExport, UnsafeExport: The model is broken, or a bomb.
         UsageError: The output exists.
         EngineUnavailable: Keras or TensorFlow is not installed.
         ServerTimeout: It took too long.
@@ -95,7 +95,8 @@ def export_model(
             keep(made, target, disk=disk)
     except FileExistsError:
         raise UsageError(
-            f"{target} was made by somebody else meanwhile", hint="look at that one"
+            f"another process made {target} meanwhile; it was left alone",
+            hint="use that one, or name another place with --output",
         ) from None
     except OSError as error:
         raise translate(error, "write", target) from error
@@ -103,11 +104,11 @@ def export_model(
 
 
 def keep(made: Path, target: Path, *, disk: Disk) -> None:
-    """Give a finished SavedModel its name, once all of it is durable: what has the name is whole.
+    """Make a finished SavedModel durable, and only then give it its name, so that this name is always whole.
 
     Raises:
         FileExistsError: The name is taken.
-        StorageFailed, NoSpace, NoPermission: The disk says no; the message says if the name is there all the same.
+        StorageFailed, NoSpace, NoPermission: The disk refuses; the message says if the name is there all the same.
     """
     disk.step("export.made", made)
     for folder, _, files in os.walk(made, topdown=False):
@@ -126,7 +127,7 @@ def keep(made: Path, target: Path, *, disk: Disk) -> None:
 
 
 def _model_of(source: Path) -> Path:
-    """Return the model file that is meant."""
+    """Return the model file: the source itself, or the only one in a run."""
     if not source.is_dir():
         if not source.is_file():
             raise NoSavedModel(f"{source} does not exist, or is no file", hint="check the path")
@@ -182,7 +183,7 @@ def _run_child(
     try:
         done = subprocess.run(  # nosec B603 # our own module, by the interpreter that runs us
             command,
-            # Not where we are: that may be a run, and Keras must find nothing there that the model names.
+            # The current directory may be a run: Keras must not find files there that the model names.
             cwd=output.parent,
             env={
                 **environment(),
@@ -229,10 +230,10 @@ _REFUSALS: dict[str, tuple[type[ServingRepoError], str]] = {
     "not-installed": (EngineUnavailable, "pip install tensorflow keras"),
     "failed": (UnsupportedExport, "load it where it was trained, and call model.export(…)"),
 }
-"""What the child's kinds of refusal are here, and what to do."""
+"""The error and the hint for each kind of refusal by the child."""
 
 _WITH_LOG = {"not-installed", "failed"}
-"""Kinds that only the child's log may explain."""
+"""The kinds that perhaps only the child's log explains."""
 
 
 def _refusal(model: Path, said: dict[str, Any]) -> ServingRepoError:

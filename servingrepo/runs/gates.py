@@ -4,9 +4,9 @@
     best(NAME) OP BOUND          the highest for >= and >, the lowest for <= and <
     BOUND                        a number, or what the served version had: `served`, `served - 0.005`
 
-NAME is what `scan` shows, or its end: `validation/accuracy` is also `logs/validation/accuracy`, and, where
-nothing is called so, `logs/validation/epoch_accuracy`, as Keras' TensorBoard callback has it. What is missing,
-not a number, or meant by several names, does not pass.
+NAME is a name that `scan` shows, or its end: `validation/accuracy` also means `logs/validation/accuracy`. If no
+metric has that name, it means `logs/validation/epoch_accuracy`, which Keras' TensorBoard callback writes. A metric
+that is missing, is NaN, or is meant by several names does not pass.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ T = TypeVar("T", Measurement, Number)
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """One gate. `bound` is the margin to the served version's value if `relative`."""
+    """One gate. If `relative`, `bound` is a margin that is added to the served version's value."""
 
     text: str
     name: str
@@ -67,7 +67,7 @@ def parse_gate(text: str) -> Gate:
     """Read a gate.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text is no gate.
     """
     match = _GATE.fullmatch(text.strip())
     if match is None:
@@ -87,7 +87,7 @@ def parse_gate(text: str) -> Gate:
 
 
 def numbers_of(measurements: Sequence[Measurement]) -> tuple[Number, ...]:
-    """Return what a record keeps of measurements: at most 500 names, and no NaN, which JSON cannot hold."""
+    """Return the numbers that a record keeps: of at most 500 names, and without NaN, which JSON cannot hold."""
     return tuple(
         Number(
             name=one.name,
@@ -103,13 +103,13 @@ def numbers_of(measurements: Sequence[Measurement]) -> tuple[Number, ...]:
 def judge_gate(
     gate: Gate, measurements: Sequence[Measurement], *, served: Served | None
 ) -> GateVerdict:
-    """Say whether a run passes a gate.
+    """Return the verdict of a gate on a run.
 
     Args:
         gate: The gate.
-        measurements: What the run measured.
-        served: What it is compared with if the gate says so; None if nothing is served: then there is nothing to
-            be worse than, and the verdict says that nothing was compared.
+        measurements: The measurements of the run.
+        served: The served version, for gates that compare with it. None if no version is served: then the verdict of
+            such a gate is "not compared".
     """
     named = _named(gate.name, measurements)
     if len(named) != 1:
@@ -181,7 +181,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _named(name: str, found: Sequence[T]) -> list[T]:
-    """Return those that a name means: called so, ending so, or ending so with Keras' prefix."""
+    """Return those that a name means: equal to it, ending in it, or ending in it with Keras' prefix `epoch_`."""
     folder, slash, last = name.rpartition("/")
     keras = f"{folder}{slash}epoch_{last}"
     for wanted in (name, keras):
@@ -195,7 +195,7 @@ def _named(name: str, found: Sequence[T]) -> list[T]:
 
 
 def _of_served(gate: Gate, name: str, served: Served) -> float | None:
-    """Return the served version's number: of the very name, or of what the gate means there."""
+    """Return the served version's number of the same name, or else the one that the gate means there."""
     named = _named(name, served.numbers) or _named(gate.name, served.numbers)
     if len(named) != 1:
         return None
@@ -205,7 +205,7 @@ def _of_served(gate: Gate, name: str, served: Served) -> float | None:
 
 
 def _digits(value: float, bound: float) -> str:
-    """Return six digits, or all of them where six would look like the bound: 0.9 as float32 is less than 0.9."""
+    """Return a number with six digits, or with all if six look like the bound: float32's 0.9 is less than 0.9."""
     short = f"{value:.6g}"
     return repr(value) if value != bound and short == f"{bound:.6g}" else short
 
@@ -217,15 +217,15 @@ def _finite(value: float) -> float | None:
 def judge_gates(
     gates: Sequence[Gate], run: Run, *, served: Served | None
 ) -> tuple[GateVerdict, ...]:
-    """Hold what a run measured against gates.
+    """Judge all gates on a run, and return their verdicts.
 
     Args:
-        gates: What it must have measured.
+        gates: The gates.
         run: The run.
-        served: What the served version measured; None where nothing is served, or no gate asks.
+        served: The numbers of the served version; None if no version is served, or no gate needs them.
 
     Raises:
-        GateFailed: A gate does not pass, or the run does not say; all of them are listed.
+        GateFailed: A gate failed, or its metric is missing. The error lists the verdicts of all gates.
     """
     measured = run.measured
     verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)

@@ -1,7 +1,7 @@
-"""Files that Keras saves besides SavedModels: `.keras`, HDF5 models, and weights alone.
+"""Recognize the files that Keras saves besides SavedModels: `.keras`, HDF5 models, and weights alone.
 
-The name's ending and the content, a few bytes at a file's start and end, say which kind a file is, as they do in
-Keras. h5py and Keras are not needed, weights are not read.
+As in Keras, the suffix and the content say which kind a file is. A few bytes at its start and end are enough, so h5py
+and Keras are not needed, and weights are not read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_END = b"PK\x05\x06"
 _USER_BLOCK = 512
 
-_LOOKED = 8  # how many files of one folder are opened; the others are counted by name
+_MOST_OPENED = 8  # files of one folder; the others are counted by name
 _START = 262_144
 _END = 65_536
 
@@ -41,7 +41,7 @@ def recognise(folder: Folder) -> Iterator[Other]:
     found: dict[_Kind, list[str]] = {}
     named = [name for name in folder.files if _is_named_so(name)]
     for number, name in enumerate(named):
-        if number < _LOOKED:
+        if number < _MOST_OPENED:
             found.setdefault(_kind(name, folder.files[name]), []).append(name)
         else:
             found.setdefault(_kind_by_name(name), []).append(name)
@@ -50,9 +50,9 @@ def recognise(folder: Folder) -> Iterator[Other]:
 
 
 def places_of_hdf5(size: int) -> Iterator[int]:
-    """Yield where in a file of a size HDF5 may begin: its libraries look there, and skip what lies before.
+    """Yield the offsets at which HDF5 may begin in a file of a size. HDF5's libraries skip the bytes before.
 
-    Behind a user block of 512 bytes or a double of that (HDF5 File Format Specification, II.A).
+    They are 0, or the end of a user block of 512, 1024, 2048… bytes (HDF5 File Format Specification, II.A).
     """
     yield 0
     place = _USER_BLOCK
@@ -76,7 +76,7 @@ def _kind(name: str, path: str) -> _Kind:
     if name.endswith(".weights.json"):
         return "keras-weights"
     if name.endswith(".keras"):
-        # A zip's names stand before each member and, all together, at its end.
+        # A zip has each name before its member, and all names at its end.
         whole = start.startswith(ZIP_MAGIC) and b"config.json" in start + read_end(path, _END)
         return "keras-model" if whole else "not-what-its-name-says"
     begins = any(start.startswith(HDF5_MAGIC, one) for one in places_of_hdf5(len(start)))
@@ -84,6 +84,6 @@ def _kind(name: str, path: str) -> _Kind:
         return "not-what-its-name-says"
     if name.endswith(".weights.h5"):
         return "keras-weights"
-    # The root's attribute that holds the architecture; Keras writes it before any weights.
+    # The root's attribute model_config has the architecture. Keras writes it before the weights.
     whole = b"model_config" in start or b"model_config" in read_end(path, _END)
     return "hdf5-model" if whole else "keras-weights"

@@ -26,11 +26,12 @@ _RATIO = 200
 _LONGEST_CONFIG = 256 << 20
 _OURS = ("keras", "tf_keras", "tensorflow", "builtins")
 _LEAST_KERAS = (3, 13, 2)
-"""The first Keras whose safe mode holds for both formats, as far as is known.
+"""The first Keras whose safe mode is known to work for both formats.
 
-Before 2.13 there was none (CVE-2024-3660). It did not hold back code in `.keras` before 3.9 (CVE-2025-1550) and
-3.11.0 (CVE-2025-8747, CVE-2025-9906), any code in HDF5 before 3.11.3 (CVE-2025-9905), vocabularies from other files
-before 3.12 (CVE-2025-12058), data and SavedModels from elsewhere before 3.13.2 (CVE-2026-1669, CVE-2026-1462).
+Before 2.13 there was no safe mode (CVE-2024-3660). It let code in `.keras` run before 3.9 (CVE-2025-1550) and 3.11.0
+(CVE-2025-8747, CVE-2025-9906), and any code in HDF5 before 3.11.3 (CVE-2025-9905). It loaded vocabularies from other
+files before 3.12 (CVE-2025-12058), and data and SavedModels from elsewhere before 3.13.2 (CVE-2026-1669,
+CVE-2026-1462).
 """
 _RUN_CODE = {
     "Lambda": "Lambda layers, whose Python code is stored in the file",
@@ -39,11 +40,11 @@ _RUN_CODE = {
     "TorchModuleWrapper": "a TorchModuleWrapper, whose Python objects are stored in the file",
 }
 _LONGEST_HEADER = 1 << 16
-"""What stands before the bytes of a zip's member: its name and notes."""
+"""The most bytes of a zip member's header, with its name and notes."""
 
 
 class Refused(Exception):
-    """The model must not or cannot be exported: kind and message."""
+    """The model must not or cannot be exported. The arguments are a kind and a message."""
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
         said = export(given.model, given.output, allow_lambda=given.allow_lambda, code=given.code)
     except Refused as error:
         said = {"ok": False, "kind": error.args[0], "message": error.args[1]}
-    except Exception as error:  # noqa: BLE001 - whatever Keras raises is what the parent has to say
+    except Exception as error:  # noqa: BLE001 - the parent reports every error that Keras raises
         lines = str(error).strip().splitlines() or [""]
         message = f"{type(error).__name__}: {lines[0]}"
         said = {"ok": False, "kind": kind_of(error), "message": message}
@@ -72,12 +73,12 @@ def main() -> None:
 
 
 def kind_of(error: Exception) -> str:
-    """Return the kind of a failure that no check of ours foresaw."""
+    """Return the kind of a failure that our checks did not find before."""
     if isinstance(error, ModuleNotFoundError):
         return "not-installed" if error.name == "keras" else "failed"
     if type(error) is ImportError:
         return "not-installed"
-    # Errors of the system, such as FileNotFoundError, have classes of their own: OSError itself is h5py's.
+    # h5py raises plain OSError. Errors of the system have subclasses, such as FileNotFoundError.
     unreadable = type(error) in {OSError, zipfile.BadZipFile, json.JSONDecodeError}
     return "unreadable" if unreadable else "failed"
 
@@ -100,7 +101,7 @@ def export(model: Path, output: Path, *, allow_lambda: bool, code: list[Path]) -
 
 
 def refuse_old(version: str) -> None:
-    """Refuse a Keras whose safe mode lets code of a model run."""
+    """Refuse a Keras whose safe mode lets a model's code run."""
     found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)
     if found is None or tuple(int(one or 0) for one in found.groups()) < _LEAST_KERAS:
         least = ".".join(map(str, _LEAST_KERAS))
@@ -110,10 +111,10 @@ def refuse_old(version: str) -> None:
 
 
 def checked_config(model: Path) -> Any:
-    """Return the architecture, after the file's sizes were checked; nothing is unpacked and no weights are read.
+    """Check the sizes in a model file, and return its architecture, without unpacking it or reading weights.
 
-    Which format it has is decided as Keras does, by the name and the content. A file that can be read in both is
-    refused: what is checked here and what is loaded could be two models.
+    As in Keras, the name and the content decide on the format. A file that is valid in both formats is refused: we
+    could check one model, and Keras could load another.
     """
     import h5py
 
@@ -142,7 +143,7 @@ def checked_config(model: Path) -> Any:
 
 
 def hdf5_in(model: Path, size: int) -> list[int]:
-    """Return where HDF5 could begin in a file: all places at which its signature stands."""
+    """Return all offsets at which HDF5 could begin in a file: those with its signature."""
     found = []
     with model.open("rb") as file:
         for place in places_of_hdf5(size):
@@ -153,7 +154,7 @@ def hdf5_in(model: Path, size: int) -> list[int]:
 
 
 def refuse_hidden(packed: zipfile.ZipFile, places: list[int], size: int) -> None:
-    """Refuse a zip with HDF5 around its members; weights that are stored in it are HDF5 too."""
+    """Refuse a zip with HDF5 outside of its members. Inside a member HDF5 is allowed: weights are HDF5."""
     inside = [
         (one.header_offset, one.header_offset + one.compress_size) for one in packed.infolist()
     ]
@@ -165,7 +166,7 @@ def refuse_hidden(packed: zipfile.ZipFile, places: list[int], size: int) -> None
 
 
 def config_in_zip(packed: zipfile.ZipFile, size: int) -> Any:
-    """Return the architecture in a `.keras` file, after its sizes were checked."""
+    """Check the sizes in a `.keras` file, and return its architecture."""
     import h5py
 
     refuse_bomb(sum(info.file_size for info in packed.infolist()), size)
@@ -179,13 +180,13 @@ def config_in_zip(packed: zipfile.ZipFile, size: int) -> Any:
 
 
 def refuse_bomb(unpacked: int, size: int) -> None:
-    """Refuse what would unpack to far more than it has."""
+    """Refuse a file that would unpack to far more bytes than it has."""
     if unpacked > max(_SUSPICIOUS, _RATIO * size):
         raise Refused("unsafe", f"its {size:,} bytes unpack to {unpacked:,}: a bomb")
 
 
 def check_datasets(file: Any, size: int) -> None:
-    """Refuse datasets that are far larger than the file, and such as lie in other files."""
+    """Refuse datasets that are far larger than the file, and datasets in other files."""
     import h5py
 
     total = 0
@@ -218,7 +219,7 @@ def tables_in(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def code_in(config: Any) -> set[str]:
-    """Return the classes in a configuration that run code of the file, or of another."""
+    """Return the classes in a configuration that run code from this file or another one."""
     names = {str(table.get("class_name")).rpartition(">")[2] for table in tables_in(config)}
     return names & _RUN_CODE.keys()
 
@@ -232,7 +233,7 @@ def custom_classes(config: Any) -> set[str]:
         module = table.get("module")
         if isinstance(module, str) and module.split(".")[0] not in _OURS:
             found.add(f"{module}.{table['class_name']}")
-        # Registered under a package of somebody's: `ours>Layer`.
+        # A class that is registered under a package of its own: `ours>Layer`.
         for name in (str(table.get("registered_name")), str(table["class_name"])):
             if ">" in name and name.partition(">")[0].lower() not in _OURS:
                 found.add(name)

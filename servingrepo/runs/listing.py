@@ -1,10 +1,10 @@
-"""The names in a run directory, listed once and in bounded time, and the ends of its files.
+"""List the names in a run directory, once and in bounded time, and read the starts and ends of its files.
 
-Links are never followed out of the run, directories that hold no runs (`.git`, caches) are left out, and the
-listing ends after a number of levels, entries and seconds, whichever comes first: a run may hold 50,000 files.
+Links are never followed out of the run. Directories that hold no runs (`.git`, caches) are left out. A run may have
+50,000 files, so the listing ends after a number of levels, entries or seconds, whichever comes first.
 
-Listing resolves links. What is read or listed afterwards is opened without following any: others who may write in the
-run could put a link in the place of what was seen.
+The listing resolves links. Later reads follow no link: another user who may write in the run could put a link in the
+place of a listed file.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ MAX_DEPTH = 4
 MAX_ENTRIES = 250_000
 MAX_SECONDS = 20.0
 _FIRST_ENTRIES = 1_000
-"""Of each directory at first: a million files in some must not hide the export beside them."""
+"""Entries of each directory that are listed first: a million files in one must not hide the export beside it."""
 _MAX_LINKS = 2_000
 _PARTS_OF_A_SAVED_MODEL = {"assets", "assets.extra", "variables", "debug"}
 _HIDDEN_BUT_LISTED = {".hydra"}
 """Where Hydra writes a run's config.yaml."""
 _LAST_DATE = 253_402_300_799.0
-"""The last second of the year 9999: no date of Python's is later."""
+"""The last second of the year 9999, and the latest date of Python."""
 _NO_RUNS = {"__MACOSX", "__pycache__", "node_modules", "site-packages"}
 
 
 class Folder(msgspec.Struct, frozen=True, kw_only=True):
-    """One directory's files by name: regular ones, and links to regular files in the run."""
+    """One directory: its regular files, links to regular files in the run, and the names of its directories."""
 
     real_path: str
     path: str
@@ -100,15 +100,15 @@ def list_names(
 
     Args:
         run: The run directory, absolute and without links.
-        max_depth: How many levels below the run to list; the run itself is level 0.
-        max_entries: After how many directory entries to stop.
-        max_seconds: After how much time to stop.
-        mounts: Directories that are not entered, but named as unreadable: by default the mounts of network file
-            systems below the run, because one whose server is gone would hang every call for ever.
-        boundary: What links may not leave: a directory that the run is a part of; None for the run itself.
+        max_depth: The levels below the run to list; the run itself is level 0.
+        max_entries: The number of directory entries after which to stop.
+        max_seconds: The time after which to stop.
+        mounts: Directories to name as unreadable without entering them. By default these are the mounts of network
+            file systems: if the server is gone, every call there would hang for ever.
+        boundary: The directory that links may not leave. It contains the run; None means the run itself.
 
     Raises:
-        OSError: The run itself cannot be listed. Directories below it that cannot are in `unreadable`.
+        OSError: The run itself cannot be listed. Unreadable directories below it are in `unreadable`.
     """
     ends = time.monotonic() + max_seconds
     if mounts is None:
@@ -142,13 +142,13 @@ def list_names(
             large.append(at)
         seen[at.path] = listed
         found = list(_folders_to_list(listed.folder)) if _goes_deeper(at, max_depth) else []
-        # `latest -> exports/3`: what a link names may be the export, but not what lies below that.
+        # The target of a link such as `latest -> exports/3` may be the export; the directories in it are not.
         linked = listed.linked if at.depth == 0 else []
         for one in (*linked, *found):
             if one.path not in queued:
                 queued.add(one.path)
                 queue.append(one)
-    # Many entries in one directory may have been put off: those near the top come first all the same.
+    # Large directories were finished last; in the result directories near the top come first all the same.
     ordered = sorted(seen.values(), key=lambda one: one.folder.depth)
     return Listing(
         run=run,
@@ -161,7 +161,7 @@ def list_names(
 
 
 def _limit(at: _Next, left: int, *, seen: Collection[str]) -> int:
-    """Return how many entries of a directory to list: at first few, but of the run itself half of all."""
+    """Return how many entries of a directory to list: few at first, but half of all entries for the run itself."""
     if at.path in seen:
         return left
     return min(left, max(_FIRST_ENTRIES, 0 if at.depth else left // 2))
@@ -172,28 +172,28 @@ def _goes_deeper(at: _Next, max_depth: int) -> bool:
 
 
 def read_start(path: str, size: int) -> bytes:
-    """Read at most `size` bytes from a regular file's start; nothing if it cannot be read.
+    """Read at most `size` bytes from a regular file's start; return nothing if it cannot be read.
 
-    Nothing is opened that could block, such as a FIFO, nor anything by way of a link.
+    Files that could block, such as a FIFO, are not opened, and links are not followed.
     """
     return _read(path, size, from_end=False)
 
 
 def read_end(path: str, size: int) -> bytes:
-    """Read at most `size` bytes from a regular file's end; nothing if it cannot be read."""
+    """Read at most `size` bytes from a regular file's end; return nothing if it cannot be read."""
     return _read(path, size, from_end=True)
 
 
 def size_of(path: str) -> int:
-    """Return a regular file's size in bytes; 0 where there is none."""
+    """Return a regular file's size in bytes; 0 if there is no such file."""
     facts = _facts(path)
     return facts.st_size if facts is not None else 0
 
 
 def written(path: str) -> float:
-    """Return when a regular file was last written, in seconds since the epoch; 0 where there is none.
+    """Return when a regular file was last written, in seconds since the epoch; 0 if there is no such file.
 
-    A file may say any time at all; a date can be made of each that is returned.
+    A file may have any time. The result is cut to a range of which Python can make a date.
     """
     facts = _facts(path)
     return min(max(facts.st_mtime, 0.0), _LAST_DATE) if facts is not None else 0.0
@@ -208,7 +208,7 @@ def _facts(path: str) -> os.stat_result | None:
 
 
 class _Next(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory that is to be listed, and whether its own directories are too."""
+    """A directory to list; `deeper` says whether to list its own directories too."""
 
     path: str
     real_path: str
@@ -269,7 +269,7 @@ def _list_folder(boundary: str, at: _Next, *, limit: int) -> _Listed:
 
 
 def _target(boundary: str, link: str) -> tuple[str, str]:
-    """Say where a link leads and to what; a target outside of the boundary is not opened."""
+    """Return the target of a link and its kind. A target outside of the boundary is not opened."""
     target = os.path.realpath(link)
     if not holds(boundary, target):
         return target, "outside"
@@ -283,7 +283,7 @@ def _target(boundary: str, link: str) -> tuple[str, str]:
 
 
 def _folders_to_list(folder: Folder) -> Iterator[_Next]:
-    """Yield the directories below one that may hold exports."""
+    """Yield the directories in a folder that may hold exports."""
     for name in folder.folders:
         part = folder.is_saved_model and (folder.depth > 0 or name in _PARTS_OF_A_SAVED_MODEL)
         hidden = name.startswith(".") and name not in _HIDDEN_BUT_LISTED

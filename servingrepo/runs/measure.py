@@ -1,4 +1,4 @@
-"""The numbers of a run: TensorBoard's scalars and metrics in files, read only, without TensorFlow."""
+"""Read what training measured: TensorBoard's scalars, metrics in files, and MLflow's, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["event_files", "measure", "measure_run", "size_of_events"]
 
 MOST_BYTES = 4 << 30
-"""Event files beyond this are named and not read."""
+"""The most bytes of event files. Further files are named as problems and not read."""
 _EVENTS = re.compile(r".*\btfevents\.(?P<time>[0-9]+)\..*")
 
 
@@ -35,7 +35,7 @@ def measure_run(run: Path, *, progress: Progress = silent, most: int = MOST_BYTE
     Args:
         run: The run directory; a link to one is followed.
         progress: Called with the bytes of event files as they are read.
-        most: How many bytes of event files to read at most; what is left out is among the problems.
+        most: The most bytes of event files to read; skipped files are among the problems.
 
     Raises:
         StorageFailed: The run cannot be listed.
@@ -55,14 +55,14 @@ def measure(
     progress: Progress = silent,
     most: int = MOST_BYTES,
 ) -> Measured:
-    """Read what training measured, of a run that was listed already; see `measure_run`.
+    """Read what training measured from a run that was listed already; see `measure_run`.
 
     Args:
         seen: The names in the run.
         tracked: What MLflow knows of the run.
-        reads: Reads files of metrics, and remembers them.
+        reads: The reader of metric files, which remembers them.
         progress: Called with the bytes of event files as they are read.
-        most: How many bytes of event files to read at most.
+        most: The most bytes of event files to read.
     """
     measurements: list[Measurement] = []
     event_runs: list[EventRun] = []
@@ -87,14 +87,14 @@ def measure(
         and (METRICS.fullmatch(name) or _EVENTS.fullmatch(name))
     ]
     if not seen.complete:
-        problems.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+        problems.append(f"only a part of the run was listed: {seen.entries:,} entries")
     return Measured(
         measurements=tuple(measurements), event_runs=tuple(event_runs), problems=tuple(problems)
     )
 
 
 def size_of_events(seen: Listing) -> int:
-    """Return how many bytes of event files there are to read, for a progress bar."""
+    """Return the bytes of all event files, for a progress bar."""
     return sum(
         size_of(folder.files[name]) for folder in seen.folders for name in event_files(folder)
     )
@@ -109,8 +109,8 @@ def _of_events(
     *,
     progress: Progress,
 ) -> None:
-    """Add what a folder's event files say."""
-    # numpy, for events alone
+    """Add the scalars of a folder's event files."""
+    # Imported here, because only event files need numpy.
     from servingrepo.runs.event_file import MOST_NUMBERS, MOST_TAGS, TooMuch
     from servingrepo.runs.tensorboard import read_event_run
 
@@ -127,7 +127,7 @@ def _of_events(
 
 
 def _of_files(folder: Folder, problems: list[str], reads: FilesRead) -> Iterator[Measurement]:
-    """Yield what a folder's files of metrics say; a broken one becomes a problem."""
+    """Yield the numbers of a folder's metric files; a broken file becomes a problem."""
     for name in sorted(folder.files) if not folder.is_saved_model else ():
         if METRICS.fullmatch(name):
             try:

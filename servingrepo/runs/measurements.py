@@ -1,6 +1,6 @@
-"""Measurements of training, as values: numbers by name, with where and when they were written.
+"""Measurements of training, as values: numbers by name, with the file and time at which they were written.
 
-Records of versions hold them, so importing this module costs nothing.
+Records of versions have some of them, so the import of this module has to be cheap.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["EventRun", "GateVerdict", "Measured", "Measurement", "Number", "Poin
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One number: its step, and the file that it stands in, below the run."""
+    """One number, with its step and its file below the run."""
 
     step: int
     value: float
     file: str
     time: float = 0.0
-    """Seconds since the epoch; 0 where the file does not say."""
+    """Seconds since the epoch; 0 if the file has no time."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of one name, and which of them matter."""
+    """The numbers of one name: how many they are, and the last, lowest and highest one."""
 
     name: str
     """The folder below the run and the tag, or the keys in a file: `logs/validation/epoch_accuracy`."""
@@ -34,7 +34,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """None if all are NaN."""
     highest: Point | None
     doubtful: str = ""
-    """Why nothing should be decided by it: two runs wrote it at the same time."""
+    """Why it must not decide a gate: two runs wrote it at the same time."""
 
 
 class EventRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,24 +47,24 @@ class EventRun(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     """Tags of scalars."""
     mixed: str = ""
-    """How it is known that two runs wrote here at the same time."""
+    """The evidence that two runs wrote here at the same time."""
     reused: str = ""
-    """How it is known that training began here a second time."""
+    """The evidence that training began here a second time."""
     problems: tuple[str, ...] = ()
-    """What could not be read; everything else was."""
+    """The parts that could not be read. All others were."""
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run's files say in numbers."""
+    """All numbers of a run."""
 
     measurements: tuple[Measurement, ...] = ()
     event_runs: tuple[EventRun, ...] = ()
     problems: tuple[str, ...] = ()
-    """Files of metrics that could not be read, and what was left out because there is too much of it."""
+    """Metric files that could not be read, and files that were left out because they are too large."""
 
 
 class Number(msgspec.Struct, frozen=True, kw_only=True):
-    """What a record keeps of a measurement; None where a number is NaN or infinite."""
+    """The part of a measurement that a record keeps; None where a number is NaN or infinite."""
 
     name: str
     last: float | None

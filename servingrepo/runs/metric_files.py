@@ -1,4 +1,4 @@
-"""Metrics in JSON, JSON lines and CSV: whatever numbers they hold, by their keys."""
+"""Read metric files in JSON, JSON lines and CSV: all their numbers, by their keys."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["METRICS", "read_metric_file"]
 METRICS = re.compile(
     r"(?:metrics|results|scores|evaluation|eval|history|metadata|training|training_log)\.(?:jsonl?|csv)"
 )
-"""Names of files that hold metrics."""
+"""The names of metric files."""
 
 _LONGEST = 16 << 20
 _MOST_VALUES = 1_000_000
-"""By its commas and brackets: each value takes some 200 bytes of memory on its way to being a number."""
+"""Values of a file, estimated by its commas and brackets: each takes some 200 bytes of memory while it is parsed."""
 _MOST_NAMES = 10_000
 _LONGEST_NAME = 500
 _DEEPEST = 8
@@ -38,12 +38,12 @@ _FARTHEST = 1 << 63
 def read_metric_file(
     folder: Folder, name: str, *, reads: FilesRead | None = None
 ) -> list[Measurement]:
-    """Read the numbers in one file; a list of numbers, a line of JSON or of CSV is a step.
+    """Read the numbers in one file. A step is an element of a list of numbers, a line of JSON, or a row of CSV.
 
-    `reads` reads it, and remembers it.
+    `reads` reads the file, and remembers it.
 
     Raises:
-        ValueError: It is not what its name says, or more than a file of metrics is; the message says why.
+        ValueError: Its content does not fit its name, or it is too large for metrics; the message says why.
         OSError: It cannot be read.
     """
     path = folder.files[name]
@@ -73,11 +73,11 @@ def read_metric_file(
 
 
 class _TooMuch(ValueError):
-    """The file is what its name says, and more than is read of such files."""
+    """The content fits the file's name, but there is too much of it."""
 
 
 def _csv_rows(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of CSV by the names in the first; of a row that is too short or too long what has a name."""
+    """Yield the rows of CSV by the names in the first row. Values without a name are dropped."""
     rows = csv.reader(io.StringIO(text))
     names = next(rows, [])
     for row in rows:
@@ -104,7 +104,7 @@ def _of_json(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, list[tupl
 
 
 def _of_rows(rows: Iterable[Any]) -> dict[str, list[tuple[int, float]]]:
-    """Return the numbers of rows, by column; a column such as `step` or `epoch` counts them."""
+    """Return the numbers of rows, by column. A column such as `step` or `epoch` gives their steps."""
     found: dict[str, list[tuple[int, float]]] = {}
     for at, row in enumerate(rows):
         if not isinstance(row, dict):
@@ -128,7 +128,7 @@ def _of_rows(rows: Iterable[Any]) -> dict[str, list[tuple[int, float]]]:
 def _few(
     found: Iterator[tuple[str, list[tuple[int, float]]]],
 ) -> dict[str, list[tuple[int, float]]]:
-    """Return points by their names, if these are not too many."""
+    """Return points by name; raise an error if there are too many names."""
     by_name: dict[str, list[tuple[int, float]]] = {}
     for name, points in found:
         by_name[name] = points
@@ -142,14 +142,14 @@ def _many_names() -> _TooMuch:
 
 
 def _name(*keys: str) -> str:
-    """Join keys, if what comes of it is not too long."""
+    """Join keys to a name; raise an error if it is too long."""
     if sum(map(len, keys)) > _LONGEST_NAME:
         raise _TooMuch(f"it has a name of more than {_LONGEST_NAME} characters")
     return "/".join(keys)
 
 
 def _is_step(number: float) -> bool:
-    """Tell whether a number counts steps: whole, and none that no record could hold."""
+    """Tell whether a number can be a step: it is whole, and fits into the 64 bits of a record."""
     return number == number // 1 and -_FARTHEST <= number < _FARTHEST
 
 

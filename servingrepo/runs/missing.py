@@ -1,4 +1,4 @@
-"""The error for a run without a SavedModel: what is there instead, and how to get a SavedModel from it."""
+"""The error for a run without a SavedModel. It says what is there instead, and how to get a SavedModel from it."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ REMEDIES: dict[OtherKind, str] = {
 
 _WORTH_A_PROBLEM = 20
 _TOO_HIGH = 2
-"""Parts of a directory such as /data, in which too much else may lie to be given as a run."""
+"""Parts of a path such as /data: a directory so near the root has too much in it to be given as a run."""
 
 
 def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> ServingRepoError:
-    """Make the error for a run, called what the user called it, in which there is no SavedModel."""
+    """Return the error for a run without a SavedModel; `given` is the run's path as the user gave it."""
     order = list(REMEDIES)
     telling = sorted(
         (other for other in others if other.kind in REMEDIES),
@@ -76,7 +76,7 @@ def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> Serving
         )
     if not seen.complete:
         return NoSavedModel(
-            f"no SavedModel in the part of {given} that was looked at, {seen.entries:,} entries",
+            f"no SavedModel in the listed part of {given}, {seen.entries:,} entries",
             hint=f"name it: --saved-model DIR, or give the directory that it lies in instead of {given}",
             problems=problems,
         )
@@ -100,7 +100,7 @@ def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> Serving
 
 
 def _for_link(given: str, seen: Listing, path: str) -> str:
-    """Say what to do about a link out of the run, as caches make them: what is linked lies in another directory."""
+    """Say what to do about a link out of the run. Caches make such links to files in another directory."""
     target = dict(seen.links_out)[path]
     if holds(seen.run, target):
         return "the link leads to nothing: make the run whole, and give it again"
@@ -114,7 +114,7 @@ def _for_link(given: str, seen: Listing, path: str) -> str:
 
 
 def _error_kind(other: Other) -> type[ServingRepoError]:
-    """A finished export in a form that no server of today loads is unsupported, not missing."""
+    """Return the class of the error: a finished export that no present server loads is unsupported, not missing."""
     unsupported = other.kind in {"session-bundle", "chunked-saved-model"}
     return UnsupportedExport if unsupported else NoSavedModel
 
@@ -125,7 +125,7 @@ def _links_to_export(other: Other) -> bool:
 
 
 def _what_there_is(seen: Listing, others: Sequence[Other]) -> str:
-    """Say what a run has in which nothing is a model of any kind."""
+    """Say what a run has if it has no model of any kind."""
     files = sum(len(folder.files) for folder in seen.folders)
     if not files:
         return "it is empty" if seen.entries == 0 else "it has directories but no files"

@@ -1,9 +1,9 @@
-"""MLflow's runs, and models that it logged: run id, parameters and metrics.
+"""Read MLflow's runs and logged models: run id, parameters and metrics.
 
-In its file store a run is `<experiment>/<run id>/` with `meta.yaml`, `params/`, `metrics/`, `tags/` and `artifacts/`,
-one file for each parameter, metric and tag (mlflow/store/tracking/file_store.py). MLflow 3 keeps a logged model
-beside the runs, as `<experiment>/models/m-…/`, and by default only artifacts in files: the rest is in a database,
-`mlflow.db`. A logged model says its run in `MLmodel`, wherever it was copied to.
+In MLflow's file store a run is `<experiment>/<run id>/` with `meta.yaml`, `params/`, `metrics/`, `tags/` and
+`artifacts/`, with one file for each parameter, metric and tag (mlflow/store/tracking/file_store.py). MLflow 3 keeps a
+logged model beside the runs, as `<experiment>/models/m-…/`. By default it keeps only artifacts in files, and the rest
+in a database, `mlflow.db`. The file `MLmodel` of a logged model names its run, also in a copy of the model.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 DATABASE = "mlflow.db"
-"""Where MLflow 3 keeps runs by default, in the directory that `mlruns/` is in."""
+"""The file in which MLflow 3 keeps runs by default. It lies beside `mlruns/`."""
 
 _LINE = re.compile(
     r"^(?P<key>run_id|source_run_id|model_id|run_name|experiment_id|user_id|lifecycle_stage): (?P<value>.+)$",
@@ -62,69 +62,69 @@ _TAGS = (
 _ID = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _MOST = 1000
-"""Files of parameters, and of metrics; models of an experiment."""
+"""The most files of parameters, and of metrics, and the most models of an experiment."""
 _DEEPEST_NAME = 8
 _NO_FILE = "a link, or no file: it is not followed"
 _LONGEST = 1 << 20
 _LONGEST_VALUE = 8_000
-"""Bytes of a parameter or tag: MLflow takes no more, and records keep less."""
+"""The most bytes of a parameter or tag: MLflow takes no more, and records keep less."""
 _LONGEST_METRICS = 64 << 20
 _MOST_POINTS = 1_000_000
-"""Of a run; some 200 bytes of memory each, until they are counted."""
+"""The most points of a run. Each takes some 200 bytes of memory until it is counted."""
 _PARTS_OF_A_METRIC = 3
 _DEEPEST = 7
-"""mlflow.db is so far above `mlruns/<experiment>/models/<model>/artifacts/data/model` at most."""
+"""Levels to search upwards for mlflow.db, from `mlruns/<experiment>/models/<model>/artifacts/data/model`."""
 
 
 class MlflowRun(msgspec.Struct, frozen=True, kw_only=True):
-    """MLflow's facts of a run; `facts` are its ids, name, user, and the code that ran, as far as they are said."""
+    """An MLflow run. `facts` are its ids, name, user and code, as far as MLflow has them."""
 
     facts: dict[str, str]
     params: dict[str, str] = {}
     measurements: tuple[Measurement, ...] = ()
     problems: tuple[str, ...] = ()
-    """What could not be read, though it is there."""
+    """The parts that exist but could not be read."""
 
 
 def read_mlflow(run: str, *, reads: FilesRead | None = None) -> MlflowRun | None:
-    """Read the MLflow run that a directory is, or is in the artifacts of, or that logged the model that it is.
+    """Read the MLflow run of a directory: the run itself, a directory in its artifacts, or a model that it logged.
 
     Args:
-        run: The run directory, absolute and without links: MLflow's, its `artifacts`, or a model that it logged.
-        reads: Reads parameters and metrics, and remembers them.
+        run: The directory, absolute and without links.
+        reads: The reader of parameters and metrics, which remembers them.
 
     Returns:
-        None if it is none of MLflow's. A model's own parameters and metrics stand in for those of its run where
-        only the model was copied.
+        The run; None if the directory is not MLflow's. If only a logged model was copied, the run has the model's own
+        parameters and metrics.
     """
     place = Path(run)
     reads = reads or FilesRead()
     near = (place, *islice(place.parents, 3))
     of_run = _first(place, near, "run_id")
     of_model = _first(place, near, "model_id")
-    said = _said_by_the_model(place)
+    facts = _facts_of_model(place)
     model = _read_folder(of_model, reads) if of_model is not None else None
     if model is not None:
-        said = {**said, **model.facts}
-    if of_run is None and of_model is not None and _is_a_name(said.get("run_id", "")):
+        facts = {**facts, **model.facts}
+    if of_run is None and of_model is not None and _is_a_name(facts.get("run_id", "")):
         # <experiment>/models/<model> and <experiment>/<run>
-        beside = of_model.parent.parent / said["run_id"]
+        beside = of_model.parent.parent / facts["run_id"]
         of_run = beside if _facts(beside / "meta.yaml").get("run_id") == beside.name else None
     if of_run is not None:
-        return _joined(_read_folder(of_run, reads), said, model)
-    return _from_database(place, said) or (
-        msgspec.structs.replace(model, facts=said)
+        return _joined(_read_folder(of_run, reads), facts, model)
+    return _from_database(place, facts) or (
+        msgspec.structs.replace(model, facts=facts)
         if model is not None
-        else MlflowRun(facts=said)
-        if said.keys() & {"run_id", "model_id"}
+        else MlflowRun(facts=facts)
+        if facts.keys() & {"run_id", "model_id"}
         else None
     )
 
 
 def logged_models(folder: Folder) -> Iterator[Other]:
-    """Yield the models that a run logged: MLflow 3 keeps them beside the run, not in it.
+    """Yield the models that a run logged. MLflow 3 keeps them beside the run, in `<experiment>/models/`.
 
-    Each of `<experiment>/models/` says its run in its MLmodel, in the file store and beside a database alike.
+    The MLmodel of each model names its run, with a file store as well as with a database.
     """
     run = Path(folder.real_path)
     if folder.path != "." or not _ID.fullmatch(run.name):
@@ -143,17 +143,17 @@ def logged_models(folder: Folder) -> Iterator[Other]:
 
 
 def _first(place: Path, near: Iterable[Path], key: str) -> Path | None:
-    """Return the folder of MLflow's that a place is, or is in the artifacts of; its name is its id."""
+    """Return the MLflow folder that is a place or has it in its artifacts. The folder's name is its id."""
     for folder in near:
         inside = folder == place or "artifacts" in place.relative_to(folder).parts[:1]
-        # Another meta.yaml is none of MLflow's.
+        # A meta.yaml without this id is not MLflow's.
         if inside and _facts(folder / "meta.yaml").get(key) == folder.name:
             return folder
     return None
 
 
-def _said_by_the_model(place: Path) -> dict[str, str]:
-    """Return what `MLmodel` says: in a logged model, in its artifacts, or above its SavedModel."""
+def _facts_of_model(place: Path) -> dict[str, str]:
+    """Return the facts in `MLmodel`, which lies in a logged model, in its artifacts, or above its SavedModel."""
     for path in (place, place / "artifacts", *islice(place.parents, 2)):
         facts = _facts(path / "MLmodel")
         if facts:
@@ -162,7 +162,7 @@ def _said_by_the_model(place: Path) -> dict[str, str]:
 
 
 def _is_a_name(name: str) -> bool:
-    """Tell whether a text of the run is the name of something beside it, and no way to something else."""
+    """Tell whether a text of the run is a plain file name, which cannot lead to another directory."""
     return name not in {"", ".", ".."} and "/" not in name and "\0" not in name
 
 
@@ -185,36 +185,36 @@ def _read_folder(folder: Path, reads: FilesRead) -> MlflowRun:
     )
 
 
-def _joined(run: MlflowRun, said: dict[str, str], model: MlflowRun | None) -> MlflowRun:
-    """Add to a run which model is meant, and what only that model has."""
+def _joined(run: MlflowRun, known: dict[str, str], model: MlflowRun | None) -> MlflowRun:
+    """Add to a run the id of its model, and the parameters and metrics that only the model has."""
     names = {one.name for one in run.measurements}
     more = model.measurements if model is not None else ()
     return MlflowRun(
-        facts=run.facts | {key: said[key] for key in ("model_id",) if key in said},
+        facts=run.facts | {key: known[key] for key in ("model_id",) if key in known},
         params={**(model.params if model is not None else {}), **run.params},
         measurements=(*run.measurements, *(one for one in more if one.name not in names)),
         problems=(*run.problems, *(model.problems if model is not None else ())),
     )
 
 
-def _from_database(place: Path, said: dict[str, str]) -> MlflowRun | None:
-    """Read the run from the nearest mlflow.db above, if the directory is one of MLflow's by name or by MLmodel."""
+def _from_database(place: Path, known: dict[str, str]) -> MlflowRun | None:
+    """Read the run from the nearest mlflow.db above, if a name on the path or MLmodel has an MLflow id."""
     names = [place.name, *(parent.name for parent in islice(place.parents, 3))]
-    model = said.get("model_id") or next(filter(_MODEL_ID.fullmatch, names), None)
-    run = said.get("run_id") or next(filter(_ID.fullmatch, names), None)
+    model = known.get("model_id") or next(filter(_MODEL_ID.fullmatch, names), None)
+    run = known.get("run_id") or next(filter(_ID.fullmatch, names), None)
     if run is None and model is None:
         return None
     for folder in islice(place.parents, _DEEPEST):
         if _is_there(folder / DATABASE):
             found = read_database(folder / DATABASE, run=run, model=model)
             if found.problems:
-                return msgspec.structs.replace(found, facts=said)
+                return msgspec.structs.replace(found, facts=known)
             return found if found.facts else None
     return None
 
 
 def _is_there(path: Path) -> bool:
-    """Tell whether there is a file of that name, or a link, which is not followed and hence a problem."""
+    """Tell whether a path is a file or a link. Reading then refuses the link, and so reports it as a problem."""
     try:
         return stat.S_ISREG(stat_plain(str(path)).st_mode)
     except OSError as error:
@@ -222,7 +222,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _facts(path: Path) -> dict[str, str]:
-    """Return the scalars that are asked for of a YAML mapping's first level, as MLflow writes them."""
+    """Return the values of `_LINE`'s keys in a YAML file as MLflow writes it, from its first level."""
     text = read_start(str(path), _LONGEST).decode("utf-8", "replace")
     return {
         match["key"].removeprefix("source_"): match["value"].strip("'\"")[:_LONGEST_VALUE]
@@ -232,9 +232,9 @@ def _facts(path: Path) -> dict[str, str]:
 
 
 def _files(folder: Path, below: str, problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the files of a folder of MLflow's, by name and absolute; a name with slashes is a path.
+    """Yield the files of an MLflow folder: the name, which may have slashes, and the absolute path.
 
-    A link may lead anywhere, and what is read goes into records that everybody reads: none is followed.
+    Links are not followed: a link may lead to a private file, and everybody can read the records that we write.
     """
     left = _MOST
     folders = [""]
@@ -250,7 +250,7 @@ def _files(folder: Path, below: str, problems: list[str]) -> Iterator[tuple[str,
         for name, kind in entries:
             left -= 1
             if left < 0:
-                problems.append(f"{below}: more than {_MOST:,} files are not looked at")
+                problems.append(f"{below}: only {_MOST:,} files are read, and there are more")
                 return
             if kind == "file":
                 yield prefix + name, f"{folder}/{below}/{prefix}{name}"
@@ -293,7 +293,7 @@ def _metrics(folder: Path, reads: FilesRead, problems: list[str]) -> Iterator[Me
 
 
 def _point(line: bytes) -> tuple[int, int, float]:
-    """Read a line of a metric's file: milliseconds, value, and step in newer ones."""
+    """Read a line of a metric's file: milliseconds, value and, in newer files, step."""
     time, value, *step = map(float, line.split()[:_PARTS_OF_A_METRIC])
     at = int(step[0]) if step else 0
     if not -_FARTHEST <= at < _FARTHEST:
@@ -304,11 +304,11 @@ def _point(line: bytes) -> tuple[int, int, float]:
 def _measurement(
     name: str, found: Iterable[tuple[int, int, float]], *, file: str
 ) -> Iterator[Measurement]:
-    """Yield the measurement that points (step, milliseconds, value) are, if there are any.
+    """Yield one measurement for points (step, milliseconds, value); none if there are no points.
 
-    The last is that of the highest step, as MLflow itself says: log_model writes points of earlier steps again.
+    As in MLflow, the last point is that of the highest step, because log_model writes points of earlier steps again.
     """
-    # NaN is not equal to itself, and None is.
+    # A dictionary cannot find equal NaNs, so NaN becomes None.
     distinct = dict.fromkeys(
         (step, time, value if value == value else None)  # noqa: PLR0124
         for step, time, value in found
@@ -344,23 +344,23 @@ def _text(data: bytes) -> str:
 
 # the database ------------------------------------------------------------------------------------------
 #
-# MLflow 3 keeps parameters, metrics and tags there by default: SQLite, with tables and columns as in
-# mlflow/store/tracking/dbmodels/models.py. The file may come from anywhere and be in use. So a copy is read: SQLite
-# makes files beside a database with a write-ahead log, and what SQLite is asked to open may be swapped for a link.
-# Only tables are read, and how much they hold is bounded.
+# MLflow 3 keeps parameters, metrics and tags by default in SQLite, with the tables and columns of
+# mlflow/store/tracking/dbmodels/models.py. The file may come from a stranger and be in use. So we read a copy: SQLite
+# makes files beside a database with a write-ahead log, and another user could swap the file for a link before SQLite
+# opens it. We read only tables, and a bounded part of them.
 
 _TABLES = ("runs", "params", "metrics", "tags")
 _LONGEST_ROW = 1_000_000
-"""Bytes of a row: MLflow's parameters and tags have 8,000 at most."""
+"""The most bytes of a row; MLflow's parameters and tags have at most 8,000."""
 _LONGEST_STATEMENT = 20_000
 _KEPT = 2_000
-"""Characters of a parameter or tag."""
+"""The most characters of a parameter or tag that are kept."""
 _SCHEMA_STEPS = 20
-"""Thousands of SQLite's steps while it reads what tables there are: more than 1,000 of them; MLflow has some 50."""
+"""Thousands of SQLite's steps to list the tables: enough for 1,000 tables; MLflow has some 50."""
 _FARTHEST = 1 << 63
 _TRIES = 5
 _QUIET = 0.1
-"""Seconds for which nobody may have written: the clock of a file's times does not tick more often than that."""
+"""Seconds since the last write before we copy: the clock of file times may tick only this often."""
 _PREFIX = "servingrepo-scratch-"
 _KEPT_FREE = 64 << 20
 _PARTS = ("", "-wal")
@@ -371,13 +371,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds for reading a database."""
 
     size: int = 1 << 30
-    """Bytes of its files: they are copied."""
+    """The most bytes of its files, which are copied."""
     points: int = 1_000_000
-    """Of the run's metrics."""
+    """The most points of the run's metrics."""
     text: int = 32 << 20
-    """Characters of its parameters, tags and the names of its metrics."""
+    """The most characters of its parameters, its tags and the names of its metrics."""
     seconds: float = 10.0
-    """Of processor time."""
+    """The most seconds of processor time."""
 
 
 def read_database(
@@ -387,18 +387,18 @@ def read_database(
     model: str | None,
     limits: Limits | None = None,
 ) -> MlflowRun:
-    """Read one run by its id, or by that of a model that it logged; nothing is written beside the database.
+    """Read one run by its id, or by the id of a model that it logged. No file is written beside the database.
 
     Args:
         path: The database, absolute and without links.
-        run: The run's id; None where only the model's is known.
+        run: The run's id; None if only the model's id is known.
         model: The model's id.
-        limits: Beyond them the database is not read.
+        limits: A database beyond these limits is not read.
 
     Returns:
-        Without facts and problems, the database does not know the run.
+        The run. It has neither facts nor problems if the database does not know it.
     """
-    import sqlite3  # few runs have one
+    import sqlite3  # imported here, because few runs have a database
 
     try:
         with (
@@ -416,13 +416,13 @@ def read_database(
 
 @contextmanager
 def _copied(path: str, limits: Limits) -> Iterator[Path]:
-    """Copy a database and its write-ahead log to a directory of our own, in one moment in which nobody writes.
+    """Copy a database and its write-ahead log to a directory of our own, in a moment without writers.
 
-    A rollback journal is not copied: SQLite would delete the file that a forged one names. While there is one, the
-    database is in the middle of a change.
+    A rollback journal is not copied: SQLite would delete the file that a forged journal names. While there is a
+    journal, the database is in the middle of a change.
 
     Raises:
-        ValueError: It is too large, or there was no such moment.
+        ValueError: The database is too large, or there was no such moment.
         OSError: It cannot be read or copied.
     """
     with scratch(Path(tempfile.gettempdir()), _PREFIX) as place:
@@ -450,7 +450,7 @@ def _copied(path: str, limits: Limits) -> Iterator[Path]:
 
 
 def _states(path: str) -> dict[str, os.stat_result]:
-    """Return what the system says of the database's files, of those that are there and hold anything."""
+    """Return the stats of the database's files that exist and are not empty, and always of the database itself."""
     found: dict[str, os.stat_result] = {}
     for part in _PARTS:
         try:
@@ -485,7 +485,7 @@ def _copy(source: str, target: str, size: int) -> None:
 
 
 class _Reader:
-    """Asks a database of strangers, and stops where an answer has no end."""
+    """Reads a stranger's database, and stops a query that does not end."""
 
     def __init__(self, database: sqlite3.Connection, limits: Limits) -> None:
         import sqlite3
@@ -551,9 +551,9 @@ class _Reader:
         )
 
     def _check_tables(self) -> bool:
-        """Refuse what is no plain table; tell whether there is one of logged models.
+        """Refuse anything but plain tables; return whether there is a table of logged models.
 
-        A view, a virtual table or a computed column would have SQLite run what the file says.
+        With a view, a virtual table or a computed column the file could make SQLite run its own code.
         """
         query = "SELECT name, type, rootpage, sql FROM sqlite_master"
         tables = {
@@ -590,7 +590,7 @@ class _Reader:
         return {self._kept(key): self._kept(value) for key, value in self._rows(query, *keys)}
 
     def _kept(self, value: object) -> str:
-        """Return a value as text, and take it from the budget."""
+        """Return a value as text, and count its characters."""
         text = str(value)
         self._text -= len(text)
         if self._text < 0:
@@ -611,7 +611,7 @@ class _Reader:
 
 
 def _whole(number: Any) -> int:
-    """Return a number as MLflow has it: whole, and of 64 bits."""
+    """Return a whole number of 64 bits, as MLflow has them."""
     whole = int(number)
     if not -_FARTHEST <= whole < _FARTHEST:
         raise ValueError("a point of a metric has a number of more than 64 bits")

@@ -1,7 +1,7 @@
-"""Network file systems: where they are mounted, and whether they answer, found out without waiting for them.
+"""Network file systems: find their mounts, and find out whether they answer, without a wait for a dead server.
 
-A call on one whose server is gone returns only when the server is back, and on some the process that made it
-cannot even be killed until then. So the question is asked by a process of its own, which can be left behind.
+If the server of a network file system is gone, a call returns only when the server is back. On some systems the
+process that called cannot even be killed until then. So a child process makes the call, and we can leave it behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 RUN_WAIT = 30.0
-"""Seconds that a network file system may take to answer before it is taken for hung."""
+"""Seconds that a network file system may take to answer; then it counts as hung."""
 
 _NETWORK = (
     "nfs",
@@ -44,16 +44,16 @@ _NETWORK = (
     "davfs",
     "autofs",
 )
-"""Types of file systems whose server may be gone; autofs is one that is not mounted yet."""
+"""Types of file systems whose server may be gone; an autofs is not mounted yet."""
 _MOUNT_POINT = 4
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOST_LINKS = 40
-# NFS, SMB and FUSE have no cache of this: the server is asked every time (statfs(2)).
+# NFS, SMB and FUSE do not cache the answer of statfs(2): each call asks the server.
 _QUESTION = "import os, sys; os.statvfs(sys.argv[1])"
 
 
 def mount_table() -> str:
-    """Return the text of /proc/self/mountinfo, which no file system is asked for; empty where there is none."""
+    """Return the text of /proc/self/mountinfo; empty if it does not exist. This calls no network file system."""
     try:
         return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -67,7 +67,7 @@ def network_mounts(mountinfo: str) -> frozenset[str]:
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         if after and len(fields) > _MOUNT_POINT:
-            # Spaces and the like are written as octal escapes. What is mounted on top of another comes later.
+            # Spaces and the like are octal escapes. A mount on top of another one comes later, and replaces it here.
             place = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[_MOUNT_POINT])
             kinds[place] = after.partition(" ")[0]
     return frozenset(place for place, kind in kinds.items() if kind.startswith(_NETWORK))
@@ -76,7 +76,7 @@ def network_mounts(mountinfo: str) -> frozenset[str]:
 def network_mount(path: Path) -> str | None:
     """Return the network mount that a path leads to or through; None if it stays on local disks.
 
-    Links on local disks are followed; nothing beyond a network mount is read.
+    Links on local disks are followed. Nothing on a network mount is read.
     """
     mounts = network_mounts(mount_table())
     if not mounts:
@@ -114,14 +114,14 @@ def _link_target(path: str) -> str | None:
 
 
 def ask(path: Path) -> int:
-    """Start a process that ends when the file system of a path has answered anything; return its id."""
+    """Start a process that ends when the file system of a path has answered; return the process id."""
     nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0o600) for number in range(3)]
     question = [sys.executable, "-I", "-S", "-c", _QUESTION, os.fspath(path)]
     return os.posix_spawn(sys.executable, question, {**os.environ}, file_actions=nowhere)
 
 
 def hung(path: Path, mount: str, seconds: float) -> StorageHung:
-    """Make the error for a path on a mount that has not answered for so long."""
+    """Return the error for a path on a mount that did not answer within `seconds`."""
     return StorageHung(
         f"{shown(str(path))} cannot be read: the network file system mounted at {shown(mount)} has not answered "
         f"for {seconds:g} s",
@@ -130,10 +130,11 @@ def hung(path: Path, mount: str, seconds: float) -> StorageHung:
 
 
 def refuse_hung(path: Path, *, seconds: float = RUN_WAIT) -> None:
-    """Return at once for a path on local disks; ask the network file system of another one.
+    """Refuse a path on a network file system that does not answer; return at once for a path on local disks.
 
     Raises:
-        StorageHung: It does not answer within that time. What asked is killed, and ends when the kernel lets it.
+        StorageHung: The file system does not answer in time. The child process is killed, and ends as soon as the
+            kernel lets it.
     """
     mount = network_mount(path)
     if mount is None:

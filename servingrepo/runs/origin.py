@@ -1,6 +1,6 @@
 """The origin of a version, as values: configuration, code, command and pipeline.
 
-Records of versions hold them, so importing this module costs nothing.
+Records of versions have these values, so the import of this module has to be cheap.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ __all__ = ["Code", "Origin"]
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True):
-    """The commit checked out when the version was promoted, which need not be the one that trained."""
+    """The commit that was checked out at the promotion. The model may have been trained with another one."""
 
     commit: str
     of: Literal["run", "working directory"]
-    """Whose work tree this is: the run's, or that of the directory that promote was called in."""
+    """The work tree that has the commit: the run's, or that of the directory in which promote was called."""
     branch: str = ""
     dirty: bool | None = None
     """Whether tracked files differ from the commit; None: not checked, because git could not say."""
 
     def __str__(self) -> str:
-        """Say the commit in a word: short, with `+` if files differ, `?` if that is not known."""
+        """Return the short commit, with `+` if files differ, or `?` if that is not known."""
         return self.commit[:12] + {True: "+", False: "", None: "?"}[self.dirty]
 
 
@@ -33,9 +33,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, str] = {}
     """Values of the run's configuration, by their keys joined with slashes."""
     config_files: dict[str, str] = {}
-    """SHA-256 of the files of configuration, by their paths below the run."""
+    """SHA-256 of the configuration files, by their paths below the run."""
     config_unread: dict[str, str] = {}
-    """Why a file of configuration has no values here, or not all of them, by its path."""
+    """Why all or some values of a configuration file are missing, by its path."""
     code: Code | None = None
     command: str = ""
     mlflow: dict[str, str] = {}

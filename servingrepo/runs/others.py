@@ -1,6 +1,6 @@
-"""Everything else that training leaves behind: other frameworks' files, archives, events, configs, metrics.
+"""Recognize all that a run has besides SavedModels: other frameworks' files, archives, events, configs, metrics.
 
-Each kind is known by its name and, where that is not enough, by a few bytes. Pickles are never opened as such.
+A name and, where it is not enough, a few bytes tell the kind. Pickles are never unpickled.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["others"]
 
-_LOOKED = 8
+_MOST_OPENED = 8
 _SOME = 65_536
-_LOOKED_INTO = 64
+_START = 64
 _TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.save before 1.6
 _PICKLE = re.compile(rb"\x80[\x02-\x05]", re.DOTALL)
 _FLAVOR = re.compile(rb"^  (?P<name>[a-z_]+):", re.MULTILINE)
 
 
 def others(seen: Listing) -> tuple[Other, ...]:
-    """Return what lies in the run besides SavedModels; the parts of SavedModels are not listed."""
+    """Return what lies in the run besides SavedModels and their parts."""
     found: list[Other] = []
     for whole in seen.folders:
         folder, carried = carried_wrongly(whole)
@@ -55,16 +55,16 @@ def others(seen: Listing) -> tuple[Other, ...]:
 
 
 def carried_wrongly(folder: Folder) -> tuple[Folder, list[Other]]:
-    """Take out of a folder the files that became something else on their way, and say what.
+    """Take the files out of a folder that a copy or clone spoiled; return the folder, and a finding for each kind.
 
-    Inspecting a SavedModel finds those in it.
+    They are Git LFS pointers, and names with backslashes. In a SavedModel its inspection finds pointers.
     """
     windows = [name for name in folder.files if "\\" in name]
     models = [name for name in folder.files if name.endswith(_MODELS) and "\\" not in name]
     pointers = [
         name
-        for name in models[:_LOOKED]
-        if is_git_lfs_pointer(read_start(folder.files[name], _LOOKED_INTO))
+        for name in models[:_MOST_OPENED]
+        if is_git_lfs_pointer(read_start(folder.files[name], _START))
     ]
     kinds: tuple[tuple[OtherKind, str, list[str]], ...] = (
         (
@@ -89,7 +89,7 @@ def carried_wrongly(folder: Folder) -> tuple[Folder, list[Other]]:
 
 
 def session_bundles(folder: Folder) -> Iterator[Other]:
-    """Yield TensorFlow 0.x's export format, by the file that TensorFlow Serving knows it by."""
+    """Yield an export in TensorFlow 0.x's format, which has a file export.meta."""
     if "export.meta" in folder.files:
         yield Other(
             kind="session-bundle",
@@ -99,14 +99,14 @@ def session_bundles(folder: Folder) -> Iterator[Other]:
 
 
 def by_suffix(folder: Folder) -> Iterator[Other]:
-    """Yield one finding per kind of model file of other frameworks and formats, and archives."""
+    """Yield one finding for each kind of archive, and of model file of other frameworks."""
     found: dict[tuple[OtherKind, str], list[str]] = {}
-    looked = 0
+    count = 0
     for name, path in folder.files.items():
         if not name.endswith(_SUFFIXES):
             continue
-        looked += 1
-        what = _what(name, path if looked <= _LOOKED else None)
+        count += 1
+        what = _what(name, path if count <= _MOST_OPENED else None)
         if what is not None:
             found.setdefault(what, []).append(name)
     for (kind, note), names in found.items():
@@ -147,7 +147,7 @@ _BY_SUFFIX: dict[str, tuple[OtherKind, str]] = {
 _ARCHIVES = ("tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst", "zip")
 _SUFFIXES = tuple(f".{suffix}" for suffix in (*_PICKLED, *_BY_SUFFIX, *_ARCHIVES))
 _MODELS = (*_SUFFIXES, ".keras", ".h5", ".hdf5", ".data-00000-of-00001", ".index")
-"""Names of files that Git LFS is mostly used for, and that a run may be given for."""
+"""Suffixes of model files, which are most often the ones in Git LFS."""
 _PARTS_OF_A_SAVED_MODEL = {
     *("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "saved_model_config.pb"),
 }
@@ -158,7 +158,7 @@ _WRONG: tuple[OtherKind, str] = (
 
 
 def _what(name: str, path: str | None) -> tuple[OtherKind, str] | None:
-    """Say what a file is; a path of None means by its name alone."""
+    """Return the kind of a file and its name in words. Without a path only the name decides."""
     if name in _PARTS_OF_A_SAVED_MODEL:
         return None
     suffix = name.rpartition(".")[2]
@@ -171,7 +171,7 @@ def _what(name: str, path: str | None) -> tuple[OtherKind, str] | None:
 
 
 def _pickled(name: str, path: str | None) -> tuple[OtherKind, str] | None:
-    """Tell PyTorch's files from other pickles, and from what only has the suffix by chance."""
+    """Tell PyTorch's files from other pickles, and from files that have the suffix by chance."""
     torch: tuple[OtherKind, str] = ("pytorch", "a PyTorch model or checkpoint")
     if path is None:
         return torch if name.endswith((".pt", ".pth")) else None
@@ -189,6 +189,6 @@ def _pickled(name: str, path: str | None) -> tuple[OtherKind, str] | None:
 
 
 def _indented(text: bytes) -> bytes:
-    """Return the lines up to the next one that is not indented: one section of a YAML mapping."""
+    """Return the indented lines at the begin of a text: one section of a YAML mapping."""
     end = re.search(rb"^[^ \n]", text, re.MULTILINE)
     return text if end is None else text[: end.start()]

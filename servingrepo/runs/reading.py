@@ -1,7 +1,7 @@
-"""Reading a run's files whole, and knowing afterwards whether they are still what was read.
+"""Read a run's files whole, and find out later whether they have changed.
 
-A promotion is judged by these files, and its record is made of them. A file that changes in between would have gates
-judge another run than the record describes.
+Gates judge a promotion by these files, and its record is made from them. If a file changed in between, the gates
+would judge another run than the record describes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from servingrepo.storage.beneath import opened_plain
 __all__ = ["FilesRead"]
 
 _SMALL = 1 << 20
-"""Bytes of a file that is compared by its content; a larger one by size, time and inode."""
+"""Up to this size a file is compared by its content; a larger one is compared by size, time and inode."""
 
 
 class FilesRead:
-    """Reader of files that remembers what they were."""
+    """A reader that remembers the state of the files that it read."""
 
     def __init__(self) -> None:
         self._files: dict[str, _Read] = {}
@@ -30,13 +30,13 @@ class FilesRead:
 
         Args:
             path: The file, absolute and without links.
-            name: What to call it.
-            most: How many bytes it may have.
-            grows: It is written on while training goes on: what is added later is no change.
+            name: Its name in messages.
+            most: The most bytes that it may have.
+            grows: Training may still append to it: later bytes are no change.
 
         Raises:
             ValueError: It has more bytes.
-            OSError: It cannot be read, is something else, or a link is on the way to it.
+            OSError: It cannot be read, is no regular file, or its path has a link.
         """
         data, facts = _read(path, most + 1)
         if len(data) > most:
@@ -45,7 +45,7 @@ class FilesRead:
         return data
 
     def start(self, path: str, name: str, size: int) -> bytes:
-        """Read at most so many bytes from a regular file's start; nothing if it cannot be read."""
+        """Read at most `size` bytes from a regular file's start; return nothing if it cannot be read."""
         try:
             data, facts = _read(path, size)
         except OSError:
@@ -54,7 +54,7 @@ class FilesRead:
         return data
 
     def changed(self) -> tuple[str, ...]:
-        """Return the names of the files that are not what they were, or are gone."""
+        """Return the names of the files that have changed or are gone."""
         return tuple(sorted(one.name for path, one in self._files.items() if one.differs_at(path)))
 
     def _remember(
@@ -70,7 +70,7 @@ class FilesRead:
 
 
 class _Read(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a file when it was read; `length` is how many bytes were read."""
+    """The state of a file when it was read; `length` is the number of bytes that were read."""
 
     name: str
     length: int
@@ -80,7 +80,7 @@ class _Read(msgspec.Struct, frozen=True, kw_only=True):
     grows: bool
 
     def differs_at(self, path: str) -> bool:
-        """Tell whether it is something else by now."""
+        """Tell whether the file has changed since."""
         size, _, *same = self.facts
         try:
             data, facts = _read(path, self.length if self.digest else 0)
@@ -95,7 +95,7 @@ class _Read(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _read(path: str, most: int) -> tuple[bytes, os.stat_result]:
-    """Read at most so many bytes of a regular file, and ask for its facts, before anything of it is read."""
+    """Read at most `most` bytes of a regular file, and return them with its stat from before the read."""
     with opened_plain(path) as descriptor:
         facts = os.fstat(descriptor)
         pieces = []

@@ -1,6 +1,6 @@
-"""A run read once: its export, what else is there, what training measured, and what it was read from.
+"""A run that is read once into one value: its export, its other files, its measurements, and the files read.
 
-What a promotion is decided by is what it copies and records: all of it comes from this one value.
+The checks of a promotion, its copy and its record all use this value, so that they are about the same run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["Run", "read_run"]
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run directory whose SavedModel was found and can be served, as far as reading it tells."""
+    """A run directory with a SavedModel that can be served, as far as its files tell."""
 
     listing: Listing
     """The names in the run."""
@@ -46,12 +46,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """The index of the export's variables."""
     inspection: Inspection
     tracked: MlflowRun | None
-    """What MLflow says of the run, if it tracked it."""
+    """The MLflow run; None if MLflow did not track it."""
     measured: Measured
     staleness: tuple[str, ...]
     """Why the export may not be the one that training ended with."""
     reads: FilesRead
-    """The files that all this was read from, and what they were."""
+    """The files that were read, with their state at that time."""
 
     @property
     def export(self) -> Path:
@@ -67,19 +67,19 @@ def read_run(
     sizes: Callable[[int, int], None] | None = None,
     progress: Progress = silent,
 ) -> Run:
-    """Read a run: its names once, and each of its files at most once. Nothing is written, no weights are read.
+    """Read a run: its names once, and each of its files at most once. Weights are not read, and nothing is written.
 
     Args:
         run: The run directory; a link to one is followed.
         saved_model: The SavedModel to take, below the run or absolute, when the run has several.
-        unpacked: The run is what an archive unpacked to.
-        sizes: Called once the export is known to be fit, with the bytes of event files and those of the export.
+        unpacked: The run was unpacked from an archive.
+        sizes: Called once the export has passed its checks, with the bytes of event files and those of the export.
         progress: Called with the bytes of event files as they are read.
 
     Raises:
-        NoSavedModel, AmbiguousExport, UsageError: No SavedModel is there, or none can be chosen; see `scan_run`.
-        DamagedExport, UnsupportedExport, UnsafeExport: The export is not fit to be served.
-        NoPermission, StorageFailed, SourceChanged: It cannot be read.
+        NoSavedModel, AmbiguousExport, UsageError: There is no SavedModel, or none can be chosen; see `scan_run`.
+        DamagedExport, UnsupportedExport, UnsafeExport: The export cannot be served.
+        NoPermission, StorageFailed, SourceChanged: The run cannot be read.
     """
     listing = list_run(run)
     scan = scan_run(run, saved_model=saved_model, seen=listing, unpacked=unpacked)

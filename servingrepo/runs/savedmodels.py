@@ -1,11 +1,11 @@
-"""The SavedModels in a run: where they are, when they were written, how large they are.
+"""Find the SavedModels in a run: where they are, when they were written, how large they are.
 
-Whether one is whole and can be served is not asked here.
+The room `savedmodel` checks whether one is whole and can be served.
 
-tf.estimator keeps them as `export/<exporter>/<timestamp>/` in the model_dir, next to checkpoints and events. An
-exporter writes to `temp-<timestamp>` and renames it when done (tensorflow_estimator's export_lib), so a temporary
-directory is an export that was never finished. TFX's Trainer for estimators leaves the same in `Format-Serving/`,
-earlier `serving_model_dir/` (tfx/utils/path_utils.py).
+tf.estimator keeps SavedModels as `export/<exporter>/<timestamp>/` in the model_dir, next to checkpoints and events.
+An exporter writes to `temp-<timestamp>` and renames it at the end (tensorflow_estimator's export_lib), so a temporary
+directory is an unfinished export. TFX's Trainer for estimators leaves the same in `Format-Serving/`, and earlier
+releases in `serving_model_dir/` (tfx/utils/path_utils.py).
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def _is_temporary(path: str) -> bool:
 
 
 def newest_exports(exports: Iterable[Candidate]) -> list[Candidate]:
-    """Return each exporter's newest export: the highest timestamp, which is its directory's name."""
-    found: dict[str, tuple[int, Candidate]] = {}
+    """Return the newest export of each exporter: the one with the highest timestamp as its name."""
+    newest: dict[str, tuple[int, Candidate]] = {}
     for export in exports:
         exporter, _, timestamp = export.path.rpartition("/")
-        if exporter not in found or int(timestamp) > found[exporter][0]:
-            found[exporter] = (int(timestamp), export)
-    return [export for _, export in found.values()]
+        if exporter not in newest or int(timestamp) > newest[exporter][0]:
+            newest[exporter] = (int(timestamp), export)
+    return [export for _, export in newest.values()]
 
 
 def candidates(seen: Listing) -> tuple[Candidate, ...]:
-    """Return every SavedModel seen, each once though links lead to it, by path."""
+    """Return every SavedModel in a listing, by path. One that links also lead to is there once."""
     found: dict[str, Candidate] = {}
     for folder in seen.folders:
         unfit = _is_temporary(folder.path) or _is_for_evaluation(folder.path)
@@ -69,7 +69,7 @@ def candidates(seen: Listing) -> tuple[Candidate, ...]:
 
 
 def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
-    """Describe the SavedModel in a folder that has one."""
+    """Describe the SavedModel in a folder."""
     files = [folder.files[name] for name in SAVED_MODEL_FILES if name in folder.files]
     return Candidate(
         path=folder.path,
@@ -81,7 +81,7 @@ def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
 
 
 def unservable(folder: Folder) -> Iterator[Other]:
-    """Yield what looks like a SavedModel and is none that TensorFlow Serving loads."""
+    """Yield the exports in a folder that TensorFlow Serving does not load."""
     unfinished = _is_temporary(folder.path)
     if folder.is_saved_model and _is_for_evaluation(folder.path):
         note = "a SavedModel for evaluation (TFMA), not for serving"
@@ -99,7 +99,7 @@ def unservable(folder: Folder) -> Iterator[Other]:
         yield Other(
             kind="incomplete-export",
             path=folder.path,
-            note="an export that was never finished",
+            note="an unfinished export",
         )
     elif {"variables", "assets"} <= set(folder.folders) or (
         "variables" in folder.folders and "fingerprint.pb" in folder.files
@@ -117,7 +117,7 @@ def _is_for_evaluation(path: str) -> bool:
 
 
 def _size(folder: str) -> int:
-    """Add up the files' sizes; links count nothing, and of a tree that is too large only a part counts."""
+    """Add up the sizes of the files, without links. Of a very large tree only a part is counted."""
     size = files = 0
     with suppress(OSError), opened_plain(folder) as top:
         for _, _, names, at in os.fwalk(".", dir_fd=top):

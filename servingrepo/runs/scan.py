@@ -1,4 +1,4 @@
-"""Find the SavedModel in a run directory, or say exactly why there is none to take."""
+"""Find the SavedModel in a run directory, or explain why none can be taken."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def list_run(run: Path) -> Listing:
     """List the names in a run directory.
 
     Raises:
-        NoSavedModel: It is not there, or no directory.
+        NoSavedModel: It does not exist, or is no directory.
         NoPermission: It cannot be listed.
         StorageFailed: Reading it failed in another way.
     """
@@ -56,21 +56,21 @@ def scan_run(
 ) -> RunScan:
     """Find the SavedModel in a run directory, and what else lies there.
 
-    It is the directory itself, the one directly below it, or the newest complete
-    `export/<exporter>/<timestamp>/`; where there is none of these, the only one further down. Only names and
-    a few bytes of files are read, links are not followed out of the run, and nothing is written.
+    The SavedModel is the directory itself, the one directly below it, or the newest complete
+    `export/<exporter>/<timestamp>/`. If there is none of these, it is the only one further down. Only names and a few
+    bytes of files are read. Links are not followed out of the run, and nothing is written.
 
     Args:
         run: The run directory; a link to one is followed.
         saved_model: The SavedModel to take, below the run or absolute, when the run has several.
-        unpacked: The run is what an archive unpacked to.
+        unpacked: The run was unpacked from an archive.
         seen: The names in the run, if they were listed already.
 
     Raises:
-        NoSavedModel: There is none; the message says what there is instead and the hint how to get one.
+        NoSavedModel: There is none. The message says what is there instead, and the hint says how to get one.
         UnsupportedExport: There is an export, in a form that TensorFlow Serving does not load.
-        AmbiguousExport: There are several and nothing says which one is meant.
-        UnsafeExport: It can only be reached by a link that leaves the run.
+        AmbiguousExport: There are several, and none is clearly meant.
+        UnsafeExport: Only a link that leaves the run leads to it.
         UsageError: `saved_model` is not in the run.
         NoPermission: The run cannot be listed.
         StorageFailed: Reading it failed in another way.
@@ -99,20 +99,20 @@ def scan_run(
 
 
 def _nearby(missing: Path) -> str:
-    """Say what is there instead of a path that is not."""
-    from difflib import get_close_matches  # only who mistypes waits for it
+    """Propose existing names that are similar to a missing path."""
+    from difflib import get_close_matches  # imported here, because only mistyped paths need it
 
     try:
         names = [one.name for one in missing.parent.iterdir()]
     except OSError:
-        return f"check the path: {missing.parent} cannot be read, or is not there either"
+        return f"check the path: {missing.parent} cannot be read, or does not exist either"
     close = get_close_matches(missing.name, names)
     listed = " or ".join(str(missing.with_name(one)) for one in close)
     return f"did you mean {listed}?" if close else "check the path"
 
 
 def _resolved(run: Path, given: str) -> str:
-    """Follow the links of the run itself, and refuse what is no directory."""
+    """Follow the links of the run's own path, and refuse a path that is no directory."""
     try:
         real = os.path.realpath(run, strict=True)
         mode = Path(real).stat().st_mode
@@ -131,7 +131,7 @@ def _resolved(run: Path, given: str) -> str:
 
 
 def _for_a_file(real: str, given: str) -> ServingRepoError:
-    """Say what a file is that was given as the run: the same words as for one in a run."""
+    """Return the error for a file that was given as the run; it names the kind of the file as a scan does."""
     parent, name = os.path.split(real)
     if name.startswith("saved_model.pb"):
         return NoSavedModel(
@@ -142,9 +142,9 @@ def _for_a_file(real: str, given: str) -> ServingRepoError:
     seen = Listing(
         run=parent, folders=(folder,), links_out=(), unreadable=(), entries=1, complete=True
     )
-    said = nothing_found(str(Path(given).parent), seen, others(seen))
-    what = said.problems[0] if said.problems else f"{shown(name)}: no model file that is known"
-    return NoSavedModel(f"{given} is a file, not a run directory: {what}", hint=said.hint)
+    error = nothing_found(str(Path(given).parent), seen, others(seen))
+    what = error.problems[0] if error.problems else f"{shown(name)}: no model file that is known"
+    return NoSavedModel(f"{given} is a file, not a run directory: {what}", hint=error.hint)
 
 
 def _listed(real: str, given: str, *, boundary: str | None = None) -> Listing:
@@ -163,7 +163,7 @@ def _refused(given: str, error: OSError) -> NoReturn:
 
 
 def _picked(given: str, seen: Listing, found: Sequence[Candidate]) -> Candidate:
-    """Take the one SavedModel that the layout says is meant."""
+    """Return the one SavedModel that is meant, according to its place in the run."""
     near = [each for each in found if each.kind in {"self", "child"}]
     exported = [each for each in found if each.kind == "estimator-export"]
     meant = [*near, *newest_exports(exported)]
@@ -180,7 +180,7 @@ def _ambiguous(given: str, seen: Listing, found: Sequence[Candidate]) -> Ambiguo
     if len(found) > _MAX_LISTED:
         listed.append(f"and {len(found) - _MAX_LISTED} more")
     if not seen.complete:
-        listed.append(f"only a part of the run was looked at: {seen.entries:,} entries")
+        listed.append(f"only a part of the run was listed: {seen.entries:,} entries")
     count = f"{len(found)} SavedModels" if len(found) > 1 else "a SavedModel and maybe more"
     return AmbiguousExport(
         f"{given} has {count}, and nothing says which one is meant",
@@ -190,7 +190,7 @@ def _ambiguous(given: str, seen: Listing, found: Sequence[Candidate]) -> Ambiguo
 
 
 def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
-    """Take the SavedModel that the user names, if it is one and lies in the run."""
+    """Return the SavedModel that the user named; it must lie in the run."""
     named = shown(str(saved_model))
     path = str(Path(real, saved_model))
     try:
@@ -204,7 +204,7 @@ def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
     if Path(target).name in SAVED_MODEL_FILES:
         target = str(Path(target).parent)
     if not holds(real, target):
-        # The text may be inside and a link on the way lead out, or the run be given by a link itself.
+        # The path may be inside as a text, while a link on the way leads out.
         lexical = os.path.normpath(path)
         if holds(real, lexical):
             raise UnsafeExport(
@@ -231,12 +231,13 @@ def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
 
 
 def _provenance(run: str, export: Candidate, *, unpacked: bool) -> dict[str, str]:
-    """Describe a run, absolute and without links, and the SavedModel found in it; what is not known is left out.
+    """Describe a run, whose path is absolute and without links, and its SavedModel. Unknown facts are left out.
 
-    `git_head_at_scan` is there if the run lies in a git work tree. It is the commit checked out now, which is
-    not always the one that trained. What an archive unpacked to lies in no work tree, whatever it has in it.
+    `git_head_at_scan` is there if the run lies in a git work tree. It is the commit that is checked out now; the
+    model may have been trained with another one. For an unpacked archive no work tree is searched: a `.git` in it may
+    be a stranger's.
     """
-    said = {
+    facts = {
         "run": run,
         "run_name": Path(run).name,
         "saved_model": export.path,
@@ -246,5 +247,5 @@ def _provenance(run: str, export: Candidate, *, unpacked: bool) -> dict[str, str
     }
     head = commit_of(Path(run)) if not unpacked else None
     if head is not None:
-        said["git_head_at_scan"] = head
-    return said
+        facts["git_head_at_scan"] = head
+    return facts

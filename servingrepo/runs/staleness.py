@@ -1,7 +1,7 @@
-"""Staleness: signs that a run's SavedModel is not the one that its training ended with.
+"""Staleness: signs that a run's SavedModel is not the one with which its training ended.
 
-Times are those of files, so a copy that does not keep them can hide something, but within a minute nothing is
-said: a copy writes files in any order.
+The times are those of files. A copy that does not keep them can hide a sign. It writes files in any order, so a
+difference of up to a minute is no sign.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _CHECKPOINTS = (".index", ".keras", ".weights.h5", ".h5", ".hdf5")
 
 
 def staleness_of(scan: RunScan, seen: Listing, measured: Measured) -> tuple[str, ...]:
-    """Return what is stale or mixed in a run, a line each.
+    """Return the signs that a run is stale or mixed, a line each.
 
-    That is: a checkpoint or configuration written more than a minute after the SavedModel, a second SavedModel
-    while nobody chose one, and event files of a second run, after the first or at the same time.
+    The signs are: a checkpoint or configuration that was written more than a minute after the SavedModel, a second
+    SavedModel if the user chose none, and event files of a second run, after the first one or at the same time.
     """
     taken = next(one for one in scan.candidates if one.real_path == scan.export)
     found: list[str] = []
@@ -42,7 +42,7 @@ def staleness_of(scan: RunScan, seen: Listing, measured: Measured) -> tuple[str,
                 f"{shown(taken.path)}, {_time(taken.written)}"
             )
     if scan.kind != "chosen":
-        # An exporter of tf.estimator keeps its earlier exports: the newest of them is meant.
+        # An exporter of tf.estimator keeps its earlier exports, so these are no sign.
         exporter = taken.path.rpartition("/")[0] if scan.kind == "estimator-export" else None
         found += [
             f"there is another SavedModel, {one}"
@@ -59,7 +59,7 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def _files(seen: Listing, wanted: Callable[[str], object]) -> Iterator[tuple[float, str]]:
-    """Yield when files were written, and their paths; the parts of SavedModels do not count."""
+    """Yield the time and path of each file that is wanted and no part of a SavedModel."""
     parts = tuple(f"{folder.real_path}/" for folder in seen.folders if _is_below_top(folder))
     for folder in seen.folders:
         if folder.is_saved_model or f"{folder.real_path}/".startswith(parts):

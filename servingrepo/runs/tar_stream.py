@@ -1,7 +1,7 @@
-"""Read tar as a stream, from its begin to its end: pax, ustar, GNU's format and the oldest one.
+"""Read tar as a stream, from begin to end: pax, ustar, GNU's format and the oldest one.
 
-Python's tarfile takes a damaged header for the end of the archive, and what hostile headers cost it in time and
-memory depends on the release of Python. Only what a run needs is read here: names, kinds, sizes and contents.
+Python's tarfile takes a damaged header for the end of the archive, and its bounds against hostile headers depend on
+the release of Python. This reader reads only what a run needs: names, kinds, sizes and contents.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["BrokenTar", "Read", "tar_entries"]
 
 Read = Callable[[int], bytes]
-"""Returns at most so many of the next bytes, nothing at the end."""
+"""A function that returns at most the given number of next bytes, and nothing at the end."""
 
 _BLOCK = 512
 _ZEROS = b"\0" * _BLOCK
 _LONGEST_HEADER = 1 << 20
-"""Bytes of all extended headers of one entry."""
+"""The most bytes of all extended headers of one entry."""
 _MOST_RECORDS = 1_000_000
-"""Of extended headers, in the whole archive; tar writes some ten for an entry at most."""
+"""The most records of extended headers in an archive; tar writes at most some ten for an entry."""
 _LONGEST_LENGTH = 8
 _FILES = (b"0", b"\0", b"7")
 _SPECIAL = (b"3", b"4", b"6")
@@ -42,11 +42,11 @@ class BrokenTar(ValueError):
 
 
 def tar_entries(read: Read, budget: Budget) -> Iterator[Entry]:
-    """Yield the entries of what is read as a tar archive; each one's content, before the next one is asked for.
+    """Yield the entries of a tar archive. The content of an entry can be read until the next entry is taken.
 
     Raises:
-        BrokenTar, EOFError: It is damaged, or ends too early.
-        UnsafeExport: It has headers that no tar writes, or announces more than the budget has.
+        BrokenTar, EOFError: The archive is damaged, or ends too early.
+        UnsafeExport: It has headers that no tar writes, or announces more bytes than the budget has.
     """
     said: dict[bytes, bytes] = {}
     longest = records = 0
@@ -82,7 +82,7 @@ def tar_entries(read: Read, budget: Budget) -> Iterator[Entry]:
 def _entry(
     read: Read, header: bytes, size: int, said: dict[bytes, bytes], budget: Budget
 ) -> Iterator[Entry]:
-    """Yield the one entry of a header, and read its content to the end afterwards."""
+    """Yield the entry of a header; afterwards skip the rest of its content."""
     kind = header[156:157]
     if b"size" in said:
         size = _decimal(said[b"size"])
@@ -113,7 +113,7 @@ def _entry(
 
 
 class _Content:
-    """What a stream has of one entry."""
+    """The content of one entry in the stream."""
 
     def __init__(self, read: Read, size: int) -> None:
         self._read = read
@@ -128,14 +128,14 @@ class _Content:
         return data
 
     def finish(self) -> None:
-        """Leave the stream where the next header is."""
+        """Skip to the next header."""
         while self.read(CHUNK):
             pass
         _exact(self._read, self._padding)
 
 
 def _exact(read: Read, size: int) -> bytes:
-    """Read so many bytes, few enough for memory."""
+    """Read exactly `size` bytes; all of them fit into memory."""
     parts = []
     while size:
         data = read(size)
@@ -147,12 +147,12 @@ def _exact(read: Read, size: int) -> bytes:
 
 
 def _size(header: bytes, budget: Budget) -> int:
-    """Return the size that a header says, if it is a header."""
+    """Check a header, and return the size in it."""
     rest = header[:148] + b" " * 8 + header[156:]
     unsigned = sum(rest)
-    # Some old tars took bytes for signed numbers.
+    # Some old tars computed the checksum with signed bytes.
     if _number(header[148:156]) not in {unsigned, unsigned - 256 * sum(one > 127 for one in rest)}:  # noqa: PLR2004
-        raise BrokenTar("there is no header of tar where one has to be")
+        raise BrokenTar("a header of tar is missing or damaged")
     size = _number(header[124:136])
     if size < 0:
         raise UnsafeExport(
@@ -162,19 +162,19 @@ def _size(header: bytes, budget: Budget) -> int:
 
 
 def _number(field: bytes) -> int:
-    """Read a number: octal digits, or binary where these are too few (GNU, star)."""
+    """Read a number in octal digits, or in binary if it is too large for them (GNU, star)."""
     if field[0] in _BINARY:
         below = 256 ** (len(field) - 1) if field[0] == _NEGATIVE else 0
         return int.from_bytes(field[1:]) - below
     digits = _text(field).strip(b" ")
     if digits.strip(b"01234567"):
-        raise BrokenTar("a header has a number that is none")
+        raise BrokenTar("a header has text in the place of a number")
     return int(digits or b"0", 8)
 
 
 def _decimal(text: bytes) -> int:
     if not text.isdigit() or len(text) > 20:  # noqa: PLR2004 - as 64 bits have
-        raise BrokenTar("a header has a size that is none")
+        raise BrokenTar("a header has a size that is no number of 64 bits")
     return int(text)
 
 
@@ -192,7 +192,7 @@ def _decides(key: bytes) -> bool:
 
 
 def _records(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Read the records of a pax header: their lengths in decimal, a space, key=value and a line end."""
+    """Read the records of a pax header. Each is its length in decimal, a space, key=value and a newline."""
     found = []
     at = 0
     while at < len(data) and data[at]:

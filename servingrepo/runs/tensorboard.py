@@ -1,7 +1,8 @@
-"""TensorBoard's runs: which folders hold event files, their scalars, and whether two runs wrote into one folder.
+"""Read the scalars of a folder of event files, and find out whether two runs wrote into it.
 
-A job that starts again from a checkpoint opens a new file and repeats some steps. As TensorBoard does
-(event_processing/plugin_event_accumulator.py), what the earlier files say of those steps and later is dropped.
+A job that starts again from a checkpoint opens a new file and repeats some steps. We do as TensorBoard does
+(event_processing/plugin_event_accumulator.py): from the first repeated step on, the values of earlier files are
+dropped.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ __all__ = ["read_event_run"]
 def read_event_run(
     folder: Folder, names: list[str], *, progress: Progress
 ) -> tuple[EventRun, list[Measurement]]:
-    """Read a folder's event files: what was found out about them, and the scalars.
+    """Read a folder's event files, and return their description and their scalars.
 
     Raises:
-        TooMuch: They hold more than is kept in memory.
+        TooMuch: They have more scalars or tags than may be in memory.
     """
     by_tag: dict[str, list[_Piece]] = defaultdict(list)
     problems: list[str] = []
@@ -79,7 +80,7 @@ class _Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _pieces(read: EventFile, file: str) -> Iterable[tuple[str, _Piece]]:
-    """Put together what was read of each tag, in the order of the file."""
+    """Join the rows of each tag, in the order of the file."""
     columns: dict[str, list[tuple[Any, Any, Any, Any]]] = defaultdict(list)
     for rows in read.rows:
         if len(rows.places):
@@ -92,7 +93,7 @@ def _pieces(read: EventFile, file: str) -> Iterable[tuple[str, _Piece]]:
 
 
 def _overlap(by_tag: dict[str, list[_Piece]]) -> tuple[str, str]:
-    """Say whether two files were written at the same time, and whether a later one begins at the first's begin."""
+    """Say whether two files were written at the same time, and whether a later file repeats the first step of one."""
     mixed = reused = ""
     for tag, pieces in sorted(by_tag.items()):
         for earlier, later in itertools.pairwise(pieces):
@@ -110,7 +111,7 @@ def _overlap(by_tag: dict[str, list[_Piece]]) -> tuple[str, str]:
 
 
 def _without_repeats(pieces: list[_Piece]) -> list[_Piece]:
-    """Drop what a later file says again: all from its first step on."""
+    """Drop the values that a later file repeats: all from its first step on."""
     kept: list[_Piece] = []
     first: int | None = None
     for piece in reversed(pieces):

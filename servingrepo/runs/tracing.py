@@ -1,4 +1,4 @@
-"""The origin of a version that is being promoted, for its record."""
+"""Collect the origin of a version during its promotion, for its record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LONGEST_FACT = 500
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts that only the caller knows: the command that promotes, where it was typed, and the environment."""
+    """Facts that only the caller knows: its command, its working directory and its environment."""
 
     command: tuple[str, ...] = ()
     working_directory: Path | None = None
@@ -49,13 +49,13 @@ def place_of(path: str, scan: RunScan, context: Context) -> str:
 def trace(
     seen: Listing, tracked: MlflowRun | None, context: Context, *, reads: FilesRead
 ) -> Origin:
-    """Return what is known of where a run's SavedModel comes from, secrets masked.
+    """Return the origin of a run's SavedModel, as far as it is known, with secrets masked.
 
     Args:
         seen: The names in the run.
-        tracked: What MLflow knows of the run.
-        context: What the caller knows.
-        reads: Reads files of configuration, and remembers them.
+        tracked: The MLflow run, if MLflow tracked it.
+        context: The facts that only the caller knows.
+        reads: The reader of configuration files, which remembers them.
     """
     found = read_configuration(seen, reads=reads)
     config = found.values
@@ -63,7 +63,7 @@ def trace(
         for name, one in tracked.params.items():
             key = free_name(f"params/{mask_text(name)}", config)
             config[key] = mask_start(name, one, longest=_LONGEST_PARAMETER)
-    # What an archive unpacked to may have a .git of anybody's.
+    # An unpacked archive may have a stranger's .git in it.
     code = code_of(Path(seen.run), of="run") if not context.archive else None
     if code is None and context.working_directory is not None:
         code = code_of(context.working_directory, of="working directory")
@@ -125,7 +125,7 @@ _BY_SYSTEM = {
 """Names of variables, by the CI system that sets them."""
 
 VARIABLES = tuple(name for names in _BY_SYSTEM.values() for name in names.split())
-"""The only variables that are ever recorded, never the environment as a whole."""
+"""The only variables that are recorded. The rest of the environment never is."""
 
 
 def pipeline_ids(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Put the entries of an archive into a new directory, nothing anywhere else, and no more than there may be.
+"""Unpack the entries of an archive into a new directory, never outside of it, and within limits.
 
-Python's own filters for tar resolve the names that an archive gives, and have been got round again and again. Here no
-name is resolved: each directory is opened in the one above it without following links, and there are no links to
-follow, because they are made last, when all else is there. A link stays if it leads into the archive without going
-through another one; its text alone shows that.
+Python's own filters for tar resolve the names in an archive, and attackers have bypassed them again and again. We
+resolve no name: each directory is opened in the one above it, without following links. Links are made last, so there
+are none to follow. A link is allowed if its text alone shows that it stays in the archive and goes through no other
+link.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ CHUNK = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LONGEST = 1024
-"""Bytes of a path; with the directory that it is in, and behind a link, it stays far below the kernel's 4096."""
+"""The most bytes of a path. Even below its directory and behind a link it stays far below the kernel's 4096."""
 _LONGEST_NAME = 255
 _DEEPEST = 64
 _MOST_PROBLEMS = 20
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
-"""How a file begins in which macOS keeps what other file systems have no place for, as `._NAME` beside NAME."""
+"""The first bytes of macOS's files `._NAME`, which keep attributes of NAME that other file systems cannot store."""
 
-_TWICE = "a file, and a directory as well"
-_NOT_BEFORE = "a hard link to what does not come before it"
+_TWICE = "a file and also a directory"
+_NOT_BEFORE = "a hard link to an entry that does not come before it"
 
 _Parts = tuple[bytes, ...]
 
@@ -53,16 +53,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     files: int = 100_000
     size: int = 256 << 30
-    """Bytes in all."""
+    """The most bytes in all."""
     ratio: int = 200
-    """How many times its own size, once it is beyond `suspicious` bytes: weights do not shrink like that."""
+    """The most times of its own size, if it is beyond `suspicious` bytes: weights cannot be packed so tightly."""
     suspicious: int = 1 << 30
     kept_free: int = 64 << 20
     """Bytes of the scratch directory's disk that stay free."""
 
 
 class Budget:
-    """Counts what an archive unpacks to, and refuses more than its limits."""
+    """Counts the entries and bytes of an archive, and refuses more than the limits."""
 
     def __init__(self, limits: Limits, *, archive: str, packed: int, free: int) -> None:
         self.archive = archive
@@ -72,7 +72,7 @@ class Budget:
         self._files = self._size = 0
 
     def count(self) -> None:
-        """Count an entry, or a directory that no entry names.
+        """Count an entry, or a directory without an entry of its own.
 
         Raises:
             UnsafeExport: There are too many.
@@ -91,7 +91,7 @@ class Budget:
         self.expect(0)
 
     def expect(self, size: int) -> None:
-        """Refuse bytes that an archive only announces, before others are written in vain.
+        """Refuse a number of announced bytes that would be too many, before any bytes are written in vain.
 
         Raises:
             UnsafeExport, NoSpace: They would be too many.
@@ -102,7 +102,7 @@ class Budget:
         if total > max(self._limits.suspicious, self._limits.ratio * self._packed):
             raise UnsafeExport(
                 f"{self.archive} unpacks to more than {self._limits.ratio} times its {self._packed:,} bytes: a bomb",
-                hint="if it is none, unpack it and give the directory",
+                hint="if it is no bomb, unpack it and give the directory",
             )
         if total > self._room:
             raise NoSpace(
@@ -115,12 +115,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of an archive."""
 
     name: bytes
-    """As the archive has it, with slashes between its parts."""
+    """The name in the archive, with slashes between its parts."""
     kind: Literal["file", "directory", "link", "hard link", "refused"]
     target: bytes = b""
-    """Where a link leads; of a hard link the name of an entry; why an entry is refused."""
+    """The target of a link; the entry's name for a hard link; the reason for a refused entry."""
     read: Callable[[int], bytes] = lambda _: b""
-    """Returns at most so many more bytes of a file, nothing at its end; until the next entry is asked for."""
+    """Returns at most the given number of next bytes, nothing at the end. It works until the next entry is taken."""
 
 
 class _Refused(Exception):
@@ -128,18 +128,18 @@ class _Refused(Exception):
 
 
 def unpack(entries: Iterable[Entry], into: Path, budget: Budget) -> list[str]:
-    """Unpack entries into an empty directory; once one is refused, only the others' names are checked.
+    """Unpack entries into an empty directory. After the first refused entry, the others are only checked.
 
-    Of two files with one name the later one stays, as in archives that were added to. What macOS adds to archives is
-    passed over. Owners, modes and times are not taken over.
+    Of two files with the same name the later one stays: tar appends a changed file in this way. Files that macOS adds
+    to archives are skipped. The archive's owners, modes and times are ignored.
 
     Args:
-        entries: The archive's.
-        into: The directory.
-        budget: Counts the entries; what they hold is counted where it is read.
+        entries: The entries of the archive.
+        into: The empty directory.
+        budget: Counts the entries. Their bytes are counted where they are read.
 
     Returns:
-        What must not be unpacked and why, at most twenty of it.
+        The refused entries with the reasons, at most twenty.
     """
     problems: list[str] = []
     with _Tree(into, budget) as tree:
@@ -165,7 +165,7 @@ def unpack(entries: Iterable[Entry], into: Path, budget: Budget) -> list[str]:
 
 
 class _Tree:
-    """The directory that is unpacked into, and the links that are to be made in it."""
+    """The directory into which an archive is unpacked, and the links to make in it at the end."""
 
     def __init__(self, root: Path, budget: Budget) -> None:
         self.links: dict[_Parts, bytes] = {}
@@ -186,18 +186,18 @@ class _Tree:
         os.close(self._last[1])
 
     def check(self, parts: _Parts, entry: Entry) -> None:
-        """Refuse an entry for what it says, whatever else there is."""
+        """Refuse an entry for its own kind, name or target, whatever the other entries are."""
         if entry.kind == "refused":
             raise _Refused(entry.target.decode())
         if not parts and entry.kind != "directory":
-            raise _Refused("a name of nothing")
+            raise _Refused("an empty name")
         if entry.kind == "hard link":
             _parts(entry.target)
         if entry.kind == "link":
             _check_target(entry.target)
 
     def add(self, parts: _Parts, entry: Entry) -> None:
-        """Make what an entry says, links excepted: they are remembered."""
+        """Make the file, directory or hard link of an entry. A link is only remembered."""
         above = self._parent(parts[:-1])
         match entry.kind:
             case "directory" if parts:
@@ -210,7 +210,7 @@ class _Tree:
                 self.links[parts] = entry.target
 
     def link(self, parts: _Parts, *, for_good: bool) -> None:
-        """Make a link, if it leads to a place in the archive, and not through another link."""
+        """Check that a link stays in the archive and goes through no other link; make it if `for_good`."""
         target = self.links[parts]
         at = list(parts[:-1])
         steps = [one for one in target.split(b"/") if one not in {b"", b"."}]
@@ -228,10 +228,10 @@ class _Tree:
             try:
                 os.symlink(target, parts[-1], dir_fd=above)
             except FileExistsError:
-                raise _Refused("a link, and something else as well") from None
+                raise _Refused("a link and also another entry") from None
 
     def _parent(self, parts: _Parts) -> int:
-        """Return a descriptor of a directory, made if it is not there; it is open until the next call."""
+        """Return a descriptor of a directory, which is made if it is missing. It stays open until the next call."""
         known, descriptor = self._last
         if known != parts:
             place = self._walk(parts, make=True)
@@ -240,10 +240,10 @@ class _Tree:
         return self._last[1]
 
     def _walk(self, parts: _Parts, *, make: bool) -> int:
-        """Open a directory, component by component from the top; the caller closes the descriptor.
+        """Open a directory, component by component from the top. The caller closes the descriptor.
 
         Raises:
-            FileNotFoundError: It is not there, and is not to be made.
+            FileNotFoundError: It is missing, and `make` is false.
         """
         place = os.dup(self._root)
         try:
@@ -295,7 +295,7 @@ class _Tree:
 
 
 def _entered(above: int, name: bytes, *, count: Callable[[], None] | None) -> int:
-    """Open a directory in another one, made if it is not there and `count` is given, which is called then."""
+    """Open a directory in another one. If it is missing and `count` is given, call `count` and make it."""
     try:
         return os.open(name, _DIRECTORY, dir_fd=above)
     except FileNotFoundError:
@@ -315,7 +315,7 @@ def _make_room(above: int, name: bytes) -> None:
     try:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=above)
-    except (IsADirectoryError, PermissionError):  # the one is Linux', the other is POSIX'
+    except (IsADirectoryError, PermissionError):  # the first is Linux's, the second is POSIX's
         raise _Refused(_TWICE) from None
 
 

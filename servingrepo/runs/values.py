@@ -10,8 +10,8 @@ import msgspec
 __all__ = ["Candidate", "ExportKind", "Other", "OtherKind", "RunScan", "shown"]
 
 ExportKind = Literal["self", "child", "estimator-export", "nested", "chosen"]
-"""Where the SavedModel lies: it is the run itself, directly below it, at export/<exporter>/<timestamp>,
-the only one anywhere deeper, or named by --saved-model."""
+"""Where the SavedModel lies: it is the run itself, directly below it, at export/<exporter>/<timestamp>, deeper in
+the run, or named by --saved-model."""
 
 OtherKind = Literal[
     "keras-model",
@@ -54,29 +54,29 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     written: float
     """When saved_model.pb was last written, in seconds since the epoch."""
     size: int
-    """Bytes of its files together."""
+    """The bytes of all its files."""
 
     def __str__(self) -> str:
-        """Name the candidate with what sets it apart from others."""
+        """Return the path with the time and the size, by which a person can choose."""
         written = datetime.fromtimestamp(self.written, UTC)
         return f"{shown(self.path)}: written {written:%Y-%m-%d %H:%M:%S} UTC, {self.size:,} bytes"
 
 
 class Other(msgspec.Struct, frozen=True, kw_only=True):
-    """Something else in the run: files of one kind in one directory."""
+    """A finding beside the SavedModel: files of one kind in one directory."""
 
     kind: OtherKind
     path: str
     """Below the run: the first of the files, or the one that stands for them."""
     note: str
-    """What it is, in words."""
+    """The kind in words."""
     count: int = 1
     """How many of the kind lie in that directory."""
     details: str = ""
-    """What a closer check found."""
+    """The results of closer checks."""
 
     def __str__(self) -> str:
-        """Say where it is, what it is, and how many there are."""
+        """Return the path, the kind and the number of files."""
         more = f" ({self.count} of them)" if self.count > 1 else ""
         details = f"; {self.details}" if self.details else ""
         return f"{shown(self.path)}: {self.note}{more}{details}"
@@ -93,13 +93,13 @@ class RunScan(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
     """Every SavedModel found, the one to take included."""
     others: tuple[Other, ...]
-    """What else lies there."""
+    """The other findings in the run."""
     complete: bool = True
-    """False if the run is so large that only a part of it was searched for nested exports and others."""
+    """False if the run is so large that only a part of it was searched."""
     provenance: dict[str, str] = {}
-    """What the run says of itself: text by name."""
+    """Facts about the run: text by name."""
 
 
 def shown(path: str) -> str:
-    """Return a path for a message: as it is, or quoted if it has characters that would spoil a line."""
+    """Return a path for a message: as it is, or quoted if it has unprintable characters."""
     return path if path.isprintable() else ascii(path)

@@ -1,9 +1,8 @@
-"""The git work tree that a directory lies in: its commit and branch, and whether files differ from it.
+"""Describe the git work tree of a directory: its commit and branch, and whether files differ from the commit.
 
 A run is hostile, and git runs the commands that a repository's configuration names: filters, fsmonitor, hooks, diff
-programs, and those of its submodules. So commit and branch come from plain files, and git compares files with a git
-directory that we make for it. It has the run's index and objects, and nothing else of the run: no configuration that
-could name a command.
+programs, and those of its submodules. So we read commit and branch from plain files. To compare files, git gets a git
+directory that we make: it has the run's index and objects, but no configuration of the run that could name a command.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ _SECONDS = 10.0
 _PREFIX = "servingrepo-git-"
 _SMALL = 65_536
 _LARGEST = 64 << 20
-"""Bytes of an index or of packed-refs; larger ones are not read."""
+"""The most bytes of an index or of packed-refs; larger files are not read."""
 _MEMORY = 4 << 30
 _ASKED = 100
-"""Files whose attributes are asked for; if these tell nothing, the others are not asked for."""
+"""The most files whose attributes we ask for; if these do not decide, the others are not asked for."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REF = re.compile(r"ref: (?P<name>refs/[!-~]{1,250})")
 _SETTING = r"(?im)^[ \t]*{name}[ \t]*=(.*)$"
 _COMPARING = ("filemode", "symlinks", "ignorecase", "autocrlf", "eol")
-"""Settings of a repository that decide when a file is the same; their values are words, and name no command."""
+"""Settings of a repository that decide whether a file is the same. Their values are words, and never commands."""
 _CONVERTING = ("filter", "ident", "working-tree-encoding")
-"""Attributes by which a file's bytes may differ from what is committed although nobody changed it."""
+"""Attributes by which an unchanged file may have other bytes than the commit."""
 
 
 class _Git(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +52,9 @@ class _Git(msgspec.Struct, frozen=True, kw_only=True):
 
     top: Path
     own: Path
-    """Has HEAD and the index."""
+    """The directory with HEAD and the index."""
     common: Path
-    """Has refs and objects; other work trees may share it."""
+    """The directory with refs and objects; other work trees may share it."""
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +65,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def commit_of(folder: Path) -> str | None:
-    """Return the commit of the work tree that a directory lies in; git is not run."""
+    """Return the commit of the work tree in which a directory lies, without running git."""
     git = _find(folder)
     head = _head(git) if git is not None else None
     return head.commit if head is not None else None
@@ -75,11 +74,11 @@ def commit_of(folder: Path) -> str | None:
 def code_of(
     folder: Path, *, of: Literal["run", "working directory"], seconds: float = _SECONDS
 ) -> Code | None:
-    """Describe the work tree that a directory lies in; None if it lies in none, or its commit cannot be read.
+    """Describe the work tree in which a directory lies; None if there is none, or its commit cannot be read.
 
-    Whether files differ stays unknown without git, where it takes longer than that, and where only a command of the
-    repository could tell. Files that git does not track do not count: runs often lie there. Nor do submodules.
-    Nothing is said of a directory on a network file system that hangs.
+    Whether files differ stays unknown if git is missing, if it takes more than `seconds`, or if only a command of the
+    repository could tell. Untracked files do not count, because runs often are untracked. Submodules do not count
+    either. The result is also None if the network file system of the directory hangs.
     """
     try:
         refuse_hung(folder, seconds=seconds)
@@ -102,8 +101,8 @@ def code_of(
 def _find(folder: Path) -> _Git | None:
     """Find `.git` as git does, in a directory or above it.
 
-    Somebody else may have put it there, above all in /tmp: it has to belong to us, to root, or to whom the directory
-    or the one with `.git` belongs.
+    Another user may have put it there, above all in /tmp. So its owner must be our user, root, the owner of the
+    directory, or the owner of the directory with `.git`.
     """
     place = Path(os.path.realpath(folder))
     try:
@@ -125,9 +124,9 @@ def _find(folder: Path) -> _Git | None:
 
 
 def _linked(top: Path, git: Path) -> _Git | None:
-    """Follow the `.git` file of a further work tree or a submodule, to a git directory that names this place too.
+    """Follow the `.git` file of a linked work tree or a submodule to its git directory, which must name this place.
 
-    Any run can name somebody's repository; that repository does not name the run.
+    A hostile run can name any repository of another user, but that repository does not name the run.
     """
     pointer = _text(top, git.name)
     own = _named(top, pointer.removeprefix("gitdir: "))
@@ -143,12 +142,12 @@ def _linked(top: Path, git: Path) -> _Git | None:
 
 
 def _home(own: Path) -> Path | None:
-    """Return the work tree that a repository's configuration names, as that of a submodule does."""
+    """Return the work tree that a repository's configuration names, as a submodule's does."""
     return _named(own, _setting(own, "worktree"))
 
 
 def _named(folder: Path, path: str) -> Path | None:
-    """Return what a file in a folder names; None for nothing, and for a network mount elsewhere, which may hang."""
+    """Resolve a path from a file in a folder; None if it is empty, or on another network mount, which may hang."""
     place = folder / path
     if not path or "\0" in path or network_mount(place) not in {None, network_mount(folder)}:
         return None
@@ -167,7 +166,7 @@ def _head(git: _Git) -> _Head | None:
 
 
 def _commit(common: Path, name: str) -> str:
-    """Return the commit of a ref; empty if there is none, or the repository keeps its refs in another format."""
+    """Return the commit of a ref; empty if there is none, or if the repository has another format of refs."""
     loose = _text(common, name)
     if _COMMIT.fullmatch(loose):
         return loose
@@ -179,7 +178,7 @@ def _commit(common: Path, name: str) -> str:
 
 
 def _setting(own: Path, name: str) -> str:
-    """Return a setting of a repository, whatever section it is in; empty if it is not set."""
+    """Return a setting of a repository from any section; empty if it is not set."""
     found = re.findall(_SETTING.format(name=name), _text(own, "config"))
     return found[-1].strip().strip('"') if found else ""
 
@@ -195,10 +194,10 @@ def _text(folder: Path, name: str, *, most: int = _SMALL) -> str:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[IO[bytes]]:
-    """Open a file of a git directory, whose path has no links, for the block; no link on the way to it is followed.
+    """Open a file of a git directory for the block, without following links. The directory's path has none.
 
     Raises:
-        OSError: It is not there, or it is something else.
+        OSError: It does not exist, or is no regular file.
     """
     with (
         opened_plain(f"{folder}/{name}") as descriptor,
@@ -211,10 +210,10 @@ def _opened(folder: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def _differs(git: _Git, commit: str, *, seconds: float) -> bool | None:
-    """Tell whether tracked files differ from a commit; None where that cannot be known.
+    """Tell whether tracked files differ from a commit; None if that is unknown.
 
     Raises:
-        OSError, subprocess.SubprocessError: There is no git, or it fails, or takes too long.
+        OSError, subprocess.SubprocessError: Git is missing, fails, or takes too long.
     """
     if _setting(git.own, "worktree") and _home(git.own) != git.top:
         return None
@@ -236,14 +235,14 @@ def _differs(git: _Git, commit: str, *, seconds: float) -> bool | None:
 
 
 def _bytes_alone(line: str) -> str:
-    """Return the path of an entry whose file differs from the index in its bytes alone; empty for other entries."""
+    """Return the path of an entry whose file differs from the index only in its bytes; empty for other entries."""
     kind, _, rest = line.partition(" ")
     state, _, _, in_index, on_disk, _, _, path = rest.split(" ", 7)
     return path if (kind, state) == ("1", ".M") and in_index == on_disk else ""
 
 
 def _all_converted(git: _Git, place: Path, paths: Sequence[str], *, seconds: float) -> bool:
-    """Tell whether each path has an attribute by which its bytes may differ although nobody changed them."""
+    """Tell whether each path has an attribute by which an unchanged file may have other bytes."""
     said = _run(git, place, "check-attr", "-z", *_CONVERTING, "--", *paths, seconds=seconds)
     values = said.split("\0")[2::3]
     each = (values[at : at + len(_CONVERTING)] for at in range(0, len(values), len(_CONVERTING)))
@@ -251,7 +250,7 @@ def _all_converted(git: _Git, place: Path, paths: Sequence[str], *, seconds: flo
 
 
 def _make_git_directory(place: Path, git: _Git, commit: str) -> None:
-    """Make a git directory for one question, with the run's index and attributes; nothing in it names a command."""
+    """Make a git directory with the run's index and attributes. Nothing in it names a command."""
     long = len(commit) > 40  # noqa: PLR2004 - SHA-1 has 40 digits, SHA-256 64
     settings = {name: _setting(git.common, name).lower() for name in _COMPARING}
     lines = [
@@ -273,18 +272,18 @@ def _make_git_directory(place: Path, git: _Git, commit: str) -> None:
             raise OSError("its index is very large")
         index = place / "index"
         index.write_bytes(file.read(_LARGEST))
-        # A file as young as the index may have been changed in the same moment: git compares its bytes.
+        # The index keeps its time: git compares the bytes of files that are as new as the index.
         os.utime(index, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def _run(git: _Git, place: Path, *arguments: str, seconds: float) -> str:
-    # GIT_DIR and the like, as hooks have them, would point to another repository.
+    # Hooks get GIT_DIR and the like, which point to another repository.
     kept = {name: value for name, value in {**os.environ}.items() if not name.startswith("GIT_")}
     ours = {
         "GIT_DIR": str(place),
         "GIT_WORK_TREE": str(git.top),
         "GIT_OBJECT_DIRECTORY": str(git.common / "objects"),
-        # Configurations of the user and the machine name filters, too; old versions of git know HOME only.
+        # The configurations of the user and the machine name filters too. Old releases of git know only HOME.
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ATTR_NOSYSTEM": "1",

@@ -1,4 +1,4 @@
-"""Smoke tests: cases, made-up inputs, verdicts, against an endpoint that is given."""
+"""Smoke tests: send the user's cases or made-up inputs to an endpoint, and return verdicts."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ _HOMES = {
     "run_smoke": "run",
 }
 
-# Values cost nothing to import; what parses, checks or talks is imported when it is asked for.
+# Importing values costs nothing. Modules that parse, check or call servers are imported at their first use.
 __getattr__ = names_from(__name__, _HOMES)

@@ -1,4 +1,4 @@
-"""Is an answer what the signature promises? Names, dtypes, shapes, and numbers that are numbers."""
+"""Compare answers with what the signature promises: names, dtypes, shapes, and finite numbers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_version(reply: Any, version: int) -> list[str]:
 
 
 def read_outputs(reply: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """Return a Predict reply's outputs by alias, and problems with those that cannot be read."""
+    """Return a Predict reply's outputs by alias, and a problem for each output that cannot be read."""
     outputs, problems = {}, []
     for alias, message in sorted(reply.outputs.items()):
         try:
@@ -42,7 +42,7 @@ def read_outputs(reply: Any) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def check_outputs(outputs: Mapping[str, Tensor], signature: Signature) -> list[str]:
-    """Return where names and dtypes of outputs are not those of the signature."""
+    """Return a problem for each output whose name or dtype differs from the signature."""
     wanted = {spec.alias: spec for spec in signature.outputs}
     problems = [f"output {alias} is missing" for alias in wanted if alias not in outputs]
     problems += [f"output {alias} was never declared" for alias in outputs if alias not in wanted]
@@ -55,7 +55,7 @@ def check_outputs(outputs: Mapping[str, Tensor], signature: Signature) -> list[s
 
 
 def shape_problems(outputs: Mapping[str, Tensor], signature: Signature) -> list[str]:
-    """Return where shapes of outputs are not those of the signature; free dimensions fit everything."""
+    """Return a problem for each output whose shape differs from the signature. A free dimension fits every size."""
     return [
         f"output {spec.alias} has the shape {list(outputs[spec.alias].shape)}, "
         f"declared {_shown(spec)}"
@@ -65,7 +65,7 @@ def shape_problems(outputs: Mapping[str, Tensor], signature: Signature) -> list[
 
 
 def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
-    """Return which outputs hold NaN or infinity."""
+    """Return a problem for each output with NaN or infinity."""
     return [
         f"output {alias} is not finite: {bad}"
         for alias, tensor in outputs.items()
@@ -74,7 +74,7 @@ def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
 
 
 def check_classification(reply: Any, count: int) -> tuple[list[str], list[str]]:
-    """Return problems of a ClassificationResponse with its form, and with numbers that are none."""
+    """Return the problems of a ClassificationResponse: those of its form, and those of NaN or infinity."""
     results = reply.result.classifications
     problems = []
     if len(results) != count:
@@ -85,7 +85,7 @@ def check_classification(reply: Any, count: int) -> tuple[list[str], list[str]]:
 
 
 def check_regression(reply: Any, count: int) -> tuple[list[str], list[str]]:
-    """Return problems of a RegressionResponse with its form, and with numbers that are none."""
+    """Return the problems of a RegressionResponse: those of its form, and those of NaN or infinity."""
     results = reply.result.regressions
     problems = [] if len(results) == count else [f"{len(results)} values for {count} examples"]
     bad = _first_not_finite(one.value for one in results)

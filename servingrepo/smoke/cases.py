@@ -1,10 +1,9 @@
-"""Smoke cases: data that a user knows to be good, in the JSON that TensorFlow Serving's REST API takes.
+"""Smoke cases: data that a user knows to be good, in the JSON of TensorFlow Serving's REST API.
 
-A file holds one object or a list of them. Row form: `{"instances": [...]}`; column form:
-`{"inputs": ...}`; for tf.Examples: `{"examples": [...], "context": {...}}`; each with an optional
-`signature_name`. Bytes are `{"b64": "..."}`, and NaN and Infinity are allowed (http_rest_api_util.cc,
-json_tensor.cc). Of our own: what to expect, as `predictions` (row form) or `outputs` (column form), within
-`rtol` and `atol`.
+A file has one object or a list of objects. Row form: `{"instances": [...]}`; column form: `{"inputs": ...}`; for
+tf.Examples: `{"examples": [...], "context": {...}}`; each with an optional `signature_name`. Bytes are
+`{"b64": "..."}`, and NaN and Infinity are allowed (http_rest_api_util.cc, json_tensor.cc). We add the expected
+answer, as `predictions` (row form) or `outputs` (column form), within `rtol` and `atol`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _HINT = "the form is that of TensorFlow Serving's REST API: instances, inputs or
 
 
 class SmokeCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that must be answered, as JSON values; `position` counts from 1 in its file."""
+    """One request that a server must answer, as JSON values. `position` counts from 1 in the file."""
 
     file: str
     position: int
@@ -53,10 +52,10 @@ class SmokeCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_cases(path: Path) -> tuple[SmokeCase, ...]:
-    """Read a file of smoke cases. Whether they fit a model is for `check_cases` to say.
+    """Read a file of smoke cases. `check_cases` then checks whether they fit a model.
 
     Raises:
-        BadCase: It cannot be read, is no JSON, or holds something else; with all problems at once.
+        BadCase: The file cannot be read, is no JSON, or has other objects than cases. The error lists all problems.
     """
     try:
         content = json.loads(read_bounded(path, limit=FILE_LIMIT))
@@ -75,9 +74,7 @@ def load_cases(path: Path) -> tuple[SmokeCase, ...]:
     if not listed:
         problems.append(f"{path}: it holds no case")
     if problems:
-        raise BadCase(
-            f"{path} holds something else than smoke cases", hint=_HINT, problems=problems
-        )
+        raise BadCase(f"{path} is no valid file of smoke cases", hint=_HINT, problems=problems)
     return tuple(cases)
 
 
@@ -108,7 +105,7 @@ def _expectation_problems(value: dict[str, Any]) -> list[str]:
         problems.append("give predictions or outputs, not both")
     for name in sorted({"rtol", "atol"} & value.keys()):
         number = value[name]
-        # Written this way round, NaN is refused too.
+        # `not number >= 0` refuses NaN too.
         if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
             problems.append(f"{name} must be a number that is not negative")
         elif not expected:
@@ -123,7 +120,7 @@ def _case(file: str, position: int, value: dict[str, Any]) -> SmokeCase:
         {
             "file": file,
             "position": position,
-            # prediction_service: an empty signature_name means the default one.
+            # In prediction_service an empty signature_name means the default signature.
             "signature": value.get("signature_name") or "serving_default",
             "form": form,
             "data": value[form],

@@ -1,8 +1,8 @@
-"""Turn a case's JSON into a request for a signature, or say everything that does not fit.
+"""Turn a case's JSON into a request for a signature, or list all that does not fit.
 
-The rules are those of TensorFlow Serving's REST API (util/json_tensor.cc): lists nest without gaps, integer
-types take integers only, strings are text or `{"b64": "..."}`. One is kinder: where the graph says that a
-feature is a float, an integer in JSON is taken for one.
+The rules are those of TensorFlow Serving's REST API (util/json_tensor.cc): lists nest without gaps, integer types
+take integers only, strings are text or `{"b64": "..."}`. One rule is more tolerant: where the graph says that a
+feature is a float, JSON may have an integer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _APIS: dict[str, Api] = {
 
 
 class Misfit(Exception):
-    """A case does not fit its signature; `problems` says all that is wrong."""
+    """A case does not fit its signature; `problems` has all reasons."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -57,7 +57,7 @@ def check_cases(cases: Iterable[SmokeCase], inspection: Inspection) -> None:
     """Check that every case fits the export.
 
     Raises:
-        BadCase: Some do not; it names file, position and problem of all of them.
+        BadCase: Some do not; the error lists the file, position and problem of each.
     """
     problems = []
     for case in cases:
@@ -74,10 +74,10 @@ def check_cases(cases: Iterable[SmokeCase], inspection: Inspection) -> None:
 
 
 def fit_case(case: SmokeCase, inspection: Inspection) -> Fitted:
-    """Return the request that a case stands for.
+    """Turn a case into a request.
 
     Raises:
-        Misfit: It does not fit the export's signatures.
+        Misfit: The case does not fit the export's signatures.
     """
     signature = inspection.signature(case.signature)
     if signature is None:
@@ -104,7 +104,7 @@ def fit_case(case: SmokeCase, inspection: Inspection) -> Fitted:
 
 
 def check_expected(case: SmokeCase, outputs: Mapping[str, Tensor]) -> list[str]:
-    """Return where outputs differ from what the case expects; nothing if it expects nothing."""
+    """Return a problem for each output that differs from the expected one; none if the case expects nothing."""
     if case.expected_form is None:
         return []
     wanted = case.expected
@@ -115,7 +115,7 @@ def check_expected(case: SmokeCase, outputs: Mapping[str, Tensor]) -> list[str]:
             wanted = {alias: [row.get(alias) for row in rows] for alias in aliases}
     if not isinstance(wanted, dict) or "b64" in wanted:
         if len(outputs) != 1:
-            return ["what is expected does not name the output, and there are several"]
+            return ["the expected value does not name its output, and there are several outputs"]
         wanted = dict.fromkeys(outputs, wanted)
     problems = []
     for alias, value in wanted.items():
@@ -178,7 +178,7 @@ def _tensor(value: Any, spec: TensorSpec) -> Any:
 
 
 def _flatten(value: Any) -> tuple[list[int], list[Any]]:
-    """Return shape and elements of nested lists, level by level, so that depth costs no stack."""
+    """Return the shape and the elements of nested lists. It goes level by level, so that depth costs no stack."""
     shape: list[int] = []
     level = [value]
     while level and all(isinstance(one, list) for one in level):
@@ -222,7 +222,7 @@ def _fit_examples(case: SmokeCase, signature: Signature, inspection: Inspection)
     takers = [one for one in inspection.examples if one.signature == signature.key]
     features = {one.key: one for taker in takers for one in taker.features}
     problems: list[str] = []
-    # Examples need not repeat what the context gives to all of them.
+    # The context gives its features to all examples, so these need not repeat them.
     needed = {key for key, one in features.items() if not one.has_default} - set(case.context or ())
     examples = []
     for place, value in enumerate(case.data):
@@ -241,7 +241,7 @@ def _fit_examples(case: SmokeCase, signature: Signature, inspection: Inspection)
     if declared != "Predict":
         return Fitted(signature=signature, api=declared, examples=tuple(examples), context=context)
     head = b"" if context is None else context.SerializeToString(deterministic=True)
-    # A message that is appended to another is merged into it: so a server adds the context, too.
+    # To append one serialized message to another merges them. A server adds the context in the same way.
     values = [head + one.SerializeToString(deterministic=True) for one in examples]
     if takers[0].single and len(values) != 1:
         raise Misfit([f"signature {signature.key} takes one tf.Example at a time"])
@@ -277,11 +277,11 @@ def _add_feature(target: Any, content: Any, feature: Feature | None) -> None:
         except (ValueError, OverflowError) as error:
             raise ValueError("a value is no int64") from error
     else:
-        raise ValueError(f"no {dtype} can stand in a tf.Example")
+        raise ValueError(f"a tf.Example cannot hold values of type {dtype}")
 
 
 def _guess_dtype(values: list[Any]) -> str:
-    """Return the dtype of a feature that the graph does not tell of, as the REST API guesses it."""
+    """Guess the dtype of a feature that the graph does not define, as the REST API guesses it."""
     if any(isinstance(one, str | dict) for one in values):
         return "string"
     return "float32" if any(isinstance(one, float) for one in values) else "int64"
@@ -292,7 +292,7 @@ def _difference(wanted: Any, tensor: Tensor, case: SmokeCase) -> str:
         shape, flat = _flatten(wanted)
         values = [_bytes(one) if tensor.dtype == "string" else one for one in flat]
     except ValueError as error:
-        return f"what is expected cannot be read: {error}"
+        return f"the expected value cannot be read: {error}"
     if tuple(shape) != tensor.shape:
         return f"expected the shape {shape}, got {list(tensor.shape)}"
     for place, (want, got) in enumerate(zip(values, tensor.values, strict=True)):
@@ -305,7 +305,7 @@ def _close(want: Any, got: Any, case: SmokeCase) -> bool:
     numbers = (int, float, complex)
     if isinstance(want, bool) or not isinstance(want, numbers) or not isinstance(got, numbers):
         return bool(type(want) is type(got) and want == got)
-    # As numpy.isclose has it: atol + rtol * |expected|.
+    # The rule of numpy.isclose: atol + rtol * |expected|.
     return want == got or (
         cmath.isfinite(want)
         and cmath.isfinite(got)

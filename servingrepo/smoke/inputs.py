@@ -1,7 +1,7 @@
-"""Data made up from what a signature says, for models that nobody gave a smoke case for.
+"""Make up inputs from a signature, for models without smoke cases.
 
-Made-up data proves that a request can be answered, not that the answer is right. A free dimension becomes
-1; where the rank is unknown, a vector, a scalar and a matrix are tried in turn.
+Made-up data proves only that the server can answer a request; the answer may still be wrong. A free dimension becomes
+1. If the rank is unknown, a vector, a scalar and a matrix are tried in turn.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "CannotMakeUp", "made_up_examples", "made_up_tensors"]
 
 FEATURE_LIMIT = 1 << 20
-"""Values of one feature: unlike those of a tensor, each of them is sent."""
+"""Values of one feature. A feature sends each value, while a tensor can send one value for all elements."""
 
 _RANKS: tuple[tuple[int, ...], ...] = ((1,), (), (1, 1))
 _FILLINGS = (1, 0)
 
 
 class CannotMakeUp(Exception):
-    """There is no way to make up data for a signature; the message says why."""
+    """Data cannot be made up for a signature; the message says why."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +47,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def made_up_tensors(signature: Signature, inspection: Inspection) -> Iterator[Attempt]:
-    """Yield inputs for Predict, the most ordinary first: ones before zeros, vectors before scalars.
+    """Yield inputs for Predict, the most common kind first: ones before zeros, vectors before scalars.
 
-    Inputs that take serialized tf.Examples get them. The last attempt leaves out what has a default.
+    Inputs that take serialized tf.Examples get them. The last attempt leaves out inputs with a default.
 
     Raises:
-        CannotMakeUp: An input's dtype or size rules it out.
+        CannotMakeUp: The dtype or size of an input makes it impossible.
     """
     if not signature.inputs:
         yield Attempt(inputs={}, guessed=False)
@@ -82,10 +82,10 @@ def made_up_tensors(signature: Signature, inspection: Inspection) -> Iterator[At
 
 
 def made_up_examples(features: Sequence[Feature]) -> Iterator[Any]:
-    """Yield tf.Examples that hold these features: with ones, with zeros, and with the needed ones only.
+    """Yield tf.Examples with these features: first with ones, then with zeros, then only with the required features.
 
     Raises:
-        CannotMakeUp: A feature's dtype cannot stand in a tf.Example, or its size rules it out.
+        CannotMakeUp: A tf.Example cannot hold the dtype or the size of a feature.
     """
     for filling in _FILLINGS:
         yield _example(features, filling)
@@ -98,7 +98,7 @@ def _input(
     spec: TensorSpec, examples: ExampleInput | None, filling: int, rank: tuple[int, ...]
 ) -> Any:
     if examples is not None:
-        # A vector even where the signature says unknown rank: ParseExample takes nothing else.
+        # It is a vector even if the signature's rank is unknown, because ParseExample takes only vectors.
         content = _example(examples.features, filling).SerializeToString(deterministic=True)
         return fill_tensor("string", () if examples.single else (1,), content)
     shape = rank if spec.shape is None else tuple(1 if one is None else one for one in spec.shape)
@@ -133,5 +133,7 @@ def _example(features: Sequence[Feature], filling: int) -> Any:
         elif one.dtype in FLOATING:
             target.float_list.value.extend([float(filling)] * count)
         else:
-            raise CannotMakeUp(f"feature {one.key}: no {one.dtype} can stand in a tf.Example")
+            raise CannotMakeUp(
+                f"feature {one.key}: a tf.Example cannot hold values of type {one.dtype}"
+            )
     return example

@@ -1,4 +1,4 @@
-"""The report of a smoke test, and whether it is enough."""
+"""The report of a smoke test, and the rule by which it accepts a version."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MADE_UP = "made-up"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What one signature's request, or the comparison of the signatures, came to.
+    """The result of the requests to one signature, or of its comparison with the export.
 
     Attributes:
         signature: The signature's key.
         api: The call that decided.
-        outcome: `failed` only if no data could have avoided it, or if the user gave the data.
-        reason: Why it is not passed, or what is odd although it passed; may be empty.
+        outcome: `failed` only if all data would fail, or if the data are the user's.
+        reason: Why it did not pass, or what is odd although it passed; it may be empty.
         source: "made-up", or "case FILE#POSITION".
-        requests: How many requests were sent to find out.
-        milliseconds: How long the answer of the last of them took.
+        requests: The number of requests that were sent.
+        milliseconds: The time until the answer of the last request.
     """
 
     signature: str
@@ -43,7 +43,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All verdicts on one version at one endpoint; `signatures` are those that should have one."""
+    """All verdicts on one version at one endpoint. `signatures` are those that need a verdict."""
 
     model: str
     version: int
@@ -52,12 +52,12 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
 
     def of(self, outcome: Outcome) -> tuple[Verdict, ...]:
-        """Return the verdicts with that outcome."""
+        """Return the verdicts with this outcome."""
         return tuple(one for one in self.verdicts if one.outcome == outcome)
 
     @property
     def passed(self) -> tuple[Verdict, ...]:
-        """The verdicts of requests that were answered as they should be."""
+        """The verdicts of requests that got a right answer."""
         return self.of("passed")
 
     @property
@@ -72,13 +72,13 @@ class SmokeReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unproven(self) -> tuple[str, ...]:
-        """The signatures that no passed request speaks for."""
+        """The signatures without a passed request."""
         proven = {one.signature for one in self.passed}
         return tuple(key for key in self.signatures if key not in proven)
 
 
 def is_enough(report: SmokeReport, *, strict: bool) -> bool:
-    """Tell whether `judge` accepts a version for this report."""
+    """Tell whether `judge` accepts this report."""
     try:
         judge(report, strict=strict)
     except SmokeFailed:
@@ -87,13 +87,13 @@ def is_enough(report: SmokeReport, *, strict: bool) -> bool:
 
 
 def judge(report: SmokeReport, *, strict: bool) -> None:
-    """Accept a version or say all that speaks against it.
+    """Accept a version, or list all that speaks against it.
 
-    A version needs no failed verdict and at least one passed. With `strict`, every signature must be proven
-    and nothing inconclusive.
+    A version needs at least one passed verdict and no failed one. With `strict`, every signature must be proven, and
+    no verdict may be inconclusive.
 
     Raises:
-        SmokeFailed: It does not have that.
+        SmokeFailed: The version does not have these verdicts.
     """
     what = f"{report.model} version {report.version} at {report.endpoint}"
     problems = [str(one) for one in report.failed]
@@ -117,7 +117,7 @@ def judge(report: SmokeReport, *, strict: bool) -> None:
         )
     if not report.passed:
         raise SmokeFailed(
-            f"the smoke test of {what} proved nothing: no request was answered as it should be",
+            f"the smoke test of {what} proved nothing: no request got a right answer",
             hint="give real data with --case FILE",
             problems=[str(one) for one in report.inconclusive],
         )
@@ -127,7 +127,7 @@ def _way_out(report: SmokeReport) -> str:
     """Say what to do about failed requests."""
     if any("NHWC" in one.reason for one in report.failed):
         return (
-            "the model wants its channels first (NCHW), which TensorFlow runs on GPUs only: smoke-test it where "
-            "there is one (--engine docker --gpus all), or export it with channels last (NHWC)"
+            "the model wants its channels first (NCHW), which TensorFlow runs on GPUs only: smoke-test it on a "
+            "machine with a GPU (--engine docker --gpus all), or export it with channels last (NHWC)"
         )
     return "repair the export; if made-up data is at fault, give real data with --case FILE"

@@ -1,8 +1,8 @@
-"""Send one smoke request, pinned to its version, and say what came of it.
+"""Send one smoke request to exactly one version, and judge the answer.
 
-An answer from another version, with other names, dtypes or shapes than declared, is the model's or the
-server's fault whatever the data were. Numbers that are none, and errors that data may cause, are its fault
-only if the user vouches for the data.
+An answer from another version, or with other names, dtypes or shapes than declared, is a fault of the model or the
+server, whatever the data were. NaN, infinity and errors that data may cause are a fault only if the user vouches for
+the data.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ __all__ = [
 ]
 
 REQUEST_SECONDS = 60.0
-"""Longest wait for one answer: the first request to a model may compile or allocate for a while."""
+"""The longest wait for one answer. The first request to a model may take long, because it compiles and allocates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The target of requests: a client, exactly one version of one model, and until when."""
+    """The target of requests: a client, exactly one version of one model, and a deadline."""
 
     client: ServingClient
     model: str
@@ -65,8 +65,8 @@ class Target:
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one request.
 
-    `final` if it was answered, and the answer is not what the signature promises: then no other data make
-    it better. `outputs` only from Predict, and only when it was answered.
+    `final` says that an answer breaks the signature's promise: then other data are of no use. `outputs` are those of
+    an answer to Predict.
     """
 
     outcome: Outcome
@@ -82,11 +82,11 @@ def send_predict(
     """Send a PredictRequest and check the answer.
 
     Args:
-        target: Where to.
-        signature: What the answer must look like.
+        target: The client and the version.
+        signature: The signature that the answer must fit.
         inputs: TensorProtos by alias.
         guessed: The rank of an input was guessed, so a shape that does not fit proves nothing.
-        vouched: The data are a user's, who says that they are good.
+        vouched: The data are a user's, who vouches for them.
     """
     request = predict_pb2.PredictRequest()
     _address(request, target, signature)
@@ -176,7 +176,8 @@ def _send(
         return result("inconclusive", late.message)
     except EndpointUnreachable as gone:
         raise EndpointUnreachable(
-            f"{gone.message}; it went away while signature {request.model_spec.signature_name} was tried",
+            f"{gone.message}; the server went away during a request to signature "
+            f"{request.model_spec.signature_name}",
             hint="the model may crash the server: see the last lines of its log",
         ) from gone
     wrong, doubtful, outputs = check(reply)
@@ -188,10 +189,10 @@ def _send(
     return result("passed", "", outputs)
 
 
-# What an error from a server says: is the model at fault, or may it be the data?
+# Errors from a server: is the model at fault, or could it be the data?
 #
-# The rule: `failed` needs an error that no data could avoid. Everything else is inconclusive, because made-up
-# data may be nonsense to a good model. Codes and texts are those of TensorFlow Serving 2.19 and its TensorFlow.
+# An error is `failed` only if no data could avoid it. Every other error is inconclusive, because made-up data may be
+# nonsense to a good model. Codes and texts are those of TensorFlow Serving 2.19 and its TensorFlow.
 
 _NO_DATA_HELPS = re.compile(
     r"Expects arg\[\d+\] to be \w+ but \w+ is provided"
@@ -213,7 +214,7 @@ _FROM_A_NAME = re.compile(r"No such file or directory")
 
 
 def _classify_refusal(refused: RequestRefused) -> Outcome:
-    """Return whether the refusal of a request with made-up data speaks against the model."""
+    """Judge the refusal of a request with made-up data: is the model at fault?"""
     if _NO_DATA_HELPS.search(refused.text):
         return "failed"
     if refused.code == "NOT_FOUND" and _FROM_A_NAME.search(refused.text):

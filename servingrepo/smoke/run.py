@@ -1,7 +1,7 @@
-"""Smoke-test one version on a server that somebody else started: every signature answers, or says why not.
+"""Smoke-test one version on a running server, and return a verdict for each signature.
 
-Job: wait for exactly that version, compare what it serves with what is on disk, send requests, return
-verdicts. It decides nothing about promotion: that is `judge` and the caller.
+A smoke test waits for exactly that version, compares its served signatures with the export, and sends requests. It
+does not decide on a promotion: `judge` and the caller do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["await_version", "run_cases", "run_smoke"]
 
 POLL_SECONDS = 0.05
 STATUS_SECONDS = 10.0
-LAST_LOOK_SECONDS = 0.5
+LAST_CALL_SECONDS = 0.5
 
 _EXAMPLE_APIS: dict[str, Api] = {
     "tensorflow/serving/classify": "Classify",
@@ -46,25 +46,25 @@ def run_smoke(
     cases: Sequence[SmokeCase] = (),
     deadline: Deadline,
 ) -> SmokeReport:
-    """Send at least one request to every servable signature of one version and return the verdicts.
+    """Send at least one request to every servable signature of one version, and return the verdicts.
 
-    A signature with cases gets these, any other gets made-up data.
+    A signature with cases gets these; any other one gets made-up data.
 
     Args:
-        client: The server to ask.
-        model: The name under which it serves the model.
-        version: The version that must answer; every request is pinned to it.
+        client: The client of the server.
+        model: The name under which the server has the model.
+        version: The version that must answer; every request names it.
         inspection: The export as it is on disk.
         cases: The user's own requests.
-        deadline: Until when to wait for the version and for all answers; what it leaves no time for is
+        deadline: The end of the wait for the version and for all answers. A signature for which no time is left is
             inconclusive.
 
     Raises:
         BadCase: A case does not fit the export; nothing was sent.
-        LoadFailed: The server could not load the version; with its own words.
-        ServerTimeout: The version was not there in time.
+        LoadFailed: The server could not load the version; the message has the server's reason.
+        ServerTimeout: The version was not available in time.
         EndpointUnreachable: The server is gone.
-        RequestRefused: The server serves the version but does not tell its signatures.
+        RequestRefused: The server serves the version but does not return its signatures.
     """
     check_cases(cases, inspection)
     await_version(client, model=model, version=version, deadline=deadline)
@@ -95,9 +95,10 @@ def run_cases(
     cases: Sequence[SmokeCase],
     deadline: Deadline,
 ) -> tuple[Verdict, ...]:
-    """Send the user's own cases to one version and return a verdict for each; nothing is made up.
+    """Send the user's own cases to one version, and return a verdict for each.
 
-    This is for live servers: stateful models exist, and only their owner knows what may be sent to them.
+    This is for live servers, which never get made-up data: a model may have state, and only its owner knows which
+    requests are harmless.
 
     Raises:
         BadCase: A case does not fit the export; nothing was sent.
@@ -108,19 +109,19 @@ def run_cases(
 
 
 def await_version(client: ServingClient, *, model: str, version: int, deadline: Deadline) -> None:
-    """Return once exactly this version is AVAILABLE and answers: the former may be old news (`answers`).
+    """Return once exactly this version is AVAILABLE and answers. The state alone may be out of date; see `answers`.
 
     Raises:
-        LoadFailed: It ended instead: it failed to load, or was unloaded.
-        ServerTimeout: It was not there in time.
-        EndpointUnreachable: Nothing answers at the endpoint.
+        LoadFailed: The version could not be loaded.
+        ServerTimeout: The version was not available in time.
+        EndpointUnreachable: No server answers at the endpoint.
     """
     state = "not known to the server"
     while True:
         found: tuple[VersionStatus, ...] = ()
         try:
-            # At least a moment: a call that the deadline leaves no time would hide the state known so far.
-            timeout = max(deadline.at_most(STATUS_SECONDS), LAST_LOOK_SECONDS)
+            # The last call gets a moment too: if it had no time, its error would hide the state known so far.
+            timeout = max(deadline.at_most(STATUS_SECONDS), LAST_CALL_SECONDS)
             found = client.status(model, version, timeout=timeout)
         except ServerTimeout:
             state = "unknown: the server does not answer"
@@ -133,7 +134,7 @@ def await_version(client: ServingClient, *, model: str, version: int, deadline: 
                 state = "AVAILABLE, but it does not answer"
                 continue
             state = one.state
-            # END without an error is an earlier, normal unload: the server remembers those for ever.
+            # END without an error is an earlier, normal unload, which a server never forgets.
             if one.state == "END" and (one.code != 0 or one.error):
                 raise LoadFailed(
                     f"{client.endpoint} could not load {model} version {version}: {one.error}",
@@ -145,7 +146,7 @@ def await_version(client: ServingClient, *, model: str, version: int, deadline: 
             raise ServerTimeout(
                 f"{client.endpoint} did not have {model} version {version} available within "
                 f"{deadline.seconds:.3g} s: its state is {state}",
-                hint="look at the server's log, or wait longer",
+                hint="read the server's log, or wait longer",
             )
         deadline.pause(POLL_SECONDS)
 
@@ -175,7 +176,7 @@ def _difference(key: str, reason: str) -> Verdict:
 
 
 def _comparable(signature: Signature) -> dict[str, object]:
-    """Return what must be equal: not `has_default`, which some servers leave out of their answer."""
+    """Return the parts that must be equal. `has_default` is left out, because some servers do not return it."""
 
     def plain(specs: tuple[TensorSpec, ...]) -> tuple[object, ...]:
         return tuple((one.alias, one.dtype, one.shape, one.tensor_name) for one in specs)
@@ -208,7 +209,7 @@ def _run_case(target: Target, case: SmokeCase, inspection: Inspection) -> Verdic
         if fitted.api == "Predict":
             problems = check_expected(case, result.outputs)
         else:
-            problems = [f"what is expected cannot be compared with an answer of {fitted.api}"]
+            problems = [f"the expected value cannot be compared with an answer of {fitted.api}"]
         outcome, reason = ("failed", "; ".join(problems)) if problems else (outcome, reason)
     return Verdict(
         signature=signature.key,
@@ -221,7 +222,7 @@ def _run_case(target: Target, case: SmokeCase, inspection: Inspection) -> Verdic
 
 
 def _made_up(target: Target, signature: Signature, inspection: Inspection) -> Verdict:
-    """Try the API that the signature declares, and where that does not work, Predict."""
+    """Try the API that the signature declares; if that does not work, try Predict."""
     api = _EXAMPLE_APIS.get(signature.method_name)
     if api is None:
         return _best(signature, "Predict", _predicted(target, signature, inspection))[0]
@@ -232,7 +233,7 @@ def _made_up(target: Target, signature: Signature, inspection: Inspection) -> Ve
     requests = first.requests + second.requests
     if second.outcome == "passed":
         return _replaced(second, requests, f"{api} does not work: {first.reason}")
-    # Neither works: what the declared API says counts, unless only Predict is sure.
+    # Neither works: the verdict of the declared API counts, unless only that of Predict is `failed`.
     if first.outcome == "failed" or second.outcome != "failed":
         return _replaced(first, requests, f"{first.reason}; nor does Predict: {second.reason}")
     return _replaced(second, requests, f"{second.reason}; nor does {api}: {first.reason}")
@@ -272,10 +273,10 @@ def _with_examples(
 
 
 def _best(signature: Signature, api: Api, results: Iterable[Result]) -> tuple[Verdict, bool]:
-    """Return the verdict that results add up to, and whether it settles the matter.
+    """Return one verdict for several results, and whether it is final.
 
-    The first that passed settles it, or an answer that breaks the signature's promise. Otherwise a refusal
-    that no data could avoid says more than the others, and the first of them most.
+    A passed result is final, and so is an answer that breaks the signature's promise. Otherwise the first refusal
+    that no data could avoid counts; if there is none, the first result does.
     """
     seen: list[Result] = []
     why = ""

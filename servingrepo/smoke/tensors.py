@@ -1,8 +1,8 @@
-"""TensorProtos from and to plain Python values, without numpy.
+"""Convert plain Python values to TensorProtos and back, without numpy.
 
-How values ride in a TensorProto is from tensorflow/core/framework/tensor.cc: small integers in `int_val`,
-half and bfloat16 as bit patterns in `half_val`, complex numbers as pairs; where there are fewer values than
-elements the last one repeats; `tensor_content`, if not empty, holds everything instead.
+The format is that of tensorflow/core/framework/tensor.cc: small integers are in `int_val`, half and bfloat16 as bit
+patterns in `half_val`, complex numbers as pairs. If there are fewer values than elements, the last value repeats. If
+`tensor_content` is not empty, it has all values instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 ELEMENT_LIMIT = 1 << 26
-"""One repeated value can stand for any number of elements, for us and for a server."""
+"""The most elements of a tensor: one repeated value could stand for any number, and fill our memory or a server's."""
 
 Scalar = float | int | bool | bytes | complex
 
@@ -94,7 +94,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def count_elements(shape: Sequence[int]) -> int:
-    """Return the number of elements of a tensor of that shape."""
+    """Return the number of elements of a tensor with this shape."""
     count = 1
     for size in shape:
         count *= size
@@ -102,10 +102,10 @@ def count_elements(shape: Sequence[int]) -> int:
 
 
 def fill_tensor(dtype: str, shape: Sequence[int], value: Scalar) -> Any:
-    """Return a TensorProto whose elements all have one value; only one is sent, whatever its size.
+    """Return a TensorProto whose elements all have one value. It holds this value once, whatever its shape.
 
     Raises:
-        ValueError: No value of that dtype can be sent, as for resources.
+        ValueError: Values of this dtype cannot be sent: it is a resource, for example.
     """
     return make_tensor(dtype, shape, [value] if count_elements(shape) else [])
 
@@ -114,7 +114,7 @@ def make_tensor(dtype: str, shape: Sequence[int], values: Sequence[Scalar]) -> A
     """Return a TensorProto with these values in row-major order.
 
     Raises:
-        ValueError: No value of that dtype can be sent, or one of them does not fit.
+        ValueError: Values of this dtype cannot be sent, or a value does not fit it.
     """
     field = _FIELDS.get(dtype)
     if field is None:
@@ -149,7 +149,7 @@ def read_tensor(message: Any) -> Tensor:
     if len(values) > count or (count and not values):
         raise ValueError(f"it has {len(values)} values for the shape {list(shape)}")
     if count > ELEMENT_LIMIT:
-        raise ValueError(f"its shape {list(shape)} is too large to look at")
+        raise ValueError(f"its shape {list(shape)} is too large to be checked")
     values += values[-1:] * (count - len(values))
     return Tensor(dtype=dtype, shape=shape, values=tuple(values))
 
@@ -163,7 +163,9 @@ def _encoded(dtype: str, values: Sequence[Scalar]) -> list[Any]:
         return [struct.unpack("<HH", struct.pack("<f", one))[1] for one in values]
     if dtype in INTEGERS and dtype in _FORMATS:
         for one in values:
-            struct.pack("<" + _FORMATS[dtype], one)  # int_val is wider than what it carries
+            struct.pack(
+                "<" + _FORMATS[dtype], one
+            )  # raises if it is too large: int_val is wider than the dtype
     return list(values)
 
 
@@ -204,7 +206,7 @@ def _from_bfloat16(bits: int) -> float:
 
 
 def _strings(content: bytes, count: int) -> list[Any]:
-    """Read port::DecodeStringList: the lengths as varints, then the bytes of all."""
+    """Decode strings as port::DecodeStringList does: all lengths as varints, then all bytes."""
     sizes, at = [], 0
     for _ in range(count):
         size = shift = 0

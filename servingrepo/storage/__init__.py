@@ -1,5 +1,5 @@
-"""Trees of files on a local file system: read, stage, publish, replace and lock, durably.
+"""Files and trees on a local file system: read, copy, hash, publish, replace and lock them, durably.
 
-This room knows nothing of models or servers. Every write goes through a `Disk`, whose steps are the
-failpoints that the crash tests drive. Remote trees come later, behind the same functions.
+This room does not know models or servers. Every write goes through a `Disk`, whose steps are the failpoints of the
+crash tests.
 """

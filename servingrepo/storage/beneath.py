@@ -1,8 +1,8 @@
-"""Opening files of a directory that others may write in, and none that lies elsewhere.
+"""Open files safely in a directory that other users may write in: no open file lies outside of it.
 
-A link may lead out of the directory, and a directory on the way may be swapped for a link at any moment. So a path
-is opened one component after the other, each below the one before, and a link is never followed. Where links are
-allowed, the path is resolved first, held against the directory, and what came of it is opened in the same way.
+A link may lead out of the directory, and another user may swap a directory on the way for a link at any moment. So a
+path is opened component by component, each below the last one, and links are not followed. Where links are allowed,
+the path is resolved first. The result must lie in the directory, and is opened in the same way.
 """
 
 from __future__ import annotations
@@ -31,46 +31,47 @@ __all__ = [
 ]
 
 Kind = Literal["file", "directory", "link", "other"]
-"""What an entry of a directory itself is."""
+"""The kind of a directory entry; a link is a link, whatever it leads to."""
 
 _TO_GO_ON = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-"""How a directory is opened to open something in it: that asks for no right to read it."""
+"""Flags to open a directory that is only on the way: this needs no right to read it."""
 
 
 def holds(place: str, path: str) -> bool:
-    """Tell whether a path is a place or below it, both absolute and without links."""
+    """Tell whether a path is the directory `place` or below it. Both are absolute and without links."""
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
 def open_beneath(path: str, place: str) -> int:
-    """Open the regular file or directory that a path leads to, if that lies in a place.
+    """Open the regular file or directory that a path leads to, if that lies in `place`.
 
     Args:
-        path: Its links are followed, as long as they do not leave the place.
+        path: The path; its links are followed if they do not leave `place`.
         place: The directory, absolute and without links.
 
     Raises:
-        OSError: It lies elsewhere (ELOOP), is neither (EINVAL), is not there, or the system refuses.
+        OSError: It lies elsewhere (ELOOP), is neither file nor directory (EINVAL), does not exist, or the system
+            refuses.
     """
     return open_plain(_resolved(path, place))
 
 
 def stat_beneath(path: str, place: str) -> os.stat_result:
-    """Return what the system says of what a path leads to, if that lies in a place; see `open_beneath`.
+    """Return the stat of the file that a path leads to, if that lies in `place`; see `open_beneath`.
 
     Raises:
-        OSError: It lies elsewhere (ELOOP), is not there, or the system refuses.
+        OSError: It lies elsewhere (ELOOP), does not exist, or the system refuses.
     """
     return stat_plain(_resolved(path, place))
 
 
 def open_plain(path: str) -> int:
-    """Open the regular file or directory at an absolute path on which no link lies.
+    """Open the regular file or directory at an absolute path without links.
 
-    Nothing else is opened: a FIFO would wait for a writer, and a device may act on being opened.
+    Other kinds are refused: a FIFO would wait for a writer, and to open a device may start an action.
 
     Raises:
-        OSError: A link lies on it (ELOOP), there is something else (EINVAL), or nothing, or the system refuses.
+        OSError: The path has a link (ELOOP), leads to another kind (EINVAL) or to nothing, or the system refuses.
     """
     with _above(path) as (at, name):
         _refuse_others(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
@@ -85,10 +86,10 @@ def open_plain(path: str) -> int:
 
 
 def stat_plain(path: str) -> os.stat_result:
-    """Return what the system says of whatever is at an absolute path on which no link lies.
+    """Return the stat of the file of any kind at an absolute path without links.
 
     Raises:
-        OSError: A link lies on it (ELOOP), there is nothing, or the system refuses.
+        OSError: The path has a link (ELOOP) or leads to nothing, or the system refuses.
     """
     with _above(path) as (at, name):
         facts = os.stat(name, dir_fd=at, follow_symlinks=False)
@@ -107,10 +108,10 @@ def opened_plain(path: str) -> Iterator[int]:
 
 
 def entries_of(path: str, *, most: int) -> list[tuple[str, Kind]]:
-    """List a directory on whose path no link lies: at most so many of its entries, sorted by name.
+    """List at most `most` entries of a directory, sorted by name. Its path has no links.
 
     Raises:
-        OSError: It cannot be opened as `open_plain` does, or is no directory.
+        OSError: `open_plain` cannot open it, or it is no directory.
     """
     with opened_plain(path) as descriptor, os.scandir(descriptor) as scanned:
         found = [(entry.name, _kind(entry)) for entry in islice(scanned, most)]
@@ -126,7 +127,7 @@ def _resolved(path: str, place: str) -> str:
 
 @contextmanager
 def _above(path: str) -> Iterator[tuple[int, str]]:
-    """Open the directory that a path's last name is in, a name after the other; give it and that name."""
+    """Open the directory above a path, component by component; give its descriptor and the path's last name."""
     names = [name for name in path.split("/") if name] or ["."]
     if not path.startswith("/") or (names != ["."] and not {".", ".."}.isdisjoint(names)):
         raise OSError(errno.EINVAL, "it is no absolute path without . and ..")
@@ -139,7 +140,7 @@ def _above(path: str) -> Iterator[tuple[int, str]]:
         yield at, names[-1]
     except OSError as error:
         if error.filename is not None:
-            error.filename = path  # not the last name of it, which the system was asked for
+            error.filename = path  # the system knows only the component that it was given
         raise
     finally:
         os.close(at)

@@ -1,8 +1,8 @@
-"""Copying a source tree, hashing the very bytes that are written.
+"""Copy a source tree, and hash the very bytes that are written.
 
-The copy is durable when `copy_tree` returns, except for the name of its top directory. A source that
-changes under the copy is noticed: each file is compared with what the walk saw, before and after it is read,
-and the tree is walked again at the end.
+The copy is durable when `copy_tree` returns, except for the name of its top directory. A source that changes during
+the copy is an error: each file is compared with what the walk saw, before and after it is read, and the tree is
+walked again at the end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
 
 
 def need_space(tree: SourceTree, target: Path) -> None:
-    """Refuse a tree that does not fit on the file system of `target` before a byte is written.
+    """Refuse a tree that does not fit on the file system of `target`.
 
     Raises:
         NoSpace: It does not fit; the message has the numbers.
@@ -70,7 +70,7 @@ def hash_source(
     watch: Watch | None = None,
     threads: int = 2,
 ) -> Manifest:
-    """Return the manifest that a copy of the tree would have, without copying."""
+    """Hash a tree where it lies, and return the manifest that its copy would have."""
     sizes = {file.path: file.size for file in tree.files}
     sources = {file.path: file.source for file in tree.files}
     files = hash_all(sizes, sources, progress=progress, watch=watch, threads=threads)
@@ -88,15 +88,15 @@ def copy_tree(
 ) -> Manifest:
     """Copy a tree into a new directory and return the manifest of what was written.
 
-    `watch` is shown the bytes of the files it asks for, the very ones that are hashed and written.
+    `watch` gets the very bytes that are hashed and written, of the files that it asks for.
 
-    Files get mode 0644 and directories 0755, whatever the source or the umask say: TF Serving's container
-    may run as anybody. There are more threads than most machines for this have cores to spare: a thread
-    spends much of its time in fsync, waiting for the disk.
+    Files get mode 0644 and directories 0755, whatever the source or the umask say: TF Serving's container may run as
+    any user. There are more threads than most machines have free cores, because a thread spends much of its time in
+    fsync, where it waits for the disk.
 
     Raises:
-        SourceChanged: The source is not what the walk saw.
-        UnsafeExport: Two names of the source are one where it is copied to.
+        SourceChanged: The source differs from what the walk saw.
+        UnsafeExport: The target's file system takes two names of the source for one.
         StorageFailed: Reading or writing failed; NoSpace and NoPermission are kinds of it.
     """
     disk.step("copy.before-directories", target)
@@ -145,10 +145,11 @@ def copy_tree(
 
 @contextmanager
 def _new(tree: SourceTree, target: Path) -> Iterator[None]:
-    """Make names in a directory that we made ourselves: one that is there already has a twin in the source.
+    """Explain a name that exists already in a directory that is new and ours: the source has a twin of that name.
 
     Raises:
-        UnsafeExport: The file system takes names for one that differ in case or in how accents are composed.
+        UnsafeExport: The source has names that differ only in case or in the composition of accents, and the file
+            system takes them for one.
     """
     try:
         yield
@@ -165,11 +166,11 @@ def _new(tree: SourceTree, target: Path) -> Iterator[None]:
 
 
 def twins_in(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the names that are one where neither case nor the composition of accents counts."""
-    found: dict[str, list[str]] = {}
+    """Return the groups of names that differ only in case or in the composition of accents."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
-    return tuple(tuple(sorted(some)) for some in found.values() if len(some) > 1)
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    return tuple(tuple(sorted(twins)) for twins in groups.values() if len(twins) > 1)
 
 
 def _read_again(tree: SourceTree) -> SourceTree:
@@ -214,7 +215,7 @@ def copy_file(
             try:
                 os.fchmod(descriptor, FILE_MODE)
                 if _clone(source, descriptor):
-                    # What the clone holds is read, and not the source, which may change from now on.
+                    # Read the clone: the source may change from now on.
                     origin, into = FileIO(descriptor, "rb", closefd=False), None
                 else:
                     origin, into = source, descriptor
@@ -235,10 +236,10 @@ def copy_file(
 
 
 def _clone(source: FileIO, target: int) -> bool:
-    """Let both files share their blocks until one is written to, where the file system can (ioctl_ficlone(2)).
+    """Let both files share their blocks until one of them is written (ioctl_ficlone(2)); return whether that worked.
 
-    XFS, Btrfs and bcachefs can, within one file system. Whatever else it answers, there is nothing lost: copying
-    the bytes says what is wrong.
+    XFS, Btrfs and bcachefs can do it within one file system. Any error is ignored here: the copy of the bytes, which
+    follows, reports what is wrong.
     """
     try:
         fcntl.ioctl(target, _FICLONE, source.fileno())
@@ -254,10 +255,7 @@ def _copy_bytes(
     chunks: Chunks,
     progress: Progress,
 ) -> int:
-    """Copy the bytes in chunks, and return how many they were.
-
-    Without a descriptor they are only read.
-    """
+    """Copy the bytes in chunks, and return their number. Without a descriptor they are only read."""
     size = 0
     while data := _read(source, chunks.room(), file):
         chunks.give(data)
@@ -265,7 +263,7 @@ def _copy_bytes(
         if descriptor is not None:
             _write_all(descriptor, data)
             _start_writeback(descriptor, size - len(data), size)
-        if size > file.size:  # something writes faster than we read
+        if size > file.size:  # another process writes faster than we read
             raise _changed(Path(file.source))
         progress(len(data))
     return size
@@ -281,18 +279,18 @@ def _open_source(file: SourceFile) -> FileIO:
 
 
 def _no_follow(path: str, flags: int) -> int:
-    # O_NONBLOCK: a FIFO that was put in the file's place must not keep us waiting for its writer.
+    # O_NONBLOCK: if a FIFO took the file's place, we must not wait for its writer.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _is_gone(error: BaseException | None) -> bool:
-    """Tell whether an error says that what the walk saw is not there, or is something else now."""
+    """Tell whether an error means that a file of the walk is gone or is another kind of file now."""
     gone = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
     return isinstance(error, OSError) and error.errno in gone
 
 
 def _read(source: FileIO, room: memoryview, file: SourceFile) -> memoryview:
-    """Read, blaming the source and not the target for what goes wrong."""
+    """Read a chunk. An error names the source: without this, it would name the target."""
     try:
         return room[: source.readinto(room)]
     except OSError as error:
@@ -305,9 +303,9 @@ def _write_all(descriptor: int, data: memoryview) -> None:
 
 
 def _start_writeback(descriptor: int, before: int, after: int) -> None:
-    """Let the kernel start writing while we go on copying, so that the fsync has less left to do.
+    """Let the kernel start to write while we copy, so that the later fsync is short.
 
-    An optimisation only (sync_file_range(2) promises nothing): its result does not matter.
+    This is only an optimisation, so its result is ignored: sync_file_range(2) promises nothing.
     """
     first, last = before // _WRITEBACK_STEP, after // _WRITEBACK_STEP
     if last > first:
@@ -328,5 +326,5 @@ def _same_or_changed(file: SourceFile, facts: os.stat_result) -> None:
 def _changed(path: Path) -> SourceChanged:
     return SourceChanged(
         f"{path} changed while it was being copied",
-        hint="promote again when whatever writes there (training, an upload) has finished",
+        hint="promote again when the process that writes there (training, an upload) has finished",
     )

@@ -1,7 +1,7 @@
-"""Durable changes on a local file system, each of its steps a failpoint.
+"""Durable changes on a local file system. Each of their steps is a failpoint.
 
-The rules are POSIX's: data is durable after fsync of the file, a name is durable after fsync of its
-directory, and a rename is atomic for every reader. Nothing here decides what to write.
+The rules are POSIX's: data is durable after fsync of the file, a name is durable after fsync of its directory, and a
+rename is atomic for every reader.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
-"""What a directory is called until its mode is right."""
+"""The temporary name of a directory, until its mode is right."""
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -33,7 +33,7 @@ _AT_FDCWD = -100
 
 @contextmanager
 def storage_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError into ours, saying what was being done to which path."""
+    """Turn an OSError of the block into our error, with the action and the path."""
     try:
         yield
     except OSError as error:
@@ -52,8 +52,8 @@ def translate(error: OSError, doing: str, path: Path) -> ServingRepoError:
     if error.errno == errno.EROFS:
         return NoPermission(
             text,
-            hint="the file system is mounted read-only: list, show, status, history and verify work there, "
-            "and what writes has to run where it can be written",
+            hint="the file system is mounted read-only: list, show, status, history and verify work there; "
+            "run commands that write on a machine that may write to it",
         )
     if error.errno in {errno.EACCES, errno.EPERM}:
         return NoPermission(
@@ -69,10 +69,10 @@ class Disk(msgspec.Struct, frozen=True):
     faults: Faults = Faults()
 
     def step(self, name: str, path: Path | None = None) -> None:
-        """Mark a step of a writing command: what the crash tests may interrupt.
+        """Mark a step of a writing command, at which the crash tests may interrupt it.
 
         Raises:
-            StorageFailed, NoSpace, NoPermission: The fault plan says so; the same errors a real disk gives.
+            StorageFailed, NoSpace, NoPermission: The fault plan has an error here, like one of a real disk.
         """
         try:
             self.faults.reach(name, path)
@@ -102,9 +102,9 @@ class Disk(msgspec.Struct, frozen=True):
     def make_directory(self, path: Path) -> None:
         """Create a directory, mode 0755 whatever the umask, and make its name durable.
 
-        TF Serving's container may run as another user than the one who publishes. So the name appears when the
-        mode is right and durable: a directory that exists is left as it is, and a crash between the two would
-        leave one that only we can read. What it leaves instead is named `.NAME.HEX.tmp`; recovery removes it.
+        TF Serving's container may run as another user than the publisher. So the name appears only when the mode is
+        right and durable: otherwise a crash in between could leave a directory that only we can read, and a directory
+        that exists is never changed. A crash leaves a directory `.NAME.HEX.tmp` instead; recovery removes it.
         """
         with storage_errors("create the directory", path):
             missing = [path]
@@ -115,13 +115,13 @@ class Disk(msgspec.Struct, frozen=True):
                 while not os.path.lexists(one):
                     self._make_directory(one)
                 self.step("make-directory.before-sync", one)
-                # One that exists too: its maker may have died before this.
+                # Also for a directory that exists: its maker may have died before this.
                 self.sync_directory(one.parent)
 
     def _make_directory(self, path: Path) -> None:
-        """Try once: a recovery may take the unfinished directory away under us."""
+        """Try once to create a directory: a recovery may remove the unfinished one meanwhile."""
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
-        temporary.mkdir(DIRECTORY_MODE)  # under umask 000, too, nobody else may write there
+        temporary.mkdir(DIRECTORY_MODE)  # even under umask 000 no other user may write there
         try:
             temporary.chmod(DIRECTORY_MODE)
             self.sync_directory(temporary)
@@ -136,43 +136,42 @@ class Disk(msgspec.Struct, frozen=True):
                 raise
 
     def remove_unfinished(self, place: Path) -> tuple[str, ...]:
-        """Remove the directories that `make_directory` left in a place when it was killed; return their names."""
+        """Remove the directories that a killed `make_directory` left in a directory; return their names."""
         removed: list[str] = []
         with storage_errors("read", place):
             left = sorted(one for one in place.glob(".*.tmp") if _UNFINISHED.fullmatch(one.name))
         for path in left:
             self.step("remove-unfinished.before", path)
-            with suppress(OSError):  # no directory, or not empty: not ours
+            with suppress(OSError):  # it is no directory or not empty, so it is not ours
                 path.rmdir()
                 removed.append(path.name)
         return tuple(removed)
 
     def make_scratch_directory(self, path: Path) -> None:
-        """Create a directory and the one above it, mode 0755 whatever the umask or a crash made of it.
+        """Create a directory and the one above it, mode 0755 whatever the umask or a crash left.
 
-        For what is ours alone and may be lost: neither the names nor the modes are made durable.
+        For directories that only we use and that may be lost: neither names nor modes are made durable.
         """
         with storage_errors("create the directory", path):
             for one in (path.parent, path):
                 self.step("make-scratch.before-create", one)
                 with suppress(FileExistsError):
-                    # Under umask 000, too, nobody else may write there for a moment.
+                    # Even under umask 000 no other user may write there for a moment.
                     one.mkdir(DIRECTORY_MODE)
                 mode = one.lstat().st_mode
                 if stat.S_ISDIR(mode) and stat.S_IMODE(mode) != DIRECTORY_MODE:
                     one.chmod(DIRECTORY_MODE)
 
     def replace_file(self, path: Path, data: bytes, *, step: str) -> None:
-        """Replace a file's content atomically and durably: readers see the old or the new, whole.
+        """Replace a file's content atomically and durably: readers see either the old or the new content.
 
-        A SIGKILL may leave a file named `.NAME.tmp` beside it; the next call overwrites it, and recovery
-        removes it.
+        A SIGKILL may leave a file `.NAME.tmp` beside it. The next call overwrites this file, and recovery removes it.
         """
         temporary = path.with_name(f".{path.name}.tmp")
         with storage_errors("write", path):
             self.step(f"{step}.before-write", path)
             try:
-                # O_NONBLOCK: a FIFO that somebody left under this name would be waited for (fifo(7)).
+                # O_NONBLOCK: if a FIFO has this name, we must not wait for its reader (fifo(7)).
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
                 descriptor = os.open(temporary, flags | os.O_NOFOLLOW, FILE_MODE)
                 with os.fdopen(descriptor, "wb") as stream:
@@ -192,7 +191,7 @@ class Disk(msgspec.Struct, frozen=True):
         self.step(f"{step}.done", path)
 
     def append_line(self, path: Path, line: bytes, *, step: str) -> None:
-        """Append one line durably; a torn line that a crash left at the end is cut off first.
+        """Append one line durably. First cut off a torn line that a crash left at the end.
 
         The caller holds the repository's lock: there is one writer.
         """
@@ -236,8 +235,8 @@ class Disk(msgspec.Struct, frozen=True):
         self.step(f"{step}.done", target)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a directory and all below it, if it is there; a link is removed, not followed."""
-        from shutil import rmtree  # 3 ms that most commands have no use for
+        """Remove a directory and all below it, if it exists. A link is removed itself and not followed."""
+        from shutil import rmtree  # imported here: it takes 3 ms, and few commands need it
 
         self.step("remove-tree.before", path)
         with storage_errors("remove", path):
@@ -251,7 +250,7 @@ class Disk(msgspec.Struct, frozen=True):
                 path.unlink()
 
     def remove_file(self, path: Path) -> None:
-        """Remove a file, if it is there, and make that durable."""
+        """Remove a file, if it exists, and make the removal durable."""
         self.step("remove-file.before", path)
         with storage_errors("remove", path):
             path.unlink(missing_ok=True)
@@ -261,8 +260,8 @@ class Disk(msgspec.Struct, frozen=True):
 def whole_lines_end(descriptor: int) -> int:
     """Return the offset just behind the last whole line of an open file.
 
-    A line that a power loss tore has no newline at its end, or zeros in it: file systems may write the size of
-    a file before its blocks, and a later block before an earlier one.
+    A power loss may leave a line without its newline or with zeros in it: file systems may write the size of a file
+    before its blocks, and a later block before an earlier one.
     """
     end = _newline_before(descriptor, os.fstat(descriptor).st_size)
     start = _newline_before(descriptor, end - 1)
@@ -282,12 +281,12 @@ def _newline_before(descriptor: int, end: int) -> int:
 
 
 def rename_without_replacing(source: Path, target: Path) -> None:
-    """Rename, failing with FileExistsError where the target exists, even as an empty directory.
+    """Rename, but fail with FileExistsError if the target exists, even as an empty directory.
 
-    File systems that cannot do this atomically (EINVAL from renameat2) get a check before the rename; the
-    caller holds the repository's lock, so only somebody outside servingrepo could come between.
+    Some file systems cannot do this atomically (EINVAL from renameat2): there we check before the rename. The caller
+    holds the repository's lock, so only another program could make the target in between.
     """
-    import ctypes  # as rmtree above
+    import ctypes  # imported here for the same reason as rmtree above
 
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.renameat2(

@@ -1,9 +1,9 @@
 """Faults as data: a plan of what goes wrong at which step of a writing command.
 
 A writing command names each of its steps (`Disk.step`). A fault plan is a text such as
-`c1.before-rename=kill,config.after-write=ENOSPC`; the tests pass it through the environment to a real
-process. `record=PATH` writes down every step that is reached, so that a sweep visits the steps that there
-are and not a list that somebody keeps by hand. Without a plan a step reads two fields and no more.
+`c1.before-rename=kill,config.after-write=ENOSPC`; the tests pass it to a real process through the environment.
+`record=PATH` writes every reached step into a file: so a sweep visits all steps that exist, and no person keeps a
+list of them. Without a plan a step only reads two fields.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _ACTION = re.compile("|".join([*_SIGNALS, *_ERRNOS, r"sleep:\d+(\.\d+)?"]))
 
 
 class Faults(msgspec.Struct, frozen=True):
-    """A plan: step name to action, and perhaps a file that records the steps reached.
+    """A plan: an action for each step name, and perhaps a file that records the reached steps.
 
-    `STEP@N` means the Nth time that the step is reached, `STEP` every time. Actions: `kill`, `term`, `int`
-    and `stop` (the signal, to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and `sleep:SECONDS`.
+    `STEP@N` means the Nth time that the step is reached, `STEP` every time. The actions are `kill`, `term`, `int`
+    and `stop` (a signal to this process), `ENOSPC`, `EIO`, `EACCES` (an OSError) and `sleep:SECONDS`.
     """
 
     plan: dict[str, str] = {}
@@ -64,10 +64,10 @@ class Faults(msgspec.Struct, frozen=True):
         return cls(plan=plan, record=record)
 
     def reach(self, step: str, path: Path | None = None) -> None:
-        """Do what the plan has for this step.
+        """Do the action that the plan has for this step.
 
         Raises:
-            OSError: The plan says so.
+            OSError: The plan has an error for this step.
         """
         if not self.plan and self.record is None:
             return

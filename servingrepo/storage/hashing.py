@@ -1,6 +1,6 @@
-"""Hashing trees and files with blake3, and showing the bytes to others that want them, in one read.
+"""Hash trees and files with blake3. Each file is read once, and other consumers can watch its bytes.
 
-The digest of a manifest names its content: equal if and only if paths, bytes and directories are equal.
+The digest of a manifest names its content: two digests are equal if and only if paths, bytes and directories are.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from servingrepo.storage.pipeline import Shown, Watch
 
 CHUNK = 128 << 10
-"""Bytes read at a time, as cp does: they stay in a core's cache from reading to hashing and writing.
+"""Bytes of one read, as in cp: they stay in a core's cache from the read to the hash and the write.
 
-Larger ones cost more processor time, and blake3's own threads wait for each other at every chunk: measured
-in docs/benchmarks.md.
+Larger chunks cost more processor time, and blake3's own threads wait for each other at every chunk: see
+docs/benchmarks.md.
 """
 
 LARGE = 32 << 20
-"""A file of this size is worth two threads of its own: one reads and compares, the other hashes."""
+"""From this size on, a file gets two threads of its own: one reads and compares, the other hashes."""
 
 _BATCH = 32
 
 LARGE_CHUNK = 1 << 20
-"""Between two threads every chunk costs a hand-over, so there are fewer and larger ones, in memory used again.
+"""Every hand-over of a chunk to another thread costs time, so these chunks are larger; their memory is used again.
 
-More threads of blake3 do not help: the one that reads and compares has as much to do as the one that hashes.
+More threads for blake3 do not help: the thread that reads and compares has as much work as the one that hashes.
 """
 
 
 def content_digest(manifest: Manifest) -> str:
-    """Name the content of a manifest."""
+    """Return the digest that names the content of a manifest."""
     content = [[file.path, file.size, file.hash] for file in manifest.files]
     return "blake3:" + blake3(msgspec.json.encode([content, manifest.directories])).hexdigest()
 
@@ -55,14 +55,14 @@ def hash_tree(
     watch: Watch | None = None,
     threads: int = 2,
 ) -> Manifest:
-    """Hash a published tree as it lies there.
+    """Hash a published tree where it lies.
 
-    Links and other things that are no files get a hash that says so, and hence differ from any file. A name
-    that is not UTF-8 is listed with those bytes escaped.
-    `progress` is called with the bytes of each file done; `watch` is shown the bytes of the files it asks for.
+    The hash of a link, device, socket or FIFO is a text that says its kind, so it differs from the hash of every
+    file. In a name that is not UTF-8 the wrong bytes are escaped. `progress` is called with the bytes of each file
+    that is done. `watch` gets the bytes of the files that it asks for.
 
     Raises:
-        StorageFailed: Something cannot be read.
+        StorageFailed: A file or directory cannot be read.
     """
     sizes: dict[str, int] = {}
     directories: list[str] = []
@@ -94,12 +94,12 @@ def hash_all(
     watch: Watch | None,
     threads: int,
 ) -> tuple[FileEntry, ...]:
-    """Hash files in the order of their paths: large ones first, one after the other.
+    """Hash files, and return their entries sorted by path. Large files are hashed first, one after the other.
 
-    Their sizes and where they lie are given by path.
+    `sizes` and `sources` have the size and the place of each file, by path.
 
     Raises:
-        StorageFailed: One cannot be read.
+        StorageFailed: A file cannot be read.
     """
 
     def one(path: str) -> FileEntry:
@@ -113,7 +113,7 @@ def hash_all(
 
     found = [one(path) for path, size in sizes.items() if size >= LARGE]
     small = [path for path, size in sizes.items() if size < LARGE]
-    # A hand-over to a thread costs more than hashing a small file, so there are many in one.
+    # A hand-over to a thread costs more than the hash of a small file, so a thread gets many files at once.
     batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
     with ThreadPoolExecutor(threads) as pool:
         for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
@@ -126,11 +126,11 @@ def _text(path: str) -> str:
 
 
 def hash_file(file: str | Path, path: str, *, watch: Watch | None = None) -> FileEntry:
-    """Hash one file without following a link, and without waiting for what is no file."""
+    """Hash one file. A link is not followed, and a FIFO is not waited for."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        # A link or a socket cannot be opened so; what else cannot be read is an error.
+        # These flags cannot open a link or a socket. A regular file that cannot be opened is an error.
         facts = Path(file).lstat()
         if stat.S_ISREG(facts.st_mode):
             raise
@@ -150,7 +150,7 @@ def hash_file(file: str | Path, path: str, *, watch: Watch | None = None) -> Fil
 
 
 def _large(descriptor: int, _: int, shown: Shown | None) -> tuple[int, str]:
-    """Read in this thread, and hash in others."""
+    """Read in this thread, and hash in another one."""
     hasher = blake3()
     size = 0
     with beside(hasher.update, chunk=LARGE_CHUNK) as chunks:
@@ -166,7 +166,7 @@ def _large(descriptor: int, _: int, shown: Shown | None) -> tuple[int, str]:
 def _small(descriptor: int, expected: int, shown: Shown | None) -> tuple[int, str]:
     hasher = blake3()
     size = 0
-    # No more memory than the file needs: for most of many small ones that is what they cost.
+    # Allocate only what the file needs: for many small files allocation would be most of the cost.
     chunk = min(CHUNK, expected + 1)
     while data := os.read(descriptor, chunk):
         hasher.update(data)

@@ -1,12 +1,10 @@
-"""Locks that die with their holder: flock(2) on a file that says who holds it.
+"""Locks that die with their holder: flock(2) on a file that has the holder's name.
 
-The kernel frees a flock when the last descriptor of it is closed, however the process ended, so a lock's
-holder is alive by construction: neither a reused pid nor a jumping clock can fool anybody. The text in the
-file is only for messages.
+The kernel frees a flock when its last descriptor is closed, however the process ended. So the holder of a lock is
+always alive, and a reused pid or a jumping clock does not matter. The text in the file is only for messages.
 
-There is no other kind of lock to fall back on where the file system refuses flock (NFS without lockd: ENOLCK): a
-lock file that outlives its owner needs a person to remove it, and two kinds of locks on one repository exclude
-nobody.
+Where the file system refuses flock (NFS without lockd: ENOLCK), there is no other kind of lock instead. A lock file
+that outlives its owner needs a person to remove it, and two kinds of locks on one repository exclude nobody.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _LONGEST_COMMAND = 200
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""What was put in a lock's place is not followed (its name would be written over), nor waited for (a FIFO)."""
+"""If a link took the lock's place, we must not follow it and overwrite its target. Nor may we wait for a FIFO."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -52,7 +50,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that is held, by its open descriptor; `was_left` says that its last holder died holding it."""
+    """A lock that we hold, with its open descriptor. `was_left` says that its last holder died with it."""
 
     descriptor: int
     path: Path
@@ -71,7 +69,7 @@ def this_process(command: str) -> Owner:
 
 
 def user_name() -> str:
-    """Return the name of the user this process runs as, or `uid N` where the system knows no name."""
+    """Return the user name of this process, or `uid N` if the system knows no name."""
     uid = os.geteuid()
     try:
         return pwd.getpwuid(uid).pw_name
@@ -81,10 +79,10 @@ def user_name() -> str:
 
 @contextmanager
 def hold_lock(path: Path, owner: Owner, *, wait: float, what: str) -> Iterator[Lock]:
-    """Hold the lock for the duration of the block, waiting for it up to `wait` seconds.
+    """Hold the lock during the block; wait for it up to `wait` seconds.
 
     Raises:
-        Locked: Somebody else held it all that time; the message says who.
+        Locked: Another process held it all that time; the message names it.
     """
     end = time.monotonic() + wait
     while (descriptor := _try_to_hold(path)) is None:
@@ -105,10 +103,10 @@ def hold_lock(path: Path, owner: Owner, *, wait: float, what: str) -> Iterator[L
 
 
 def _try_to_hold(path: Path) -> int | None:
-    """Return the open descriptor of the lock that is ours now; None while another process has it."""
+    """Take the lock and return its open descriptor; None while another process holds it."""
     descriptor = _open_lock(path)
     try:
-        # A lock file that was removed meanwhile excludes nobody who opens the name after us.
+        # If the lock file was removed meanwhile, another process could lock a new file of the same name.
         if try_flock(descriptor, path) and _has_name(descriptor, path):
             held, descriptor = descriptor, -1
             return held
@@ -119,10 +117,10 @@ def _try_to_hold(path: Path) -> int | None:
 
 
 def _open_lock(path: Path) -> int:
-    """Open the lock file, made readable by all whatever the umask: other users write here too.
+    """Open the lock file, and make it readable for all whatever the umask, because other users write here too.
 
-    flock(2) needs no write access, so the file of another user (`sudo servingrepo` was here) does not keep out
-    others who may write in its folder; then the holder's name is left out.
+    flock(2) needs no write access. So a lock file of another user, as `sudo servingrepo` leaves it, does not keep out
+    users who may write in its folder; in this case the holder's name is not written.
     """
     with storage_errors("open the lock", path):
         try:
@@ -136,7 +134,7 @@ def _open_lock(path: Path) -> int:
         os.close(descriptor)
         raise StorageFailed(
             f"the lock {path} is no regular file",
-            hint="something else was put there: find out what it is, remove it, and try again",
+            hint="another program or user put it there: find out what it is, remove it, and try again",
         )
     if stat.S_IMODE(facts.st_mode) != FILE_MODE:
         with suppress(PermissionError):
@@ -153,10 +151,10 @@ def _has_name(descriptor: int, path: Path) -> bool:
 
 
 def _leave_name(descriptor: int, owner: Owner | None) -> None:
-    """Write who holds the lock into it, or nobody.
+    """Write the holder's name into the lock file, or empty the file.
 
-    A full disk, or another user's file, must not keep anybody from rolling back: the name is a courtesy. A file
-    with a second name is somebody else's too, and stays as it is.
+    The name is only for messages: a full disk or another user's file must not stop a rollback. A file with a second
+    hard link may be another user's, and stays as it is.
     """
     with suppress(OSError):
         if os.fstat(descriptor).st_nlink == 1:
@@ -165,20 +163,20 @@ def _leave_name(descriptor: int, owner: Owner | None) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Say who holds a lock. A name that a dead process left, before this holder left its own, is no answer."""
+    """Name the holder of a lock, unless the name in the file is that of an earlier, dead process."""
     owner = read_owner(path)
     if owner is None:
         return "a process that left no name"
     if owner.host == os.uname().nodename and not Path(f"/proc/{owner.pid}").exists():
         return (
-            f"a process that left no name, or runs in another container: the name there is that of "
+            f"a process that left no name, or runs in another container: the lock file names "
             f"{introduce(owner)}, and there is no such pid here"
         )
     return introduce(owner)
 
 
 def introduce(owner: Owner, *, now: datetime | None = None) -> str:
-    """Say who an owner is and for how long: by the wall clock, so a clock that was set is mentioned, not believed."""
+    """Name an owner and its age. The age is by the wall clock; if that says the future, the text mentions it."""
     try:
         began = datetime.fromisoformat(owner.since)
         seconds = ((now or datetime.now(UTC)) - began).total_seconds()
@@ -190,7 +188,7 @@ def introduce(owner: Owner, *, now: datetime | None = None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Return a duration in the greatest unit of which it has two or more."""
+    """Return a duration in the greatest unit of which it has at least two."""
     for unit, name in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.0f} {name}"
@@ -208,15 +206,15 @@ def try_flock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
         raise StorageFailed(
             f"cannot lock {path}: {error.strerror}",
             hint="servingrepo needs a file system with flock(2) for its .servingrepo folder (NFS: with lockd, "
-            "not mounted `nolock`); there is nothing else that a dead command would surely let go",
+            "not mounted `nolock`); no other kind of lock is surely freed when its command dies",
         ) from error
     return True
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a live process holds the lock on a file; a file that is gone is not held.
+    """Tell whether a live process holds the lock on a file; False if the file is gone.
 
-    Asks with a shared lock, so that two who ask at the same time do not take each other for the holder.
+    We try a shared lock, so that two processes that ask at the same time do not take each other for the holder.
     """
     with storage_errors("open", path):
         try:
@@ -230,7 +228,7 @@ def is_held(path: Path) -> bool:
 
 
 def was_left(path: Path) -> bool:
-    """Tell whether the last holder of a lock died holding it: its name is still there."""
+    """Tell whether the last holder of a lock died while it held the lock: then its name is still in the file."""
     with storage_errors("read", path):
         try:
             named = path.stat().st_size > 0
@@ -240,7 +238,7 @@ def was_left(path: Path) -> bool:
 
 
 def read_owner(path: Path) -> Owner | None:
-    """Return what a lock file says of its holder."""
+    """Return the holder that a lock file names; None if it names none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _OPEN)
         try:
@@ -252,7 +250,7 @@ def read_owner(path: Path) -> Owner | None:
 
 
 def command_line() -> str:
-    """Return this process's command without secrets, shortened, for people who find it in a lock."""
+    """Return the command line of this process for messages: without secrets, and shortened."""
     words = [Path(sys.argv[0]).name, *mask_command(sys.argv[1:])] if sys.argv else ["python"]
     # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
     text = mask_text(" ".join(words)).encode("utf-8", "backslashreplace").decode()

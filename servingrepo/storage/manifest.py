@@ -1,7 +1,7 @@
-"""The manifest of a version: every file with its size and hash, and the recipe that says how.
+"""The manifest of a version: every file with its size and hash, and the recipe of the hashes.
 
-A manifest is a value. It is written once, beside the version and never in it, and `compare` says in three
-lists how a tree differs from it.
+A manifest is a value. It is written once, beside the version and never in it. `compare` returns how a tree differs
+from it, in three lists.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """The way the hashes were made, so that a later release can repeat it."""
+    """The way the hashes were made, so that a later release can make them again."""
 
     hash: str = "blake3"
     covers: str = (
@@ -50,7 +50,7 @@ class Differences(msgspec.Struct, frozen=True):
         return bool(self.extra or self.missing or self.changed)
 
     def lines(self) -> list[str]:
-        """Say each difference in a line."""
+        """Return each difference as a line."""
         return [
             *(f"missing: {path}" for path in self.missing),
             *(f"changed: {path}" for path in self.changed),

@@ -1,4 +1,4 @@
-"""Using two cores for the bytes of one file: what is done with a chunk goes on beside reading the next one."""
+"""Use two cores for the bytes of one file: one thread reads the next chunk while another works on the last one."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Shown = Callable[[memoryview], None]
-"""Is shown the bytes of a file in order, and none at its end.
+"""A function that gets the bytes of a file in order, and at its end no bytes.
 
 The memory belongs to the reader: it may hold other bytes as soon as the call has returned.
 """
 
 Watch = Callable[[str], Shown | None]
-"""Asked for each file by its path in the tree what wants to be shown its bytes."""
+"""A function that gets the path of a file in the tree, and returns the function that gets its bytes, or None."""
 
 END = memoryview(b"")
-"""What is shown at the end of a file."""
+"""The bytes that a `Shown` gets at the end of a file."""
 
 _BUFFERS = 4
-"""Chunks that are in memory at a time: one is filled while others wait for their turn."""
+"""Chunks in memory at a time: one is filled while the others wait."""
 
 
 class Chunks(Protocol):
-    """Room for the next bytes of a file, and the hand-over to what takes them."""
+    """Memory for the next bytes of a file, and the hand-over to the function that takes them."""
 
     def room(self) -> memoryview:
         """Return memory to read into."""
 
     def give(self, data: memoryview) -> None:
-        """Have the bytes that were read there taken; they stay as they are until the next `room`."""
+        """Hand over the bytes that were read into the last room. They stay unchanged until the next `room`."""
 
 
 class Here:
-    """Chunks that are taken at once, in the thread that reads."""
+    """Chunks that the reading thread itself takes, at once."""
 
     def __init__(self, take: Callable[[memoryview], object], *, chunk: int) -> None:
         self._take = take
         self._room = memoryview(bytearray(chunk))
 
     def room(self) -> memoryview:
-        """Return memory to read into: the same each time."""
+        """Return the memory to read into, the same each time."""
         return self._room
 
     def give(self, data: memoryview) -> None:
-        """Have the bytes taken."""
+        """Hand over the bytes at once."""
         self._take(data)
 
 
@@ -66,16 +66,16 @@ class _Beside:
         self.failures: list[BaseException] = []
 
     def room(self) -> memoryview:
-        """Return memory that is free again, as soon as there is some."""
+        """Wait for free memory, and return it."""
         self._filled = self._free.get()
         return self._filled
 
     def give(self, data: memoryview) -> None:
-        """Hand over what was read into the last room; it stays valid until the reader asks for another."""
+        """Hand over the bytes that were read into the last room."""
         self._full.put((self._filled, data))
 
     def end(self) -> None:
-        """Say that there is no more."""
+        """Say that the file ends here."""
         self._full.put(None)
 
     def run(self) -> None:
@@ -92,9 +92,9 @@ class _Beside:
 
 @contextmanager
 def beside(take: Callable[[memoryview], object], *, chunk: int) -> Iterator[Chunks]:
-    """Have another thread take chunks, in order; all are taken at the end of the block.
+    """Let another thread take chunks, in order. At the end of the block all are taken.
 
-    What `take` raises is raised at the end of the block; chunks after that are dropped.
+    If `take` raises, the end of the block raises the error, and later chunks are dropped.
     """
     chunks = _Beside(take, chunk=chunk)
     thread = threading.Thread(target=chunks.run, name="beside")

@@ -1,26 +1,26 @@
-"""Functions that a long call calls on its way; apart because every room from storage to cli names their types."""
+"""Types of the functions that report progress. All rooms from storage to cli use them, so they have a file here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[int], None]
-"""Called from any thread with how many more bytes are done."""
+"""Gets the number of further bytes that are done. It may be called from any thread."""
 
 Notice = Callable[[str], None]
-"""Called with a line for people that should not wait for the result. It is in the result too."""
+"""Gets a line for people that they should read before the result is there. The result has it too."""
 
-Told = Callable[[], None]
-"""Called once, when something has happened."""
+Signal = Callable[[], None]
+"""Called once, when an event has happened."""
 
 
 def silent(_bytes: int) -> None:
-    """Do nothing with progress."""
+    """Ignore progress."""
 
 
 def unheard(_line: str) -> None:
-    """Do nothing with a notice."""
+    """Ignore a notice."""
 
 
-def untold() -> None:
-    """Do nothing with an event."""
+def no_signal() -> None:
+    """Ignore an event."""

@@ -1,4 +1,4 @@
-"""Reading a small file whole that others may have put something else in the place of."""
+"""Read a small file whole, and refuse a FIFO, socket or device that another user put in its place."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
-"""What is no file, in words, by S_IFMT of its mode."""
+"""Names of the kinds that are no regular file, by S_IFMT of the mode."""
 
 
 def read_whole(path: Path) -> bytes:
-    """Return the bytes of a file, links followed, if it is one: what never ends is never begun.
+    """Return the bytes of a regular file; links are followed.
 
-    Others who may write in a folder may put a FIFO there, on which a reader would wait for ever with the lock held,
-    or a link to a device that has no end (open(2), O_NONBLOCK; fifo(7)).
+    Other users who may write in a folder could put a FIFO there: a reader would wait for ever and hold the lock. Or
+    they could put a link to a device that has no end (open(2), O_NONBLOCK; fifo(7)).
 
     Raises:
-        StorageFailed: Something else is in its place.
-        OSError: It cannot be read, or is not there.
+        StorageFailed: It is no regular file.
+        OSError: It cannot be read, or does not exist.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -47,10 +47,10 @@ def read_whole(path: Path) -> bytes:
 
 
 def need_file(descriptor: int, path: Path) -> None:
-    """Refuse what is open if it is no file.
+    """Refuse an open descriptor of any other kind than a regular file.
 
     Raises:
-        StorageFailed: It is something else.
+        StorageFailed: It is another kind.
     """
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
@@ -60,15 +60,15 @@ def need_file(descriptor: int, path: Path) -> None:
 def _no_file(path: Path, kind: int) -> StorageFailed:
     return StorageFailed(
         f"cannot read {path}: it is {KINDS.get(kind, 'something else')}, not a file",
-        hint="find out who put it there, and remove it",
+        hint="find out which program or user put it there, and remove it",
     )
 
 
 def is_git_lfs_pointer(start: bytes) -> bool:
-    """Tell by a file's first bytes whether Git LFS keeps its content elsewhere, and it was not fetched."""
+    """Tell by its first bytes whether a file is a Git LFS pointer, whose content was not fetched."""
     return start.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def is_left_by_macos(name: str, names: Collection[str]) -> bool:
-    """Tell whether a file, of all with these names in a directory, is what macOS says of another one or of that."""
+    """Tell whether macOS left a file to describe its directory or another file in it; `names` are all files there."""
     return name == ".DS_Store" or (name.startswith("._") and name[2:] in names)

@@ -1,4 +1,4 @@
-"""Directories for what is not done yet, locked by their processes: the next one removes what a dead one left."""
+"""Scratch directories. Each process locks its own; the next process removes those that dead ones left."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["scratch", "sweep"]
 
 _ALONE = fcntl.LOCK_EX
-"""How a process holds its directory, and how another finds out whether it still does."""
+"""The kind of lock by which a process holds its directory, and another one finds out whether it still does."""
 
 
 @contextmanager
 def scratch(parent: Path, prefix: str) -> Iterator[Path]:
-    """Make a directory in a place for the block, and remove those with its prefix that killed processes left there.
+    """Make a directory in `parent` for the block. First remove those with its prefix that killed processes left.
 
     Raises:
         OSError: It cannot be made.
@@ -36,14 +36,14 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _make(parent: Path, prefix: str) -> tuple[Path, int]:
-    """Make a directory and lock it; one that another process swept before it was locked is made again."""
+    """Make a directory and lock it. If another process removes it before it is locked, make another one."""
     while True:
         place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        # Without flock(2), as on some network mounts, nobody sweeps either.
+        # Without flock(2), as on some network mounts, no process can sweep.
         with suppress(OSError):
             fcntl.flock(lock, _ALONE)
         if os.fstat(lock).st_nlink:
@@ -52,7 +52,7 @@ def _make(parent: Path, prefix: str) -> tuple[Path, int]:
 
 
 def sweep(parent: Path, prefix: str) -> tuple[str, ...]:
-    """Remove what killed processes of this user left: directories that nobody has locked. Return their names."""
+    """Remove the directories that killed processes of this user left: those without a lock. Return their names."""
     gone: list[str] = []
     with suppress(OSError):
         for name in os.listdir(parent):  # noqa: PTH208 - glob would take the prefix for a pattern

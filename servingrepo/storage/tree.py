@@ -1,8 +1,8 @@
-"""A source tree as it is to be published: every file by its relative path, links resolved.
+"""A source tree as it will be published: every file by its relative path, links resolved.
 
-TF Serving must find real files: a link that points out of the run would break on another machine, or show
-other bytes tomorrow. So links inside the run are taken as what they point to, and anything else that is not
-a regular file or directory is refused, all of it in one error.
+TF Serving must find real files: a link out of the run would break on another machine, or lead to other bytes
+tomorrow. So a link inside the run counts as its target. Everything else that is neither a regular file nor a
+directory is refused, and one error lists it all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COPIED = "copy the run with what it links to (cp -rL RUN COPY), or give the dir
 
 
 class SourceFile(msgspec.Struct, frozen=True):
-    """One file to copy: where it goes, where it is, and what identifies its present state."""
+    """One file to copy: its path in the tree, its source, and the facts that identify its present state."""
 
     path: str
     source: str
@@ -40,7 +40,7 @@ class SourceFile(msgspec.Struct, frozen=True):
 
 
 class SourceTree(msgspec.Struct, frozen=True):
-    """All files and directories of a tree, sorted by path; `root` itself is not listed."""
+    """All files and directories below `root`, sorted by path."""
 
     root: Path
     boundary: Path
@@ -70,7 +70,7 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
             reader.leave(str(root), root.resolve())
     if reader.problems:
         raise UnsafeExport(
-            f"{root} holds what must not be published",
+            f"{root} has files or links that must not be published",
             problems=reader.problems,
             hint=_COPIED if reader.leaves else _REPLACED,
         )
@@ -83,7 +83,7 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
 
 
 class _Reader:
-    """Collects what one walk finds."""
+    """Collects the files, directories and problems of one walk."""
 
     def __init__(self, boundary: Path) -> None:
         self.boundary = boundary
@@ -91,9 +91,8 @@ class _Reader:
         self.directories: list[str] = []
         self.problems: list[str] = []
         self.leaves = False
-        self.linked = (
-            0  # links to directories above what is read now: in each other they would explode
-        )
+        # Links to directories on the way to the present one. Links inside links could multiply without end.
+        self.linked = 0
 
     def read(self, directory: Path, prefix: str, above: tuple[Path, ...]) -> None:
         with (
@@ -161,13 +160,13 @@ class _Reader:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
-    """Open what a path without links names, sure that none was put into it since the walk.
+    """Open a path, and make sure that no link was put into it since the walk.
 
-    Others who may write in the run could otherwise swap a directory for a link while we read, and have a file
-    published that only we may read. The kernel says where an open file really is (proc(5), /proc/self/fd).
+    Other users who may write in the run could swap a directory for a link while we read. Then we would publish a file
+    that only we may read. The kernel says where an open file really is (proc(5), /proc/self/fd).
 
     Raises:
-        SourceChanged: It is elsewhere now.
+        SourceChanged: The file is elsewhere now.
     """
     descriptor = -1
     try:

@@ -23,7 +23,7 @@ from servingrepo.options import Option, Several
 from servingrepo.runs.mounts import RUN_WAIT
 from servingrepo.servers.engines.options import EngineChoice
 from servingrepo.smoke import SmokeCase
-from servingrepo.storage.progress import Notice, Progress, Told, silent, unheard, untold
+from servingrepo.storage.progress import Notice, Progress, Signal, no_signal, silent, unheard
 from servingrepo.texts import as_path
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     sizes: Callable[[int, int], None] | None = None
     progress: Progress = silent
     notice: Notice = unheard
-    run_read: Told = untold
+    run_read: Signal = no_signal
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -170,7 +170,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
 
     def rehearsal(self) -> Self:
         """Return the options of a dry run, for a hook before the promotion: it reports no progress."""
-        return msgspec.structs.replace(self, dry_run=True, progress=silent, run_read=untold)
+        return msgspec.structs.replace(self, dry_run=True, progress=silent, run_read=no_signal)
 
     @property
     def starts(self) -> Engine | None:

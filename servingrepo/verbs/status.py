@@ -341,7 +341,7 @@ def _model_status(
 ) -> ModelStatus:
     entry, ours, there = now.entry, now.state is not None, bool(now.elsewhere)
     on_disk = now.published if ours else ()
-    numbers = {*now.published, *now.foreign}
+    numbers = {*now.published, *now.unmanaged}
     bad = tuple(sorted(now.bad))
     trash, trash_size = summed_trash(repo, now.model) if ours else ((), 0)
     damaged = sorted(set(now.served) & set(on_disk)) if not there else []

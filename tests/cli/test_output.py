@@ -417,20 +417,24 @@ def test_a_root_inside_of_a_repository_is_answered_with_the_repository(
         inside.command("rollback", "ranker"),
         30,
         f"error: {root}/models/ranker is not a servingrepo repository\n",
-        f"hint: it is in one: give --root {root}\n",
+        f"hint: the repository {root} is above it: give --root {root}\n",
     )
     monkeypatch.chdir(tmp_path)
-    hint = "hint: --root or SERVINGREPO_ROOT names another; servingrepo --root"
+    hint = "hint: name another directory with --root or SERVINGREPO_ROOT; servingrepo --root"
     refused(inside.command("list"), 30, f"error: {tmp_path} is not a", f"{hint} {tmp_path} init")
 
 
 def test_who_named_a_root_that_is_none_is_said(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     done = command("list", env={"SERVINGREPO_ROOT": str(gone)}, cwd=tmp_path)
-    refused(done, 30, f"error: {gone} does not exist\n", "hint: SERVINGREPO_ROOT says so; --root")
+    refused(
+        done, 30, f"error: {gone} does not exist\n", "hint: SERVINGREPO_ROOT says so; name another"
+    )
     (tmp_path / "servingrepo.toml").write_text('root = "gone"\n')
     done = command("list", cwd=tmp_path)
-    refused(done, 30, f"error: {gone} does not exist\n", "hint: servingrepo.toml says so; --root")
+    refused(
+        done, 30, f"error: {gone} does not exist\n", "hint: servingrepo.toml says so; name another"
+    )
 
 
 @pytest.mark.parametrize(("wanted", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])

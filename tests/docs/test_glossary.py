@@ -26,13 +26,6 @@ WORDS = sorted({word for row in ROWS for word in re.findall(r"\*\*(.+?)\*\*", ro
 NO_PROSE = {"foreign": ("textproto",)}
 """Rooms in which a word is a name in a text that is code: a regular expression has a group of that name."""
 
-NOT_YET: dict[str, tuple[str, ...]] = {
-    "foreign": ("repository",),
-    "spare file": ("repository",),
-    "staged copy": ("repository",),
-}
-"""Words that some rooms still have to lose."""
-
 
 def prose_of_document(text: str) -> str:
     """Return what people read: neither commands, nor names in backticks, nor where links lead."""
@@ -65,7 +58,7 @@ def test_words_with_another_name_are_not_used() -> None:
         f"{path.relative_to(PROJECT)}: {word}"
         for path in sorted({*documents, *PROJECT.glob("servingrepo/**/*.py")} - {GLOSSARY})
         for word in sorted(found_in(path))
-        if room_of(path) not in {*NO_PROSE.get(word, ()), *NOT_YET.get(word, ())}
+        if room_of(path) not in NO_PROSE.get(word, ())
     ]
     assert wrong == [], "docs/glossary.md has the word for it"
 

@@ -13,11 +13,11 @@ from servingrepo.repository.config import (
     read_config,
     read_own_config,
     read_steadily,
-    served_version,
     write_config,
 )
 from servingrepo.repository.config_write import rewrite
 from servingrepo.repository.repository import need_state
+from servingrepo.repository.snapshot import read_snapshot, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +53,8 @@ def writers(repo: OpenRepository) -> dict[str, Callable[[], object]]:
 def test_what_is_served_is_the_highest_pin(repo2: OpenRepository) -> None:
     config = read_own_config(repo2.value)
     assert pins(config, "m") == (2,)
-    assert served_version(repo2.value, config, "m") == 2
-    assert served_version(repo2.value, config, "other") is None
+    assert read_snapshot(repo2.value, "m").top == 2
+    assert read_snapshot(repo2.value, "other").top is None
     found = entry(config, "m")
     assert found is not None
     assert found.base_path == "/models/m"
@@ -205,7 +205,7 @@ def test_a_look_during_which_the_file_changed_is_taken_again(
     looks: list[int | None] = []
 
     def look(file: ConfigFile) -> tuple[int | None, bool]:
-        version = served_version(repo.value, file.config, "m")
+        version = snapshot_of(repo.value, "m", file.config).top
         looks.append(version)
         if len(looks) == 1:
             repo.rollback("m")  # re-points and marks 2 bad, between our two reads

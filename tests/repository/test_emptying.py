@@ -117,7 +117,7 @@ def test_a_version_that_is_being_verified_stays(pruned: OpenRepository) -> None:
     with using(pruned.value, "m", 1):
         done = pruned.prune(empty_trash=True)
     assert [(one.version, one.deleted) for one in done.emptied] == [(1, False), (2, True)]
-    assert done.emptied[0].reason == "in use: somebody verifies or restores it"
+    assert done.emptied[0].reason == "in use: another command verifies or restores it"
 
 
 def test_what_is_not_ours_in_the_trash_is_left_alone(pruned: OpenRepository) -> None:

@@ -216,7 +216,7 @@ def test_what_is_or_was_labelled_stays_when_the_policy_says_so(five: OpenReposit
 def test_a_version_that_somebody_verifies_or_tries_stays(five: OpenRepository) -> None:
     with using(five.value, "m", 2):
         done = five.prune("m", keep=LAST)
-    assert why(done, 2) == "in use: somebody verifies or smoke-tests it"
+    assert why(done, 2) == "in use: another command verifies or smoke-tests it"
     assert (gone(done), on_disk(five)) == ((1, 3), [2, 4, 5])
     assert gone(five.prune("m", keep=LAST)) == (2,)
 
@@ -228,7 +228,7 @@ def test_a_version_is_in_use_while_verify_reads_it(five: OpenRepository) -> None
         said.add(why(five.prune("m", keep=LAST, dry_run=True), 2))
 
     five.verify("m@2", progress=look)
-    assert said == {"in use: somebody verifies or smoke-tests it"}
+    assert said == {"in use: another command verifies or smoke-tests it"}
     assert why(five.prune("m", keep=LAST, dry_run=True), 2) == "no rule keeps it"
 
 
@@ -239,7 +239,7 @@ def test_a_version_that_somebody_replaced_by_a_link_stays(
     version.rename(tmp_path / "moved")
     version.symlink_to(tmp_path / "moved")
     done = five.prune("m", keep=LAST)
-    assert why(done, 2) == "it is a link by now, not what was published"
+    assert why(done, 2) == "it is a link now, and not the published directory"
     assert (gone(done), version.is_symlink()) == ((1, 3), True)
 
 
@@ -263,7 +263,7 @@ def test_versions_that_an_intent_names_stay(five: OpenRepository) -> None:
     with journal.declare(repo.disk, repo.layout.intent(txid), intent):
         done = five.prune("m", keep=LAST)
     assert gone(done) == (3,)
-    assert why(done, 1) == f"named by the serve {txid} that is not settled"
+    assert why(done, 1) == f"named by the unfinished serve {txid}"
 
 
 @pytest.mark.parametrize("text", [b"{", b'{"schema": 9}'])

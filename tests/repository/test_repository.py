@@ -144,7 +144,7 @@ def test_a_version_that_is_foreign_or_missing_is_said_to_be_so(
 ) -> None:
     release(1.0)
     (repo.value.layout.model("m") / "9").mkdir()
-    with pytest.raises(NoSuchVersion, match="was not published by servingrepo"):
+    with pytest.raises(NoSuchVersion, match="servingrepo did not publish"):
         need_version(repo.value, "m", 9)
     with pytest.raises(NoSuchVersion, match="no version 5 of m") as caught:
         need_version(repo.value, "m", 5)

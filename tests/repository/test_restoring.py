@@ -143,7 +143,7 @@ def test_restore_is_refused_where_the_directory_alone_would_deploy_it(
         for number in (4, 5):
             shutil.rmtree(five.value.layout.version("m", number))
     configured(five, f"name: 'm' base_path: '/models/m' {policy}")
-    with pytest.raises(ConfigInvalid, match=f"would be served the moment it is back.*{said}"):
+    with pytest.raises(ConfigInvalid, match=f"would be served as soon as it is back.*{said}"):
         five.restore(f"m@{version}")
     assert version in in_trash(five)
 

@@ -154,7 +154,7 @@ def test_without_references_every_version_is_verified(
 
 def test_a_foreign_version_cannot_be_verified(repo: OpenRepository, version: Path) -> None:
     (version.parent / "9").mkdir()
-    with pytest.raises(NoSuchVersion, match="not published by servingrepo"):
+    with pytest.raises(NoSuchVersion, match="servingrepo did not publish"):
         verify_version(repo.value, "m", 9)
 
 

@@ -117,5 +117,5 @@ def test_a_file_too_long_and_too_many_files_are_said(tmp_path: Path) -> None:
     assert (found.values, len(found.files)) == ({}, 19)
     assert found.unread == {
         "a/config.json": "it has more than 1,048,576 bytes",
-        "…": "more than 20 files are not looked at",
+        "…": "only 20 files are read, and there are more",
     }

@@ -152,5 +152,5 @@ def test_nothing_is_said_of_what_was_not_opened(tmp_path: Path) -> None:
     tree(tmp_path, *(f"data/{file}" for file in range(20)))
     seen = list_names(str(tmp_path), max_entries=10)
     error = nothing_found("run", seen, ())
-    assert str(error) == "no SavedModel in the part of run that was looked at, 10 entries"
+    assert str(error) == "no SavedModel in the listed part of run, 10 entries"
     assert "--saved-model" in str(error.hint)

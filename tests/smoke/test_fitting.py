@@ -204,12 +204,12 @@ OUTPUTS = {
         (
             "outputs",
             [1],
-            ["what is expected does not name the output, and there are several"],
+            ["the expected value does not name its output, and there are several outputs"],
         ),
         (
             "outputs",
             {"label": [1, 2]},
-            ["output label: what is expected cannot be read: 1 is no string"],
+            ["output label: the expected value cannot be read: 1 is no string"],
         ),
         ("outputs", {"p": [float("nan"), 0.75]}, ["output p: element 0 is 0.25, expected nan"]),
     ],
