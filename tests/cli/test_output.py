@@ -459,5 +459,5 @@ def test_colours_on_a_terminal_are_left_out_where_no_color_is_set(
 def test_a_rollback_with_a_server_that_is_gone_says_how_to_go_on_without_it(root: Path) -> None:
     at = f"127.0.0.1:{free_port()}"
     done = inside.command("--root", root, "rollback", "ranker", "--endpoint", at)
-    refused(done, 65, at, "no server was changed", "left out")
+    refused(done, 65, at, "no server was changed", "leave out a server that is down")
     assert inside.command("--root", root, "rollback", "ranker").code == 0
