@@ -43,7 +43,7 @@ def unproven(tmp_path: Path) -> tuple[OpenRepository, Path]:
 def test_promoting_unproven_content_again_adds_the_proof_to_its_record(tmp_path: Path) -> None:
     repo, run = unproven(tmp_path)
     promote = ("promote", run, "--model", "half", "--smoke", "--engine", "embedded")
-    assert "smoke-test" in command("--root", repo.root, *promote, "--dry-run").out
+    assert "smoke test" in command("--root", repo.root, *promote, "--dry-run").out
     assert repo.show_version("half@1").proofs == ()
     done = command("--root", repo.root, *promote)
     assert done.code == 0, done.err
