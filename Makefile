@@ -66,13 +66,11 @@ test: lint ## Lint and every test that needs no Docker
 	$(BIN)/pytest -n $(WORKERS) -m "not docker and not producers"
 
 # Without the lock: what the package's own bounds let a user's pip choose. OLDEST and NEWEST name the interpreters.
-# BOUNDS says which tests: CI leaves out those that start servers, which are most of the time and know no bounds.
 OLDEST ?= python3.11
 NEWEST ?= python3.13
-BOUNDS ?= not docker and not producers
 UNLOCKED = $(BIN)/uv venv --quiet --clear --no-python-downloads --python $(1) $(VENV)-$(2) && \
 	$(BIN)/uv pip install --quiet --python $(VENV)-$(2)/bin/python --resolution $(3) --editable . --group dev && \
-	$(VENV)-$(2)/bin/pytest -n $(WORKERS) -m "$(BOUNDS)"
+	$(VENV)-$(2)/bin/pytest -n $(WORKERS) -m "not docker and not producers"
 
 .PHONY: test-lowest
 test-lowest: env ## make test's tests on Python 3.11 with the lowest versions that pyproject.toml allows
