@@ -138,7 +138,9 @@ def test_at_least_one_server_has_to_follow(tmp_path: Path) -> None:
     for endpoints, allowed in ((down[:1], 1), (down, 2), (down, 9)):
         with pytest.raises(EndpointUnreachable) as refused:
             repo.serve("half@2", endpoints=endpoints, wait=5, rules=Rules(allow_down=allowed))
-        assert f"{allowed} of the endpoints may be down, but never all" in (refused.value.hint or "")
+        assert f"{allowed} of the endpoints may be down, but never all" in (
+            refused.value.hint or ""
+        )
         said = "\n".join((refused.value.message, *refused.value.problems))
         assert all(one in said for one in endpoints)
     assert repo.value.layout.config.read_bytes() == before
