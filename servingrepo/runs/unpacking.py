@@ -322,7 +322,8 @@ def _make_room(above: int, name: bytes) -> None:
 def _parts(name: bytes) -> _Parts:
     if len(name) > _LONGEST:
         raise _Refused(f"a path of more than {_LONGEST} bytes")
-    if name.startswith(b"/"):
+    # SageMaker packs a directory as "/", which is the root of the archive itself.
+    if name.startswith(b"/") and name.strip(b"/"):
         raise _Refused("an absolute path")
     parts = tuple(one for one in name.split(b"/") if one not in {b"", b"."})
     if b".." in parts:

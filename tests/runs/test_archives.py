@@ -91,6 +91,16 @@ def test_every_format_that_tar_writes_is_read(tmp_path: Path, form: str) -> None
         assert (place / "run/hard").samefile(place / "run/b")
 
 
+def test_an_archive_may_call_its_root_a_slash(tmp_path: Path) -> None:
+    """SageMaker's repack_model packs the model's directory under the name `/`."""
+    export = write_export(tmp_path / "export")
+    packed = tmp_path / "run.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(export, arcname=os.path.sep)
+    with run_directory(packed) as place:
+        assert held(place) == held(export)
+
+
 def test_sizes_in_binary_are_read(tmp_path: Path) -> None:
     """GNU tar writes sizes so that are too large for octal digits."""
     info = tarfile.TarInfo("f")
