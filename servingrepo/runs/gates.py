@@ -231,12 +231,11 @@ def judge_gates(
     verdicts = tuple(judge_gate(gate, measured.measurements, served=served) for gate in gates)
     bad = [one for one in verdicts if one.verdict in {"failed", "missing"}]
     if bad:
-        unread = [problem for events in measured.event_runs for problem in events.problems]
         raise GateFailed(
             f"{run.scan.run} does not pass {len(bad)} of {len(gates)} gates: {bad[0].gate}: {bad[0].why}",
             problems=[
                 *(f"{one.gate}: {one.verdict}: {one.why}" for one in verdicts),
-                *(f"not read: {problem}" for problem in (*measured.problems, *unread)),
+                *(f"not read: {problem}" for problem in measured.unread),
             ],
             hint=_hint(run, bad),
             details={"gates": verdicts},

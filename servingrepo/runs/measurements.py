@@ -62,6 +62,11 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     """Metric files that could not be read, and files that were left out because they are too large."""
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """All that could not be read: metric files first, then event files."""
+        return (*self.problems, *(one for events in self.event_runs for one in events.problems))
+
 
 class Number(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a measurement that a record keeps; None where a number is NaN or infinite."""

@@ -101,9 +101,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unread(self) -> tuple[str, ...]:
         """The problems of the run's event files and metrics."""
-        measured = self.run.measured
-        problems = (one for events in measured.event_runs for one in events.problems)
-        return (*measured.problems, *problems)[:_MOST_UNREAD]
+        return self.run.measured.unread[:_MOST_UNREAD]
 
 
 def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promotion:
@@ -220,10 +218,16 @@ def _prepare(
     proof = _prove(repo, place, candidate, options, engine=engine) if engine is not None else None
     _refuse_changed(candidate)
     repo.disk.step("proven", place.export)
-    record = _record(
-        repo, place, candidate, options, manifest=manifest, tensors=tensors, proof=proof
+    return _record(
+        repo,
+        place,
+        candidate,
+        options,
+        manifest=manifest,
+        tensors=tensors,
+        proof=proof,
+        gates=gates,
     )
-    return msgspec.structs.replace(record, gates=gates)
 
 
 def _read(run: Path, options: PromoteOptions) -> Candidate:
@@ -387,6 +391,7 @@ def _record(
     manifest: Manifest,
     tensors: TensorCheck | None,
     proof: Proof | None,
+    gates: tuple[GateVerdict, ...],
 ) -> VersionRecord:
     owner = me()
     run, inspection = candidate.run, candidate.run.inspection
@@ -408,6 +413,7 @@ def _record(
         tensors=tensors,
         proofs=(proof,) if proof is not None else (),
         measured=numbers_of(run.measured.measurements),
+        gates=gates,
         doubts=run.staleness,
         unread=candidate.unread,
         origin=candidate.origin,
@@ -492,14 +498,13 @@ def _commit(
         raise reported from failure
     live = bool(options.fleet) and serve_it
     return msgspec.structs.replace(
-        _result(repo, now, record, candidate.run.scan, options),
+        _result(repo, read_snapshot(repo, place.model), record, candidate.run.scan, options),
         same_as=None,
         published=True,
         proof=record.proofs[0] if record.proofs else None,
         before=now.served,
         after=after,
         served=serve_it,
-        can_go_back=_can_go_back(repo, read_snapshot(repo, place.model)),
         overtaken=overtaken,
         endpoints=followed.endpoints,
         stages=followed.stages,
@@ -541,8 +546,7 @@ def _promote_known(
         unproven = True
         if options.starts is not None:
             proof = _prove_again(repo, same, candidate, options, engine=options.starts)
-    found = _result(repo, now, same, candidate.run.scan, options)
-    if _is_to_be_served(repo, found, options):
+    if _is_to_be_served(repo, now, same.version, options):
         options.run_read()
         with writing(repo, dry_run=options.dry_run):
             fresh = snapshot_to_change(repo, now.model)
@@ -550,6 +554,8 @@ def _promote_known(
             if again is None:
                 return None
             found = _take_again(repo, fresh, again, candidate, options)
+    else:
+        found = _result(repo, now, same, candidate.run.scan, options)
     return msgspec.structs.replace(
         found,
         gates=gates,
@@ -609,7 +615,7 @@ def _take_again(
 ) -> Promotion:
     """Serve an existing version if it is to be served; the caller holds the lock."""
     found = _result(repo, now, same, candidate.run.scan, options)
-    if not _is_to_be_served(repo, found, options):
+    if not _is_to_be_served(repo, now, same.version, options):
         return found
     switched = serve_now(
         repo,
@@ -628,20 +634,22 @@ def _take_again(
     )
 
 
-def _is_to_be_served(repo: Repository, found: Promotion, options: PromoteOptions) -> bool:
+def _is_to_be_served(
+    repo: Repository, now: Snapshot, version: int, options: PromoteOptions
+) -> bool:
     """Tell whether an existing version is to be served, or, if it is served, to be proven on the endpoints again.
 
     A version that was never served and is above the served one is `unfinished`: its promotion ended too early.
     """
-    held = found.held is not None
+    held = now.hold is not None
     unfinished = (
         options.serve is None
         and not held
-        and found.version > max(found.before, default=0)
-        and not was_served(repo, found.model, found.version)
+        and version > (now.top or 0)
+        and not was_served(repo, now.model, version)
     )
     wanted = (options.serve and not held) or unfinished
-    return wanted or (found.served and bool(options.fleet))
+    return wanted or (version == now.top and bool(options.fleet))
 
 
 def _result(
