@@ -9,6 +9,8 @@ import msgspec
 CONFIG_NAME = "models.config"
 STAGING_NAME = ".staging"
 TRASH_NAME = ".trash"
+TXID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
+"""The names that `new_txid` makes, as a pattern. We remove nothing of another name."""
 
 
 class Layout(msgspec.Struct, frozen=True):

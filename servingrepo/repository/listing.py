@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.config import ConfigFile
     from servingrepo.repository.history import Event
-    from servingrepo.repository.repository import Repository
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True):

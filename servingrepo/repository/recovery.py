@@ -32,7 +32,7 @@ from servingrepo.repository.config import (
 )
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME
+from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME, TXID
 from servingrepo.repository.records import (
     SCHEMA,
     BadMark,
@@ -61,10 +61,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.records import VersionRecord
-    from servingrepo.repository.repository import Repository
-
-_TXID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
-"""The names that `new_txid` makes. We remove nothing else from a staging folder."""
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -342,7 +338,7 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
             except (FileNotFoundError, NotADirectoryError):
                 continue
         ours = [
-            txid for txid in left if _TXID.fullmatch(txid) and not (staging / txid).is_symlink()
+            txid for txid in left if re.fullmatch(TXID, txid) and not (staging / txid).is_symlink()
         ]
         for txid in ours:
             if txid not in alive:

@@ -34,8 +34,6 @@ from servingrepo.storage.disk import free_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.repository.repository import Repository
-
 
 class Facts(TypedDict, total=False):
     """The fields of Event that an action may add to its user, model and time."""

@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import StorageFailed
+from servingrepo.repository.layout import TXID, Layout
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from servingrepo.repository.history import Event
-    from servingrepo.repository.layout import Layout
     from servingrepo.storage.disk import Disk
 
-_TXID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
-_TRASHED = re.compile(rf"([1-9][0-9]{{0,18}})-({_TXID})")
-_DELETING = re.compile(rf"\.deleting-([1-9][0-9]{{0,18}})-({_TXID})")
+_TRASHED = re.compile(rf"([1-9][0-9]{{0,18}})-({TXID})")
+_DELETING = re.compile(rf"\.deleting-([1-9][0-9]{{0,18}})-({TXID})")
 
 
 class Trashed(msgspec.Struct, frozen=True, kw_only=True):

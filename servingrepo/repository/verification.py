@@ -15,7 +15,7 @@ import msgspec
 
 from servingrepo.errors import RepositoryDamaged, StorageFailed
 from servingrepo.repository import journal
-from servingrepo.repository.records import encode, load
+from servingrepo.repository.records import SCHEMA, encode, load
 from servingrepo.repository.repository import Repository, find_version, load_record, record_numbers
 from servingrepo.repository.trash import find_trashed
 from servingrepo.repository.version_lock import using
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from servingrepo.repository.records import VersionRecord
-    from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel import Variables
     from servingrepo.storage.progress import Progress
 
@@ -464,9 +463,6 @@ def _is_missing(repo: Repository, model: str, version: int) -> bool:
         and not layout.version(model, version).is_dir()  # a restore may just have brought it back
         and layout.record(model, version).exists()
     )
-
-
-SCHEMA = 1
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ from servingrepo.runs.tar_stream import BrokenTar, Read, tar_entries
 from servingrepo.runs.unpacking import CHUNK, Budget, Entry, Limits, unpack
 from servingrepo.runs.values import shown
 from servingrepo.storage.reading import is_git_lfs_pointer
-from servingrepo.storage.scratch import scratch
+from servingrepo.storage.scratch import PREFIX, scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -45,7 +45,6 @@ __all__ = ["SUFFIXES", "Limits", "archive_kind", "run_directory", "unpacked"]
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
-_PREFIX = "servingrepo-scratch-"
 _START = 512
 _TAR_MAGIC = (257, b"ustar")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
@@ -107,7 +106,7 @@ def unpacked(archive: Path, *, limits: Limits | None = None) -> Iterator[Path]:
     limits = limits or Limits()
     with ExitStack() as stack:
         try:
-            place = stack.enter_context(scratch(Path(tempfile.gettempdir()), _PREFIX))
+            place = stack.enter_context(scratch(Path(tempfile.gettempdir()), PREFIX))
         except OSError as error:
             raise StorageFailed(f"no scratch directory can be made: {error}") from error
         _unpack(archive, place / "run", limits)

@@ -29,7 +29,7 @@ from servingrepo.runs.measurements import Measurement, Point
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.values import Other, shown
 from servingrepo.storage.beneath import entries_of, opened_plain, stat_plain
-from servingrepo.storage.scratch import scratch
+from servingrepo.storage.scratch import PREFIX, scratch
 
 if TYPE_CHECKING:
     import sqlite3
@@ -361,7 +361,6 @@ _FARTHEST = 1 << 63
 _TRIES = 5
 _QUIET = 0.1
 """Seconds since the last write before we copy: the clock of file times may tick only this often."""
-_PREFIX = "servingrepo-scratch-"
 _KEPT_FREE = 64 << 20
 _PARTS = ("", "-wal")
 _JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
@@ -425,7 +424,7 @@ def _copied(path: str, limits: Limits) -> Iterator[Path]:
         ValueError: The database is too large, or there was no such moment.
         OSError: It cannot be read or copied.
     """
-    with scratch(Path(tempfile.gettempdir()), _PREFIX) as place:
+    with scratch(Path(tempfile.gettempdir()), PREFIX) as place:
         copy = place / "mlflow.db"
         for last in (*[False] * (_TRIES - 1), True):
             before = _states(path)

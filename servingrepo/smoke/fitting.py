@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.values import Feature, TensorSpec
     from servingrepo.smoke.cases import SmokeCase
 
-__all__ = ["Fitted", "Misfit", "check_cases", "check_expected", "fit_case"]
+__all__ = ["APIS", "Fitted", "Misfit", "check_cases", "check_expected", "fit_case"]
 
-_APIS: dict[str, Api] = {
+APIS: dict[str, Api] = {
     "tensorflow/serving/classify": "Classify",
     "tensorflow/serving/regress": "Regress",
 }
@@ -218,7 +218,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _fit_examples(case: SmokeCase, signature: Signature, inspection: Inspection) -> Fitted:
-    declared = _APIS.get(signature.method_name, "Predict")
+    declared = APIS.get(signature.method_name, "Predict")
     takers = [one for one in inspection.examples if one.signature == signature.key]
     features = {one.key: one for taker in takers for one in taker.features}
     problems: list[str] = []

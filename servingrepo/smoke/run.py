@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from servingrepo.errors import LoadFailed, ServerTimeout
 from servingrepo.savedmodel.signatures import signatures_from
-from servingrepo.smoke.fitting import check_cases, check_expected, fit_case
+from servingrepo.smoke.fitting import APIS, check_cases, check_expected, fit_case
 from servingrepo.smoke.inputs import CannotMakeUp, made_up_examples, made_up_tensors
 from servingrepo.smoke.report import Api, SmokeReport, Verdict
 from servingrepo.smoke.requests import Result, Target, send_examples, send_predict
@@ -30,11 +30,6 @@ __all__ = ["await_version", "run_cases", "run_smoke"]
 POLL_SECONDS = 0.05
 STATUS_SECONDS = 10.0
 LAST_CALL_SECONDS = 0.5
-
-_EXAMPLE_APIS: dict[str, Api] = {
-    "tensorflow/serving/classify": "Classify",
-    "tensorflow/serving/regress": "Regress",
-}
 
 
 def run_smoke(
@@ -223,7 +218,7 @@ def _run_case(target: Target, case: SmokeCase, inspection: Inspection) -> Verdic
 
 def _made_up(target: Target, signature: Signature, inspection: Inspection) -> Verdict:
     """Try the API that the signature declares; if that does not work, try Predict."""
-    api = _EXAMPLE_APIS.get(signature.method_name)
+    api = APIS.get(signature.method_name)
     if api is None:
         return _best(signature, "Predict", _predicted(target, signature, inspection))[0]
     first, final = _best(signature, api, _with_examples(target, signature, inspection, api))

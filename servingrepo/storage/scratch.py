@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["scratch", "sweep"]
+__all__ = ["PREFIX", "scratch", "sweep"]
+
+PREFIX = "servingrepo-scratch-"
+"""The names of directories for what came out of a run."""
 
 _ALONE = fcntl.LOCK_EX
 """The kind of lock by which a process holds its directory, and another one finds out whether it still does."""

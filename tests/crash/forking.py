@@ -25,11 +25,7 @@ LAZY = (
     *("servingrepo.cli.label", "servingrepo.cli.mark_bad", "servingrepo.cli.promote"),
     *("servingrepo.cli.prune", "servingrepo.cli.recover", "servingrepo.cli.release_hold"),
     *("servingrepo.cli.restore", "servingrepo.cli.rollback", "servingrepo.cli.serve"),
-    *(
-        "servingrepo.cli.unserve",
-        "servingrepo.repository.marks",
-        "servingrepo.repository.verification",
-    ),
+    *("servingrepo.cli.unserve", "servingrepo.repository.marks"),
     *("servingrepo.repository.config_write", "servingrepo.repository.verification"),
     *("servingrepo.verbs.label", "servingrepo.verbs.promote", "servingrepo.verbs.prune"),
     *("servingrepo.verbs.rollback", "servingrepo.verbs.serve", "servingrepo.verbs.unserve"),
