@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +12,17 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines
 from servingrepo.cli.kinds import RunPath
-from servingrepo.cli.measured import event_lines, measured_lines
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
 from servingrepo.cli.options import takes
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.verbs.options import ScanOptions, optional_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from servingrepo.runs import Measured, Measurement, Point
+
+_MOST = 12
 
 
 @make(
@@ -67,8 +74,8 @@ def command(app: App, run: Path, options: ScanOptions, place: RunPlace) -> None:
                 *(f"note          {note}" for note in inspection.notes),
                 *(f"also there    {other}" for other in found.others),
                 *(f"note          {line}" for line in read.staleness),
-                *event_lines(read.measured),
-                *measured_lines(read.measured.measurements, brief=not app.verbosity),
+                *_event_lines(read.measured),
+                *_measured_lines(read.measured.measurements, brief=not app.verbosity),
                 *(
                     []
                     if found.complete
@@ -79,3 +86,28 @@ def command(app: App, run: Path, options: ScanOptions, place: RunPlace) -> None:
             ],
             bare=found.export,
         )
+
+
+def _event_lines(measured: Measured) -> Iterator[str]:
+    """Yield the problems of event files and metrics."""
+    for run in measured.event_runs:
+        for problem in run.problems:
+            yield f"note          {problem}"
+    for problem in measured.problems:
+        yield f"note          {problem}"
+
+
+def _measured_lines(measurements: Sequence[Measurement], *, brief: bool) -> Iterator[str]:
+    """Yield a line for each name with its last, lowest and highest value; at most a dozen lines if `brief`."""
+    shown = measurements[:_MOST] if brief else measurements
+    for one in shown:
+        ends = ""
+        if one.lowest is not None and one.highest is not None and one.count > 1:
+            ends = f"; lowest {_value(one.lowest)}, highest {_value(one.highest)}"
+        yield f"measured      {one.name}: last {_value(one.last)}{ends}"
+    if len(shown) < len(measurements):
+        yield f"measured      and {len(measurements) - len(shown)} more: -v shows them"
+
+
+def _value(point: Point) -> str:
+    return f"{point.value:.6g} (step {point.step})"

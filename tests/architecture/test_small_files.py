@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHORT = 40
-NOT_YET = {
-    "cli/measured.py",
-}
-"""Files that are still to go to the one that uses them."""
 
 
 def users() -> dict[str, set[Path]]:
@@ -45,4 +41,4 @@ def test_short_files_have_several_users() -> None:
             continue
         if len(path.read_text().splitlines()) < SHORT and len(importers.get(module, ())) < 2:
             alone.add(file)
-    assert alone - NOT_YET == set(), "put it into the file that uses it"
+    assert alone == set(), "put it into the file that uses it"
