@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 PROMOTIONS = 120
 
 
-def test_a_long_life_keeps_numbers_history_disk_use_and_speed(memory: Path) -> None:
+def test_a_long_life_keeps_numbers_history_and_disk_use(memory: Path) -> None:
     facts = live(memory, promotions=PROMOTIONS, keep=3)
     assert facts["violations"] == 0, facts["found"]
     assert facts["bad_marks"] == PROMOTIONS // ROLLBACK_EVERY
     use = facts["disk_use_bytes_without_history"]
     assert use[-1] < use[3] + 300 * facts["bad_marks"]
-    processor = facts["promote_processor_ms"]
-    assert processor["last"] < 1.5 * processor["first"]

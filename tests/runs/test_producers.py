@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +12,10 @@ from servingrepo.runs import measure_run, scan_run
 from servingrepo.runs.listing import list_names
 from servingrepo.runs.staleness import staleness_of
 from servingrepo.testing.exports import write_export
-from tests.support import new_repository
+from tests.support import bytes_read, new_repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_keras_run_is_promoted_with_config_and_metrics(produced: Path, tmp_path: Path) -> None:
@@ -191,11 +194,6 @@ def test_a_meta_yaml_of_somebody_else_is_not_mlflow_s(tmp_path: Path) -> None:
     run = mlflow_run(tmp_path / "mlruns")
     other = run.rename(run.with_name("other"))
     assert not new_repository(tmp_path / "repo").measure(other).measurements
-
-
-def bytes_read() -> int:
-    """How many bytes this process has read from files so far (proc(5), rchar)."""
-    return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def test_no_weights_are_read(tmp_path: Path) -> None:
