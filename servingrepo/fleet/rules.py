@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from servingrepo.options import Option
 from servingrepo.servers.engines.server_versions import Version
-from servingrepo.smoke import SmokeCase
+
+if TYPE_CHECKING:
+    from servingrepo.smoke import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
 
 _stage = partial(Option, section="stages")
 _hook = partial(Option, section="hooks")

@@ -7,7 +7,6 @@ they are used, and finds the reason for a failed connection.
 from __future__ import annotations
 
 import re
-import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -135,7 +134,9 @@ class Security(msgspec.Struct, frozen=True, kw_only=True):
 
         found = ssl.create_default_context(cadata=self.ca.decode("ascii") if self.ca else None)
         if self.certificate is not None and self.key is not None:
-            with tempfile.NamedTemporaryFile() as pair:
+            from tempfile import NamedTemporaryFile
+
+            with NamedTemporaryFile() as pair:
                 pair.write(self.certificate + b"\n" + self.key)
                 pair.flush()
                 found.load_cert_chain(pair.name)

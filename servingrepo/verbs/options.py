@@ -22,7 +22,6 @@ from servingrepo.fleet.options import (
 from servingrepo.options import Option, Several
 from servingrepo.runs.mounts import RUN_WAIT
 from servingrepo.servers.engines.options import EngineChoice
-from servingrepo.smoke import SmokeCase
 from servingrepo.storage.progress import Notice, Progress, Signal, no_signal, silent, unheard
 from servingrepo.texts import as_path
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from servingrepo.runs.tracing import Context
     from servingrepo.servers.engines.choice import Engine  # noqa: TC004 - it talks to servers, and a help need not
     from servingrepo.servers.engines.server_versions import ExpectedServer
+    from servingrepo.smoke import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds for a smoke test, including the server's start."""
@@ -389,7 +389,7 @@ def as_cases(cases: Iterable[str | Path | SmokeCase]) -> tuple[SmokeCase, ...]:
         case
         for one in cases
         for case in (
-            (one,) if isinstance(one, SmokeCase) else load_cases(as_path(one, "case file"))
+            load_cases(as_path(one, "case file")) if isinstance(one, str | Path) else (one,)
         )
     )
 
