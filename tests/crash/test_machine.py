@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.crash.machine import play, set_stage
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from tests.crash.forking import Forking
 
 
+@pytest.mark.timeout(600)  # hundreds of commands, one after the other
 def test_any_sequence_of_commands_and_faults_ends_where_the_model_says(
     memory: Path, forking: Forking
 ) -> None:
