@@ -29,10 +29,22 @@ _AGO = re.compile(r" \([^()]* ago\)")
 MOST_COLUMNS = 4
 """Endpoints that get a column each."""
 
+MOST_ROWS = 20
+"""Models that get a row each, even if nothing is wrong with them."""
+
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether to answer once or to watch."""
+    """Which models to list, and whether to answer once or to watch."""
 
+    every: Annotated[
+        bool,
+        Option(
+            help=f"List every model. [default: up to {MOST_ROWS} all; of more, those that differ]",
+            section="output",
+            flags="--all",
+            key="all",
+        ),
+    ] = False
     watch: Annotated[
         bool,
         Option(
@@ -58,19 +70,20 @@ def command(app: App, model: str | None, options: StatusOptions, asked: Asked) -
     """Show disk, models.config and servers side by side, what differs, and what to type next.
 
     The exit code is 68 if something differs, 36 if models.config cannot be read. Without --endpoint no server is
-    asked, and the output says so.
+    asked, and the output says so. Of more than 20 models only those that differ are listed, and all are counted;
+    --json always has all.
     """
     from servingrepo.verbs.status import status as read
 
     repo = app.open()
     if asked.watch:
-        status = _watched(app, repo, model, options)
+        status = _watched(app, repo, model, options, every=asked.every)
         if app.json:
             click.get_current_context().exit(0 if status.ok else NotConverged.exit_code)
     else:
         status = _repeating(app, read(repo.value, model, options))
     if (status.ok or not app.json) and not asked.watch:
-        app.result(status, _lines(status), bare="ok" if status.ok else "drift")
+        app.result(status, _lines(status, every=asked.every), bare="ok" if status.ok else "drift")
     if status.unknown:
         refuse_unreadable(repo.value, {"status": status})
     if not status.ok:
@@ -84,7 +97,9 @@ def command(app: App, model: str | None, options: StatusOptions, asked: Asked) -
         )
 
 
-def _watched(app: App, repo: OpenRepository, model: str | None, options: StatusOptions) -> Status:
+def _watched(
+    app: App, repo: OpenRepository, model: str | None, options: StatusOptions, *, every: bool
+) -> Status:
     """Print every status that differs from the one before; return the last."""
     from servingrepo.verbs.status import watch
 
@@ -98,7 +113,8 @@ def _watched(app: App, repo: OpenRepository, model: str | None, options: StatusO
                     body = msgspec.to_builtins(status, str_keys=True)
                     app.document({"ok": status.ok, "time": _now(), "result": body})
                 else:
-                    app.result(status, [f"-- {_now()}", *_lines(status), *_drift(status)])
+                    lines = [*_lines(status, every=every), *_drift(status)]
+                    app.result(status, [f"-- {_now()}", *lines])
             last = status
     except KeyboardInterrupt:
         if last is None:
@@ -140,8 +156,48 @@ def _drift(status: Status) -> Iterator[str]:
         yield f"next: {status.next}"
 
 
-def _lines(status: Status) -> Iterator[str]:
+def _lines(status: Status, *, every: bool) -> Iterator[str]:
     asked = [one.endpoint for one in status.models[0].endpoints] if status.models else []
+    rows = status.models
+    # Where models.config cannot be read nothing was compared, so nothing can be left out.
+    if len(rows) > MOST_ROWS and not every and not status.unknown:
+        rows = tuple(row for row in rows if row.differs)
+    if rows or not status.models:
+        yield from _table(rows, asked)
+    if len(rows) < len(status.models):
+        yield _counted_models(status.models, asked=bool(asked))
+    yield from _failed(status)
+    yield from (f"running: {one}" for one in status.running)
+    yield from (f"note: {one}" for one in status.notes)
+    for one in status.behind:
+        yield f"behind: {one.endpoint} since {one.since}: {one.why}"
+    if not asked:
+        why = "no --endpoint" if status.models else "there is no model to ask about"
+        yield f"servers: not asked ({why})"
+    if status.ok:
+        yield f"next: {status.next}"
+
+
+def _counted_models(models: Sequence[ModelStatus], *, asked: bool) -> str:
+    """Return how many models there are of each sort. A model that was not compared everywhere does not agree."""
+    rest = [row for row in models if not row.differs]
+    unsure = sum(row.unanswered for row in rest)
+    unseen = sum(bool(row.elsewhere) and not row.unanswered for row in rest)
+    agree = len(rest) - unsure - unseen
+    where = "" if asked else " on disk"
+    if agree == len(models):
+        return f"{agree} models agree{where} (--all lists them)"
+    counts = {
+        "with differences": len(models) - len(rest),
+        f"in agreement{where}": agree,
+        "not compared with every server": unsure,
+        "with unchecked versions elsewhere": unseen,
+    }
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return f"{len(models)} models: {said} (--all lists them)"
+
+
+def _table(rows: Sequence[ModelStatus], asked: Sequence[str]) -> Iterator[str]:
     many = len(asked) > MOST_COLUMNS
     heads = [f"{len(asked)} SERVERS"] if many else asked
     yield from table(
@@ -169,19 +225,9 @@ def _lines(status: Status) -> Iterator[str]:
                 )
                 or "-",
             ]
-            for row in status.models
+            for row in rows
         ],
     )
-    yield from _failed(status)
-    yield from (f"running: {one}" for one in status.running)
-    yield from (f"note: {one}" for one in status.notes)
-    for one in status.behind:
-        yield f"behind: {one.endpoint} since {one.since}: {one.why}"
-    if not asked:
-        why = "no --endpoint" if status.models else "there is no model to ask about"
-        yield f"servers: not asked ({why})"
-    if status.ok:
-        yield f"next: {status.next}"
 
 
 def _failed(status: Status) -> Iterator[str]:

@@ -53,6 +53,7 @@ Seen = dict[tuple[str, str, int], tuple[str, float]]
 _CALL_SECONDS = 5.0
 _MOST_ROUNDS = 3
 _EVERY_SECONDS = 0.5
+_OF_SERVER = frozenset({"no-answer", "uncertain"})
 _WAITING = {"START": "loading", "LOADING": "loading", "UNLOADING": "unloading"}
 
 
@@ -89,6 +90,11 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = ""
     version: int | None = None
 
+    @property
+    def of_server(self) -> bool:
+        """Whether it is about a server as a whole, so that every model has it."""
+        return self.reason in _OF_SERVER
+
     def __str__(self) -> str:
         """Return the line for people."""
         return self.message
@@ -99,7 +105,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `foreign` has the unmanaged versions on disk. `elsewhere` is the base path of a model whose versions are outside
     this repository: such a model is unmanaged, and `on_disk` has only the versions that this repository has under its
-    name.
+    name. `problems` are the problems of the whole repository that are about this model.
     """
 
     model: str
@@ -116,6 +122,17 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     trash: tuple[int, ...] = ()
     trash_size: int = 0
     elsewhere: str = ""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether something is wrong with this model itself, and not only with a server that was asked about it."""
+        return bool(self.problems) or any(not one.of_server for one in self.drift)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether a server does not answer, or may still carry out an old reload: then nothing is sure there."""
+        return any(one.of_server for one in self.drift)
 
     @property
     def served(self) -> int | None:
@@ -199,20 +216,25 @@ def _compare(
     endpoints: Sequence[Endpoint],
 ) -> Status:
     """Compare disk and config with the answers of the endpoints."""
+    found = [
+        finding
+        for finding in check_config(repo, file.config)
+        if finding.severity == "error" and (model is None or finding.model in {"", model})
+    ]
+    about: dict[str, tuple[str, ...]] = {}
+    for finding in found:
+        about[finding.model] = (*about.get(finding.model, ()), str(finding))
     rows = tuple(
         _model_status(
             repo,
             snapshot_of(repo, name, file.config),
             tuple(said[name] for said in asked.values()),
+            problems=about.get(name, ()),
             unknown=bool(file.unknown),
         )
         for name in names
     )
-    problems = [
-        str(finding)
-        for finding in check_config(repo, file.config)
-        if finding.severity == "error" and (model is None or finding.model in {"", model})
-    ]
+    problems = list(map(str, found))
     if file.unknown:
         problems.append(file.unknown)
     elif file.stamp is not Stamp.UNEDITED:
@@ -337,7 +359,12 @@ def _ask_model(
 
 
 def _model_status(
-    repo: Repository, now: Snapshot, asked: tuple[OnEndpoint, ...], *, unknown: bool
+    repo: Repository,
+    now: Snapshot,
+    asked: tuple[OnEndpoint, ...],
+    *,
+    problems: tuple[str, ...],
+    unknown: bool,
 ) -> ModelStatus:
     entry, ours, there = now.entry, now.state is not None, bool(now.elsewhere)
     on_disk = now.published if ours else ()
@@ -365,6 +392,7 @@ def _model_status(
         trash=trash,
         trash_size=trash_size,
         elsewhere=now.elsewhere,
+        problems=problems,
     )
 
 
