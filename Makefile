@@ -53,7 +53,7 @@ mypy: env
 	$(BIN)/mypy
 
 bandit: env
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive servingrepo compose tools demo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive servingrepo compose examples tools demo
 
 codespell: env
 	$(BIN)/codespell .

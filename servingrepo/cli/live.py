@@ -85,6 +85,11 @@ def engine_of(values: dict[str, Any], _about: dict[str, Any]) -> EngineChoice:
     _refuse_ignored(name)
     if name.startswith("remote"):
         values["security"] = security(to=[name.partition(":")[2]], named_by="engine")
+        source = click.get_current_context().get_parameter_source
+        if source("engine") in BY_HAND and source("image") not in BY_HAND:
+            values["image"] = (
+                None  # a settings file's image is not that of the server which the caller names
+            )
     return EngineChoice(**values)
 
 

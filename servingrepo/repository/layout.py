@@ -44,6 +44,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.own / "lock"
 
     @property
+    def smoke_lock(self) -> Path:
+        """The file whose flock a smoke test on a running server holds: only one can use such a server at a time."""
+        return self.own / "smoke-lock"
+
+    @property
     def journal(self) -> Path:
         """The intents of commands that are running or died."""
         return self.own / "journal"

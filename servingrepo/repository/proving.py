@@ -29,6 +29,7 @@ from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, out
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.server_versions import of_server, too_new
 from servingrepo.smoke import SmokeCase, check_cases, run_smoke
+from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
 from servingrepo.texts import some
 
@@ -119,6 +120,7 @@ def prove(
         engine=server.engine,
         server=server.server,
         image=server.image,
+        declared=server.declared,
         time=time,
         staged=trial.staged,
         report=report,
@@ -190,18 +192,45 @@ def add_proof(repo: Repository, model: str, version: int, proof: Proof, *, why: 
 
 
 @contextmanager
-def smoking(repo: Repository, model: str, version: int, engine: Engine) -> Iterator[str]:
-    """Keep an intent during a smoke test on a running server, so that recovery can unload the version after a kill.
+def alone_on_server(repo: Repository, engine: Engine, notice: Notice = unheard) -> Iterator[None]:
+    """Let no other smoke test of this repository use a running server during the block.
 
-    Gives the transaction's name. It is empty if the engine starts its own server, or if we cannot write an intent.
+    A reload replaces the whole config of a server (model_service_impl.cc), so a second smoke test would take away the
+    model of the first. There is one lock for all servers: one server may have several names.
+
+    Raises:
+        Locked: Another smoke test took all of `lock_wait` seconds; the message names it.
+    """
+    with ExitStack() as stack:
+        if server := server_of(engine):
+            what = f"the server for smoke tests, {server},"
+            lock = repo.layout.smoke_lock
+            stack.enter_context(
+                hold_lock(lock, me(), wait=repo.lock_wait, what=what, notice=notice)
+            )
+        yield
+
+
+@contextmanager
+def smoking(
+    repo: Repository, model: str, version: int, engine: Engine, notice: Notice = unheard
+) -> Iterator[str]:
+    """Have a running server alone for a smoke test, and keep an intent, so that recovery can unload it after a kill.
+
+    Gives the transaction's name. It is empty if the engine starts its own server, or if we cannot write an intent. A
+    user who cannot write here has no lock either.
+
+    Raises:
+        Locked: Another smoke test took all of `lock_wait` seconds.
     """
     with ExitStack() as stack:
         txid = ""
         if server_of(engine):
+            with suppress(StorageFailed):
+                stack.enter_context(alone_on_server(repo, engine, notice))
             with suppress(StorageFailed, Locked), writing(repo, publishing=True):
-                txid = new_txid(repo)
                 intent = Intent(
-                    txid=txid,
+                    txid=new_txid(repo),
                     command="smoke",
                     owner=me(),
                     model=model,
@@ -209,7 +238,9 @@ def smoking(repo: Repository, model: str, version: int, engine: Engine) -> Itera
                     engine=engine.name,
                     smoked_on=server_of(engine),
                 )
-                stack.enter_context(journal.declare(repo.disk, repo.layout.intent(txid), intent))
+                place = repo.layout.intent(intent.txid)
+                stack.enter_context(journal.declare(repo.disk, place, intent))
+                txid = intent.txid
         try:
             yield txid
         except BaseException:

@@ -73,12 +73,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one smoke test of a version, and the server that it ran on.
 
-    `image` is the container image, if there was one. `notes` say why the proof is worth less than it seems.
+    `image` is the container image, if there was one. `declared` is the image that the caller said a running server
+    has, which nobody could see. `notes` say why the proof is worth less than it seems.
     """
 
     engine: str
     server: str
     image: str = ""
+    declared: str = ""
     time: str
     staged: bool
     report: SmokeReport

@@ -26,6 +26,7 @@ import msgspec
 from servingrepo.errors import Locked, StorageFailed
 from servingrepo.masking import mask_command, mask_text
 from servingrepo.storage.disk import FILE_MODE, storage_errors
+from servingrepo.storage.progress import Notice, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,14 +79,20 @@ def user_name() -> str:
 
 
 @contextmanager
-def hold_lock(path: Path, owner: Owner, *, wait: float, what: str) -> Iterator[Lock]:
-    """Hold the lock during the block; wait for it up to `wait` seconds.
+def hold_lock(
+    path: Path, owner: Owner, *, wait: float, what: str, notice: Notice = unheard
+) -> Iterator[Lock]:
+    """Hold the lock during the block; wait for it up to `wait` seconds, and say to `notice` for whom.
 
     Raises:
         Locked: Another process held it all that time; the message names it.
     """
     end = time.monotonic() + wait
+    said = False
     while (descriptor := _try_to_hold(path)) is None:
+        if not said and wait:
+            notice(f"{what} is locked by {_holder(path)}: waiting up to {wait:.3g} s for it")
+        said = True
         if time.monotonic() >= end:
             raise Locked(
                 f"{what} is locked by {_holder(path)}; waited {wait:.3g} s",

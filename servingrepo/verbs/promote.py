@@ -31,6 +31,7 @@ from servingrepo.repository.overtaking import newest_event, overtaken_by
 from servingrepo.repository.proving import (
     Trial,
     add_proof,
+    alone_on_server,
     prove,
     refuse_lacking,
     server_of,
@@ -345,23 +346,22 @@ def _prove(
     """Serve the staging copy and send it requests.
 
     Raises:
+        Locked: Another smoke test uses the running server of the engine, and did so for all of `lock_wait` seconds.
         LoadFailed, SmokeFailed and other errors of the engine: The smoke test failed.
     """
-    proof = prove(
-        engine,
-        Trial(
-            model=place.model,
-            version=place.version,
-            export=place.export,
-            inspection=candidate.run.inspection,
-            cases=options.smoke_cases,
-            staged=True,
-            txid=place.txid,
-        ),
-        timeout=options.timeout,
-        time=repo.now(),
-        notice=options.notice,
+    trial = Trial(
+        model=place.model,
+        version=place.version,
+        export=place.export,
+        inspection=candidate.run.inspection,
+        cases=options.smoke_cases,
+        staged=True,
+        txid=place.txid,
     )
+    with alone_on_server(repo, engine, options.notice):
+        proof = prove(
+            engine, trial, timeout=options.timeout, time=repo.now(), notice=options.notice
+        )
     judge(proof.report, strict=options.strict)
     return proof
 
@@ -583,7 +583,10 @@ def _prove_again(
     model, version = unproven.model, unproven.version
     name = f"{model}@{version}"
     options.notice(f"{name} has this content but no sufficient proof: it is smoke-tested now")
-    with smoking(repo, model, version, engine) as txid, using(repo, model, version):
+    with (
+        smoking(repo, model, version, engine, options.notice) as txid,
+        using(repo, model, version),
+    ):
         proof = prove(
             engine,
             Trial(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.repository.proving import Trial, prove, smoking
+from servingrepo.repository.proving import Trial, alone_on_server, prove, smoking
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.version_lock import using
@@ -33,7 +33,8 @@ def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof
     """
     engine = engine_for(repo, options.engine)
     if is_path(subject):
-        return smoke_path(as_path(subject, "path"), engine, options)
+        with alone_on_server(repo, engine, options.notice):
+            return smoke_path(as_path(subject, "path"), engine, options)
     reference = parse_reference(str(subject))
     return smoke_version(repo, reference.model, resolve(repo, reference), engine, options)
 
@@ -48,7 +49,10 @@ def smoke_version(
         LoadFailed and other errors of the engine: The engine could not serve it.
     """
     need_version(repo, model, version)
-    with smoking(repo, model, version, engine) as txid, using(repo, model, version):
+    with (
+        smoking(repo, model, version, engine, options.notice) as txid,
+        using(repo, model, version),
+    ):
         need_version(repo, model, version)
         export = repo.layout.version(model, version)
         inspection = inspect_export(export, boundary=ANYWHERE)

@@ -282,7 +282,16 @@ def dockers_own(tree: ast.Module) -> list[ast.expr]:
 
 
 def test_files_say_nothing_of_the_machine_they_were_written_on() -> None:
-    folders = ("servingrepo", "tests", "demo", "benchmarks", "docs", "configs", "compose")
+    folders = (
+        "servingrepo",
+        "tests",
+        "demo",
+        "benchmarks",
+        "docs",
+        "configs",
+        "compose",
+        "examples",
+    )
     strange = ("/wo" + "rk/", "/opt/" + "sr-venv")
     wrong = [
         path.relative_to(ROOT).as_posix()

@@ -15,9 +15,9 @@ def snapshot(root: Path, *, burnt: str | None = None) -> dict[str, object]:
     Args:
         root: The directory.
         burnt: A model for which a number was legitimately reserved: its state file, its folder without
-            versions, and what is never content (the lock) are left out.
+            versions, and what is never content (the locks) are left out.
     """
-    left_out = {".servingrepo/lock"}
+    left_out = {".servingrepo/lock", ".servingrepo/smoke-lock"}
     if burnt is not None:
         left_out |= {f".servingrepo/models/{burnt}.json"}
         left_out |= {f"models/{burnt}", f"models/{burnt}/.staging"}

@@ -33,10 +33,14 @@ class Environment:
     variables: dict[str, str]
     file: Path = COMPOSE_FILE
 
+    def command_line(self, *arguments: str) -> list[str]:
+        """Return the words of a compose command."""
+        return ["docker", "compose", "--project-name", self.name, "-f", str(self.file), *arguments]
+
     def attempt(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a compose command that may fail."""
         return subprocess.run(
-            ["docker", "compose", "--project-name", self.name, "--file", self.file, *arguments],
+            self.command_line(*arguments),
             env={**os.environ, **self.variables, **variables},
             capture_output=True,
             text=True,
@@ -69,7 +73,7 @@ class Environment:
 
     def command(self, *arguments: str) -> str:
         """Run any command of servingrepo's image on the repository."""
-        return self.compose("run", "--rm", "--entrypoint", "servingrepo", "promote", *arguments)
+        return self.compose("run", "--rm", "servingrepo", *arguments)
 
     def predict(self) -> tuple[int, float]:
         """Ask model `m` from another container for the version that answers and its y for x=4."""
@@ -114,19 +118,21 @@ class Environment:
 
     def down(self) -> None:
         """Take everything down."""
-        self.compose("down", "--timeout", "5")
+        self.compose("--profile", "release", "down", "--timeout", "5")
 
     def left(self) -> list[str]:
         """Return the containers, networks and volumes of this project that exist."""
-        label = ("--filter", f"label=com.docker.compose.project={self.name}", "--quiet")
+        label = ("--filter", f"label=com.docker.compose.project={self.name}", "--format")
         return [
-            *docker("ps", "--all", *label).split(),
-            *docker("network", "ls", *label).split(),
-            *docker("volume", "ls", *label).split(),
+            *docker("ps", "--all", *label, "{{.Names}} {{.Status}}").splitlines(),
+            *docker("network", "ls", *label, "{{.Name}}").splitlines(),
+            *docker("volume", "ls", *label, "{{.Name}}").splitlines(),
         ]
 
 
-def new_environment(folder: Path, *, own_image: str, standin_image: str) -> Environment:
+def new_environment(
+    folder: Path, *, own_image: str, standin_image: str, file: Path = COMPOSE_FILE
+) -> Environment:
     """Make a repository's folder and two runs, whose models answer x / 2 + 1 and x / 2 + 2."""
     for run, offset in (("one", 1.0), ("two", 2.0)):
         write_export(folder / "runs" / run / "saved_model", offset=offset, variables=True)
@@ -144,4 +150,4 @@ def new_environment(folder: Path, *, own_image: str, standin_image: str) -> Envi
         "SERVING_REST_PORT": "0",
     }
     name = f"servingrepo-test-{os.getpid()}-{next(_numbers)}"
-    return Environment(name, folder, own_image, variables)
+    return Environment(name, folder, own_image, variables, file)

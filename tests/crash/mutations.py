@@ -64,6 +64,7 @@ _ARCHIVES = ("tests/runs/test_archives.py",)
 _BENEATH = ("tests/storage/test_beneath.py",)
 _SWAPPED = ("tests/runs/test_hostile_archives.py", "-k", "swapped")
 _EXPORT = ("tests/crash/test_export.py", "-k", "durable")
+_TURNS = ("tests/verbs/test_smoke_turns.py",)
 _OVERTAKEN = ("tests/crash/test_locks.py", "-k", "overtaken")
 
 
@@ -137,6 +138,11 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/lock", "try_flock", "LOCK_NB"): Mutation("0", (*_LOCK, "--timeout=20")),
     _site("storage/lock", "is_held", "try_flock"): Mutation("True", _LOCK),
     _site("storage/lock", "was_left", "is_held"): Mutation("False", _LOCK),
+    _site("repository/repository", "locked", "hold_lock"): Mutation(_NOBODY, _LOCK_PLACES),
+    _site("repository/proving", "alone_on_server", "hold_lock"): Mutation(_NOBODY, _TURNS),
+    _site("repository/proving", "smoking", "alone_on_server"): Mutation(_NOBODY, _TURNS),
+    _site("verbs/promote", "_prove", "alone_on_server"): Mutation(_NOBODY, _TURNS),
+    _site("verbs/smoke", "smoke", "alone_on_server"): Mutation(_NOBODY, _TURNS),
     _site("repository/journal", "declare", "flock"): Mutation("None", _JOURNAL),
     _site("repository/journal", "declare", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _JOURNAL),
     _site("repository/journal", "read_all", "is_held"): Mutation("False", _JOURNAL),

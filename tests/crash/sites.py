@@ -12,6 +12,7 @@ CALLS = frozenset(
     {
         *("fsync", "fdatasync", "sync_directory", "sync_file", "make_durable"),
         *("flock", "lockf", "try_flock", "is_held", "was_left", "locked", "writing"),
+        *("hold_lock", "alone_on_server"),
         *("renameat2", "rename_without_replacing"),
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -50,7 +51,7 @@ class Engine(Protocol):
         """Serve the directory `export` as that version of the model, for the block."""
 
 
-_USES = {"binary": {"arguments"}, "embedded": set[str](), "remote": set[str]()}
+_USES = {"binary": {"arguments"}, "embedded": set[str](), "remote": {"image"}}
 """The fields of ContainerOptions that an engine uses. An engine that is not here uses all."""
 
 
@@ -94,10 +95,11 @@ def choose_engine(
         endpoint = Endpoint.parse(rest, choice.security)
         return RemoteEngine(
             endpoint=endpoint,
-            left=left_on(endpoint) if left_on is not None else frozenset(),
+            left=partial(left_on, endpoint) if left_on is not None else frozenset,
             models=models,
             server_root=server_root,
             ours=ours,
+            image=choice.image or "",
         )
     raise UsageError(f"there is no engine {choice.name!r}", hint=f"engines: {NAMES}")
 
@@ -111,11 +113,13 @@ def expected_server(engine: Engine | EngineChoice | None) -> ExpectedServer:
     if not isinstance(engine, EngineChoice):
         if engine is None:
             return UNKNOWN_SERVER
-        if engine.name == "docker":
+        if engine.name in {"docker", "remote"}:
             return server_of_image(getattr(engine, "image", ""))
         return ExpectedServer(version=engine.expected_version())
     if engine.name == "docker" or (engine.name == "auto" and engine.image):
         return server_of_image(_docker(engine).image)
+    if engine.name.startswith("remote:"):
+        return server_of_image(engine.image or "")
     if engine.name == "embedded":
         with suppress(EngineUnavailable):
             return expected_server(EmbeddedEngine())

@@ -30,7 +30,8 @@ class ContainerOptions(msgspec.Struct, frozen=True, kw_only=True):
     image: Annotated[
         str | None,
         _shape(
-            help="The container's image, by tag or digest. [default: tensorflow/serving:2.19.1]",
+            help="The container's image, by tag or digest [default: tensorflow/serving:2.19.1]; for remote the image "
+            "that the server has, which is recorded as declared.",
             metavar="IMAGE",
             env="SERVINGREPO_ENGINE_IMAGE",
         ),

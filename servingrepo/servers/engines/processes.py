@@ -52,13 +52,15 @@ _FAILED = "Failed to start server. Error: "
 class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
     """A server that answers: each of its models has a version that loaded.
 
-    `server` is the version that it prints, `image` the image of its container.
+    `server` is the version that it prints, `image` the image of its container. `declared` is the image that the
+    caller says it has, where nobody can see that.
     """
 
     endpoint: Endpoint
     engine: str
     server: str
     image: str = ""
+    declared: str = ""
 
 
 @contextmanager

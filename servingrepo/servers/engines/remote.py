@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +26,13 @@ from servingrepo.errors import (
 from servingrepo.modelconfig import EMPTY, pin, to_proto
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import RunningServer, hint_for_load_error, load_error
+from servingrepo.servers.engines.server_versions import of_image
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from servingrepo.servers.engines.server_versions import Version
     from servingrepo.servers.states import VersionStatus
 
 _CALL_SECONDS = 10.0
@@ -106,23 +109,25 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         models: The models directory here; None without a repository.
         server_root: The same directory on the server.
         ours: The names of our models. The server may serve none of them.
-        left: Models and versions that dead smoke tests may have left there. They are no reason to refuse.
+        left: Returns the models and versions that dead smoke tests may have left there. They are no reason to refuse.
+        image: The image that the caller says it has; it may be empty.
     """
 
     endpoint: Endpoint
     models: Path | None
     server_root: str
     ours: tuple[str, ...] = ()
-    left: frozenset[tuple[str, int]] = frozenset()
+    left: Callable[[], frozenset[tuple[str, int]]] = frozenset
+    image: str = ""
 
     @property
     def name(self) -> str:
         """Its name in records."""
         return "remote"
 
-    def expected_version(self) -> None:
-        """Return None: a TensorFlow Serving does not say its version over the network."""
-        return
+    def expected_version(self) -> Version | None:
+        """Return the version in the image's name: a TensorFlow Serving does not say its own over the network."""
+        return of_image(self.image)
 
     @contextmanager
     def serve(
@@ -163,7 +168,10 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                 yield RunningServer(
                     endpoint=self.endpoint,
                     engine=self.name,
-                    server="version not known: a TensorFlow Serving does not tell it over gRPC",
+                    server=f"{self.image}, as declared"
+                    if self.image
+                    else "version not known: a TensorFlow Serving does not tell it over gRPC",
+                    declared=self.image,
                 )
             finally:
                 self._leave(client, model)
@@ -191,6 +199,7 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             EngineUnavailable: It serves such a model.
         """
+        left = self.left()
         for name in sorted({*self.ours, model}):
             states = client.status(name, timeout=_CALL_SECONDS)
             live = [
@@ -200,7 +209,7 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
             ]
             if not live:
                 continue
-            if all((name, version) in self.left for version in live):
+            if all((name, version) in left for version in live):
                 self._leave(client, name)
                 continue
             raise EngineUnavailable(
