@@ -81,8 +81,8 @@ def app(environment: Environment, tmp_path: Path) -> App:
 def test_the_application_follows_labels_of_two_models(app: App) -> None:
     app.environment.up()
     status, answer = app.ask("prices")
-    assert status == 404, "nothing is served yet"
-    assert "prices" in answer["error"]
+    assert status == 400, "nothing has the label yet"
+    assert "label" in answer["error"]
     app.promote("2026_05_10_prices", "prices")
     app.promote("2026_05_11_opinions", "opinions")
     app.label("prices@1", "stable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import pty
 import subprocess
 import time
 from contextlib import contextmanager
@@ -140,31 +140,54 @@ def test_a_second_promotion_waits_and_says_for_whom(environment: Environment) ->
 
 
 def test_promotions_of_two_models_at_once_both_end_well(environment: Environment) -> None:
+    """Once the service's container was made: Compose cannot make it twice at once, and says so."""
     environment.up()
+    environment.promote("one")
     with (
-        promoting(environment, "one", "--model", "m") as one,
-        promoting(environment, "two", "--model", "other") as two,
+        promoting(environment, "one", "--model", "other") as one,
+        promoting(environment, "two", "--model", "third") as two,
     ):
         assert [one.wait(120), two.wait(120)] == [0, 0], (one.communicate(), two.communicate())
-    assert "1" in environment.command("show", "other", "-q")
+    for model in ("other", "third"):
+        assert [one["engine"] for one in proofs(environment, f"{model}@1")] == ["remote"]
     wait_until_gone(environment)
 
 
-@pytest.mark.parametrize("how", ["interrupted", "killed"])
-def test_a_promotion_cut_short_leaves_no_server(environment: Environment, how: str) -> None:
+def test_ctrl_c_leaves_no_server(environment: Environment) -> None:
+    """On a terminal: without one, Compose itself ends at a SIGINT, and the promotion goes on to its end."""
+    environment.up()
+    terminal, theirs = pty.openpty()
+    with taken(environment), os.fdopen(terminal, "r+b", buffering=0) as keyboard:
+        with os.fdopen(theirs, "r+b", buffering=0) as screen:
+            promotion = subprocess.Popen(
+                environment.command_line("run", "--rm", "promote", "one", "--model", "m"),
+                env={**os.environ, **environment.variables},
+                stdin=screen,
+                stdout=screen,
+                stderr=screen,
+                start_new_session=True,
+            )
+        with ending(promotion):
+            said = b""
+            while b"waiting up to" not in said:
+                said += keyboard.read(4096)
+            keyboard.write(b"\x03")
+            assert promotion.wait(60) == 130
+    wait_until_gone(environment)
+    assert environment.promote("one") == 2, "the number was burnt"
+    wait_until_gone(environment)
+
+
+def test_a_killed_promotion_leaves_no_server(environment: Environment) -> None:
     environment.up()
     with taken(environment), promoting(environment, "one", "--model", "m") as promotion:
         told_to_wait(promotion)
-        if how == "interrupted":
-            promotion.send_signal(signal.SIGINT)
-            assert promotion.wait(60) == 130
-        else:
-            label = f"label=com.docker.compose.project={environment.name}"
-            oneoff = "label=com.docker.compose.oneoff=True"
-            docker("kill", docker("ps", "--quiet", "--filter", label, "--filter", oneoff))
-            assert promotion.wait(60) == 137
+        label = f"label=com.docker.compose.project={environment.name}"
+        oneoff = "label=com.docker.compose.oneoff=True"
+        docker("kill", docker("ps", "--quiet", "--filter", label, "--filter", oneoff))
+        assert promotion.wait(60) == 137
     wait_until_gone(environment)
-    assert environment.promote("one") > 1
+    assert environment.promote("one") == 2
     wait_until_gone(environment)
 
 
