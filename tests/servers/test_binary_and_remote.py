@@ -22,6 +22,7 @@ from servingrepo.errors import (
     UsageError,
 )
 from servingrepo.fleet.live import wait_gone
+from servingrepo.repository.repository import need_version
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.binary import BinaryEngine
 from servingrepo.servers.engines.choice import EngineChoice, choose_engine
@@ -194,6 +195,25 @@ def test_promote_with_a_remote_server_that_sees_the_files(tmp_path: Path) -> Non
         assert "not known" in done.proof.server
         with ServingClient(endpoint) as client:
             wait_gone(client, "half", [1], deadline=Deadline.after(10))
+
+
+def test_an_image_of_a_remote_server_is_recorded_as_declared(tmp_path: Path) -> None:
+    """On the command line or in the environment: a settings file's image is that of containers."""
+    repo = new_repository(tmp_path / "serving")
+    (repo.root / "servingrepo.toml").write_text(
+        '[models.half]\nimage = "tensorflow/serving:2.16.1"\n'
+    )
+    image = "tensorflow/serving:2.19.1"
+    with live_server(repo, log=tmp_path / "log") as endpoint:
+        promote = ("--root", repo.root, "promote", "--no-serve", "--engine", f"remote:{endpoint}")
+        for number, options in enumerate((("--image", image), ())):
+            run = run_with(tmp_path / f"a{number}", offset=float(number))
+            done = command(*promote, run, "--model", "half", *options)
+            assert done.code == 0, done.err
+    declared, silent = (need_version(repo.value, "half", number).proofs[0] for number in (1, 2))
+    assert (declared.declared, declared.image) == (image, "")
+    assert declared.server == f"{image}, as declared"
+    assert (silent.declared, "not known" in silent.server) == ("", True)
 
 
 def test_remote_server_is_free_after_good_and_bad_model(

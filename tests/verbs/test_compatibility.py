@@ -258,6 +258,7 @@ def test_a_load_that_fails_says_which_operations_the_server_lacks(tmp_path: Path
         (EngineChoice(name="docker", image="tensorflow/serving@sha256:00"), None, False),
         (EngineChoice(name="auto"), None, False),
         (EngineChoice(name="remote:host:8500"), None, False),
+        (EngineChoice(name="remote:host:8500", image="tensorflow/serving:2.19.1"), (2, 19), True),
         (None, None, False),
     ],
 )
