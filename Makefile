@@ -25,9 +25,10 @@ $(STAMP): pyproject.toml requirements/dev.txt
 	touch $@
 
 .PHONY: house
-house: env ## Draw the rooms and the schema of docs/design.md anew, from the code
+house: env ## Write the rooms and the schema of docs/design.md, and the rules of docs/doctor.md, from the code
 	$(BIN)/python -m tools.house
 	$(BIN)/python -m tools.schema
+	$(BIN)/python -m tools.doctor_rules
 
 .PHONY: lock
 lock: env ## Write requirements/ anew where pyproject.toml changed; all of it with UPGRADE=1

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from servingrepo.lazy import names_from
 
 if TYPE_CHECKING:
-    from servingrepo.api import OpenRepository, init, open  # noqa: A004 - the API's verb
+    from servingrepo.api import OpenRepository, doctor, init, open  # noqa: A004 - the API's verb
     from servingrepo.errors import ServingRepoError
     from servingrepo.servers.engines.binary import BinaryEngine
     from servingrepo.servers.engines.docker import DockerEngine
@@ -37,6 +37,7 @@ __all__ = [
     "Security",
     "ServingRepoError",
     "__version__",
+    "doctor",
     "init",
     "open",
 ]
@@ -49,6 +50,7 @@ _HOMES = {
     "OpenRepository": "api",
     "Security": "servers.security",
     "ServingRepoError": "errors",
+    "doctor": "api",
     "init": "api",
     "open": "api",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.options import Later, verb
+from servingrepo.options import Later, standalone, verb
 from servingrepo.repository.repository import (
     DEFAULT_SERVER_ROOT,
     Repository,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Progress
     from servingrepo.verbs import diff as _diff
+    from servingrepo.verbs import doctor as _doctor
     from servingrepo.verbs import label as _label
     from servingrepo.verbs import mark as _mark
     from servingrepo.verbs import options as _options
@@ -57,6 +58,7 @@ else:  # a call imports only the verb that it uses
     _contracts, _listing = (
         Later(f"servingrepo.repository.{one}") for one in ("contracts", "listing")
     )
+    _doctor = Later("servingrepo.verbs.doctor")
     _diff, _label, _mark, _options, _promote, _prune, _reload, _restore = (
         Later(f"servingrepo.verbs.{one}")
         for one in ["diff", "label", "mark", "options", "promote", "prune", "reload", "restore"]
@@ -66,7 +68,7 @@ else:  # a call imports only the verb that it uses
         for one in ["rollback", "scan", "serve", "show", "smoke", "status", "unserve", "verify"]
     )
 
-__all__ = ["OpenRepository", "init", "open"]
+__all__ = ["OpenRepository", "doctor", "init", "open"]
 
 
 def init(
@@ -111,6 +113,9 @@ def open(root: str | Path, *, disk: Disk | None = None, lock_wait: float = 30.0)
         NewerFormat: A newer servingrepo wrote it.
     """
     return OpenRepository(open_repository(as_path(root, "root"), disk=disk, lock_wait=lock_wait))
+
+
+doctor = standalone(_doctor.doctor, _options.DoctorOptions)
 
 
 class OpenRepository:

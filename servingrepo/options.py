@@ -154,6 +154,18 @@ class _Later:
         return self.load()(*args, **keywords)
 
 
+def standalone(
+    verb: Callable[[S, O], R], options: Callable[P, O]
+) -> Callable[Concatenate[S, P], R]:
+    """Return the function of a verb that needs no repository. It takes each option by its name."""
+
+    def call(subject: S, /, *given: P.args, **keywords: P.kwargs) -> R:
+        """Do what the command of the same name does, and return a value."""
+        return verb(subject, options(*given, **keywords))
+
+    return call
+
+
 class Verb(Generic[M]):
     """A method that is a verb: it takes the verb's subject, and each option by its name.
 

@@ -52,6 +52,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
     "Keep": {
+        "doctor": ("doctor", "Say what is wrong with any tree, config, compose file or server."),
         "init": ("init", "Make a directory a model repository."),
         "list": ("list", "List the models."),
         "show": ("show", "Show a model or a version."),

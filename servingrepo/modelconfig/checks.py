@@ -47,6 +47,7 @@ def check(
     if config.proto.WhichOneof("config") == "custom_model_config":
         return (
             error(
+                "custom-config",
                 "",
                 "custom_model_config",
                 "tensorflow_model_server aborts on it",
@@ -56,10 +57,12 @@ def check(
     if config.proto.WhichOneof("config") is None:
         return (
             warning(
+                "nothing-set",
                 "",
                 "model_config_list",
-                "nothing is set: fine when a server starts, but refused as a reload",
+                "nothing is set",
                 "write: model_config_list {}",
+                so="fine when a server starts, but refused as a reload",
             ),
         )
     return tuple(_findings(config, disk))
@@ -69,11 +72,12 @@ def check_numbers(config: ModelConfig) -> tuple[Finding, ...]:
     """Find the numbers that the server reads as others than they look like."""
     return tuple(
         warning(
+            "octal-number",
             one.model,
             one.field,
-            f"line {one.line}: {one.written} is octal, as it starts with 0: the server reads {one.value}, not"
-            f" {one.decimal}",
+            f"line {one.line}: {one.written} is octal, as it starts with 0",
             f"write {one.decimal} if that is meant, else {one.value}",
+            so=f"the server reads {one.value}, not {one.decimal}",
         )
         for one in config.octal_numbers
     )
@@ -88,7 +92,7 @@ def _findings(config: ModelConfig, disk: Mapping[str, DiskFacts] | None) -> Iter
         yield from _check_name(entry.name)
         if path is not None:
             shown = f"{entry.base_path!r} {path[0]}" if entry.base_path else path[0]
-            yield error(entry.name, "base_path", shown, path[1])
+            yield error("base-path-refused", entry.name, "base_path", shown, path[1])
         yield from _check_platform(proto)
         yield from _check_logging(proto)
         yield from _check_policy(proto, entry)
@@ -96,10 +100,12 @@ def _findings(config: ModelConfig, disk: Mapping[str, DiskFacts] | None) -> Iter
         for model, label in config.repeated_labels:
             if model == entry.name:
                 yield error(
+                    "label-twice",
                     model,
                     "version_labels",
-                    f"label {label!r} is given more than once: the server takes the last one in silence",
+                    f"label {label!r} is given more than once",
                     "keep one of them",
+                    so="the server takes the last one in silence",
                 )
         if disk is not None and path is None:
             yield from check_disk(entry, disk.get(entry.base_path))
@@ -109,10 +115,12 @@ def _check_between_models(entries: tuple[Entry, ...]) -> Iterator[Finding]:
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
             yield error(
+                "model-twice",
                 name,
                 "name",
-                f"the model is listed {count} times: the server refuses the whole config",
+                f"the model is listed {count} times",
                 "take all but one of its entries out",
+                so="the server refuses the whole config",
             )
     by_path: dict[str, list[str]] = {}
     for entry in entries:
@@ -122,10 +130,12 @@ def _check_between_models(entries: tuple[Entry, ...]) -> Iterator[Finding]:
     for names in by_path.values():
         for name in names[1:]:
             yield warning(
+                "base-path-shared",
                 name,
                 "base_path",
-                f"model {names[0]} has the same base path: both load the same versions",
+                f"model {names[0]} has the same base path",
                 "give each model a directory of its own",
+                so="both load the same versions",
             )
 
 
@@ -137,12 +147,12 @@ def _check_name(name: str) -> Iterator[Finding]:
     else:
         return
     if not name:
-        yield error(name, "name", "is empty: no request can reach the model", hint)
+        yield error("bad-name", name, "name", "is empty", hint, so="no request can reach the model")
     elif "/" in name or ":" in name:
         # NAME in /v1/models/NAME:predict is one or more characters other than / and : (http_rest_api_util.cc)
-        yield error(name, "name", f"{message}; no URL of the REST API reaches it", hint)
+        yield error("bad-name", name, "name", f"{message}; no URL of the REST API reaches it", hint)
     else:
-        yield warning(name, "name", message, hint)
+        yield warning("bad-name", name, "name", message, hint)
 
 
 def _check_platform(proto: Any) -> Iterator[Finding]:
@@ -150,24 +160,43 @@ def _check_platform(proto: Any) -> Iterator[Finding]:
     write = f'write model_platform: "{PLATFORM}"'
     if kind == _TYPE_UNSPECIFIED and not platform:
         yield error(
+            "platform-missing",
             name,
             "model_platform",
-            "is missing: the server refuses the config, and after a reload with it every later reload too"
-            " until it restarts",
+            "is missing",
             write,
+            so="the server refuses the config, and after a reload with it every later reload too until it restarts",
         )
     if kind != _TYPE_UNSPECIFIED and platform:
         yield error(
-            name, "model_type", "is set beside model_platform: the server refuses both", "remove it"
+            "platform-twice",
+            name,
+            "model_type",
+            "is set beside model_platform",
+            "remove it",
+            so="the server refuses both",
         )
     elif kind == _TYPE_TENSORFLOW:
-        yield warning(name, "model_type", "is deprecated", f"{write} instead")
+        yield warning("platform-old", name, "model_type", "is deprecated", f"{write} instead")
     elif kind == _TYPE_OTHER:
-        yield error(name, "model_type", "OTHER is not supported by the server", f"{write} instead")
+        yield error(
+            "platform-unsupported",
+            name,
+            "model_type",
+            "OTHER is not supported by the server",
+            f"{write} instead",
+        )
     if kind not in {_TYPE_UNSPECIFIED, _TYPE_TENSORFLOW, _TYPE_OTHER}:
-        yield error(name, "model_type", f"{kind} is no model type", f"{write} instead")
+        yield error(
+            "platform-unsupported",
+            name,
+            "model_type",
+            f"{kind} is no model type",
+            f"{write} instead",
+        )
     if platform and platform != PLATFORM:
         yield error(
+            "platform-unsupported",
             name,
             "model_platform",
             f"{platform!r} is not supported by the server, which knows only {PLATFORM!r}",
@@ -178,11 +207,12 @@ def _check_platform(proto: Any) -> Iterator[Finding]:
 def _check_logging(proto: Any) -> Iterator[Finding]:
     if proto.HasField("logging_config"):
         yield error(
+            "logging-config",
             proto.name,
             "logging_config",
-            "the stock server has no request logger: it exits at the start, and a reload fails after its"
-            " models were changed",
+            "the stock server has no request logger",
             "remove it, even if it is empty",
+            so="it exits at the start, and a reload fails after its models were changed",
         )
 
 
@@ -191,35 +221,56 @@ def _check_policy(proto: Any, entry: Entry) -> Iterator[Finding]:
     if entry.policy != "specific":
         policy = "no policy" if entry.policy == "default" else f"policy {entry.policy}"
         yield warning(
+            "serves-at-once",
             entry.name,
             field,
-            f"{policy}: a version is served as soon as its directory appears, proven or not",
+            policy,
             "pin versions with specific",
+            so="a version is served as soon as its directory appears, proven or not",
         )
         if entry.policy == "latest" and proto.model_version_policy.latest.num_versions == 0:
             yield warning(
-                entry.name, field, "latest 0 versions: the server takes it for 1", "num_versions: 1"
+                "latest-zero",
+                entry.name,
+                field,
+                "latest 0 versions",
+                "num_versions: 1",
+                so="the server takes it for 1",
             )
         return
     if not entry.versions:
         yield error(
+            "nothing-pinned",
             entry.name,
             field,
-            "specific without versions: the server unloads every version of the model",
+            "specific without versions",
             "name at least one version, or take the model out",
+            so="the server unloads every version of the model",
         )
     for number, count in sorted(Counter(proto.model_version_policy.specific.versions).items()):
         if count > 1:
             yield warning(
-                entry.name, field, f"version {number} is listed {count} times", "list it once"
+                "pinned-twice",
+                entry.name,
+                field,
+                f"version {number} is listed {count} times",
+                "list it once",
             )
         if number < 0:
             yield error(
-                entry.name, field, f"version {number} is negative", "versions are 1, 2, 3, …"
+                "odd-pin",
+                entry.name,
+                field,
+                f"version {number} is negative",
+                "versions are 1, 2, 3, …",
             )
         if number == 0:
             yield warning(
-                entry.name, field, "version 0 is one to the server only", "versions begin at 1"
+                "odd-pin",
+                entry.name,
+                field,
+                "version 0 is one to the server only",
+                "versions begin at 1",
             )
 
 
@@ -228,12 +279,13 @@ def _check_labels(entry: Entry) -> Iterator[Finding]:
         try:
             check_label(label)
         except BadName as why:
-            yield error(entry.name, "version_labels", why.message, why.hint or "")
+            yield error("bad-label", entry.name, "version_labels", why.message, why.hint or "")
         if entry.policy == "specific" and version not in entry.versions:
             yield error(
+                "label-not-pinned",
                 entry.name,
                 "version_labels",
-                f"label {label!r} is on version {version}, which is not pinned: its requests find"
-                " nothing, or the config is refused",
+                f"label {label!r} is on version {version}, which is not pinned",
                 "pin that version too, or move the label",
+                so="its requests find nothing, or the config is refused",
             )

@@ -14,11 +14,20 @@ if TYPE_CHECKING:
 
     from servingrepo.modelconfig.value import Entry
 
-__all__ = ["DiskFacts", "EntryKind", "check_disk"]
+__all__ = ["DiskFacts", "EntryKind", "check_disk", "wanted_versions", "why_not_loaded"]
 
-EntryKind = Literal["saved-model", "no-saved-model", "empty", "not-a-directory", "broken-link"]
-"""What a child of a base path is, links followed: a directory with saved_model.pb or .pbtxt, a directory
-with other things only, an empty directory, a file or the like, a link to nothing."""
+EntryKind = Literal[
+    "saved-model",
+    "no-saved-model",
+    "empty",
+    "not-a-directory",
+    "broken-link",
+    "link-out",
+    "unreadable",
+]
+"""The kind of a child of a base path, links followed: a directory with saved_model.pb or .pbtxt, a directory
+with other things only, an empty directory, a file or the like, a link to nothing, a link that was not followed
+because it leaves the directory that servers mount, a directory that this user cannot read."""
 
 _FLAT = ": a SavedModel lies directly in it, without a version's directory"
 _WHY_NOT: dict[EntryKind, str] = {
@@ -26,6 +35,7 @@ _WHY_NOT: dict[EntryKind, str] = {
     "empty": "is an empty directory, so it cannot be loaded",
     "not-a-directory": "is not a directory, so it cannot be loaded",
     "broken-link": "is a link to nothing, so it cannot be loaded",
+    "link-out": "is a link out of the directory that servers mount, so it cannot be loaded",
 }
 
 
@@ -50,26 +60,33 @@ def check_disk(entry: Entry, facts: DiskFacts | None) -> Iterator[Finding]:
     """Yield what is wrong with one entry on disk; facts of None are reported as not checked."""
     name = entry.name
     if facts is None:
-        yield warning(name, "base_path", f"{entry.base_path} was not checked: it is not known here")
+        yield warning(
+            "not-looked-at",
+            name,
+            "base_path",
+            f"{entry.base_path} was not checked: it is not known here",
+        )
         return
     if not facts.exists:
         yield error(
+            "base-path-missing",
             name,
             "base_path",
-            f"{entry.base_path} does not exist: the server stops finding versions of all models, and a reload"
-            " that adds this one never returns",
+            f"{entry.base_path} does not exist",
             "create it with a version in it, or take the model out",
+            so="the server stops finding versions of all models, and a reload that adds this one never returns",
         )
         return
     versions = facts.versions()
     if not versions:
         flat = _FLAT if facts.flat else ""
         yield error(
+            "flat-saved-model" if facts.flat else "base-path-empty",
             name,
             "base_path",
-            f"{entry.base_path} has no versions{flat}: all that is loaded is unloaded, and a start or a"
-            " reload that adds this model never ends",
+            f"{entry.base_path} has no versions{flat}",
             f"move it to {entry.base_path.rstrip('/')}/1" if facts.flat else "publish a version",
+            so="all that is loaded is unloaded, and a start or a reload that adds this model never ends",
         )
         return
     yield from _check_wanted(entry, facts, versions)
@@ -79,37 +96,47 @@ def check_disk(entry: Entry, facts: DiskFacts | None) -> Iterator[Finding]:
 def _check_wanted(
     entry: Entry, facts: DiskFacts, versions: dict[int, tuple[str, ...]]
 ) -> Iterator[Finding]:
-    wanted = _wanted(entry, list(versions))
+    wanted = wanted_versions(entry, list(versions))
     for number in wanted:
         if number not in versions:
             yield error(
+                "version-missing",
                 entry.name,
                 "model_version_policy",
-                f"version {number} is not in {entry.base_path}: the server only logs that",
+                f"version {number} is not in {entry.base_path}",
                 f"there are {_listed(list(versions))}",
+                so="the server only logs that",
             )
     for number, names in versions.items():
         if len(names) > 1:
             find = error if number in wanted else warning
             yield find(
+                "same-number",
                 entry.name,
                 "base_path",
-                f"{' and '.join(map(repr, names))} in {entry.base_path} are both version {number}: which one"
-                " is served depends on the policy",
+                f"{' and '.join(map(repr, names))} in {entry.base_path} are both version {number}",
                 "keep one of them",
+                so="which one is served depends on the policy",
             )
         for found in names:
-            why = _WHY_NOT.get(facts.entries[found])
-            if number in wanted and why is not None:
-                yield error(
+            why = why_not_loaded(facts.entries[found])
+            if number in wanted and why:
+                wrong = error(
+                    "cannot-load",
                     entry.name,
                     "model_version_policy",
                     f"version {number}: {entry.base_path.rstrip('/')}/{found} {why}",
                     "publish a whole version under a higher number: a failed one is not tried again",
                 )
+                yield msgspec.structs.replace(wrong, child=found)
 
 
-def _wanted(entry: Entry, numbers: list[int]) -> list[int]:
+def why_not_loaded(kind: EntryKind) -> str:
+    """Say why a child of this kind cannot be loaded; empty if that is not known."""
+    return _WHY_NOT.get(kind, "")
+
+
+def wanted_versions(entry: Entry, numbers: list[int]) -> list[int]:
     """Return the versions that the server will try to serve."""
     if entry.policy == "specific":
         return list(entry.versions)
@@ -120,6 +147,7 @@ def _check_labels(entry: Entry, versions: dict[int, tuple[str, ...]]) -> Iterato
     for label, number in entry.labels.items():
         if number not in versions:
             yield error(
+                "label-on-nothing",
                 entry.name,
                 "version_labels",
                 f"label {label!r} is on version {number}, which is not in {entry.base_path}",

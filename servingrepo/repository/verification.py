@@ -224,9 +224,15 @@ def _quickly(subject: str, path: Path, *, record: VersionRecord) -> Verification
 
 
 def verify_path(
-    path: Path, *, quick: bool = False, progress: Progress | None = None
+    path: Path,
+    *,
+    quick: bool = False,
+    progress: Progress | None = None,
+    boundary: Path | None = None,
 ) -> Verification:
     """Check an export without a record by its own checksums. In a run directory, check the export that is in it.
+
+    Its links may not leave `boundary`, which is by default the run, or the export itself.
 
     Raises:
         NoSavedModel, AmbiguousExport: The directory has no export, or several that may be meant.
@@ -239,7 +245,8 @@ def verify_path(
 
         scan = scan_run(path)
         export, run = Path(scan.export), str(path)
-    boundary = Path(run).resolve() if run else export
+    if boundary is None:
+        boundary = Path(run).resolve() if run else export
     tree = read_tree(export, boundary=boundary)
     if not quick:
         found = _whole(str(path), export, record=None, progress=progress, tree=tree)

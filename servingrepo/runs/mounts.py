@@ -12,13 +12,18 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from servingrepo.errors import StorageHung
 from servingrepo.runs.values import shown
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
     "RUN_WAIT",
     "ask",
+    "bucket_mount",
     "hung",
     "mount_table",
     "network_mount",
@@ -45,6 +50,7 @@ _NETWORK = (
     "autofs",
 )
 """Types of file systems whose server may be gone; an autofs is not mounted yet."""
+_LOCAL_FUSE = {"fuseblk", "fuse.lxcfs", "fuse.fuse-overlayfs", "fuse.bindfs", "fuse.mergerfs"}
 _MOUNT_POINT = 4
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _MOST_LINKS = 40
@@ -62,15 +68,41 @@ def mount_table() -> str:
 
 def network_mounts(mountinfo: str) -> frozenset[str]:
     """Return where network file systems are mounted, from the text of /proc/self/mountinfo (proc(5))."""
-    kinds: dict[str, str] = {}
+    # A mount on top of another one comes later, and replaces it here.
+    kinds = {place: kind for place, kind, _ in _mounts(mountinfo)}
+    return frozenset(place for place, kind in kinds.items() if kind.startswith(_NETWORK))
+
+
+def bucket_mount(path: Path, mountinfo: str | None = None) -> str:
+    """Return type and source of the FUSE mount that a path is on, such as of a bucket; empty if it is on another one.
+
+    File systems that only show local directories or disks in another way are none.
+
+    Args:
+        path: The path; its links are followed.
+        mountinfo: The text of /proc/self/mountinfo, by default this process'.
+    """
+    here = os.path.realpath(path)
+    best, said = "", ""
+    for place, kind, source in _mounts(mount_table() if mountinfo is None else mountinfo):
+        if here == place or here.startswith(f"{place.rstrip('/')}/"):
+            nearer = len(place) >= len(
+                best
+            )  # a later mount on the same place replaces the one before
+            best, said = (place, f"{kind}, {source}") if nearer else (best, said)
+            if nearer and (not kind.startswith("fuse") or kind in _LOCAL_FUSE):
+                said = ""
+    return said
+
+
+def _mounts(mountinfo: str) -> Iterator[tuple[str, str, str]]:
+    """Yield place, type and source of each mount (proc(5)). Spaces and the like are octal escapes there."""
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        fields = before.split(" ")
+        fields, about = before.split(" "), after.split(" ")
         if after and len(fields) > _MOUNT_POINT:
-            # Spaces and the like are octal escapes. A mount on top of another one comes later, and replaces it here.
             place = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[_MOUNT_POINT])
-            kinds[place] = after.partition(" ")[0]
-    return frozenset(place for place, kind in kinds.items() if kind.startswith(_NETWORK))
+            yield place, about[0], about[1] if len(about) > 1 else ""
 
 
 def network_mount(path: Path) -> str | None:

@@ -5,7 +5,7 @@ This file does not import the verbs: a help or a settings file needs their optio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self, cast
@@ -26,7 +26,6 @@ from servingrepo.storage.progress import Notice, Progress, Signal, no_signal, si
 from servingrepo.texts import as_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import timedelta
 
     from servingrepo.repository.retention import Keep
@@ -298,6 +297,63 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = False
     progress: Progress | None = None
+
+
+class DoctorOptions(FleetOptions, frozen=True, kw_only=True):
+    """What `doctor` reads beside a tree of models, and how deep it looks.
+
+    Attributes:
+        variables: Variables for the compose file; they come before those of the `.env` beside it.
+        sizes: Called with the bytes that `deep` will read.
+        progress: Called with the bytes of each file that `deep` has read to its end.
+    """
+
+    config: Annotated[
+        str | Path | None,
+        Option(
+            help="The config that servers read. [default: as the compose file says, else models.config in the models "
+            "directory]",
+            metavar="FILE",
+            kind="file",
+        ),
+    ] = None
+    compose: Annotated[
+        str | Path | None,
+        Option(
+            help="The compose file that starts the servers: for their flags, mounts, user and health check.",
+            metavar="FILE",
+            kind="file",
+        ),
+    ] = None
+    deep: Annotated[
+        bool,
+        Option(
+            help="Read every byte of every version, and compare it with the checksums in the exports."
+        ),
+    ] = False
+    run_wait: Annotated[
+        float,
+        Option(
+            help="How long a network file system may take to answer. [default: 30]",
+            metavar="SECONDS",
+            least=0.1,
+            env="SERVINGREPO_RUN_WAIT",
+            shows=("env",),
+        ),
+    ] = RUN_WAIT
+    variables: Mapping[str, str] = {}
+    sizes: Progress | None = None
+    progress: Progress | None = None
+
+    @property
+    def config_file(self) -> Path | None:
+        """The config that was named."""
+        return optional_path(self.config)
+
+    @property
+    def compose_file(self) -> Path | None:
+        """The compose file that was named."""
+        return optional_path(self.compose)
 
 
 class ChangeOptions(msgspec.Struct, frozen=True, kw_only=True):

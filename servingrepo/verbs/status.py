@@ -182,7 +182,7 @@ def read_status(
         entries = {one.name: one for one in models(file.config)}
         names = shown_names(repo, file.config) if model is None else (model,)
         behind = read_lagging(repo)
-        asked = _ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
+        asked = ask_all(endpoints, names, entries, behind, seen=seen if seen is not None else {})
         if not endpoints or read_config_or_why(repo).text == file.text:
             break  # otherwise the file changed while servers answered: a server that hangs takes seconds
 
@@ -192,7 +192,7 @@ def read_status(
     return read_steadily(repo, compare)
 
 
-def _ask_all(
+def ask_all(
     endpoints: Sequence[Endpoint],
     names: Sequence[str],
     entries: Mapping[str, Entry],
@@ -200,6 +200,7 @@ def _ask_all(
     *,
     seen: Seen,
 ) -> dict[str, Mapping[str, OnEndpoint]]:
+    """Ask endpoints about models, all at once; return the answers by endpoint and model."""
     labels = {name: tuple(sorted(one.labels)) for name, one in entries.items()}
     answers = each(endpoints, lambda one: _ask(one, names, labels, behind, seen=seen))
     return {str(answer.of): answer.value or {} for answer in answers}
@@ -387,7 +388,7 @@ def _model_status(
         if unknown
         else (
             *_damage(repo, now.model, damaged),
-            *_drift(now.model, entry, None if there else numbers, bad, asked, trash=trash),
+            *drift_of(now.model, entry, None if there else numbers, bad, asked, trash=trash),
         ),
         trash=trash,
         trash_size=trash_size,
@@ -416,7 +417,7 @@ def _damage(repo: Repository, name: str, pinned: Sequence[int]) -> Iterator[Drif
             )
 
 
-def _drift(
+def drift_of(
     name: str,
     entry: Entry | None,
     on_disk: set[int] | None,

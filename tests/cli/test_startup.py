@@ -65,6 +65,7 @@ def test_the_check_sees_what_is_imported(root: Path, tmp_path: Path) -> None:
         ["verify"],
         ["config", "check"],
         ["recover"],
+        ["doctor"],
     ],
     ids=" ".join,
 )
