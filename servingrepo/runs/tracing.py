@@ -17,10 +17,10 @@ from servingrepo.texts import escaped
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from servingrepo.runs import RunScan
     from servingrepo.runs.listing import Listing
     from servingrepo.runs.mlflow import MlflowRun
     from servingrepo.runs.reading import FilesRead
+    from servingrepo.runs.values import RunScan
 
 __all__ = ["VARIABLES", "Context", "pipeline_ids", "place_of", "trace"]
 
