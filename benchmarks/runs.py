@@ -28,7 +28,7 @@ TAGS = ("epoch_loss", "epoch_accuracy", "learning_rate", "batch_loss")
 OURS = """
 import gc, sys, time
 from pathlib import Path
-from servingrepo.runs import measure_run
+from servingrepo.runs.measure import measure_run
 import servingrepo.runs.tensorboard
 for _ in sys.stdin:
     start, used = time.perf_counter(), time.process_time()

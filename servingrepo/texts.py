@@ -1,7 +1,8 @@
 """Texts and paths: which of a caller's can be used, and how a message lists many things.
 
 Python's text may hold lone surrogates (what it makes of bytes that are not UTF-8, PEP 383) and NUL. No JSON file can
-hold a lone surrogate, and no path of the kernel NUL. So such texts are refused before anything is done.
+hold a lone surrogate, and no path of the kernel NUL. So what a caller says is refused before anything is done, and
+what we find is escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from servingrepo.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_path", "as_text", "is_path", "plural", "refuse_url", "some"]
+__all__ = ["as_path", "as_text", "escaped", "is_path", "plural", "refuse_url", "some"]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -86,6 +87,11 @@ def some(names: Sequence[str], *, most: int = 3) -> str:
     """Return the first names, and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def escaped(text: str) -> str:
+    """Return text as JSON can hold it: what stands for bytes that are not UTF-8 (PEP 383) becomes an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _refused(text: str, what: str, why: str) -> UsageError:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from servingrepo.repository.records import Guard
-    from servingrepo.savedmodel import Demands
     from servingrepo.savedmodel.compatibility import Change
+    from servingrepo.savedmodel.values import Demands
 
 MOST = 20
 """The limit of changes in the output; --json has all."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servingrepo.savedmodel import Fingerprint, TensorCheck
+    from servingrepo.savedmodel.values import Fingerprint, TensorCheck
 
 
 def fingerprint_lines(fingerprint: Fingerprint | None) -> Iterator[str]:

@@ -123,7 +123,7 @@ TYPES: dict[str, Callable[[Option], Any]] = {
 
 
 def _cases(files: Iterable[Path]) -> tuple[Any, ...]:
-    from servingrepo.smoke import load_cases
+    from servingrepo.smoke.cases import load_cases
 
     return tuple(case for file in files for case in load_cases(Path(file)))
 

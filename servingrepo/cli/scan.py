@@ -20,7 +20,7 @@ from servingrepo.verbs.options import ScanOptions, optional_path
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from servingrepo.runs import Measured, Measurement, Point
+    from servingrepo.runs.measurements import Measured, Measurement, Point
 
 _MOST = 12
 

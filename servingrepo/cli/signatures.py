@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from servingrepo.savedmodel import Signature, TensorSpec
+    from servingrepo.savedmodel.values import Signature, TensorSpec
 
 
 def signature_lines(signatures: Iterable[Signature]) -> Iterator[str]:

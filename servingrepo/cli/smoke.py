@@ -47,7 +47,7 @@ def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> Non
     This changes and records nothing. NAME alone means its served version, else its latest. A path has a slash in it.
     """
     from servingrepo.servers.engines.choice import choose_engine
-    from servingrepo.smoke import judge
+    from servingrepo.smoke.report import judge
     from servingrepo.verbs.smoke import smoke, smoke_path
 
     options = msgspec.structs.replace(options, notice=app.note)

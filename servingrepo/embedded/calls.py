@@ -5,25 +5,32 @@ After model_servers/get_model_status_impl.cc and servables/tensorflow/get_model_
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from servingrepo.embedded.inference import Model, Options, fill_model_spec
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.inference import Model, Options
+from servingrepo.embedded.status import Code, Status, invalid
 from servingrepo.protos import get_model_metadata_pb2, get_model_status_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from servingrepo.embedded.core import ServerCore
     from servingrepo.embedded.metrics import Metrics
-    from servingrepo.embedded.runtime import Feed, Session, Tensor
     from servingrepo.embedded.states import Event
 
-__all__ = ["MISSING_SPEC", "fill_status", "find", "get_metadata", "get_status", "infer"]
+__all__ = [
+    "MISSING_SPEC",
+    "Answer",
+    "count_request",
+    "fill_status",
+    "find",
+    "get_metadata",
+    "get_status",
+    "infer",
+]
 
 SIGNATURE_DEF = "signature_def"
-MISSING_SPEC = Status(Code.INVALID_ARGUMENT, "Missing ModelSpec")
+MISSING_SPEC = invalid("Missing ModelSpec")
 
 Answer = Any
 """A response message."""
@@ -53,39 +60,24 @@ def infer(
     found = find(core, spec)
     if isinstance(found, Status):
         return found
+
+    def ran(begun: float) -> None:
+        labels = (spec.name, api, "TF1")
+        metrics.observe("/tensorflow/serving/runtime_latency", labels, since=begun)
+
     with found as handle:
-        session: Session = handle.servable
-        if api:
-            session = _TimedSession(session, metrics, (spec.name, api, "TF1"))
-        return run(Model(session, options, handle.id.version, timeout_ms))
+        timed = ran if api else None
+        return run(Model(handle.servable, options, handle.id.version, timeout_ms, timed))
 
 
-class _TimedSession:
-    """A session for one request that measures the time in TensorFlow."""
-
-    def __init__(self, session: Session, metrics: Metrics, labels: tuple[str, str, str]) -> None:
-        self._session = session
-        self._metrics = metrics
-        self._labels = labels
-
-    @property
-    def signatures(self) -> Mapping[str, Any]:
-        return self._session.signatures
-
-    def decode(self, proto: Any) -> Feed | None:
-        return self._session.decode(proto)
-
-    def run(
-        self, feeds: Sequence[tuple[str, Feed]], fetches: Sequence[str], *, timeout_ms: int
-    ) -> list[Tensor] | Status:
-        begun = time.monotonic()
-        result = self._session.run(feeds, fetches, timeout_ms=timeout_ms)
-        if not isinstance(result, Status):
-            self._metrics.observe("/tensorflow/serving/runtime_latency", self._labels, since=begun)
-        return result
-
-    def close(self) -> None:
-        self._session.close()
+def count_request(
+    metrics: Metrics, labels: tuple[str, str, str], answer: object, *, since: float
+) -> None:
+    """Count a request that has its answer, with its time if it succeeded: by model, API and entrypoint."""
+    code = answer.code if isinstance(answer, Status) else Code.OK
+    if code is Code.OK:
+        metrics.observe("/tensorflow/serving/request_latency", labels, since=since)
+    metrics.count("/tensorflow/serving/request_count", (labels[0], code.name))
 
 
 def get_metadata(core: ServerCore, request: Any) -> Answer | Status:
@@ -93,11 +85,10 @@ def get_metadata(core: ServerCore, request: Any) -> Answer | Status:
     if not request.HasField("model_spec"):
         return MISSING_SPEC
     if not request.metadata_field:
-        text = "GetModelMetadataRequest must specify at least one metadata_field"
-        return Status(Code.INVALID_ARGUMENT, text)
+        return invalid("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
         if field != SIGNATURE_DEF:
-            return Status(Code.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
+            return invalid(f"Metadata field {field} is not supported")
     found = find(core, request.model_spec)
     if isinstance(found, Status):
         return found
@@ -106,9 +97,8 @@ def get_metadata(core: ServerCore, request: Any) -> Answer | Status:
         signatures = get_model_metadata_pb2.SignatureDefMap()
         for key, signature in handle.servable.signatures.items():
             signatures.signature_def[key].CopyFrom(signature)
-        fill_model_spec(
-            response.model_spec, name=handle.id.name, signature=None, version=handle.id.version
-        )
+        response.model_spec.name = handle.id.name
+        response.model_spec.version.value = handle.id.version
     response.metadata[SIGNATURE_DEF].Pack(signatures)
     return response
 

@@ -11,12 +11,12 @@ import ctypes
 import importlib.util
 import threading
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_void_p
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from servingrepo.embedded.runtime import Tensor
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.status import Code, Status, invalid
 from servingrepo.embedded.wire import signatures_of, varint
 from servingrepo.protos import types_pb2
 
@@ -37,6 +37,8 @@ class _Output(ctypes.Structure):
     _fields_ = (("operation", c_void_p), ("index", c_int))
 
 
+_TENSORS = (POINTER(_Output), POINTER(c_void_p), c_int)
+"""Arguments for inputs or outputs of a session: their places in the graph, their tensors, and how many there are."""
 # Result and arguments of each, from c_api.h, tf_tensor.h, tf_status.h and tf_tstring.h.
 _FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "TF_AllocateTensor": (c_void_p, (c_int, c_void_p, c_int, c_size_t)),
@@ -63,20 +65,7 @@ _FUNCTIONS: dict[str, tuple[Any, Sequence[Any]]] = {
     "TF_NumDims": (c_int, (c_void_p,)),
     "TF_SessionRun": (
         None,
-        (
-            c_void_p,
-            c_void_p,
-            POINTER(_Output),
-            POINTER(c_void_p),
-            c_int,
-            POINTER(_Output),
-            POINTER(c_void_p),
-            c_int,
-            c_void_p,
-            c_int,
-            c_void_p,
-            c_void_p,
-        ),
+        (c_void_p, c_void_p, *_TENSORS, *_TENSORS, c_void_p, c_int, c_void_p, c_void_p),
     ),
     "TF_SetConfig": (None, (c_void_p, c_char_p, c_size_t, c_void_p)),
     "TF_StringGetDataPointer": (c_void_p, (c_void_p,)),
@@ -160,7 +149,7 @@ class _Handle:
             (handle.hash_code, handle.name, handle.maybe_type_name) if handle else (0, "", "")
         )
         text = f"Invalid resource type hash code: {number}(name: {name} type: {kind})"
-        self.refusal = Status(Code.INVALID_ARGUMENT, text)
+        self.refusal = invalid(text)
 
 
 class TensorFlowRuntime:
@@ -169,23 +158,16 @@ class TensorFlowRuntime:
     def __init__(self, config: bytes = b"") -> None:
         self._config = config
         self._lock = threading.Lock()
+        self._open = cache(_Library)
 
     def load(self, path: str, tags: Sequence[str]) -> TensorFlowSession | Status:
         """Load a SavedModel and run its init op."""
         try:
-            library = self._library
+            with self._lock:
+                library = self._open()
         except OSError as error:
             return Status(Code.INTERNAL, f"TensorFlow cannot be loaded: {error}")
         return _load(library, self._config, path, tags)
-
-    @property
-    def _library(self) -> _Library:
-        with self._lock:
-            return self._opened
-
-    @cached_property
-    def _opened(self) -> _Library:
-        return _Library()
 
 
 def _load(
@@ -275,19 +257,10 @@ class TensorFlowSession:
         run_options = library.TF_NewBufferFromString(options, len(options)) if options else None
         try:
             with _Status(library) as status:
+                given, got = (inputs, values, len(feeds)), (wanted, results, len(fetches))
+                targets = (None, 0, None)  # operations to run besides, and RunMetadata
                 library.TF_SessionRun(
-                    self._session,
-                    run_options,
-                    inputs,
-                    values,
-                    len(feeds),
-                    wanted,
-                    results,
-                    len(fetches),
-                    None,
-                    0,
-                    None,
-                    status.pointer,
+                    self._session, run_options, *given, *got, *targets, status.pointer
                 )
                 if not status.ok:
                     return status.value

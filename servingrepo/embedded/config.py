@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from servingrepo.embedded.source import MonitoredModel
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.status import OK, Status, invalid
 from servingrepo.embedded.versions import VersionPolicy
 
 if TYPE_CHECKING:
@@ -77,16 +77,14 @@ def check_list(models: Sequence[ModelEntry]) -> Status:
     seen: set[str] = set()
     for model in models:
         if model.name in seen:
-            text = f"Illegal to list model {model.name} multiple times in config list"
-            return Status(Code.INVALID_ARGUMENT, text)
+            return invalid(f"Illegal to list model {model.name} multiple times in config list")
         seen.add(model.name)
     for model in models:
         if not model.base_path.startswith("/") and not _SCHEME.match(model.base_path):
-            text = (
+            return invalid(
                 f"Expected model {model.name} to have an absolute path or URI; "
                 f"got base_path()={model.base_path}"
             )
-            return Status(Code.INVALID_ARGUMENT, text)
     return OK
 
 
@@ -94,21 +92,20 @@ def platform_of(model: ModelEntry) -> str | Status:
     """Return the platform that an entry asks for (GetPlatform), supported or not."""
     if model.model_type != UNSPECIFIED:
         if model.platform:
-            text = (
+            return invalid(
                 "Illegal setting both ModelServerConfig::model_type (deprecated) and "
                 f"ModelServerConfig::model_platform, model name is {model.name}"
             )
-            return Status(Code.INVALID_ARGUMENT, text)
         if model.model_type != TENSORFLOW:
-            text = f"ModelServerConfig::model_type choice {model.model_type} not supported."
-            return Status(Code.INVALID_ARGUMENT, text)
+            return invalid(
+                f"ModelServerConfig::model_type choice {model.model_type} not supported."
+            )
         return "tensorflow"
     if not model.platform:
-        text = (
+        return invalid(
             "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
             f"ModelServerConfig::model_platform, model name is {model.name}"
         )
-        return Status(Code.INVALID_ARGUMENT, text)
     return model.platform
 
 
@@ -127,11 +124,10 @@ def check_platforms_kept(old: Sequence[ModelEntry], new: Sequence[ModelEntry]) -
         if isinstance(platform, Status):
             return platform
         if platform != before[model.name]:
-            text = (
+            return invalid(
                 f"Illegal to change a model's platform. For model {model.name} platform was "
                 f"{before[model.name]} and new platform requested is {platform}"
             )
-            return Status(Code.INVALID_ARGUMENT, text)
     return OK
 
 

@@ -22,7 +22,7 @@ from servingrepo.embedded.config import (
 )
 from servingrepo.embedded.source import VersionSource
 from servingrepo.embedded.states import EventBus, State, StateMonitor, Waiter
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.status import OK, Code, Status, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ class ServerCore:
     ) -> Handle | Status:
         """Return the loaded version for a request. Unknown, loading and failed versions have the same error."""
         if not name:
-            return Status(Code.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+            return invalid("ModelSpec has no name specified.")
         if label is not None:
             labelled = self._version_of_label(name, label)
             if isinstance(labelled, Status):
@@ -128,7 +128,7 @@ class ServerCore:
             "config applied: %s", ", ".join(model.name for model in config.models) or "no models"
         )
         if any(model.has_logging for model in config.models):
-            return Status(Code.INVALID_ARGUMENT, "No request-logger-creator provided.")
+            return invalid("No request-logger-creator provided.")
         return OK
 
     def _add_models(self, models: Sequence[ModelEntry]) -> Status:
@@ -147,8 +147,7 @@ class ServerCore:
                     "name, send a config without it first (as with TensorFlow Serving, server_core.cc)",
                     model.name,
                 )
-                text = f"Model {model.name} requests unsupported platform {platform}"
-                return Status(Code.INVALID_ARGUMENT, text)
+                return invalid(f"Model {model.name} requests unsupported platform {platform}")
         monitored = [model.monitored for model in models]
         if self._source is None:
             return self._add_first(VersionSource(self._manager.aspire), monitored)
@@ -215,6 +214,5 @@ class ServerCore:
             return Status(Code.UNAVAILABLE, f"Model labels does not init yet.{label}")
         version = labels.get(name, {}).get(label)
         if version is None:
-            text = f"Unrecognized servable version label: {label}"
-            return Status(Code.INVALID_ARGUMENT, text)
+            return invalid(f"Unrecognized servable version label: {label}")
         return version

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import text_format
 
-from servingrepo.embedded.inference import DEFAULT_SIGNATURE, fill_model_spec
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.inference import DEFAULT_SIGNATURE
+from servingrepo.embedded.json_writer import as_single
+from servingrepo.embedded.status import OK, Code, Status, invalid
 from servingrepo.embedded.tensors import as_array, dtype_name, shape_text
 from servingrepo.protos import (
     classification_pb2,
@@ -73,12 +73,7 @@ def multi_inference(model: Model, request: Any) -> Any | Status:
             filled = _fill_values(result.regression_result, outputs, count)
         if not filled.ok:
             return filled
-        fill_model_spec(
-            result.model_spec,
-            name=task.model_spec.name,
-            signature=task.model_spec.signature_name,
-            version=model.version,
-        )
+        model.fill_spec(result.model_spec, task.model_spec)
     return response
 
 
@@ -86,7 +81,7 @@ def _single(model: Model, request: Any, response: Any, method: str) -> Any | Sta
     key = request.model_spec.signature_name or DEFAULT_SIGNATURE
     signature = model.session.signatures.get(key)
     if signature is None:
-        return _invalid(f"No signature was found with the name: {key}")
+        return invalid(f"No signature was found with the name: {key}")
     checked = _check(signature, method, check_name=model.options.check_method_name)
     if not checked.ok:
         return checked
@@ -101,12 +96,7 @@ def _single(model: Model, request: Any, response: Any, method: str) -> Any | Sta
     filled = fill(response.result, outputs, count)
     if not filled.ok:
         return filled
-    fill_model_spec(
-        response.model_spec,
-        name=request.model_spec.name,
-        signature=request.model_spec.signature_name,
-        version=model.version,
-    )
+    model.fill_spec(response.model_spec, request.model_spec)
     return response
 
 
@@ -127,7 +117,7 @@ def _task_signatures(model: Model, tasks: Any) -> list[tuple[str, Any]] | Status
         }
         text = next((text for text, applies in wrong.items() if applies), None)
         if text is not None:
-            return _invalid(text)
+            return invalid(text)
         if task.method_name not in (CLASSIFY, REGRESS):
             text = f"Unsupported signature method_name: {task.method_name}"
             return Status(Code.UNIMPLEMENTED, text)
@@ -142,30 +132,26 @@ def _task_signatures(model: Model, tasks: Any) -> list[tuple[str, Any]] | Status
 def _check(signature: Any, method: str, *, check_name: bool) -> Status:
     """Check a signature's structure (PreProcessClassification, PreProcessRegression)."""
     if check_name and signature.method_name != method:
-        return _invalid(
+        return invalid(
             f"Expected {_kind(method)} signature method_name to be {method}. "
             f"Was: {signature.method_name}"
         )
     if len(signature.inputs) != 1:
-        return _invalid("Expected one input Tensor.")
+        return invalid("Expected one input Tensor.")
     outputs = len(signature.outputs)
     if method == REGRESS and outputs != 1:
-        return _invalid("Expected one output Tensor.")
+        return invalid("Expected one output Tensor.")
     if not 1 <= outputs <= CLASSIFY_MAX_OUTPUTS:
-        return _invalid(f"Expected one or two output Tensors, found {outputs}")
-    return _check_keys(signature, method)
-
-
-def _check_keys(signature: Any, method: str) -> Status:
+        return invalid(f"Expected one or two output Tensors, found {outputs}")
     if INPUTS not in signature.inputs:
-        return _invalid(
+        return invalid(
             f"No {_kind(method)} inputs found in SignatureDef: {debug_string(signature)}"
         )
     if _fetches(signature, method):
         return OK
     if method == REGRESS:
-        return _invalid(f"No regression outputs found in SignatureDef: {debug_string(signature)}")
-    return _invalid(
+        return invalid(f"No regression outputs found in SignatureDef: {debug_string(signature)}")
+    return invalid(
         "Expected classification signature outputs to contain at least one of "
         f'"{CLASSES}" or "{SCORES}". Signature was: {debug_string(signature)}'
     )
@@ -186,13 +172,11 @@ def _run(
 ) -> tuple[dict[str, Tensor], int] | Status:
     serialized = serialized_examples(request_input)
     if not serialized:
-        return _invalid("Input is empty.")
+        return invalid("Input is empty.")
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=serialized)
     proto.tensor_shape.dim.add(size=len(serialized))
     feed = model.session.decode(proto)
-    tensors = model.session.run(
-        [(name, feed) for name in feeds], fetches, timeout_ms=model.timeout_ms
-    )
+    tensors = model.run([(name, feed) for name in feeds], fetches)
     if isinstance(tensors, Status):
         return tensors
     return dict(zip(fetches, tensors, strict=True)), len(serialized)
@@ -219,7 +203,7 @@ def _fill_classes(result: Any, outputs: Mapping[str, Tensor], count: int) -> Sta
             return checked
     widths = [tensor.shape[1] for tensor in outputs.values()]
     if widths[0] != widths[-1]:
-        return _invalid(
+        return invalid(
             f"Tensors class and score should match in dim_size(1). Got {widths[0]} vs. {widths[1]}"
         )
     width = widths[0]
@@ -239,15 +223,15 @@ def _fill_classes(result: Any, outputs: Mapping[str, Tensor], count: int) -> Sta
 def _check_matrix(key: str, tensor: Tensor, count: int) -> Status:
     dtype = types_pb2.DT_STRING if key == CLASSES else types_pb2.DT_FLOAT
     if len(tensor.shape) != MATRIX:
-        return _invalid(
+        return invalid(
             "Expected Tensor shape: [batch_size num_classes] but got " + shape_text(tensor.shape)
         )
     if tensor.dtype != dtype:
-        return _invalid(
+        return invalid(
             f"Expected {key} Tensor of {dtype_name(dtype)}. Got: {dtype_name(tensor.dtype)}"
         )
     if tensor.shape[0] != count:
-        return _invalid(f"Expected {key} output batch size of {count}. Got: {tensor.shape[0]}")
+        return invalid(f"Expected {key} output batch size of {count}. Got: {tensor.shape[0]}")
     return OK
 
 
@@ -255,21 +239,17 @@ def _fill_values(result: Any, outputs: Mapping[str, Tensor], count: int) -> Stat
     tensor = outputs[OUTPUTS]
     shape = tensor.shape
     if not (len(shape) == 1 or (len(shape) == MATRIX and shape[1] == 1)):
-        return _invalid(
+        return invalid(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
             + shape_text(shape)
         )
     if shape[0] != count:
-        return _invalid(f"Input batch size did not match output batch size: {count} vs. {shape[0]}")
+        return invalid(f"Input batch size did not match output batch size: {count} vs. {shape[0]}")
     if tensor.dtype != types_pb2.DT_FLOAT:
-        return _invalid(f"Expected output Tensor of DT_FLOAT.  Got: {dtype_name(tensor.dtype)}")
+        return invalid(f"Expected output Tensor of DT_FLOAT.  Got: {dtype_name(tensor.dtype)}")
     for value in as_array(tensor).tolist():
         result.regressions.add().value = value
     return OK
-
-
-def _invalid(text: str) -> Status:
-    return Status(Code.INVALID_ARGUMENT, text)
 
 
 def debug_string(message: Any) -> str:
@@ -285,14 +265,10 @@ def _in_cpp(line: re.Match[str]) -> str:
     field, kind, text = line.groups()
     value = float(text)
     if math.isfinite(value):
-        parse = _float if kind in _SINGLE else float
+        parse = as_single if kind in _SINGLE else float
         few, many = (6, 9) if kind in _SINGLE else (15, 17)
-        value = parse(text)
+        value = parse(value)
         text = f"{value:.{few}g}"
-        if parse(text) != value:
+        if parse(float(text)) != value:
             text = f"{value:.{many}g}"
     return f"{field}{text}"
-
-
-def _float(text: str) -> float:
-    return float(struct.unpack("<f", struct.pack("<f", float(text)))[0])

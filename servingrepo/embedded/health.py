@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from servingrepo.embedded.wire import LENGTH_DELIMITED, fields
+from servingrepo.savedmodel.wire import LENGTH_DELIMITED, fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +51,13 @@ def _watch(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
 
 
 def _service(request: bytes, context: grpc.ServicerContext) -> str:
-    name = b""
+    name, end = b"", 0
     try:
-        for number, start, content, end in fields(request):
-            if end > len(request):
-                raise ValueError("cut short")
+        for number, start, content, end in fields(request, 0, len(request)):
             if number == SERVICE and request[start] & 7 == LENGTH_DELIMITED:
                 name = request[content:end]
+        if end != len(request):
+            raise ValueError("it is cut short, or no message")
         return name.decode()
     except (ValueError, IndexError):
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "could not parse request")

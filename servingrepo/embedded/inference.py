@@ -6,21 +6,23 @@ of checks. Like the real server it does not compare shapes and dtypes with the s
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servingrepo.embedded.runtime import Session
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.status import Code, Status, invalid
 from servingrepo.embedded.tensors import to_content, to_proto
 from servingrepo.protos import predict_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from servingrepo.embedded.runtime import Feed
+    from servingrepo.embedded.runtime import Feed, Tensor
 
-__all__ = ["DEFAULT_SIGNATURE", "Model", "Options", "fill_model_spec", "predict"]
+__all__ = ["DEFAULT_SIGNATURE", "Model", "Options", "predict"]
 
 DEFAULT_SIGNATURE = "serving_default"
 PREDICT_METHODS = (
@@ -38,21 +40,33 @@ class Options(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A loaded model; `version` is None while it warms up."""
+    """A loaded model for one request; `version` is None while it warms up.
+
+    `timed` gets the beginning of each run in TensorFlow that succeeded, on the monotonic clock.
+    """
 
     session: Session
     options: Options
     version: int | None = None
     timeout_ms: int = 0
+    timed: Callable[[float], None] | None = None
 
+    def run(
+        self, feeds: Sequence[tuple[str, Feed]], fetches: Sequence[str]
+    ) -> list[Tensor] | Status:
+        """Run the graph."""
+        begun = time.monotonic()
+        tensors = self.session.run(feeds, fetches, timeout_ms=self.timeout_ms)
+        if self.timed is not None and not isinstance(tensors, Status):
+            self.timed(begun)
+        return tensors
 
-def fill_model_spec(spec: Any, *, name: str, signature: str | None, version: int | None) -> None:
-    """Fill the model_spec of a response with the signature and the version."""
-    spec.name = name
-    if signature is not None:
-        spec.signature_name = signature or DEFAULT_SIGNATURE
-    if version is not None:
-        spec.version.value = version
+    def fill_spec(self, spec: Any, asked: Any) -> None:
+        """Fill the model_spec of a response to a request, whose one is `asked`."""
+        spec.name = asked.name
+        spec.signature_name = asked.signature_name or DEFAULT_SIGNATURE
+        if self.version is not None:
+            spec.version.value = self.version
 
 
 def predict(model: Model, request: Any) -> Any | Status:
@@ -75,13 +89,11 @@ def predict(model: Model, request: Any) -> Any | Status:
     if isinstance(aliases, Status):
         return aliases
     fetches = [signature.outputs[alias].name for alias in aliases]
-    tensors = model.session.run(feeds, fetches, timeout_ms=model.timeout_ms)
+    tensors = model.run(feeds, fetches)
     if isinstance(tensors, Status):
         return tensors
     response = predict_pb2.PredictResponse()
-    fill_model_spec(
-        response.model_spec, name=request.model_spec.name, signature=key, version=model.version
-    )
+    model.fill_spec(response.model_spec, request.model_spec)
     convert = to_content if model.options.tensor_content else to_proto
     for alias, tensor in zip(aliases, tensors, strict=True):
         response.outputs[alias].CopyFrom(convert(tensor))
@@ -91,13 +103,12 @@ def predict(model: Model, request: Any) -> Any | Status:
 def _feeds(session: Session, signature: Any, inputs: Any) -> list[tuple[str, Feed]] | Status:
     sent, declared = sorted(inputs), sorted(signature.inputs)
     if len(sent) > len(declared) or (len(sent) < len(declared) and not signature.defaults):
-        text = (
+        return invalid(
             f"input size does not match signature: {len(sent)}!={len(declared)} "
             f"len({_braced(sent)}) != len({_braced(declared)}). "
             f"Sent extra: {_braced(sorted(set(sent) - set(declared)))}. "
             f"Missing but required: {_braced(sorted(set(declared) - set(sent)))}."
         )
-        return Status(Code.INVALID_ARGUMENT, text)
     feeds = []
     used = []
     for alias in declared:
@@ -108,22 +119,20 @@ def _feeds(session: Session, signature: Any, inputs: Any) -> list[tuple[str, Fee
         elif alias in signature.defaults:
             proto = signature.defaults[alias]
         else:
-            text = (
+            return invalid(
                 f"Signature input alias: {alias}(feed name: {name}) not found in request and no default "
                 f"value provided. Inputs expected to be in the request {_braced(sent)}, or default "
                 f"input alias set: {','.join(sorted(signature.defaults))}"
             )
-            return Status(Code.INVALID_ARGUMENT, text)
         feed = session.decode(proto)
         if feed is None:
-            return Status(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}")
+            return invalid(f"tensor parsing error: {alias}")
         feeds.append((name, feed))
     if len(used) != len(sent):
-        text = (
+        return invalid(
             f"Inputs contains invalid name. Used request inputs: {','.join(used)}, "
             f"request input: {','.join(sent)}"
         )
-        return Status(Code.INVALID_ARGUMENT, text)
     return feeds
 
 
@@ -131,13 +140,12 @@ def _outputs(signature: Any, wanted: Iterable[str]) -> list[str] | Status:
     chosen: list[str] = []
     for alias in wanted:
         if alias not in signature.outputs:
-            text = (
+            return invalid(
                 f"output tensor alias not found in signature: {alias} Outputs expected to be in the "
                 f"set {_braced(sorted(signature.outputs))}."
             )
-            return Status(Code.INVALID_ARGUMENT, text)
         if alias in chosen:
-            return Status(Code.INVALID_ARGUMENT, f"duplicate output tensor alias: {alias}")
+            return invalid(f"duplicate output tensor alias: {alias}")
         chosen.append(alias)
     return chosen or sorted(signature.outputs)
 

@@ -11,17 +11,9 @@ from typing import Any
 
 from servingrepo.embedded.json_reader import Json, member, read_document
 from servingrepo.embedded.json_writer import debug_text
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.status import Status, invalid
 
-__all__ = [
-    "decoded",
-    "invalid",
-    "is_object",
-    "json_type",
-    "read_request",
-    "valid_text",
-    "wrong",
-]
+__all__ = ["decoded", "is_object", "json_type", "read_request", "valid_text", "wrong"]
 
 SIGNATURE, BASE64 = "signature_name", "b64"
 QUANTUM = 4
@@ -80,8 +72,3 @@ def json_type(value: Json) -> str:
 def wrong(value: Json, text: str) -> Status:
     """Return an error that quotes the value."""
     return invalid(f"JSON Value: {debug_text(value)} {text}")
-
-
-def invalid(text: str) -> Status:
-    """Return an INVALID_ARGUMENT."""
-    return Status(Code.INVALID_ARGUMENT, text)

@@ -10,7 +10,6 @@ from typing import Any
 
 from servingrepo.embedded.json_body import (
     decoded,
-    invalid,
     is_object,
     json_type,
     read_request,
@@ -19,7 +18,7 @@ from servingrepo.embedded.json_body import (
 )
 from servingrepo.embedded.json_reader import Json, member
 from servingrepo.embedded.json_writer import is_double
-from servingrepo.embedded.status import OK, Status
+from servingrepo.embedded.status import OK, Status, invalid
 from servingrepo.protos import feature_pb2
 
 __all__ = ["fill_examples"]

@@ -12,7 +12,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.status import Status, invalid
 
 __all__ = ["Json", "member", "read_document"]
 
@@ -28,16 +28,7 @@ _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _SPECIAL = re.compile(r"-?(?:NaN|Inf(?:inity)?)")
 _DIGITS = re.compile(r"[0-9]+")
 _HEX = re.compile(r"[0-9A-Fa-f]{4}")
-_ESCAPES = {
-    '"': '"',
-    "\\": "\\",
-    "/": "/",
-    "b": "\b",
-    "f": "\f",
-    "n": "\n",
-    "r": "\r",
-    "t": "\t",
-}
+_ESCAPES = dict(zip('"\\/bfnrt', '"\\/\b\f\n\r\t', strict=True))
 _LITERALS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
 DEEPEST = 100_000
 HIGH, LOW, END_OF_SURROGATES = 0xD800, 0xDC00, 0xE000
@@ -50,7 +41,7 @@ def read_document(body: bytes) -> Json | Status:
         RecursionError: It is deeper than any tensor can be.
     """
     if not body:
-        return Status(Code.INVALID_ARGUMENT, "JSON Parse error: The document is empty")
+        return invalid("JSON Parse error: The document is empty")
     # Bytes that are not UTF-8 become lone surrogates here, and the same bytes again in the answer.
     text = body.decode(errors="surrogateescape")
     start = 1 if text.startswith("\ufeff") else 0
@@ -66,7 +57,7 @@ def read_document(body: bytes) -> Json | Status:
         return reader.read()
     except _WrongError as error:
         offset = len(text[: error.position].encode(errors="surrogateescape"))
-        return Status(Code.INVALID_ARGUMENT, f"JSON Parse error: {error.text} at offset: {offset}")
+        return invalid(f"JSON Parse error: {error.text} at offset: {offset}")
 
 
 def member(value: Json, name: str) -> tuple[Json] | None:
@@ -102,11 +93,7 @@ _MISPLACED = {
 }
 _WANTS_VALUE = (START, ARRAY, NEXT_ELEMENT, VALUE)
 # The next state after a character that does not begin a value.
-_STEPS = {
-    (ELEMENT, ","): NEXT_ELEMENT,
-    (NAME, ":"): VALUE,
-    (MEMBER, ","): NEXT_MEMBER,
-}
+_STEPS = {(ELEMENT, ","): NEXT_ELEMENT, (NAME, ":"): VALUE, (MEMBER, ","): NEXT_MEMBER}
 _CLOSES = {(ARRAY, "]"), (ELEMENT, "]"), (OBJECT, "}"), (MEMBER, "}")}
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf import json_format
 
-from servingrepo.embedded.json_body import invalid
 from servingrepo.embedded.json_writer import PrettyWriter, decimal_text, quoted
+from servingrepo.embedded.status import Status, invalid
 from servingrepo.embedded.tensors import dtype_name
 from servingrepo.protos import get_model_metadata_pb2, types_pb2
 
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from servingrepo.embedded.json_tensors import Form
-    from servingrepo.embedded.status import Status
 
 __all__ = [
     "classifications_text",
     "error_text",
+    "message_text",
     "metadata_text",
-    "model_status_text",
     "outputs_text",
     "regressions_text",
 ]
@@ -105,20 +104,16 @@ def error_text(status: Status) -> str:
     return _end(writer)
 
 
-def model_status_text(response: Any) -> str:
-    """Return a GetModelStatusResponse."""
-    return _message_text(response)
-
-
 def metadata_text(response: Any) -> str:
     """Return a GetModelMetadataResponse, with the signatures in place of gRPC's Any."""
     signatures = get_model_metadata_pb2.SignatureDefMap()
     response.metadata["signature_def"].Unpack(signatures)
-    spec, found = _message_text(response.model_spec), _message_text(signatures)
+    spec, found = message_text(response.model_spec), message_text(signatures)
     return f'{{\n"model_spec":{spec},\n"metadata": {{"signature_def": {found}}}\n}}\n'
 
 
-def _message_text(message: Any) -> str:
+def message_text(message: Any) -> str:
+    """Return a message as protobuf's own JSON, such as a GetModelStatusResponse."""
     value = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from servingrepo.embedded.json_body import (
-    decoded,
-    invalid,
-    is_object,
-    json_type,
-    read_request,
-    wrong,
-)
+from servingrepo.embedded.json_body import decoded, is_object, json_type, read_request, wrong
 from servingrepo.embedded.json_reader import Json, member
 from servingrepo.embedded.json_writer import debug_text
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.status import OK, Code, Status, invalid
 from servingrepo.embedded.tensors import dtype_name, shape_text
 from servingrepo.protos import types_pb2
 

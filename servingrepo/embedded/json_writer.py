@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from servingrepo.embedded.json_reader import Json
 
-__all__ = ["PrettyWriter", "debug_text", "decimal_text", "is_double", "quoted"]
+__all__ = ["PrettyWriter", "as_single", "debug_text", "decimal_text", "is_double", "quoted"]
 
 DEBUG_BYTES = 256  # kMaxJsonDebugStringBytes
 INDENT = 4
@@ -40,7 +40,7 @@ def decimal_text(value: float, *, single: bool) -> str:
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     text = f"{value:g}"
-    again = _as_single(float(text)) if single else float(text)
+    again = as_single(float(text)) if single else float(text)
     if again != value:
         text = f"{value:.9g}" if single else f"{value:.17g}"
     return text if "." in text or "e" in text else f"{text}.0"
@@ -191,7 +191,8 @@ def _shortest(value: float) -> str:
     return f"{value:.{digits - 1}e}"
 
 
-def _as_single(value: float) -> float:
+def as_single(value: float) -> float:
+    """Return a number rounded to a float of 32 bits."""
     try:
         return float(struct.unpack("<f", struct.pack("<f", value))[0])
     except OverflowError:

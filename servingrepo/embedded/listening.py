@@ -19,7 +19,7 @@ from servingrepo.embedded.http_side import serve_http
 from servingrepo.embedded.inference import Options
 from servingrepo.embedded.rest import RestApi
 from servingrepo.embedded.services import Parts, handlers
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.status import Status, invalid
 from servingrepo.embedded.text_files import read_metrics_path, read_ssl
 
 if TYPE_CHECKING:
@@ -132,10 +132,11 @@ def _credentials(arguments: Arguments) -> Any | Status | None:
         raise SslConfigError(str(config))
     if config.client_verify and not config.custom_ca:
         # gRPC would start, and then let no client in.
-        text = f"{file} has client_verify without a custom_ca that client certificates could be checked with"
-        return Status(Code.INVALID_ARGUMENT, text)
+        return invalid(
+            f"{file} has client_verify without a custom_ca that client certificates could be checked with"
+        )
     return grpc.ssl_server_credentials(
-        [(config.server_key, config.server_cert)],
-        root_certificates=config.custom_ca or None,
+        [(config.server_key.encode(), config.server_cert.encode())],
+        root_certificates=config.custom_ca.encode() or None,
         require_client_auth=config.client_verify,
     )

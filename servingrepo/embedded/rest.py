@@ -15,21 +15,28 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from servingrepo.embedded import examples, inference
-from servingrepo.embedded.calls import SIGNATURE_DEF, find, get_metadata, get_status, infer
+from servingrepo.embedded.calls import (
+    SIGNATURE_DEF,
+    count_request,
+    find,
+    get_metadata,
+    get_status,
+    infer,
+)
 from servingrepo.embedded.core import ServerCore
 from servingrepo.embedded.inference import DEFAULT_SIGNATURE, Options
 from servingrepo.embedded.json_examples import fill_examples
 from servingrepo.embedded.json_responses import (
     classifications_text,
     error_text,
+    message_text,
     metadata_text,
-    model_status_text,
     outputs_text,
     regressions_text,
 )
 from servingrepo.embedded.json_tensors import fill_predict
 from servingrepo.embedded.metrics import Metrics
-from servingrepo.embedded.status import Code, Status
+from servingrepo.embedded.status import Code, Status, invalid
 from servingrepo.protos import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -40,8 +47,6 @@ from servingrepo.protos import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from servingrepo.embedded.inference import Model
 
 __all__ = ["RestApi", "RestReply", "RestRequest", "respond"]
 
@@ -127,7 +132,6 @@ class _Address(msgspec.Struct, frozen=True):
     label: str | None = None
     method: str = ""
     part: str = ""
-    is_malformed: bool = False
 
 
 # A version beyond int64: the real server loses the error's text, and the body is empty.
@@ -166,10 +170,7 @@ def _api_reply(api: RestApi, request: RestRequest) -> RestReply:
         if isinstance(answer, Status) and answer is not _NO_NUMBER:
             text = error_text(answer)
     code = answer.code if isinstance(answer, Status) else Code.OK
-    if code is Code.OK:
-        labels = (address.name, address.method, "REST")
-        api.metrics.observe("/tensorflow/serving/request_latency", labels, since=begun)
-    api.metrics.count("/tensorflow/serving/request_count", (address.name, code.name))
+    count_request(api.metrics, (address.name, address.method, "REST"), answer, since=begun)
     return RestReply(
         _HTTP.get(code, OTHER_ERROR),
         headers + (_CORS if api.cors else ()),
@@ -182,14 +183,14 @@ def _answer(api: RestApi, request: RestRequest) -> tuple[_Address, str | Status]
     address = found or _Address()
     if found is None:
         text = f"Malformed request: {request.method} {request.target}"
-        return address, Status(Code.INVALID_ARGUMENT, text)
+        return address, invalid(text)
     if address.version is not None and address.version >= INT64:
         return address, _NO_NUMBER
     try:
         return address, _answer_address(api, address, request)
     except RecursionError:
         # Lists nested a thousand deep: the real server refuses a tensor of that rank.
-        return address, Status(Code.INVALID_ARGUMENT, "JSON value is nested too deep")
+        return address, invalid("JSON value is nested too deep")
 
 
 def _address(request: RestRequest) -> _Address | None:
@@ -218,12 +219,15 @@ def _answer_address(api: RestApi, address: _Address, request: RestRequest) -> st
         case "POST", "predict", _:
             return _predict(api, address, request.body)
         case "POST", "classify", _:
-            return _classify(api, address, request.body)
+            asked = classification_pb2.ClassificationRequest()
+            answer = _ask_examples(api, address, request.body, asked, examples.classify)
+            return answer if isinstance(answer, Status) else classifications_text(answer.result)
         case "POST", "regress", _:
-            return _regress(api, address, request.body)
+            asked = regression_pb2.RegressionRequest()
+            answer = _ask_examples(api, address, request.body, asked, examples.regress)
+            return answer if isinstance(answer, Status) else regressions_text(answer.result)
         case "POST", _, _:
-            text = f"Malformed request: {request.method} {request.target}"
-            return Status(Code.INVALID_ARGUMENT, text)
+            return invalid(f"Malformed request: {request.method} {request.target}")
         case _, _, "metadata":
             return _metadata(api, address)
         case _:
@@ -240,34 +244,20 @@ def _predict(api: RestApi, address: _Address, body: bytes) -> str | Status:
     return response if isinstance(response, Status) else outputs_text(response.outputs, form)
 
 
-def _classify(api: RestApi, address: _Address, body: bytes) -> str | Status:
-    request = classification_pb2.ClassificationRequest()
+def _ask_examples(
+    api: RestApi, address: _Address, body: bytes, request: Any, run: Any
+) -> Any | Status:
+    """Answer a classify or regress."""
     _fill_spec(request.model_spec, address)
     filled = fill_examples(body, request)
-    if not filled.ok:
-        return filled
-    response = _infer(api, request, examples.classify, "Classify")
-    return response if isinstance(response, Status) else classifications_text(response.result)
-
-
-def _regress(api: RestApi, address: _Address, body: bytes) -> str | Status:
-    request = regression_pb2.RegressionRequest()
-    _fill_spec(request.model_spec, address)
-    filled = fill_examples(body, request)
-    if not filled.ok:
-        return filled
-    response = _infer(api, request, examples.regress, "Regress")
-    return response if isinstance(response, Status) else regressions_text(response.result)
+    return _infer(api, request, run, address.method.capitalize()) if filled.ok else filled
 
 
 def _infer(api: RestApi, request: Any, run: Any, name: str) -> Any | Status:
-    def act(model: Model) -> Any | Status:
-        return run(model, request)
-
     return infer(
         api.core,
         request.model_spec,
-        act,
+        lambda model: run(model, request),
         options=api.options,
         timeout_ms=api.timeout_ms,
         metrics=api.metrics,
@@ -284,22 +274,22 @@ def _inputs(core: ServerCore, spec: Any, signature_name: str) -> Mapping[str, An
         signature = handle.servable.signatures.get(key)
     if signature is None:
         text = f'Serving signature name: "{key}" not found in signature def'
-        return Status(Code.INVALID_ARGUMENT, text)
+        return invalid(text)
     return dict(signature.inputs)
 
 
 def _model_status(api: RestApi, address: _Address) -> str | Status:
     if not address.name:
-        return Status(Code.INVALID_ARGUMENT, "Missing model name in request.")
+        return invalid("Missing model name in request.")
     request = get_model_status_pb2.GetModelStatusRequest()
     _fill_spec(request.model_spec, address)
     response = get_status(api.core, request)
-    return response if isinstance(response, Status) else model_status_text(response)
+    return response if isinstance(response, Status) else message_text(response)
 
 
 def _metadata(api: RestApi, address: _Address) -> str | Status:
     if not address.name:
-        return Status(Code.INVALID_ARGUMENT, "Missing model name in request.")
+        return invalid("Missing model name in request.")
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=[SIGNATURE_DEF])
     _fill_spec(request.model_spec, address)
     response = get_metadata(api.core, request)

@@ -20,7 +20,7 @@ from servingrepo.embedded.versions import VersionPath, exists, file_path, join_p
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Feed", "ModelLoader", "Runtime", "Session", "Tensor", "disk_status"]
+__all__ = ["Feed", "ModelLoader", "Runtime", "Session", "Tensor"]
 
 Feed = Any
 """A decoded input tensor, as the session that decoded it keeps it."""
@@ -76,8 +76,27 @@ class ModelLoader(msgspec.Struct, frozen=True):
     warm_up: Callable[[Session, str], Status] = lambda _session, _path: OK
 
     def reserve(self, version: VersionPath) -> Status:
-        """Fail where the real server's estimate of the size on disk fails; it never is too much."""
-        return disk_status(version.path)
+        """Fail where the real server's estimate of the size on disk fails; it never is too much.
+
+        It fails if a directory cannot be listed, or a file has no size.
+        """
+        if not exists(version.path):
+            return Status(Code.NOT_FOUND, f"{version.path} not found")
+        directories = deque([version.path])
+        while directories:
+            directory = directories.popleft()
+            try:
+                children = sorted(entry.name for entry in Path(file_path(directory)).iterdir())
+            except OSError as error:
+                return from_os_error(error, directory)
+            for child in (join_path(directory, name) for name in children):
+                try:
+                    mode = Path(file_path(child)).stat().st_mode
+                except OSError as error:
+                    return from_os_error(error, child)
+                if stat.S_ISDIR(mode):
+                    directories.append(child)
+        return OK
 
     def load(self, version: VersionPath) -> Session | Status:
         """Load and warm up."""
@@ -102,24 +121,3 @@ class ModelLoader(msgspec.Struct, frozen=True):
     def unload(self, servable: Session) -> None:
         """Close the session."""
         servable.close()
-
-
-def disk_status(path: str) -> Status:
-    """Return OK if every directory below `path` can be listed and every file has a size."""
-    if not exists(path):
-        return Status(Code.NOT_FOUND, f"{path} not found")
-    directories = deque([path])
-    while directories:
-        directory = directories.popleft()
-        try:
-            children = sorted(entry.name for entry in Path(file_path(directory)).iterdir())
-        except OSError as error:
-            return from_os_error(error, directory)
-        for child in (join_path(directory, name) for name in children):
-            try:
-                mode = Path(file_path(child)).stat().st_mode
-            except OSError as error:
-                return from_os_error(error, child)
-            if stat.S_ISDIR(mode):
-                directories.append(child)
-    return OK

@@ -28,7 +28,7 @@ from servingrepo.embedded.metrics import MeasuredRuntime, Metrics
 from servingrepo.embedded.runtime import ModelLoader
 from servingrepo.embedded.services import Parts
 from servingrepo.embedded.states import Event, EventBus, State, Waiter
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.status import OK, Status, invalid
 from servingrepo.embedded.text_files import read_models
 from servingrepo.embedded.warmup import warm_up
 
@@ -68,7 +68,7 @@ def _start(arguments: Arguments) -> Status:
     try:
         log, own = _redirect(arguments.text("tensorflow_log"))
     except OSError as error:
-        return Status(Code.INVALID_ARGUMENT, f"cannot write TensorFlow's log: {error}")
+        return invalid(f"cannot write TensorFlow's log: {error}")
     _log_to(own)
     if arguments.number("exit_with_parent"):
         _end_with(arguments.number("exit_with_parent"))

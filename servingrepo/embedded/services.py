@@ -18,21 +18,18 @@ import msgspec
 from servingrepo.embedded import config
 from servingrepo.embedded.calls import (
     MISSING_SPEC,
+    Answer,
+    count_request,
     fill_status,
     get_metadata,
     get_status,
     infer,
 )
 from servingrepo.embedded.core import ServerCore
-from servingrepo.embedded.examples import (
-    classify,
-    multi_inference,
-    regress,
-    serialized_examples,
-)
+from servingrepo.embedded.examples import classify, multi_inference, regress, serialized_examples
 from servingrepo.embedded.inference import Model, Options, predict
 from servingrepo.embedded.metrics import Metrics
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.status import OK, Status, invalid
 from servingrepo.protos import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -51,8 +48,6 @@ logger = logging.getLogger(__name__)
 MESSAGE_LIMIT = 1024
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-Answer = Any
-"""A response message."""
 Left = Callable[[], float | None]
 """The client's time limit in seconds, if it has one."""
 
@@ -136,7 +131,6 @@ def _infer(
 ) -> Answer | Status:
     """Answer and count a Predict, Classify or Regress."""
     begun = time.monotonic()
-    model_name = request.model_spec.name
     if request.HasField("model_spec"):
         answer = infer(
             parts.core,
@@ -149,11 +143,7 @@ def _infer(
         )
     else:
         answer = MISSING_SPEC
-    code = answer.code if isinstance(answer, Status) else Code.OK
-    if code is Code.OK:
-        labels = (model_name, name, "GRPC")
-        parts.metrics.observe("/tensorflow/serving/request_latency", labels, since=begun)
-    parts.metrics.count("/tensorflow/serving/request_count", (model_name, code.name))
+    count_request(parts.metrics, (request.model_spec.name, name, "GRPC"), answer, since=begun)
     return answer
 
 
@@ -188,10 +178,9 @@ def _reload(parts: Parts, request: Any, _: Left) -> Answer | Status:
     if wanted.kind == "list":
         outcome = parts.core.reload(wanted)
     else:
-        outcome = Status(
-            Code.INVALID_ARGUMENT,
+        outcome = invalid(
             "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-            "Only ModelConfigList is currently supported",
+            "Only ModelConfigList is currently supported"
         )
     if not outcome.ok:
         logger.error("reload refused or failed: %s", outcome)

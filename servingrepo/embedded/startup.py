@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from servingrepo.embedded.flags import FLAGS
-from servingrepo.embedded.status import OK, Code, Status
+from servingrepo.embedded.status import OK, Code, Status, invalid
 from servingrepo.embedded.wire import varint
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check(arguments: Arguments) -> Status:
     }
     for text, applies in wrong.items():
         if applies:
-            return Status(Code.INVALID_ARGUMENT, text)
+            return invalid(text)
     if arguments.truth("use_alts_credentials"):
         # To serve without encryption although the user asked for it would be dangerous.
         text = "the embedded server has no ALTS: it would serve in the clear"
@@ -65,8 +65,7 @@ def check(arguments: Arguments) -> Status:
 
 def cannot_listen(address: str, error: Exception) -> Status:
     """Return the error for an address that cannot be bound."""
-    text = f"Failed to BuildAndStart gRPC server: cannot listen on {address}: {error}"
-    return Status(Code.INVALID_ARGUMENT, text)
+    return invalid(f"Failed to BuildAndStart gRPC server: cannot listen on {address}: {error}")
 
 
 def tags(arguments: Arguments) -> tuple[str, ...]:

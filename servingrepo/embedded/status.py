@@ -11,7 +11,7 @@ from enum import IntEnum
 
 import msgspec
 
-__all__ = ["OK", "Code", "Status", "from_os_error"]
+__all__ = ["OK", "Code", "Status", "from_os_error", "invalid"]
 
 
 class Code(IntEnum):
@@ -53,29 +53,27 @@ class Status(msgspec.Struct, frozen=True):
 
 OK = Status(Code.OK)
 
+
+def invalid(text: str) -> Status:
+    """Return an INVALID_ARGUMENT."""
+    return Status(Code.INVALID_ARGUMENT, text)
+
+
 # TensorFlow's codes for errno: tsl/platform/errors.cc, IOError.
 _ERRNO = {
-    errno.EINVAL: Code.INVALID_ARGUMENT,
-    errno.ENAMETOOLONG: Code.INVALID_ARGUMENT,
-    errno.E2BIG: Code.INVALID_ARGUMENT,
-    errno.ENOENT: Code.NOT_FOUND,
-    errno.ENODEV: Code.NOT_FOUND,
+    **dict.fromkeys((errno.EINVAL, errno.ENAMETOOLONG, errno.E2BIG), Code.INVALID_ARGUMENT),
+    **dict.fromkeys((errno.ENOENT, errno.ENODEV), Code.NOT_FOUND),
     errno.EEXIST: Code.ALREADY_EXISTS,
-    errno.EPERM: Code.PERMISSION_DENIED,
-    errno.EACCES: Code.PERMISSION_DENIED,
-    errno.EROFS: Code.PERMISSION_DENIED,
-    errno.ENOTDIR: Code.FAILED_PRECONDITION,
-    errno.EISDIR: Code.FAILED_PRECONDITION,
-    errno.EBADF: Code.FAILED_PRECONDITION,
-    errno.EBUSY: Code.FAILED_PRECONDITION,
-    errno.ENOSPC: Code.RESOURCE_EXHAUSTED,
-    errno.EMFILE: Code.RESOURCE_EXHAUSTED,
-    errno.ENFILE: Code.RESOURCE_EXHAUSTED,
-    errno.ENOMEM: Code.RESOURCE_EXHAUSTED,
+    **dict.fromkeys((errno.EPERM, errno.EACCES, errno.EROFS), Code.PERMISSION_DENIED),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.EBADF, errno.EBUSY), Code.FAILED_PRECONDITION
+    ),
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM), Code.RESOURCE_EXHAUSTED
+    ),
     errno.EFBIG: Code.OUT_OF_RANGE,
     errno.ENOSYS: Code.UNIMPLEMENTED,
-    errno.EAGAIN: Code.UNAVAILABLE,
-    errno.EINTR: Code.UNAVAILABLE,
+    **dict.fromkeys((errno.EAGAIN, errno.EINTR), Code.UNAVAILABLE),
 }
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from servingrepo.embedded.wire import LENGTH_DELIMITED, varint
+from servingrepo.embedded.wire import varint
 from servingrepo.protos import tensor_pb2, types_pb2
+from servingrepo.savedmodel.wire import LENGTH_DELIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,31 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = ["as_array", "dtype_name", "shape_text", "to_content", "to_proto"]
 
+_LAYOUTS: dict[Any, str] = {
+    np.bool_: "BOOL",
+    np.int8: "INT8 QINT8 INT4",
+    np.uint8: "UINT8 QUINT8 UINT4 FLOAT8_E5M2 FLOAT8_E4M3FN",
+    np.int16: "INT16 QINT16",
+    np.uint16: "UINT16 QUINT16 HALF BFLOAT16",
+    np.int32: "INT32 QINT32",
+    np.uint32: "UINT32",
+    np.int64: "INT64",
+    np.uint64: "UINT64",
+    np.float32: "FLOAT",
+    np.float64: "DOUBLE",
+    np.complex64: "COMPLEX64",
+    np.complex128: "COMPLEX128",
+}
 _NUMPY: dict[int, Any] = {
-    types_pb2.DT_FLOAT: np.float32,
-    types_pb2.DT_DOUBLE: np.float64,
-    types_pb2.DT_INT32: np.int32,
-    types_pb2.DT_UINT8: np.uint8,
-    types_pb2.DT_INT16: np.int16,
-    types_pb2.DT_INT8: np.int8,
-    types_pb2.DT_COMPLEX64: np.complex64,
-    types_pb2.DT_INT64: np.int64,
-    types_pb2.DT_BOOL: np.bool_,
-    types_pb2.DT_QINT8: np.int8,
-    types_pb2.DT_QUINT8: np.uint8,
-    types_pb2.DT_QINT32: np.int32,
-    types_pb2.DT_BFLOAT16: np.uint16,
-    types_pb2.DT_QINT16: np.int16,
-    types_pb2.DT_QUINT16: np.uint16,
-    types_pb2.DT_UINT16: np.uint16,
-    types_pb2.DT_COMPLEX128: np.complex128,
-    types_pb2.DT_HALF: np.uint16,
-    types_pb2.DT_UINT32: np.uint32,
-    types_pb2.DT_UINT64: np.uint64,
-    types_pb2.DT_INT4: np.int8,
-    types_pb2.DT_UINT4: np.uint8,
-    types_pb2.DT_FLOAT8_E5M2: np.uint8,
-    types_pb2.DT_FLOAT8_E4M3FN: np.uint8,
+    types_pb2.DataType.Value(f"DT_{name}"): layout
+    for layout, names in _LAYOUTS.items()
+    for name in names.split()
 }
 """The memory layout of each dtype; half and bfloat16 as bit patterns."""
 

@@ -9,15 +9,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from servingrepo import textproto
 from servingrepo.embedded.config import ServerConfig, from_message
-from servingrepo.embedded.status import Code, Status, from_os_error
+from servingrepo.embedded.status import Status, from_os_error, invalid
 from servingrepo.protos import model_server_config_pb2
 
-__all__ = ["SslConfig", "read_metrics_path", "read_models", "read_ssl"]
+__all__ = ["read_metrics_path", "read_models", "read_ssl"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,32 +35,15 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str], ...]] = {
 PACKAGE = "tensorflow.serving"
 
 
-class SslConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """An SSLConfig: PEM texts, and whether clients must show a certificate."""
-
-    server_key: bytes
-    server_cert: bytes
-    custom_ca: bytes
-    client_verify: bool
-
-
 def read_models(path: str) -> ServerConfig | Status:
     """Read a ModelServerConfig, with the real server's errors."""
     message = _read(path, model_server_config_pb2.ModelServerConfig())
     return message if isinstance(message, Status) else from_message(message)
 
 
-def read_ssl(path: str) -> SslConfig | Status:
-    """Read an SSLConfig."""
-    message = _read(path, _new("SSLConfig"))
-    if isinstance(message, Status):
-        return message
-    return SslConfig(
-        server_key=message.server_key.encode(),
-        server_cert=message.server_cert.encode(),
-        custom_ca=message.custom_ca.encode(),
-        client_verify=message.client_verify,
-    )
+def read_ssl(path: str) -> Any | Status:
+    """Read an SSLConfig message: PEM texts, and whether clients must show a certificate."""
+    return _read(path, _new("SSLConfig"))
 
 
 def read_metrics_path(path: str, default: str) -> str | Status:
@@ -80,14 +62,14 @@ def _read(path: str, message: Any) -> Any | Status:
         return from_os_error(error, path)
     if not data:
         # The real server maps the file into memory, which fails for an empty file.
-        return Status(Code.INVALID_ARGUMENT, f"{path}; Invalid argument")
+        return invalid(f"{path}; Invalid argument")
     try:
         textproto.parse(data.decode(errors="surrogateescape"), message)
     except textproto.BadText as error:
         # As in the real server, only the log has the place of the mistake.
         for one in error.mistakes:
             logger.error("%s:%s: not a text-format %s", path, one, message.DESCRIPTOR.name)  # noqa: TRY400
-        return Status(Code.INVALID_ARGUMENT, f"Invalid protobuf file: '{path}'")
+        return invalid(f"Invalid protobuf file: '{path}'")
     return message
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from servingrepo.embedded.states import ServableId
-from servingrepo.embedded.status import Code, Status, from_os_error
+from servingrepo.embedded.status import Code, Status, from_os_error, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,8 +84,9 @@ def discover(
     """
     missing = _missing(base_path)
     if missing is not None:
-        text = f"Could not find base path {base_path} for servable {name} with error {missing}"
-        return Status(Code.INVALID_ARGUMENT, text)
+        return invalid(
+            f"Could not find base path {base_path} for servable {name} with error {missing}"
+        )
     if policy.kind == "specific":
         if not policy.specific:
             return [], [f"No specific versions requested for servable {name}."]

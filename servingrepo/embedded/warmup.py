@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from servingrepo.embedded.examples import classify, multi_inference, regress
 from servingrepo.embedded.inference import predict
-from servingrepo.embedded.status import OK, Code, Status, from_os_error
+from servingrepo.embedded.status import OK, Code, Status, from_os_error, invalid
 from servingrepo.embedded.versions import exists, file_path, join_path
 from servingrepo.protos import prediction_log_pb2
 from servingrepo.savedmodel.crc32c import crc32c, mask
@@ -66,7 +66,7 @@ def warm_up(model: Model, version_path: str, *, iterations: int, metrics: Metric
         # The real server runs the first record over the limit, and refuses it then.
         if outcome.ok and number > MAX_RECORDS:
             text = f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {path}"
-            outcome = Status(Code.INVALID_ARGUMENT, text)
+            outcome = invalid(text)
         if not outcome.ok:
             return outcome
     metrics.observe(LATENCY, (version_path, "OK"), since=begun)
@@ -79,8 +79,9 @@ def _replay(model: Model, record: bytes, path: str, iterations: int) -> Status:
     try:
         log.ParseFromString(record)
     except DecodeError:
-        text = f"Failed to parse warmup record: {record.decode(errors='replace')} from {path}"
-        return Status(Code.INVALID_ARGUMENT, text)
+        return invalid(
+            f"Failed to parse warmup record: {record.decode(errors='replace')} from {path}"
+        )
     kind = log.WhichOneof("log_type")
     if kind is None:
         return OK

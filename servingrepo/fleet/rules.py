@@ -11,7 +11,7 @@ from servingrepo.options import Option
 from servingrepo.servers.engines.server_versions import Version
 
 if TYPE_CHECKING:
-    from servingrepo.smoke import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
+    from servingrepo.smoke.cases import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
 
 _stage = partial(Option, section="stages")
 _hook = partial(Option, section="hooks")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from servingrepo.fleet.plans import Plan
     from servingrepo.fleet.rules import Rules
-    from servingrepo.savedmodel import Inspection
+    from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.servers.client import ServingClient
 
 _EVERY_SECONDS = 1.0

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from servingrepo.deadline import Deadline
     from servingrepo.fleet.plans import Plan
     from servingrepo.fleet.rules import Rules
-    from servingrepo.savedmodel import Inspection
+    from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.servers.client import ServingClient
-    from servingrepo.smoke import SmokeCase
+    from servingrepo.smoke.cases import SmokeCase
 
 
 class Before(msgspec.Struct, frozen=True):
@@ -110,7 +110,7 @@ def probe(
         BadCase: A case does not fit what is served.
         RequestRefused, ServerTimeout, EndpointUnreachable: The server gave no answer.
     """
-    from servingrepo.smoke import run_cases
+    from servingrepo.smoke.run import run_cases
 
     verdicts = run_cases(
         server, model=model, version=version, inspection=inspection, cases=cases, deadline=deadline

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from servingrepo.fleet.plans import Plan
     from servingrepo.fleet.rules import Rules
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel import Inspection
+    from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.servers.client import ServingClient
     from servingrepo.servers.states import Endpoint
 
@@ -124,7 +124,7 @@ def connect(endpoint: Endpoint) -> ServingClient:
 
 def _export(repo: Repository, plan: Plan) -> Inspection | None:
     """Inspect the version that is to be probed, as it is on disk."""
-    from servingrepo.savedmodel import inspect_export
+    from servingrepo.savedmodel.inspection import inspect_export
     from servingrepo.savedmodel.reading import ANYWHERE
 
     if plan.version is None:

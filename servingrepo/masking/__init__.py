@@ -45,15 +45,15 @@ def as_message(text: str) -> str:
 
 
 def mask(name: str, value: str) -> str:
-    """Return a value for the record: masked whole if its name is a secret's, else what in it is one."""
+    """Return a value for the record: masked as a whole if its name is that of a secret, else without its secrets."""
     return MASK if hides(name, value) else mask_text(value)
 
 
 def mask_start(name: str, value: str, *, longest: int) -> str:
     """Return the start of a value for the record, which may be far longer than what is kept of it.
 
-    Only a part is read. Where much of that was masked, its end comes into sight, and a secret could lie across
-    it: the last word is left out then.
+    Only a part is read. If so much of it was masked that its end would be kept, its last word is left out: a secret
+    could begin there.
     """
     start = mask(name, value[:_LOOKED_AT])
     if len(value) > _LOOKED_AT and len(start) <= longest:
@@ -104,7 +104,7 @@ def _masked(value: Any, exact: Collection[str]) -> Any:
 
 
 def free_name(name: Any, taken: Collection[Any]) -> Any:
-    """Return a name for one more entry: two that were masked alike must not become one."""
+    """Return a free name for one more entry: two names that are alike once masked must stay two."""
     number, free = 2, name
     while free in taken:
         free, number = f"{name} ({number})", number + 1

@@ -1,7 +1,7 @@
 """Names of secrets: whether the value of `db/password` or `accountKey` may be recorded.
 
-A name is judged by its words, so that `pass` is one and `passes` is none. What detectors of secrets look for
-(detect-secrets, gitleaks) is here, and what machine learning calls tokens and keys is left alone.
+A name is judged by its words: `pass` is the name of a secret, `passes` is not. The words are those that detectors of
+secrets (detect-secrets, gitleaks) look for. What machine learning calls tokens and keys is left alone.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-__all__ = ["Judgement", "hides", "judge"]
+__all__ = ["Judgement", "hides", "judge", "words_of"]
 
 Judgement = Literal["never", "if-random", "unless-number", "always"]
-"""When the value that goes by a name is a secret."""
+"""When the value of a name is a secret."""
 
 _LONGEST_NAME = 256
 _ROOTS = (
@@ -22,72 +22,55 @@ _ROOTS = (
 )
 """Parts of the names of secrets: most names have none of them, and need no further check."""
 _WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+"
-_NEUTRAL = frozenset(
-    {
-        *("value", "val", "str", "b64", "base64", "pem", "data", "content", "contents"),
-        *("default", "env", "prod", "production", "dev", "test", "staging"),
-    }
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Return the words of a list in one text."""
+    return frozenset(text.split())
+
+
+_NEUTRAL = words_of(
+    "value val str b64 base64 pem data content contents default env prod production dev test staging"
 )
-"""Words that say nothing of what a name is for when they stand at its end, as numbers do."""
+"""At the end of a name, these words do not say what it is for, nor do numbers."""
 
 _ALWAYS_PARTS = (
     r"passw|passphrase|passcode|pwd$|secret(?!ar)|credential|^creds?$|kennwort|^senha$|contrase|"
     r"authorization$|^bearer$|^cookies?$|^psk$|^webhook"
 )
-"""Words of which one makes a name that of a secret, wherever it stands in it."""
-_ALWAYS_LAST = frozenset({"dsn", "sas", "jwt", "otp", "totp", "pw", "connstr", "authtoken"})
+"""One of these words anywhere in a name makes it the name of a secret."""
+_ALWAYS_LAST = words_of("dsn sas jwt otp totp pw connstr authtoken")
 _COMPOUNDS = (
     r"(?:db|database|user|root|admin|ssh|smtp|imap|ftp|mail|email|my|sql|mysql|pg|postgres|redis|mongo|ldap|proxy|"
     r"http|login|key|sudo|wifi)pass"
 )
 """Words that end in `pass` and are passwords; `bypass` and `compass` are none."""
-_HARMLESS_PASS = frozenset(
-    {
-        *("num", "first", "second", "third", "last", "next", "forward", "backward", "fwd", "bwd"),
-        *("two", "single", "multi", "low", "high", "band", "by", "one", "per", "each", "eval"),
-        *("train", "optimizer", "compiler"),
-    }
-)
-_HARMLESS_TOKEN = frozenset(
-    {
-        *("pad", "padding", "eos", "bos", "unk", "unknown", "mask", "cls", "sep", "separator"),
-        *("special", "start", "end", "stop", "begin", "image", "audio", "video", "vision", "fim"),
-        *("decoder", "encoder", "class", "register", "per", "num", "n", "no", "max", "min"),
-        *("next", "first", "last", "prev", "previous", "blank", "oov", "newline", "space"),
-        *("placeholder", "boundary", "sub", "word", "input", "output", "by", "each"),
-    }
-)
-_HARMLESS_TOKENS = _HARMLESS_TOKEN | frozenset(
-    {
-        *("total", "prompt", "train", "training", "seen", "context", "added", "extra", "count"),
-        *("of", "additional", "bad", "visual", "patch", "masked", "avg", "mean", "batch"),
-        *("target", "generated", "completion", "suppress", "forced", "reserved", "prefix"),
-        *("suffix", "latent", "query", "new", "all", "text", "label"),
-    }
-)
-_OWNERS_OF_KEYS = frozenset(
-    {
-        *("api", "access", "account", "storage", "ssh", "private", "priv", "encryption"),
-        *("decryption", "secret", "master", "shared", "signing", "auth", "authentication"),
-        *("service", "db", "database", "client", "deploy", "license", "subscription", "webhook"),
-        *("hmac", "jwt", "aes", "rsa", "pgp", "gpg", "admin", "crypt"),
-    }
-)
-_SERVICES = frozenset(
-    {
-        *("wandb", "openai", "anthropic", "aws", "azure", "gcp", "huggingface", "hf", "comet"),
-        *("neptune", "stripe", "datadog", "sendgrid", "mailgun", "twilio", "slack", "sentry"),
-        *("algolia", "mapbox", "github", "gitlab", "cohere", "mistral", "replicate", "pinecone"),
-        *("langsmith", "groq", "newrelic", "clearml", "mlflow"),
-    }
-)
+_HARMLESS_PASS = words_of("""
+    num first second third last next forward backward fwd bwd two single multi low high band by one per each eval
+    train optimizer compiler
+""")
+_HARMLESS_TOKEN = words_of("""
+    pad padding eos bos unk unknown mask cls sep separator special start end stop begin image audio video vision fim
+    decoder encoder class register per num n no max min next first last prev previous blank oov newline space
+    placeholder boundary sub word input output by each
+""")
+_HARMLESS_TOKENS = _HARMLESS_TOKEN | words_of("""
+    total prompt train training seen context added extra count of additional bad visual patch masked avg mean batch
+    target generated completion suppress forced reserved prefix suffix latent query new all text label
+""")
+_OWNERS_OF_KEYS = words_of("""
+    api access account storage ssh private priv encryption decryption secret master shared signing auth authentication
+    service db database client deploy license subscription webhook hmac jwt aes rsa pgp gpg admin crypt
+""")
+_SERVICES = words_of("""
+    wandb openai anthropic aws azure gcp huggingface hf comet neptune stripe datadog sendgrid mailgun twilio slack
+    sentry algolia mapbox github gitlab cohere mistral replicate pinecone langsmith groq newrelic clearml mlflow
+""")
 """Services whose settings have a bare `key`."""
 _KEY = (
     rf"(?:{'|'.join(sorted(_OWNERS_OF_KEYS | _SERVICES, key=len, reverse=True))}|pass){{1,3}}keys?"
 )
-_RANDOM_LAST = frozenset(
-    {"key", "keys", "sig", "signature", "session", "sessionid", "pass", "token"}
-)
+_RANDOM_LAST = words_of("key keys sig signature session sessionid pass token")
 _LEAST_RANDOM = 16
 _LONG_HEX = 24
 _FEW_DIGITS = 2
@@ -96,21 +79,18 @@ _LONGEST_PLAIN = 32
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
 _SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off", "null", "none", "nan", "~", ""})
-_SCHEMES = frozenset(
-    {
-        *("basic", "bearer", "digest", "ntlm", "kerberos", "oauth", "oauth2", "iam", "ldap"),
-        *("saml", "anonymous", "default", "auto"),
-    }
+_SCHEMES = words_of(
+    "basic bearer digest ntlm kerberos oauth oauth2 iam ldap saml anonymous default auto"
 )
-"""What an `auth` may be without telling anybody a secret."""
+"""Values of `auth` that are no secrets."""
 
 
 def judge(name: str, *, query: bool = False) -> Judgement:
-    """Say when the value that goes by a name is a secret.
+    """Say when the value of this name is a secret.
 
     Args:
-        name: A name, or a path of names as `a/b/c`. Of a very long one the end counts.
-        query: Whether it stands in the query of a URL: `key` and `sig` are secrets there.
+        name: A name, or a path of names such as `a/b/c`. Only the end of a very long one counts.
+        query: The name is in the query of a URL, where `key` and `sig` are secrets.
     """
     name = name[-_LONGEST_NAME:]
     return _judge(name, query) if re.search(_ROOTS, name) is not None else "never"
@@ -136,7 +116,7 @@ def _judge(name: str, query: bool) -> Judgement:  # noqa: FBT001 - a cached func
 
 
 def _by_last(last: str, before: list[str]) -> Judgement:
-    """Judge a name by its last word that says something; the words before it say what kind of it is meant."""
+    """Judge a name by its last word that says something; the words before it may say that it is harmless."""
     previous = before[-1] if before else ""
     if last in _ALWAYS_LAST or re.fullmatch(_COMPOUNDS, last):
         return "always"
@@ -163,9 +143,9 @@ def _has_key_of(words: list[str]) -> bool:
 
 
 def hides(name: str, value: str, *, query: bool = False, prose: bool = False) -> bool:
-    """Tell whether a value is a secret because of the name that it goes by.
+    """Tell whether a value is a secret because of its name.
 
-    `prose` says that it may be none but the next word of a sentence: "fix auth: retry".
+    With `prose` it may be the next word of a sentence instead, as in "fix auth: retry".
     """
     found = judge(name, query=query)
     if found == "never":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from servingrepo.masking.names import words_of
 from servingrepo.masking.shapes import MASK
 
 if TYPE_CHECKING:
@@ -12,20 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADERS", "options_of", "pair_masked", "programs_in"]
 
-HEADERS = frozenset(
-    {
-        *(
-            "accept",
-            "accept-encoding",
-            "accept-language",
-            "cache-control",
-            "connection",
-            "content-length",
-        ),
-        *("content-type", "content-encoding", "date", "expect", "host", "user-agent"),
-    }
-)
-"""Headers whose values are no secrets. Of all others nothing is known."""
+HEADERS = words_of("""
+    accept accept-encoding accept-language cache-control connection content-length content-type content-encoding date
+    expect host user-agent
+""")
+"""Headers whose values are no secrets. Those of all others may be."""
 
 _WHOLE_P = {"-p": "whole"}
 _PROGRAMS: dict[str, dict[str, str]] = {
@@ -56,7 +48,7 @@ _EVERYWHERE = {"--header": "header", "--proxy-header": "header"}
 
 
 def programs_in(text: str) -> list[str]:
-    """Return the programs of the table that a text names, which is in lower case."""
+    """Return the programs of the table that a text in lower case names."""
     return [
         name
         for name in _PROGRAMS

@@ -11,11 +11,13 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["MASK", "mask_shapes"]
+__all__ = ["MASK", "Span", "mask_shapes", "replaced"]
 
 MASK = "***"
+Span = tuple[int, int, str]
+"""A part of a text, by its begin and end, and the text to put in its place."""
 
 _WORD = r"[\w-]"
 _ALNUM = "[A-Za-z0-9]"
@@ -27,8 +29,8 @@ _PATH = r"[\w./@+=%-]"
 class _Shape(NamedTuple):
     """A token: how it begins, which characters follow, and how many at least.
 
-    `apart` says that no letter or digit may stand before it, since `sk-` is the end of `mask-` too. `kept` is how
-    much of the beginning may be shown, to say whose it is.
+    If `apart`, no letter or digit may stand before it: `mask-` ends in `sk-`, too. If `kept`, the text keeps its
+    beginning, to say whose it is.
     """
 
     starts: tuple[str, ...]
@@ -132,73 +134,60 @@ _JWT = r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*){0,3}|(?<![\w-])eyJ[\w-]{5
 _TELEGRAM = r"(?<![\w:])\d{8,10}:AA[\w-]{30,}"
 _AZURE = r"(?<![\w~.-])[\w~.]{3}\dQ~[\w~.-]{30,}"
 _MAILCHIMP = r"(?<![0-9a-f])[0-9a-f]{32}-us\d{1,2}(?!\d)"
-_ODD = (
-    ("eyJ", _JWT),
-    (":AA", _TELEGRAM),
-    ("Q~", _AZURE),
-    ("-us", _MAILCHIMP),
-)
-"""What is known by more than a beginning, and a text that all of it has."""
+_ODD = (("eyJ", _JWT), (":AA", _TELEGRAM), ("Q~", _AZURE), ("-us", _MAILCHIMP))
+"""Secrets that need more than a beginning to be known: a text that all of them have, and their pattern."""
 
 
 def mask_shapes(text: str) -> str:
     """Return a text without what looks like a secret."""
     if "-----BEGIN" in text or "PuTTY-User-Key-File-" in text:
-        text = _without_keys(text)
+        text = replaced(text, _keys(text))
     if "://" in text:
-        text = _without_passwords(text)
+        text = replaced(text, _passwords(text))
     for shape in _SHAPES if re.search(_MAY_BE, text) else ():
         for start in shape.starts:
             if start in text:
-                text = _without(text, start, shape)
+                text = replaced(text, _tokens(text, start, shape))
     for part, pattern in _ODD:
         if part in text:
             text = re.sub(pattern, MASK, text)
     return text
 
 
-def _without(text: str, start: str, shape: _Shape) -> str:
-    pattern = re.compile(f"{shape.of}{{{shape.least},}}")
+def replaced(text: str, spans: Iterable[Span]) -> str:
+    """Return a text with spans replaced, which come in their order."""
     pieces: list[str] = []
-    done = at = 0
-    while (at := text.find(start, at)) >= 0:
-        behind = at + len(start)
-        if shape.apart and at > 0 and text[at - 1].isalnum():
-            at = behind
+    done = 0
+    for begin, end, instead in spans:
+        pieces += [text[done:begin], instead]
+        done = end
+    return "".join([*pieces, text[done:]])
+
+
+def _tokens(text: str, start: str, shape: _Shape) -> Iterator[Span]:
+    pattern = re.compile(f"{shape.of}{{{shape.least},}}")
+    at = 0
+    while (begin := text.find(start, at)) >= 0:
+        at = begin + len(start)
+        if shape.apart and begin > 0 and text[begin - 1].isalnum():
             continue
-        found = pattern.match(text, behind)
-        if found is None:
-            at = behind
-            continue
-        pieces += [text[done : behind if shape.kept else at], MASK]
-        done = at = found.end()
-    return "".join([*pieces, text[done:]]) if pieces else text
+        if (found := pattern.match(text, at)) is not None:
+            yield at if shape.kept else begin, found.end(), MASK
+            at = found.end()
 
 
-def _without_keys(text: str) -> str:
-    """Take private keys out: from their first line to their last, or to the end where that was cut off."""
-    return "".join(_between_keys(text))
+_KEY_BEGINS = r"-----BEGIN (?:[A-Z0-9 ]{0,60}PRIVATE KEY|OPENVPN STATIC KEY)|PuTTY-User-Key-File-"
+_KEY_ENDS = r"-----END [A-Z0-9 ]{0,60}KEY[A-Z0-9 ]{0,10}-----|Private-MAC: ?[0-9a-f]{0,128}"
 
 
-_KEY_BEGINS = (
-    r"-----BEGIN [A-Z0-9 ]{0,60}PRIVATE KEY|PuTTY-User-Key-File-|-----BEGIN OPENVPN STATIC KEY"
-)
-_KEY_ENDS = re.compile(
-    r"-----END [A-Z0-9 ]{0,60}KEY[A-Z0-9 ]{0,10}-----|Private-MAC: ?[0-9a-f]{0,128}"
-)
-
-
-def _between_keys(text: str) -> Iterator[str]:
+def _keys(text: str) -> Iterator[Span]:
+    """Yield private keys: from their first line to their last, or to the end of the text if that was cut off."""
     at = 0
     begin, end = re.compile(_KEY_BEGINS), re.compile(_KEY_ENDS)
     while (begins := begin.search(text, at)) is not None:
-        yield text[at : begins.start()]
-        yield MASK
         ends = end.search(text, begins.end())
-        if ends is None:
-            return
-        at = ends.end()
-    yield text[at:]
+        at = ends.end() if ends is not None else len(text)
+        yield begins.start(), at, MASK
 
 
 _LONGEST_HOST = 512
@@ -207,11 +196,10 @@ _WITH_SLASHES = r"[^\s:/@\"']{0,128}:(?!\d{1,5}(?:[/?#\s\"']|$))[^\s@\"']{1,512}
 """USER:PASSWORD@ with a slash in the password, which should have been escaped: what follows is no port."""
 
 
-def _without_passwords(text: str) -> str:
-    """Take USER:PASSWORD out of URLs."""
+def _passwords(text: str) -> Iterator[Span]:
+    """Yield each USER:PASSWORD in a URL."""
     whole, with_slashes = re.compile(_AUTHORITY), re.compile(_WITH_SLASHES)
-    pieces: list[str] = []
-    done = at = 0
+    at = 0
     while (at := text.find("://", at)) >= 0:
         at += 3
         authority = whole.match(text, at)
@@ -222,6 +210,5 @@ def _without_passwords(text: str) -> str:
         elif cut < 0 and (slashed := with_slashes.match(text, at)) is not None:
             cut = slashed.end() - 1
         if cut > at:
-            pieces += [text[done:at], MASK]
-            done = at = cut
-    return "".join([*pieces, text[done:]]) if pieces else text
+            yield at, cut, MASK
+            at = cut

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 from servingrepo.masking.names import hides, judge
 from servingrepo.masking.programs import HEADERS, options_of, pair_masked, programs_in
-from servingrepo.masking.shapes import MASK, mask_shapes
+from servingrepo.masking.shapes import MASK, mask_shapes, replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from servingrepo.masking.shapes import Span
 
 __all__ = ["mask_text"]
 
@@ -28,13 +30,13 @@ _LONG = 24
 
 
 def mask_text(text: str) -> str:
-    """Return a text for the record: what in it is, or may be, a secret is left out."""
+    """Return a text for the record, without what is a secret or may be one."""
     text = mask_shapes(text)
     lowered = text.lower()
     if "=" in text or ":" in text or "<" in text:
-        text = _without_assigned(text)
+        text = replaced(text, _assigned(text))
     if "-" in text:
-        text = _without_options(text, options_of(programs_in(lowered)))
+        text = replaced(text, _of_options(text, options_of(programs_in(lowered))))
     if "bearer" in lowered or "basic" in lowered:
         text = re.compile(_SCHEMES).sub(_scheme, text)
     if "password" in lowered or "passwd" in lowered:
@@ -88,10 +90,9 @@ _BLOCK = r"[|>][+-]?\d?[ \t]{0,8}\r?\n(?:[ \t][^\n]*(?:\n|\Z))+"
 _WHOLE_LINE = frozenset({"cookie", "set-cookie"})
 
 
-def _without_assigned(text: str) -> str:
-    """Take out what is assigned to the name of a secret: in code, settings, headers, queries and XML."""
-    pieces: list[str] = []
-    done = at = 0
+def _assigned(text: str) -> Iterator[Span]:
+    """Yield what is assigned to the name of a secret: in code, settings, headers, queries and XML."""
+    at = 0
     while (sign := re.compile(_SIGN).search(text, at)) is not None:
         at = sign.end()
         head = text[max(0, sign.start() - _LONGEST_NAME) : sign.start()]
@@ -107,9 +108,8 @@ def _without_assigned(text: str) -> str:
         value, prose = text[slice(*shown)], sign[0] == ": "
         if hides(name, value, query=query, prose=prose):
             begin, end = _value(text, sign, name.lower().lstrip("-"), before, len(text)) or shown
-            pieces += [text[done:begin], MASK]
-            done = at = end
-    return "".join([*pieces, text[done:]]) if pieces else text
+            yield begin, end, MASK
+            at = end
 
 
 def _value(
@@ -165,23 +165,21 @@ _NEXT = r"--?[A-Za-z]"
 _NAMED = r"""(["'`]?)([\w-]{1,64})[ \t]{0,8}[:=][ \t]{0,8}(?!//)"""
 
 
-def _without_options(text: str, known: Mapping[str, str]) -> str:
-    """Take out what options of commands are given; `known` says of options what their names do not."""
-    pieces: list[str] = []
-    done = at = 0
+def _of_options(text: str, known: Mapping[str, str]) -> Iterator[Span]:
+    """Yield the secrets that options of commands get; `known` has the kinds of options whose names do not tell."""
+    at = 0
     while (option := re.compile(_OPTION).search(text, at)) is not None:
         at = option.end()
         kind, shown = _given(text, option, known, at + _NEAR)
         if shown is None or not _is_given(kind, option[0], text[slice(*shown)]):
             continue
         begin, end = _given(text, option, known, len(text))[1] or shown
-        pieces += [text[done:begin], pair_masked(text[begin:end]) if kind == "pair" else MASK]
-        done = at = end
-    return "".join([*pieces, text[done:]]) if pieces else text
+        yield begin, end, pair_masked(text[begin:end]) if kind == "pair" else MASK
+        at = end
 
 
 def _is_given(kind: str, option: str, value: str) -> bool:
-    """Tell whether what an option is given is a secret."""
+    """Tell whether the value of an option is a secret."""
     if kind == "pair":
         return pair_masked(value) != value
     return kind == "whole" or hides(option, value)

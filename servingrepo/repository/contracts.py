@@ -12,7 +12,6 @@ from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import Repository, load_record, need_version
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.transaction import writing
-from servingrepo.savedmodel import Signature
 from servingrepo.savedmodel.compatibility import Comparison, compare_signatures
 from servingrepo.savedmodel.contract import (
     CONTRACT_LIMIT,
@@ -23,6 +22,7 @@ from servingrepo.savedmodel.contract import (
     render_contract,
 )
 from servingrepo.savedmodel.reading import ANYWHERE, Unreadable, read_bounded
+from servingrepo.savedmodel.values import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,7 +195,7 @@ def signatures_of(repo: Repository, model: str, version: int) -> tuple[Signature
     record = load_record(repo, model, version)
     if record is not None:
         return record.signatures
-    from servingrepo.savedmodel import inspect_export
+    from servingrepo.savedmodel.inspection import inspect_export
 
     inspection = inspect_export(repo.layout.version(model, version), boundary=ANYWHERE)
     return inspection.signatures if inspection.tags else None

@@ -24,11 +24,13 @@ from servingrepo.repository.recovery import settle
 from servingrepo.repository.repository import locked, me, need_version, new_txid
 from servingrepo.repository.transaction import new_event, recorded, writing
 from servingrepo.repository.version_lock import alone
-from servingrepo.savedmodel import Inspection
+from servingrepo.savedmodel.inspection import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.server_versions import of_server, too_new
-from servingrepo.smoke import SmokeCase, check_cases, run_smoke
+from servingrepo.smoke.cases import SmokeCase
+from servingrepo.smoke.fitting import check_cases
+from servingrepo.smoke.run import run_smoke
 from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
 from servingrepo.texts import some

@@ -15,9 +15,9 @@ from servingrepo.errors import NewerFormat, RepositoryDamaged
 from servingrepo.masking import masked
 from servingrepo.runs.measurements import GateVerdict, Number
 from servingrepo.runs.origin import Origin
-from servingrepo.savedmodel import Demands, Fingerprint, Signature, TensorCheck
 from servingrepo.savedmodel.compatibility import Change, Compatibility
-from servingrepo.smoke import SmokeReport
+from servingrepo.savedmodel.values import Demands, Fingerprint, Signature, TensorCheck
+from servingrepo.smoke.report import SmokeReport
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.manifest import Manifest
 from servingrepo.storage.reading import read_whole

@@ -19,15 +19,11 @@ from servingrepo.repository.records import SCHEMA, encode, load
 from servingrepo.repository.repository import Repository, find_version, load_record, record_numbers
 from servingrepo.repository.trash import find_trashed
 from servingrepo.repository.version_lock import using
-from servingrepo.savedmodel import (
-    Defect,
-    Inspection,
-    TensorCheck,
-    inspect_export,
-    layout_defect,
-    read_variables,
-)
+from servingrepo.savedmodel.files import layout_defect
 from servingrepo.savedmodel.fingerprint import GRAPH_ONLY
+from servingrepo.savedmodel.inspection import Inspection, inspect_export
+from servingrepo.savedmodel.values import Defect, TensorCheck
+from servingrepo.savedmodel.variables import read_variables
 from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from servingrepo.repository.records import VersionRecord
-    from servingrepo.savedmodel import Variables
+    from servingrepo.savedmodel.variables import Variables
     from servingrepo.storage.progress import Progress
 
 
@@ -241,7 +237,7 @@ def verify_path(
     """
     export, run = path, ""
     if _may_be_a_run(path):
-        from servingrepo.runs import scan_run  # lazily: a published version is no run
+        from servingrepo.runs.scan import scan_run  # lazily: a published version is no run
 
         scan = scan_run(path)
         export, run = Path(scan.export), str(path)

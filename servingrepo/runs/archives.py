@@ -41,12 +41,11 @@ from servingrepo.storage.scratch import PREFIX, scratch
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-__all__ = ["SUFFIXES", "Limits", "archive_kind", "run_directory", "unpacked"]
+__all__ = ["Limits", "archive_kind", "run_directory", "unpacked"]
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
+_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 
 _START = 512
-_TAR_MAGIC = (257, b"ustar")
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _XZ_MEMORY = 256 << 20
@@ -64,8 +63,7 @@ def archive_kind(path: Path) -> str | None:
 
 
 def _kind(start: bytes) -> str | None:
-    place, magic = _TAR_MAGIC
-    if start[place : place + len(magic)] == magic:
+    if start[257:262] == b"ustar":
         return "tar"
     if start.startswith(_ZSTD):
         return "zstd"
@@ -81,7 +79,7 @@ def run_directory(run: Path) -> Iterator[Path]:
     Raises:
         UnsafeExport, NoSpace, StorageFailed: The archive cannot be unpacked.
     """
-    if not run.name.endswith(SUFFIXES) or not run.is_file():
+    if not run.name.endswith(_SUFFIXES) or not run.is_file():
         yield run
         return
     with unpacked(run) as place:
@@ -128,9 +126,7 @@ def _unpack(archive: Path, into: Path, limits: Limits) -> None:
     except lzma.LZMAError as error:
         most = f"or needs more than {_XZ_MEMORY >> 20} MiB of memory"
         raise _damaged(name, error, most) from error
-    except (BrokenTar, zipfile.BadZipFile, zlib.error, struct.error, EOFError) as error:
-        raise _damaged(name, error) from error
-    except (ValueError, ArithmeticError, KeyError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise _damaged(name, error) from error
     if problems:
         raise UnsafeExport(
@@ -138,6 +134,13 @@ def _unpack(archive: Path, into: Path, limits: Limits) -> None:
             problems=problems,
             hint="find out who made it; pack the SavedModel's directory again, without links out of it",
         )
+
+
+_DAMAGE = (
+    *(BrokenTar, zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+    *(ValueError, ArithmeticError, KeyError, NotImplementedError, RuntimeError),
+)
+"""What the readers of archives raise for damaged ones."""
 
 
 def _failed(name: str, error: OSError) -> ServingRepoError:

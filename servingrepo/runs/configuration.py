@@ -16,20 +16,14 @@ import msgspec
 from servingrepo.masking import MASK, free_name, hides, mask_command, mask_start, mask_text
 from servingrepo.runs.listing import LINK_OUT
 from servingrepo.runs.reading import FilesRead
+from servingrepo.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.runs.listing import Listing
 
-__all__ = [
-    "CONFIGS",
-    "LONGEST_TEXT",
-    "Configuration",
-    "load_toml",
-    "load_yaml",
-    "read_configuration",
-]
+__all__ = ["CONFIGS", "LONGEST_TEXT", "Configuration", "read_configuration"]
 
 CONFIGS = re.compile(
     r"(?:config|params|hparams|hyperparameters|args|flags|settings)\.(?:json|ya?ml|toml|gin)|operative_config.*\.gin"
@@ -69,12 +63,12 @@ def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Conf
     values: dict[str, str] = {}
     files: dict[str, str] = {}
     linked = (path for path, _ in seen.links_out if CONFIGS.fullmatch(path.rpartition("/")[2]))
-    unread = {_text(path): LINK_OUT for path in islice(linked, _MOST_FILES)}
+    unread = {escaped(path): LINK_OUT for path in islice(linked, _MOST_FILES)}
     every = list(islice(_files(seen), _MOST_FILES + 1))
     if len(every) > _MOST_FILES:
         unread["…"] = f"only {_MOST_FILES} files are read, and there are more"
     for below, place in every[:_MOST_FILES]:
-        path = _text(below)
+        path = escaped(below)
         folder, _, name = path.rpartition("/")
         try:
             data = reads.whole(place, below, most=_LONGEST)
@@ -87,11 +81,11 @@ def read_configuration(seen: Listing, *, reads: FilesRead | None = None) -> Conf
                     unread[path] = f"a key has more than {_LONGEST_PATH} characters"
                     continue
                 said = mask_start("/".join(keys), value, longest=_LONGEST_VALUE)
-                values[free_name(_key(folder, keys), values)] = _text(said)
+                values[free_name(_key(folder, keys), values)] = escaped(said)
         except OSError as error:
             unread[path] = error.strerror or str(error)
         except (ValueError, RecursionError) as error:
-            unread[path] = _text(mask_start("", str(error), longest=_LONGEST_VALUE))
+            unread[path] = escaped(mask_start("", str(error), longest=_LONGEST_VALUE))
     return Configuration(values=values, files=files, unread=unread)
 
 
@@ -166,12 +160,7 @@ def _begin(value: Any) -> Any:
 def _key(folder: str, keys: tuple[str, ...]) -> str:
     """Return a value's key for the record, masked and cut: a key may be a secret, or as long as the file."""
     parts = tuple(mask_text(one[:_LONGEST_KEY]) for one in keys)
-    return _text("/".join((folder, *parts) if folder else parts))
-
-
-def _text(value: str) -> str:
-    """Return text as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
-    return value.encode("utf-8", "backslashreplace").decode()
+    return escaped("/".join((folder, *parts) if folder else parts))
 
 
 # TOML and YAML from strangers, read in bounded time and memory ------------------------------------------

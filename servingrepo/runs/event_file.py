@@ -18,14 +18,15 @@ from google.protobuf.message import DecodeError
 
 from servingrepo.protos import event_pb2, summary_pb2
 from servingrepo.savedmodel.crc32c import crc32c, unmask
+from servingrepo.savedmodel.wire import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, read_varint
 from servingrepo.storage.beneath import opened_plain
 from servingrepo.storage.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
-__all__ = ["MOST_NUMBERS", "MOST_TAGS", "EventFile", "Rows", "TooMuch", "read_events"]
+__all__ = ["MOST_NUMBERS", "MOST_TAGS", "EventFile", "TooMuch", "read_events"]
 
 
 # scalars as columns -----------------------------------------------------------------------------------
@@ -72,9 +73,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     wrong: list[int]
 
 
-def take_rows(
-    data: bytes, places: Any, size: int, *, offset: int, tag_of: Callable[[bytes], str | None]
-) -> Taken:
+def take_rows(data: bytes, places: Any, size: int, *, offset: int) -> Taken:
     """Decode the records of one size in a piece of a file.
 
     Args:
@@ -82,30 +81,20 @@ def take_rows(
         places: The offsets of the payloads in the piece: an array of integers.
         size: The bytes of each payload.
         offset: The offset of the piece in the file.
-        tag_of: Decodes one payload in full, and returns its tag if it has exactly one scalar, else None.
     """
     taken = Taken(rows=[], rest=[], wrong=[])
     if len(places) < _FEWEST or not 25 <= size <= LONGEST:  # noqa: PLR2004 - no scalar is shorter
         taken.rest.extend(places.tolist())
         return taken
-    at = places
     whole = np.frombuffer(data, dtype=np.uint8)
-    table = np.lib.stride_tricks.sliding_window_view(whole, size + 4)[at]
-    left = np.ones(len(at), dtype=bool)
+    table = np.lib.stride_tricks.sliding_window_view(whole, size + 4)[places]
+    left = np.ones(len(places), dtype=bool)
     for layout in _layouts(table, size):
-        if len(layout.chosen) < _FEWEST:
-            continue
-        _take(
-            table[layout.chosen],
-            at[layout.chosen],
-            size,
-            layout,
-            offset=offset,
-            tag_of=tag_of,
-            taken=taken,
-        )
-        left[layout.chosen] = False
-    taken.rest.extend(at[left].tolist())
+        chosen = layout.chosen
+        if len(chosen) >= _FEWEST:
+            _take(table[chosen], places[chosen], size, layout, offset=offset, taken=taken)
+            left[chosen] = False
+    taken.rest.extend(places[left].tolist())
     return taken
 
 
@@ -150,14 +139,7 @@ def _layout(named: npt.NDArray[np.bool_], step_bytes: int, value: int) -> _Layou
 
 
 def _take(
-    table: _Bytes,
-    places: _Places,
-    size: int,
-    layout: _Layout,
-    *,
-    offset: int,
-    tag_of: Callable[[bytes], str | None],
-    taken: Taken,
+    table: _Bytes, places: _Places, size: int, layout: _Layout, *, offset: int, taken: Taken
 ) -> None:
     """Decode the rows of one layout, tag by tag."""
     free = [*range(1, 9), *range(10, 10 + layout.step_bytes)]
@@ -169,7 +151,7 @@ def _take(
     words = common.view("<u8")
     firsts, kind = _alike(words)
     same = (words == words[firsts][kind]).all(axis=1)
-    tags = [tag_of(table[first, :size].tobytes()) for first in firsts.tolist()]
+    tags = [_only_tag(table[first, :size].tobytes()) for first in firsts.tolist()]
     known = same & np.array([tag is not None for tag in tags])[kind]
     whole = _checksums_fit(table, size, firsts, kind, free)
     taken.rest.extend(places[~known].tolist())
@@ -272,15 +254,12 @@ class Framed(msgspec.Struct, frozen=True, kw_only=True):
     damaged: bool = False
 
 
-def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
-    """Find the records of a piece.
+def frame(piece: bytes, *, heads: dict[bytes, int]) -> Framed:
+    """Find the records of a piece, which begins with a record.
 
-    Args:
-        piece: Bytes of a file, from the begin of a record.
-        heads: The lengths of heads with a right checksum; this function adds new ones.
-        large: Payloads of more bytes are listed apart.
+    `heads` are the lengths of heads with a right checksum; this function adds new ones.
     """
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[int]] = defaultdict(list)
     leaps: list[tuple[int, npt.NDArray[np.int64]]] = []
     recent: list[bytes] = []
     apart: list[tuple[int, int]] = []
@@ -299,16 +278,12 @@ def frame(piece: bytes, *, heads: dict[bytes, int], large: int) -> Framed:
         end = begin + HEAD + size + FOOT
         if end > len(piece):
             break
-        if size > large:
+        if size > _LARGE:
             apart.append((begin + HEAD, size))
             begin = end
             recent = []
             continue
-        places = found.get(size)
-        if places is None:
-            found[size] = [begin + HEAD]
-        else:
-            places.append(begin + HEAD)
+        found[size].append(begin + HEAD)
         begin = end
         recent.append(head)
         if len(recent) >= wait:
@@ -393,7 +368,6 @@ _HUGE = 1 << 20
 _LONGEST_TAG = 4096
 _WAITING = 100_000
 """The most single scalars in memory; then they are put into columns, where they take a quarter of it."""
-_DOUBLE, _SINGLE, _BYTES, _VARINT = 1, 5, 2, 0
 _SUMMARY_FIELD = 5
 _PLUGINS = ("", "scalars")
 _TENSORS = {1: "<f", 2: "<d", 3: "<i", 9: "<q", 14: "bfloat16", 19: "<e", 22: "<I", 23: "<Q"}
@@ -427,19 +401,17 @@ class TooMuch(Exception):
     """There are more scalars or tags than may be in memory."""
 
 
-def read_events(
-    path: str, *, progress: Progress = silent, most: int = MOST_NUMBERS, most_tags: int = MOST_TAGS
-) -> EventFile:
+def read_events(path: str, *, progress: Progress = silent, most: int = MOST_NUMBERS) -> EventFile:
     """Read the scalars of an event file: `simple_value`, and tensors of one number.
 
     The readable parts of a broken file are read. A record with a damaged payload is skipped; behind a damaged length
     no more records can be found. `progress` is called with the bytes that are done.
 
     Raises:
-        TooMuch: It has more than `most` scalars or `most_tags` tags. A part of them is not enough, because its last
+        TooMuch: It has more than `most` scalars, or too many tags. A part of them is not enough, because its last
             and best values may not be those of the whole.
     """
-    reader = _Reader(progress, most=most, most_tags=most_tags)
+    reader = _Reader(progress, most=most)
     try:
         with opened_plain(path) as descriptor:
             return reader.read(descriptor, os.fstat(descriptor).st_size)
@@ -450,10 +422,9 @@ def read_events(
 class _Reader:
     """Reads a file piece by piece."""
 
-    def __init__(self, progress: Progress, *, most: int, most_tags: int) -> None:
+    def __init__(self, progress: Progress, *, most: int) -> None:
         self._progress = progress
         self._most = most
-        self._most_tags = most_tags
         self._rows: list[Rows] = []
         self._scalars: list[_Scalar] = []
         self._tags: set[str] = set()
@@ -492,7 +463,7 @@ class _Reader:
             self._progress(at - self._reported)
             self._reported = at
             piece = os.pread(descriptor, min(_PIECE, size - at), at)
-            framed = frame(piece, heads=self._heads, large=_LARGE)
+            framed = frame(piece, heads=self._heads)
             self._decode(piece, at, framed.places)
             self._settle()
             begin, at = at, at + framed.end
@@ -515,7 +486,7 @@ class _Reader:
         """Decode the scalars of a piece's records."""
         for size, places in found.items():
             self._records += len(places)
-            taken = take_rows(piece, places, size, offset=at, tag_of=_only_tag)
+            taken = take_rows(piece, places, size, offset=at)
             self._keep(taken.rows)
             for place in taken.wrong:
                 self._damage(at + place)
@@ -540,7 +511,7 @@ class _Reader:
         self._rows += rows
         self._numbers += sum(len(one.places) for one in rows)
         self._tags.update(one.tag for one in rows)
-        if self._numbers > self._most or len(self._tags) > self._most_tags:
+        if self._numbers > self._most or len(self._tags) > MOST_TAGS:
             raise TooMuch
 
     def _damage(self, place: int) -> None:
@@ -554,11 +525,11 @@ class _Reader:
         place = begin
         try:
             for number, kind, value, size in _fields(descriptor, begin, begin + length):
-                if number == 1 and kind == _DOUBLE:
+                if number == 1 and kind == FIXED64:
                     time = struct.unpack("<d", value)[0]
-                elif number == 2 and kind == _VARINT:  # noqa: PLR2004 - Event.step
+                elif number == 2 and kind == VARINT:  # noqa: PLR2004 - Event.step
                     step = size - (1 << 64) if size >> 63 else size
-                elif number == _SUMMARY_FIELD and kind == _BYTES:
+                elif number == _SUMMARY_FIELD and kind == LENGTH_DELIMITED:
                     inside = int.from_bytes(value, "little")
                     for scalar in _values(descriptor, inside, inside + size):
                         place += 1
@@ -593,6 +564,7 @@ def _scalars(payload: bytes, place: int) -> list[_Scalar]:
 
 
 def _only_tag(payload: bytes) -> str | None:
+    """Decode one payload in full, and return its tag if it has exactly one scalar."""
     try:
         found = _scalars(payload, 0)
     except DecodeError:
@@ -624,11 +596,8 @@ def _of_tensor(tensor: Any) -> float | None:
         bits = int.from_bytes(content, "little") if content else (*tensor.half_val, 0)[0]
         return float(struct.unpack("<f", struct.pack("<I", (bits & 0xFFFF) << 16))[0])
     if content:
-        return (
-            float(struct.unpack(form, content)[0])
-            if len(content) == struct.calcsize(form)
-            else None
-        )
+        fits = len(content) == struct.calcsize(form)
+        return float(struct.unpack(form, content)[0]) if fits else None
     if form == "<e":
         return float(struct.unpack("<e", struct.pack("<H", (*tensor.half_val, 0)[0] & 0xFFFF))[0])
     names = ("float_val", "double_val", "int_val", "int64_val", "uint32_val", "uint64_val")
@@ -639,7 +608,7 @@ def _of_tensor(tensor: Any) -> float | None:
 def _values(descriptor: int, begin: int, end: int) -> Iterator[Any]:
     """Yield the values of a Summary that are small enough to be scalars."""
     for number, kind, value, size in _fields(descriptor, begin, end):
-        if number == 1 and kind == _BYTES and size <= _LONGEST_TAG:
+        if number == 1 and kind == LENGTH_DELIMITED and size <= _LONGEST_TAG:
             at = int.from_bytes(value, "little")
             yield summary_pb2.Summary.Value.FromString(os.pread(descriptor, size, at))
 
@@ -656,18 +625,18 @@ def _fields(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int, b
     at = begin
     while at < end:
         head = os.pread(descriptor, 20, at)
-        key, used = _varint(head, 0)
+        key, used = read_varint(head, 0)
         number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, used = _varint(head, used)
+        if kind == VARINT:
+            value, used = read_varint(head, used)
             yield number, kind, b"", value
             at += used
-        elif kind in {_DOUBLE, _SINGLE}:
-            width = 8 if kind == _DOUBLE else 4
+        elif kind in {FIXED64, FIXED32}:
+            width = 8 if kind == FIXED64 else 4
             yield number, kind, head[used : used + width], width
             at += used + width
-        elif kind == _BYTES:
-            size, used = _varint(head, used)
+        elif kind == LENGTH_DELIMITED:
+            size, used = read_varint(head, used)
             at += used
             if at + size > end:
                 raise ValueError("a field is longer than its message")
@@ -675,15 +644,3 @@ def _fields(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int, b
             at += size
         else:
             raise ValueError(f"wire type {kind}")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data) and shift <= 63:  # noqa: PLR2004 - nothing here has more than 64 bits
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return value, at
-    raise ValueError("a number does not end")

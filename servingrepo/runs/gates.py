@@ -20,6 +20,7 @@ import msgspec
 
 from servingrepo.errors import GateFailed, UsageError
 from servingrepo.runs.measurements import GateVerdict, Measurement, Number
+from servingrepo.texts import some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +42,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _MOST_NUMBERS = 500
+_MOST_LISTED = 6
 
 T = TypeVar("T", Measurement, Number)
 
@@ -164,20 +166,15 @@ def _missing(
     gate: Gate, measurements: Sequence[Measurement], named: Sequence[Measurement]
 ) -> GateVerdict:
     if named:
-        why = f"{gate.name} may be any of {_listed([one.name for one in named])}: write more of the name"
+        names = some([one.name for one in named], most=_MOST_LISTED)
+        why = f"{gate.name} may be any of {names}: write more of the name"
     elif measurements:
         known = sorted(one.name for one in measurements)
         close = [name for name in known if gate.name.rpartition("/")[2] in name]
-        why = f"the run has no {gate.name}; it has {_listed(close or known)}"
+        why = f"the run has no {gate.name}; it has {some(close or known, most=_MOST_LISTED)}"
     else:
         why = f"the run has no {gate.name}, nor any other metric"
     return GateVerdict(gate=gate.text, verdict="missing", name=gate.name, why=why)
-
-
-def _listed(names: Sequence[str]) -> str:
-    most = 6
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _named(name: str, found: Sequence[T]) -> list[T]:

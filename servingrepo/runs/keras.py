@@ -22,6 +22,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ZIP_END = b"PK\x05\x06"
 _USER_BLOCK = 512
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".weights.json")
 
 _MOST_OPENED = 8  # files of one folder; the others are counted by name
 _START = 262_144
@@ -39,12 +40,11 @@ _NOTES: dict[_Kind, str] = {
 def recognise(folder: Folder) -> Iterator[Other]:
     """Yield one finding per kind of Keras file in the folder."""
     found: dict[_Kind, list[str]] = {}
-    named = [name for name in folder.files if _is_named_so(name)]
+    named = [name for name in folder.files if name.endswith(_SUFFIXES)]
     for number, name in enumerate(named):
-        if number < _MOST_OPENED:
-            found.setdefault(_kind(name, folder.files[name]), []).append(name)
-        else:
-            found.setdefault(_kind_by_name(name), []).append(name)
+        opened = number < _MOST_OPENED
+        kind = _kind(name, folder.files[name]) if opened else _kind_by_name(name)
+        found.setdefault(kind, []).append(name)
     for kind, names in found.items():
         yield Other(kind=kind, path=folder.below(names[0]), note=_NOTES[kind], count=len(names))
 
@@ -59,10 +59,6 @@ def places_of_hdf5(size: int) -> Iterator[int]:
     while place + len(HDF5_MAGIC) <= size:
         yield place
         place *= 2
-
-
-def _is_named_so(name: str) -> bool:
-    return name.endswith((".keras", ".h5", ".hdf5", ".weights.json"))
 
 
 def _kind_by_name(name: str) -> _Kind:

@@ -141,7 +141,8 @@ def list_names(
         if not listed.whole and at.path not in seen:
             large.append(at)
         seen[at.path] = listed
-        found = list(_folders_to_list(listed.folder)) if _goes_deeper(at, max_depth) else []
+        deeper = at.deeper and at.depth < max_depth
+        found = list(_folders_to_list(listed.folder)) if deeper else []
         # The target of a link such as `latest -> exports/3` may be the export; the directories in it are not.
         linked = listed.linked if at.depth == 0 else []
         for one in (*linked, *found):
@@ -165,10 +166,6 @@ def _limit(at: _Next, left: int, *, seen: Collection[str]) -> int:
     if at.path in seen:
         return left
     return min(left, max(_FIRST_ENTRIES, 0 if at.depth else left // 2))
-
-
-def _goes_deeper(at: _Next, max_depth: int) -> bool:
-    return at.deeper and at.depth < max_depth
 
 
 def read_start(path: str, size: int) -> bytes:

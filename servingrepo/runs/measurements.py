@@ -5,11 +5,17 @@ Records of versions have some of them, so the import of this module has to be ch
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-__all__ = ["EventRun", "GateVerdict", "Measured", "Measurement", "Number", "Point"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["EventRun", "GateVerdict", "Measured", "Measurement", "Number", "Point", "measurement"]
+
+Source = Literal["tensorboard", "json", "csv", "mlflow"]
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +33,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """The folder below the run and the tag, or the keys in a file: `logs/validation/epoch_accuracy`."""
-    source: Literal["tensorboard", "json", "csv", "mlflow"]
+    source: Source
     count: int
     last: Point
     lowest: Point | None
@@ -35,6 +41,23 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     highest: Point | None
     doubtful: str = ""
     """Why it must not decide a gate: two runs wrote it at the same time."""
+
+
+def measurement(name: str, source: Source, points: Sequence[Point]) -> Measurement:
+    """Return the measurement of points, of which there is at least one. NaN is neither the lowest nor the highest."""
+
+    def value(point: Point) -> float:
+        return point.value
+
+    numbers = [one for one in points if not math.isnan(one.value)]
+    return Measurement(
+        name=name,
+        source=source,
+        count=len(points),
+        last=points[-1],
+        lowest=min(numbers, key=value, default=None),
+        highest=max(numbers, key=value, default=None),
+    )
 
 
 class EventRun(msgspec.Struct, frozen=True, kw_only=True):

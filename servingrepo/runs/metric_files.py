@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from servingrepo.runs.listing import written
-from servingrepo.runs.measurements import Measurement, Point
-from servingrepo.runs.reading import FilesRead
+from servingrepo.runs.measurements import Measurement, Point, measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from servingrepo.runs.listing import Folder
+    from servingrepo.runs.reading import FilesRead
 
 __all__ = ["METRICS", "read_metric_file"]
 
@@ -35,9 +34,7 @@ _STEPS = ("step", "epoch", "global_step", "iteration")
 _FARTHEST = 1 << 63
 
 
-def read_metric_file(
-    folder: Folder, name: str, *, reads: FilesRead | None = None
-) -> list[Measurement]:
+def read_metric_file(folder: Folder, name: str, *, reads: FilesRead) -> list[Measurement]:
     """Read the numbers in one file. A step is an element of a list of numbers, a line of JSON, or a row of CSV.
 
     `reads` reads the file, and remembers it.
@@ -48,7 +45,7 @@ def read_metric_file(
     """
     path = folder.files[name]
     file = folder.below(name)
-    data = (reads or FilesRead()).whole(path, file, most=_LONGEST)
+    data = reads.whole(path, file, most=_LONGEST)
     kind: Literal["json", "csv"] = "csv" if name.endswith(".csv") else "json"
     between = (b",", b"\n") if kind == "csv" else (b",", b"{", b"[")
     if sum(map(data.count, between)) > _MOST_VALUES:
@@ -66,8 +63,12 @@ def read_metric_file(
     except (ValueError, RecursionError, csv.Error) as error:
         raise ValueError(f"it is no {name.rpartition('.')[2].upper()}: {error}") from None
     time = written(path)
+
+    def point(step: int, value: float) -> Point:
+        return Point(step=step, value=value, file=file, time=time)
+
     return [
-        _measurement(folder.below(key), points, file=file, time=time, source=kind)
+        measurement(folder.below(key), kind, [point(*one) for one in points])
         for key, points in found.items()
     ]
 
@@ -109,8 +110,10 @@ def _of_rows(rows: Iterable[Any]) -> dict[str, list[tuple[int, float]]]:
     for at, row in enumerate(rows):
         if not isinstance(row, dict):
             raise ValueError(f"row {at + 1} has no names")  # noqa: TRY004 - said of a file, not a type
-        steps = (_number(row.get(name)) for name in _STEPS)
-        step = next((int(one) for one in steps if one is not None and _is_step(one)), at)
+        steps = (one for name in _STEPS if (one := _number(row.get(name))) is not None)
+        # A step is a whole number, and fits into the 64 bits of a record.
+        whole = (int(one) for one in steps if one == one // 1 and -_FARTHEST <= one < _FARTHEST)
+        step = next(whole, at)
         rest = {key: one for key, one in row.items() if key not in _STEPS}
         flat = _few(_of_json(rest, ()))
         flat |= {
@@ -148,11 +151,6 @@ def _name(*keys: str) -> str:
     return "/".join(keys)
 
 
-def _is_step(number: float) -> bool:
-    """Tell whether a number can be a step: it is whole, and fits into the 64 bits of a record."""
-    return number == number // 1 and -_FARTHEST <= number < _FARTHEST
-
-
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -160,30 +158,3 @@ def _number(value: object) -> float | None:
         return float(value)
     except (ValueError, OverflowError):
         return None
-
-
-def _measurement(
-    name: str,
-    points: list[tuple[int, float]],
-    *,
-    file: str,
-    time: float,
-    source: Literal["json", "csv"],
-) -> Measurement:
-    numbers = [one for one in points if not math.isnan(one[1])]
-
-    def point(one: tuple[int, float]) -> Point:
-        return Point(step=one[0], value=one[1], file=file, time=time)
-
-    return Measurement(
-        name=name,
-        source=source,
-        count=len(points),
-        last=point(points[-1]),
-        lowest=point(min(numbers, key=_value)) if numbers else None,
-        highest=point(max(numbers, key=_value)) if numbers else None,
-    )
-
-
-def _value(point: tuple[int, float]) -> float:
-    return point[1]

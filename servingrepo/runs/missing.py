@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from servingrepo.runs.listing import Listing
     from servingrepo.runs.values import Other, OtherKind
 
-__all__ = ["nothing_found"]
+__all__ = ["REMEDIES", "nothing_found"]
 
 _FROM_CODE = "build the model with the code that trained it, load {path} into it, then "
 
@@ -69,11 +69,8 @@ def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> Serving
         problems.append(f"and {len(telling) - _WORTH_A_PROBLEM} more")
     linked = next((other for other in telling if _links_to_export(other)), None)
     if linked is not None:
-        return UnsafeExport(
-            f"{given}: {linked}",
-            hint=_for_link(given, seen, linked.path),
-            problems=problems,
-        )
+        hint = _for_link(given, seen, linked.path)
+        return UnsafeExport(f"{given}: {linked}", hint=hint, problems=problems)
     if not seen.complete:
         return NoSavedModel(
             f"no SavedModel in the listed part of {given}, {seen.entries:,} entries",
@@ -92,11 +89,10 @@ def nothing_found(given: str, seen: Listing, others: Sequence[Other]) -> Serving
     hint = REMEDIES[first.kind].format(path=path, saved_model=saved_model, run=shlex.quote(given))
     if first.kind == "link-out":
         hint = _for_link(given, seen, first.path)
-    return _error_kind(first)(
-        f"no SavedModel in {given}, but {first}",
-        hint=hint,
-        problems=problems,
-    )
+    # A finished export that no present server loads is not missing.
+    unsupported = first.kind in {"session-bundle", "chunked-saved-model"}
+    kind = UnsupportedExport if unsupported else NoSavedModel
+    return kind(f"no SavedModel in {given}, but {first}", hint=hint, problems=problems)
 
 
 def _for_link(given: str, seen: Listing, path: str) -> str:
@@ -111,12 +107,6 @@ def _for_link(given: str, seen: Listing, path: str) -> str:
     link = Path(os.path.relpath(seen.run, both), path)
     export = link.parent if link.name in SAVED_MODEL_FILES else link
     return f"give the directory that holds both: {shown(both)} --saved-model {shown(str(export))}; or {copied}"
-
-
-def _error_kind(other: Other) -> type[ServingRepoError]:
-    """Return the class of the error: a finished export that no present server loads is unsupported, not missing."""
-    unsupported = other.kind in {"session-bundle", "chunked-saved-model"}
-    return UnsupportedExport if unsupported else NoSavedModel
 
 
 def _links_to_export(other: Other) -> bool:

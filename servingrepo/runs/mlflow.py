@@ -25,7 +25,7 @@ from urllib.parse import quote
 import msgspec
 
 from servingrepo.runs.listing import read_start
-from servingrepo.runs.measurements import Measurement, Point
+from servingrepo.runs.measurements import Measurement, Point, measurement
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.values import Other, shown
 from servingrepo.storage.beneath import entries_of, opened_plain, stat_plain
@@ -37,14 +37,7 @@ if TYPE_CHECKING:
 
     from servingrepo.runs.listing import Folder
 
-__all__ = [
-    "DATABASE",
-    "Limits",
-    "MlflowRun",
-    "logged_models",
-    "read_database",
-    "read_mlflow",
-]
+__all__ = ["Limits", "MlflowRun", "logged_models", "read_database", "read_mlflow"]
 
 DATABASE = "mlflow.db"
 """The file in which MLflow 3 keeps runs by default. It lies beside `mlruns/`."""
@@ -53,11 +46,8 @@ _LINE = re.compile(
     r"^(?P<key>run_id|source_run_id|model_id|run_name|experiment_id|user_id|lifecycle_stage): (?P<value>.+)$",
     re.MULTILINE,
 )
-_TAGS = (
-    "mlflow.source.name",
-    "mlflow.source.git.commit",
-    "mlflow.source.git.branch",
-    "mlflow.user",
+_TAGS = tuple(
+    f"mlflow.{name}" for name in ("source.name", "source.git.commit", "source.git.branch", "user")
 )
 _ID = re.compile(r"[0-9a-f]{32}")
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
@@ -112,13 +102,12 @@ def read_mlflow(run: str, *, reads: FilesRead | None = None) -> MlflowRun | None
         of_run = beside if _facts(beside / "meta.yaml").get("run_id") == beside.name else None
     if of_run is not None:
         return _joined(_read_folder(of_run, reads), facts, model)
-    return _from_database(place, facts) or (
-        msgspec.structs.replace(model, facts=facts)
-        if model is not None
-        else MlflowRun(facts=facts)
-        if facts.keys() & {"run_id", "model_id"}
-        else None
-    )
+    found = _from_database(place, facts)
+    if found is None and model is not None:
+        return msgspec.structs.replace(model, facts=facts)
+    if found is None and facts.keys() & {"run_id", "model_id"}:
+        return MlflowRun(facts=facts)
+    return found
 
 
 def logged_models(folder: Folder) -> Iterator[Other]:
@@ -188,12 +177,13 @@ def _read_folder(folder: Path, reads: FilesRead) -> MlflowRun:
 def _joined(run: MlflowRun, known: dict[str, str], model: MlflowRun | None) -> MlflowRun:
     """Add to a run the id of its model, and the parameters and metrics that only the model has."""
     names = {one.name for one in run.measurements}
-    more = model.measurements if model is not None else ()
+    model = model or MlflowRun(facts={})
+    more = (one for one in model.measurements if one.name not in names)
     return MlflowRun(
-        facts=run.facts | {key: known[key] for key in ("model_id",) if key in known},
-        params={**(model.params if model is not None else {}), **run.params},
-        measurements=(*run.measurements, *(one for one in more if one.name not in names)),
-        problems=(*run.problems, *(model.problems if model is not None else ())),
+        facts=run.facts | ({"model_id": known["model_id"]} if "model_id" in known else {}),
+        params=model.params | run.params,
+        measurements=(*run.measurements, *more),
+        problems=(*run.problems, *model.problems),
     )
 
 
@@ -284,58 +274,35 @@ def _metrics(folder: Path, reads: FilesRead, problems: list[str]) -> Iterator[Me
         wrong = 0
         for line in data.splitlines():
             try:
-                points.append(_point(line))
+                points.append(_point(line, f"metrics/{name}"))
             except (ValueError, OverflowError):
                 wrong += 1
         if wrong:
             problems.append(f"metrics/{name}: {wrong:,} of its lines are no points")
-        yield from _measurement(name, points, file=f"metrics/{name}")
+        yield from _measurement(name, points)
 
 
-def _point(line: bytes) -> tuple[int, int, float]:
+def _point(line: bytes, file: str) -> Point:
     """Read a line of a metric's file: milliseconds, value and, in newer files, step."""
     time, value, *step = map(float, line.split()[:_PARTS_OF_A_METRIC])
     at = int(step[0]) if step else 0
     if not -_FARTHEST <= at < _FARTHEST:
         raise ValueError("a step has more than 64 bits")
-    return at, int(time), value
+    return Point(step=at, value=value, file=file, time=int(time) / 1000)
 
 
-def _measurement(
-    name: str, found: Iterable[tuple[int, int, float]], *, file: str
-) -> Iterator[Measurement]:
-    """Yield one measurement for points (step, milliseconds, value); none if there are no points.
+def _measurement(name: str, found: Iterable[Point]) -> Iterator[Measurement]:
+    """Yield one measurement for points; none if there are no points. Points that are equal count once.
 
     As in MLflow, the last point is that of the highest step, because log_model writes points of earlier steps again.
     """
     # A dictionary cannot find equal NaNs, so NaN becomes None.
-    distinct = dict.fromkeys(
-        (step, time, value if value == value else None)  # noqa: PLR0124
-        for step, time, value in found
-    )
-    if not distinct:
-        return
-
-    def point(one: tuple[int, int, float | None]) -> Point:
-        step, time, value = one
-        return Point(
-            step=step, value=math.nan if value is None else value, file=file, time=time / 1000
-        )
-
-    points = sorted(distinct, key=lambda one: one[:2])
-    numbers = [one for one in points if one[2] is not None]
-    yield Measurement(
-        name=name,
-        source="mlflow",
-        count=len(points),
-        last=point(points[-1]),
-        lowest=point(min(numbers, key=_value)) if numbers else None,
-        highest=point(max(numbers, key=_value)) if numbers else None,
-    )
-
-
-def _value(point: tuple[int, int, float | None]) -> float:
-    return point[2] or 0.0
+    distinct = {
+        (one.step, one.time, None if math.isnan(one.value) else one.value): one for one in found
+    }
+    if distinct:
+        points = sorted(distinct.values(), key=lambda one: (one.step, one.time))
+        yield measurement(name, "mlflow", points)
 
 
 def _text(data: bytes) -> str:
@@ -380,11 +347,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_database(
-    path: Path,
-    *,
-    run: str | None,
-    model: str | None,
-    limits: Limits | None = None,
+    path: Path, *, run: str | None, model: str | None, limits: Limits | None = None
 ) -> MlflowRun:
     """Read one run by its id, or by the id of a model that it logged. No file is written beside the database.
 
@@ -392,19 +355,20 @@ def read_database(
         path: The database, absolute and without links.
         run: The run's id; None if only the model's id is known.
         model: The model's id.
-        limits: A database beyond these limits is not read.
+        limits: A database beyond these limits is not read; None for the usual ones.
 
     Returns:
         The run. It has neither facts nor problems if the database does not know it.
     """
     import sqlite3  # imported here, because few runs have a database
 
+    limits = limits or Limits()
     try:
         with (
-            _copied(str(path), limits or Limits()) as copy,
+            _copied(str(path), limits) as copy,
             closing(sqlite3.connect(f"file:{quote(str(copy))}?mode=rw", uri=True)) as database,
         ):
-            return _Reader(database, limits or Limits()).read(run, model)
+            return _Reader(database, limits).read(run, model)
     except OSError as error:
         why = error.strerror or str(error)
     except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
@@ -428,16 +392,16 @@ def _copied(path: str, limits: Limits) -> Iterator[Path]:
         copy = place / "mlflow.db"
         for last in (*[False] * (_TRIES - 1), True):
             before = _states(path)
-            size = sum(one.st_size for one in before.values())
+            size = sum(one.size for one in before.values())
             if size > limits.size:
                 raise ValueError(f"it has more than {limits.size:,} bytes")
             if size > shutil.disk_usage(place).free - _KEPT_FREE:
                 raise ValueError(f"its {size:,} bytes do not fit into {tempfile.gettempdir()}")
             unfinished = read_start(f"{path}-journal", 8) == _JOURNAL_MAGIC
-            if not unfinished and not any(map(_is_recent, before.values())):
-                for part, facts in before.items():
-                    _copy(path + part, f"{copy}{part}", facts.st_size)
-                if _same(before, _states(path)):
+            if not unfinished and not any(one.is_recent for one in before.values()):
+                for part, state in before.items():
+                    _copy(path + part, f"{copy}{part}", state.size)
+                if _states(path) == before:
                     yield copy
                     return
             if last and unfinished:
@@ -448,9 +412,21 @@ def _copied(path: str, limits: Limits) -> Iterator[Path]:
     raise ValueError("it is being written to: try again when MLflow is done")
 
 
-def _states(path: str) -> dict[str, os.stat_result]:
-    """Return the stats of the database's files that exist and are not empty, and always of the database itself."""
-    found: dict[str, os.stat_result] = {}
+class _State(msgspec.Struct, frozen=True):
+    """The state of a file: two that are equal mean that nobody wrote it in between."""
+
+    inode: int
+    size: int
+    written_ns: int
+
+    @property
+    def is_recent(self) -> bool:
+        return 0 <= time.time_ns() - self.written_ns < _QUIET * 1e9
+
+
+def _states(path: str) -> dict[str, _State]:
+    """Return the states of the database's files that exist and are not empty, and always of the database itself."""
+    found: dict[str, _State] = {}
     for part in _PARTS:
         try:
             facts = stat_plain(path + part)
@@ -459,21 +435,8 @@ def _states(path: str) -> dict[str, os.stat_result]:
                 continue
             raise
         if facts.st_size or not part:
-            found[part] = facts
+            found[part] = _State(facts.st_ino, facts.st_size, facts.st_mtime_ns)
     return found
-
-
-def _same(before: dict[str, os.stat_result], after: dict[str, os.stat_result]) -> bool:
-    def seen(states: dict[str, os.stat_result]) -> list[tuple[str, int, int, int]]:
-        return [
-            (part, one.st_ino, one.st_size, one.st_mtime_ns) for part, one in sorted(states.items())
-        ]
-
-    return seen(before) == seen(after)
-
-
-def _is_recent(facts: os.stat_result) -> bool:
-    return 0 <= time.time() - facts.st_mtime < _QUIET
 
 
 def _copy(source: str, target: str, size: int) -> None:
@@ -545,7 +508,7 @@ class _Reader:
             measurements=tuple(
                 measured
                 for name, points in self._metrics(run).items()
-                for measured in _measurement(name, points, file=DATABASE)
+                for measured in _measurement(name, points)
             ),
         )
 
@@ -570,8 +533,8 @@ class _Reader:
                 raise ValueError(f"its table {name} has computed columns")
         return "logged_models" in tables
 
-    def _metrics(self, run: str | None) -> dict[str, list[tuple[int, int, float]]]:
-        found: dict[str, list[tuple[int, int, float]]] = {}
+    def _metrics(self, run: str | None) -> dict[str, list[Point]]:
+        found: dict[str, list[Point]] = {}
         left = self._limits.points
         query = "SELECT key, step, timestamp, value, is_nan FROM metrics WHERE run_uuid = ?"
         for key, step, at, value, is_nan in self._rows(query, run):
@@ -582,7 +545,9 @@ class _Reader:
             if name not in found:
                 found[self._kept(name)] = []
             number = float("nan") if is_nan else float(value)
-            found[name].append((_whole(step), _whole(at), number))
+            found[name].append(
+                Point(step=_whole(step), value=number, file=DATABASE, time=_whole(at) / 1000)
+            )
         return found
 
     def _texts(self, query: str, *keys: str | None) -> dict[str, str]:

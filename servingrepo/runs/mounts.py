@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,19 +36,8 @@ RUN_WAIT = 30.0
 """Seconds that a network file system may take to answer; then it counts as hung."""
 
 _NETWORK = (
-    "nfs",
-    "cifs",
-    "smb",
-    "ceph",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "afs",
-    "9p",
-    "fuse",
-    "glusterfs",
-    "davfs",
-    "autofs",
+    *("nfs", "cifs", "smb", "ceph", "lustre", "gpfs", "beegfs", "afs", "9p", "fuse", "glusterfs"),
+    *("davfs", "autofs"),
 )
 """Types of file systems whose server may be gone; an autofs is not mounted yet."""
 _LOCAL_FUSE = {"fuseblk", "fuse.lxcfs", "fuse.fuse-overlayfs", "fuse.bindfs", "fuse.mergerfs"}
@@ -126,8 +116,10 @@ def network_mount(path: Path) -> str | None:
             at = at.rpartition("/")[0]
             continue
         below = f"{at}/{name}"
-        target = None if below in mounts else _link_target(below)
-        if target is None:
+        target = ""
+        with suppress(OSError):  # it is no link
+            target = str(Path(below).readlink()) if below not in mounts else ""
+        if not target:
             at = below
             continue
         links += 1
@@ -136,13 +128,6 @@ def network_mount(path: Path) -> str | None:
         if target.startswith("/"):
             at = ""
         ahead += [part for part in reversed(Path(target).parts) if part != "/"]
-
-
-def _link_target(path: str) -> str | None:
-    try:
-        return str(Path(path).readlink())
-    except OSError:
-        return None
 
 
 def ask(path: Path) -> int:

@@ -63,20 +63,13 @@ def carried_wrongly(folder: Folder) -> tuple[Folder, list[Other]]:
     models = [name for name in folder.files if name.endswith(_MODELS) and "\\" not in name]
     pointers = [
         name
-        for name in models[:_MOST_OPENED]
+        for name in (models[:_MOST_OPENED] if not folder.is_saved_model else ())
         if is_git_lfs_pointer(read_start(folder.files[name], _START))
     ]
+    why = "a name with backslashes where there should be directories, from Windows"
     kinds: tuple[tuple[OtherKind, str, list[str]], ...] = (
-        (
-            "git-lfs-pointer",
-            "a Git LFS pointer, not the file itself",
-            [] if folder.is_saved_model else pointers,
-        ),
-        (
-            "backslashes",
-            "a name with backslashes where there should be directories, from Windows",
-            windows,
-        ),
+        ("git-lfs-pointer", "a Git LFS pointer, not the file itself", pointers),
+        ("backslashes", why, windows),
     )
     found = [
         Other(kind=kind, path=folder.below(names[0]), note=note, count=len(names))
@@ -148,8 +141,11 @@ _ARCHIVES = ("tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst", "zip")
 _SUFFIXES = tuple(f".{suffix}" for suffix in (*_PICKLED, *_BY_SUFFIX, *_ARCHIVES))
 _MODELS = (*_SUFFIXES, ".keras", ".h5", ".hdf5", ".data-00000-of-00001", ".index")
 """Suffixes of model files, which are most often the ones in Git LFS."""
-_PARTS_OF_A_SAVED_MODEL = {
-    *("saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "saved_model_config.pb"),
+_OF_SAVED_MODELS = {
+    "saved_model.pb",
+    "fingerprint.pb",
+    "keras_metadata.pb",
+    "saved_model_config.pb",
 }
 _WRONG: tuple[OtherKind, str] = (
     "not-what-its-name-says",
@@ -159,7 +155,7 @@ _WRONG: tuple[OtherKind, str] = (
 
 def _what(name: str, path: str | None) -> tuple[OtherKind, str] | None:
     """Return the kind of a file and its name in words. Without a path only the name decides."""
-    if name in _PARTS_OF_A_SAVED_MODEL:
+    if name in _OF_SAVED_MODELS:
         return None
     suffix = name.rpartition(".")[2]
     if suffix in _PICKLED:

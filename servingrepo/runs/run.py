@@ -18,13 +18,8 @@ from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.runs.staleness import staleness_of
 from servingrepo.runs.values import RunScan
-from servingrepo.savedmodel import (
-    Inspection,
-    Variables,
-    inspect_export,
-    read_variables,
-    refuse_defects,
-)
+from servingrepo.savedmodel.inspection import Inspection, inspect_export, refuse_defects
+from servingrepo.savedmodel.variables import Variables, read_variables
 from servingrepo.storage.progress import Progress, silent
 from servingrepo.storage.tree import SourceTree, read_tree
 

@@ -28,19 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["candidate", "candidates", "newest_exports", "unservable"]
 
 _EXPORT = re.compile(r"(?:(?:Format-Serving|serving_model_dir)/)?export/(?:[^/]+/)?[0-9]+")
+"""Where an exporter leaves a finished export, below the run."""
 _MAX_FILES = 20_000
 _FOR_EVALUATION = {"Format-TFMA", "eval_model_dir"}
 _TEMPORARY = re.compile(r"(?:.*/)?temp-(?:[0-9]+|b.[0-9]+.)")  # b'123': TensorFlow 1.0 to 1.3
-
-
-def _is_export(path: str) -> bool:
-    """Tell whether a path below the run is where an exporter leaves a finished export."""
-    return _EXPORT.fullmatch(path) is not None
-
-
-def _is_temporary(path: str) -> bool:
-    """Tell whether a path below the run is an exporter's temporary directory."""
-    return _TEMPORARY.fullmatch(path) is not None
 
 
 def newest_exports(exports: Iterable[Candidate]) -> list[Candidate]:
@@ -57,12 +48,12 @@ def candidates(seen: Listing) -> tuple[Candidate, ...]:
     """Return every SavedModel in a listing, by path. One that links also lead to is there once."""
     found: dict[str, Candidate] = {}
     for folder in seen.folders:
-        unfit = _is_temporary(folder.path) or _is_for_evaluation(folder.path)
+        unfit = _TEMPORARY.fullmatch(folder.path) or _is_for_evaluation(folder.path)
         if folder.is_saved_model and not unfit:
             kind: ExportKind = "nested"
             if folder.depth <= 1:
                 kind = "child" if folder.depth else "self"
-            elif _is_export(folder.path):
+            elif _EXPORT.fullmatch(folder.path):
                 kind = "estimator-export"
             found.setdefault(folder.real_path, candidate(folder, kind=kind))
     return tuple(sorted(found.values(), key=lambda each: each.path))
@@ -82,7 +73,7 @@ def candidate(folder: Folder, *, kind: ExportKind) -> Candidate:
 
 def unservable(folder: Folder) -> Iterator[Other]:
     """Yield the exports in a folder that TensorFlow Serving does not load."""
-    unfinished = _is_temporary(folder.path)
+    unfinished = _TEMPORARY.fullmatch(folder.path)
     if folder.is_saved_model and _is_for_evaluation(folder.path):
         note = "a SavedModel for evaluation (TFMA), not for serving"
         yield Other(kind="eval-saved-model", path=folder.path, note=note)
@@ -95,20 +86,13 @@ def unservable(folder: Folder) -> Iterator[Other]:
             path=folder.below("saved_model.cpb"),
             note="a SavedModel in chunks, which TensorFlow Serving finds but cannot load",
         )
-    if unfinished or _is_export(folder.path):
-        yield Other(
-            kind="incomplete-export",
-            path=folder.path,
-            note="an unfinished export",
-        )
-    elif {"variables", "assets"} <= set(folder.folders) or (
-        "variables" in folder.folders and "fingerprint.pb" in folder.files
+    if unfinished or _EXPORT.fullmatch(folder.path):
+        yield Other(kind="incomplete-export", path=folder.path, note="an unfinished export")
+    elif "variables" in folder.folders and (
+        "assets" in folder.folders or "fingerprint.pb" in folder.files
     ):
-        yield Other(
-            kind="incomplete-export",
-            path=folder.path,
-            note="a SavedModel's directories without its saved_model.pb",
-        )
+        note = "a SavedModel's directories without its saved_model.pb"
+        yield Other(kind="incomplete-export", path=folder.path, note=note)
 
 
 def _is_for_evaluation(path: str) -> bool:

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
+
 from servingrepo.errors import (
     AmbiguousExport,
     NoPermission,
@@ -78,14 +80,13 @@ def scan_run(
     given = shown(str(run))
     seen = seen if seen is not None else list_run(run)
     real = seen.run
+    found = candidates(seen)
     if saved_model is not None:
-        found = candidates(seen)
         taken = _chosen(real, given, saved_model)
         found = (*(each for each in found if each.real_path != taken.real_path), taken)
+    elif not found:
+        raise nothing_found(given, seen, others(seen))
     else:
-        found = candidates(seen)
-        if not found:
-            raise nothing_found(given, seen, others(seen))
         taken = _picked(given, seen, found)
     return RunScan(
         run=real,
@@ -220,13 +221,7 @@ def _chosen(real: str, given: str, saved_model: Path) -> Candidate:
     below = _listed(target, named, boundary=real)
     if not below.folders[0].is_saved_model:
         raise nothing_found(shown(str(Path(given, saved_model))), below, others(below))
-    folder = Folder(
-        real_path=target,
-        path=os.path.relpath(target, real),
-        depth=0,
-        files=below.folders[0].files,
-        folders=(),
-    )
+    folder = msgspec.structs.replace(below.folders[0], path=os.path.relpath(target, real))
     return candidate(folder, kind="chosen")
 
 
@@ -237,13 +232,12 @@ def _provenance(run: str, export: Candidate, *, unpacked: bool) -> dict[str, str
     model may have been trained with another one. For an unpacked archive no work tree is searched: a `.git` in it may
     be a stranger's.
     """
+    written = datetime.fromtimestamp(export.written, UTC)
     facts = {
         "run": run,
         "run_name": Path(run).name,
         "saved_model": export.path,
-        "export_written": datetime.fromtimestamp(export.written, UTC).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        ),
+        "export_written": f"{written:%Y-%m-%dT%H:%M:%SZ}",
     }
     head = commit_of(Path(run)) if not unpacked else None
     if head is not None:

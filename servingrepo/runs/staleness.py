@@ -6,6 +6,7 @@ difference of up to a minute is no sign.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,16 +15,16 @@ from servingrepo.runs.listing import written
 from servingrepo.runs.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from servingrepo.runs.listing import Folder, Listing
+    from servingrepo.runs.listing import Listing
     from servingrepo.runs.measurements import Measured
     from servingrepo.runs.values import RunScan
 
 __all__ = ["staleness_of"]
 
 _SECONDS = 60.0
-_CHECKPOINTS = (".index", ".keras", ".weights.h5", ".h5", ".hdf5")
+_CHECKPOINT = re.compile(r".*\.(?:index|keras|h5|hdf5)", re.DOTALL)
 
 
 def staleness_of(scan: RunScan, seen: Listing, measured: Measured) -> tuple[str, ...]:
@@ -34,7 +35,7 @@ def staleness_of(scan: RunScan, seen: Listing, measured: Measured) -> tuple[str,
     """
     taken = next(one for one in scan.candidates if one.real_path == scan.export)
     found: list[str] = []
-    for what, wanted in (("checkpoint", _is_checkpoint), ("configuration", CONFIGS.fullmatch)):
+    for what, wanted in (("checkpoint", _CHECKPOINT), ("configuration", CONFIGS)):
         newest = max(_files(seen, wanted), default=None)
         if newest is not None and newest[0] > taken.written + _SECONDS:
             found.append(
@@ -54,23 +55,19 @@ def staleness_of(scan: RunScan, seen: Listing, measured: Measured) -> tuple[str,
     return tuple(found)
 
 
-def _is_checkpoint(name: str) -> bool:
-    return name.endswith(_CHECKPOINTS)
-
-
-def _files(seen: Listing, wanted: Callable[[str], object]) -> Iterator[tuple[float, str]]:
-    """Yield the time and path of each file that is wanted and no part of a SavedModel."""
-    parts = tuple(f"{folder.real_path}/" for folder in seen.folders if _is_below_top(folder))
+def _files(seen: Listing, wanted: re.Pattern[str]) -> Iterator[tuple[float, str]]:
+    """Yield the time and path of each file that has a wanted name and is no part of a SavedModel."""
+    parts = tuple(
+        f"{folder.real_path}/"
+        for folder in seen.folders
+        if folder.is_saved_model and folder.depth > 0
+    )
     for folder in seen.folders:
         if folder.is_saved_model or f"{folder.real_path}/".startswith(parts):
             continue
         for name in folder.files:
-            if wanted(name):
+            if wanted.fullmatch(name):
                 yield written(folder.files[name]), folder.below(name)
-
-
-def _is_below_top(folder: Folder) -> bool:
-    return folder.is_saved_model and folder.depth > 0
 
 
 def _time(seconds: float) -> str:

@@ -29,6 +29,8 @@ _MOST_RECORDS = 1_000_000
 _LONGEST_LENGTH = 8
 _FILES = (b"0", b"\0", b"7")
 _SPECIAL = (b"3", b"4", b"6")
+_EMPTY = (b"1", b"2", b"5", *_SPECIAL)
+"""Links, directories and devices."""
 _PAX = (b"x", b"X")
 _LONG = {b"L": b"path", b"K": b"linkpath"}
 _FOR_ALL = b"g"
@@ -87,8 +89,10 @@ def _entry(
     if b"size" in said:
         size = _decimal(said[b"size"])
     name = said.get(b"path", _name(header))
-    content = _Content(read, size)
-    if kind == _OLD_SPARSE or any(key.startswith(b"GNU.sparse.") for key in said):
+    sparse = kind == _OLD_SPARSE or any(key.startswith(b"GNU.sparse.") for key in said)
+    # These have no content, whatever size their headers have.
+    content = _Content(read, 0 if kind in _EMPTY and not sparse else size)
+    if sparse:
         more = kind == _OLD_SPARSE and header[482]
         while more:
             more = _exact(read, _BLOCK)[504]
@@ -97,14 +101,11 @@ def _entry(
         budget.expect(size)
         yield Entry(name=name, kind="file", read=content.read)
     elif kind == b"5" or kind in _FILES:
-        content = _Content(read, 0 if kind == b"5" else size)
         yield Entry(name=name, kind="directory")
     elif kind in {b"1", b"2"}:
-        content = _Content(read, 0)
         target = said.get(b"linkpath", _text(header[157:257]))
         yield Entry(name=name, kind="link" if kind == b"2" else "hard link", target=target)
     elif kind in _SPECIAL:
-        content = _Content(read, 0)
         yield Entry(name=name, kind="refused", target=b"a device or FIFO")
     else:
         why = f"an entry of a kind that is not known, {ascii(kind)[1:]}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from servingrepo.runs.event_file import MOST_NUMBERS, MOST_TAGS, TooMuch, read_events
 from servingrepo.runs.listing import size_of
-from servingrepo.runs.measurements import EventRun, Measurement, Point
+from servingrepo.runs.measurements import EventRun, Measurement, Point, measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,12 +40,7 @@ def read_event_run(
     problems: list[str] = []
     total = numbers = 0
     for name in names:
-        read = read_events(
-            folder.files[name],
-            progress=progress,
-            most=MOST_NUMBERS - numbers,
-            most_tags=MOST_TAGS,
-        )
+        read = read_events(folder.files[name], progress=progress, most=MOST_NUMBERS - numbers)
         numbers += read.numbers
         total += size_of(folder.files[name])
         problems += [f"{folder.below(name)}: {problem}" for problem in read.problems]
@@ -127,24 +122,15 @@ def _without_repeats(pieces: list[_Piece]) -> list[_Piece]:
 
 
 def _measurement(name: str, pieces: list[_Piece], *, doubtful: str) -> Measurement:
-    lowest: Point | None = None
-    highest: Point | None = None
-    for piece in pieces:
-        if np.isnan(piece.values).all():
-            continue
-        low = _point(piece, int(np.nanargmin(piece.values)))
-        high = _point(piece, int(np.nanargmax(piece.values)))
-        lowest = low if lowest is None or low.value < lowest.value else lowest
-        highest = high if highest is None or high.value > highest.value else highest
-    return Measurement(
-        name=name,
-        source="tensorboard",
-        count=sum(len(piece.values) for piece in pieces),
-        last=_point(pieces[-1], -1),
-        lowest=lowest,
-        highest=highest,
-        doubtful=doubtful,
-    )
+    extremes = [
+        _point(piece, int(find(piece.values)))
+        for piece in pieces
+        if not np.isnan(piece.values).all()
+        for find in (np.nanargmin, np.nanargmax)
+    ]
+    found = measurement(name, "tensorboard", [*extremes, _point(pieces[-1], -1)])
+    count = sum(len(piece.values) for piece in pieces)
+    return msgspec.structs.replace(found, count=count, doubtful=doubtful)
 
 
 def _point(piece: _Piece, at: int) -> Point:

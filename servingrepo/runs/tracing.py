@@ -12,14 +12,15 @@ from servingrepo.masking import free_name, mask_command, mask_start, mask_text
 from servingrepo.runs.configuration import read_configuration
 from servingrepo.runs.origin import Origin
 from servingrepo.runs.worktree import code_of
+from servingrepo.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from servingrepo.runs import RunScan
     from servingrepo.runs.listing import Listing
     from servingrepo.runs.mlflow import MlflowRun
     from servingrepo.runs.reading import FilesRead
+    from servingrepo.runs.values import RunScan
 
 __all__ = ["VARIABLES", "Context", "pipeline_ids", "place_of", "trace"]
 
@@ -73,7 +74,7 @@ def trace(
         config_files=found.files,
         config_unread=found.unread,
         code=code,
-        command=command.encode("utf-8", "backslashreplace").decode()[:_LONGEST_COMMAND],
+        command=escaped(command)[:_LONGEST_COMMAND],
         mlflow={
             name: mask_start(name, one, longest=_LONGEST_FACT)
             for name, one in (tracked.facts if tracked is not None else {}).items()
@@ -130,9 +131,8 @@ VARIABLES = tuple(name for names in _BY_SYSTEM.values() for name in names.split(
 
 def pipeline_ids(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of CI systems that are set, secrets masked, at most 500 characters of each."""
-    found: dict[str, str] = {}
-    for name in VARIABLES:
-        value = environment.get(name, "").encode("utf-8", "backslashreplace").decode()
-        if value:
-            found[name] = mask_start(name, value, longest=_LONGEST_FACT)
-    return found
+    return {
+        name: mask_start(name, escaped(value), longest=_LONGEST_FACT)
+        for name in VARIABLES
+        if (value := environment.get(name))
+    }

@@ -219,14 +219,8 @@ def _differs(git: _Git, commit: str, *, seconds: float) -> bool | None:
         return None
     with scratch(Path(tempfile.gettempdir()), _PREFIX) as place:
         _make_git_directory(place, git, commit)
-        question = (
-            "--porcelain=v2",
-            "-z",
-            "--untracked-files=no",
-            "--ignore-submodules=all",
-            "--no-renames",
-        )
-        said = _run(git, place, "status", *question, seconds=seconds)
+        question = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames")
+        said = _run(git, place, *question, "--ignore-submodules=all", seconds=seconds)
         changed = [line for line in said.split("\0") if line and not line.startswith("#")]
         unsure = [path for line in changed if (path := _bytes_alone(line))]
         if len(unsure) < len(changed) or not changed:

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from servingrepo.protos import tensor_bundle_pb2
 from servingrepo.savedmodel.crc32c import crc32c, unmask
 from servingrepo.savedmodel.snappy import BadSnappy, decompress
+from servingrepo.savedmodel.wire import BadVarint, read_varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -107,6 +108,8 @@ def read_index(data: bytes) -> BundleIndex:
         return _read(data)
     except BadSnappy as error:
         raise BadIndex(f"a compressed block is corrupt: {error}") from error
+    except BadVarint as error:
+        raise BadIndex(f"in a block, {error}") from error
     except (IndexError, struct.error) as error:
         raise BadIndex("a block ends too early") from error
     except DecodeError as error:
@@ -273,9 +276,9 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise BadIndex("a block has more restarts than room")
     at, key = 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        size, at = _varint(block, at)
+        shared, at = read_varint(block, at)
+        fresh, at = read_varint(block, at)
+        size, at = read_varint(block, at)
         if shared > len(key) or at + fresh + size > end:
             raise BadIndex("an entry is longer than its block")
         key = key[:shared] + block[at : at + fresh]
@@ -285,19 +288,6 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[int, int, int]:
-    offset, at = _varint(data, at)
-    size, at = _varint(data, at)
+    offset, at = read_varint(data, at)
+    size, at = read_varint(data, at)
     return offset, size, at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return value, at
-        if shift > 63:  # noqa: PLR2004 - nothing here has more than 64 bits
-            raise BadIndex("a number has more than 64 bits")

@@ -8,17 +8,11 @@ key after all longer ones that begin with it. So entries are put in order in the
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from servingrepo.savedmodel.wire import LENGTH_DELIMITED, VARINT, fields, read_varint
 
 __all__ = ["canonical_bytes"]
-
-_VARINT = 0
-_FIXED64 = 1
-_LENGTH_DELIMITED = 2
-_FIXED32 = 5
 
 _MEMO_SIZE = 2048
 _MEMO_ENTRIES = 50_000
@@ -42,9 +36,9 @@ def canonical_bytes(message: Any) -> bytearray:
 def _order(data: bytearray, start: int, end: int, plan: _Plan) -> None:
     """Put the maps of one message, and those below it, in order."""
     below = plan.below
-    for number, tag, first, last in _fields(data, start, end):
+    for number, tag, first, last in fields(data, start, end):
         found = below.get(number)
-        if found is None or data[tag] & 7 != _LENGTH_DELIMITED:
+        if found is None or data[tag] & 7 != LENGTH_DELIMITED:
             continue  # of another wire type it is an unknown field, kept as it came
         inner, is_map = found
         if is_map:
@@ -72,9 +66,9 @@ def _order_rest(data: bytearray, start: int, end: int, plan: _Plan) -> None:
 
 def _order_maps(data: bytearray, start: int, end: int, plan: _Plan) -> None:
     maps: dict[int, list[tuple[bytes | int, int, int]]] = {}
-    for number, tag, first, last in _fields(data, start, end):
+    for number, tag, first, last in fields(data, start, end):
         found = plan.below.get(number)
-        if found is None or data[tag] & 7 != _LENGTH_DELIMITED:
+        if found is None or data[tag] & 7 != LENGTH_DELIMITED:
             continue
         inner, is_map = found
         if inner is not None:
@@ -135,51 +129,12 @@ def _types_above_maps(descriptor: Any) -> frozenset[str]:
 
 def _key(data: bytearray, start: int, end: int) -> bytes | int:
     """Return the key of a map entry, its first field."""
-    for number, tag, first, last in _fields(data, start, end):
+    for number, tag, first, last in fields(data, start, end):
         if number == 1:
             kind = data[tag] & 7
-            if kind == _LENGTH_DELIMITED:
+            if kind == LENGTH_DELIMITED:
                 return bytes(data[first:last])
-            if kind == _VARINT:
-                return _varint(data, first)[0]
+            if kind == VARINT:
+                return read_varint(data, first)[0]
             return int.from_bytes(data[first:last], "little")
     return b""
-
-
-def _fields(data: bytearray, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (number, start of tag, start, end) of each field of bytes that protobuf itself has written."""
-    at = start
-    while at < end:
-        tag = at
-        key = data[at]
-        at += 1
-        if key > 0x7F:  # noqa: PLR2004 - the continuation bit
-            key, at = _varint(data, tag)
-        kind = key & 7
-        first = at
-        if kind == _LENGTH_DELIMITED:
-            size = data[at]
-            first = at + 1
-            if size > 0x7F:  # noqa: PLR2004 - the continuation bit
-                size, first = _varint(data, at)
-            at = first + size
-        elif kind == _VARINT:
-            _, at = _varint(data, at)
-        elif kind == _FIXED64:
-            at += 8
-        elif kind == _FIXED32:
-            at += 4
-        else:
-            return  # a group: only among unknown fields, which come last
-        yield key >> 3, tag, first, at
-
-
-def _varint(data: bytearray, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return value, at
-        shift += 7

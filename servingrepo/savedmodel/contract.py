@@ -41,7 +41,6 @@ __all__ = [
 SCHEMA = 1
 CONTRACT_LIMIT = 16 << 20
 """Bytes of the longest contract that is read."""
-ANY_RANK = "any"
 _MAX_RANK = 254  # tensor_shape.h: TensorShape::MaxDimensions
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.graph import GraphReader
 
 
-__all__ = ["Placement", "demands_of", "find_unplaceable"]
+__all__ = ["demands_of", "find_unplaceable"]
 
 _PINNED = re.compile(r"/(?:device:)?(?:XLA_)?(?:GPU|TPU|TPU_SYSTEM):", re.IGNORECASE)
 _SOFT_PLACEMENT_FIELD = 7  # ConfigProto.allow_soft_placement
@@ -37,7 +36,12 @@ def demands_of(meta_graph: Any, reader: GraphReader) -> Demands:
     main = {node.op for node in reader.graph.node} - reader.functions.keys()
     inner = _function_ops(reader) - main - reader.functions.keys()
     versions = meta_graph.graph_def.versions
-    custom = sorted(op for op in main | inner if _is_custom(op))
+    versions_known = known_versions()
+    custom = sorted(
+        op
+        for op in main | inner
+        if all(op_state(op, version) == "absent" for version in versions_known)
+    )
     return Demands(
         producer=versions.producer,
         min_consumer=versions.min_consumer,
@@ -46,10 +50,6 @@ def demands_of(meta_graph: Any, reader: GraphReader) -> Demands:
         custom=tuple(custom),
         effects=find_effects(meta_graph, reader),
     )
-
-
-def _is_custom(op: str) -> bool:
-    return all(op_state(op, version) == "absent" for version in known_versions())
 
 
 def _function_ops(reader: GraphReader) -> set[str]:
@@ -67,37 +67,21 @@ def _function_ops(reader: GraphReader) -> set[str]:
     return found
 
 
-class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Names of nodes (with their function, if any) by what is wrong with them."""
+def find_unplaceable(reader: GraphReader) -> dict[str, list[str]]:
+    """Return the nodes of the main graph, and of the functions it can reach, that a CPU cannot run.
 
-    pinned: tuple[str, ...]
-    movable: tuple[str, ...]
-    tensorrt: tuple[str, ...]
-    mkl: tuple[str, ...]
-    python: tuple[str, ...]
-    removed: tuple[str, ...]
-
-
-def find_unplaceable(reader: GraphReader) -> Placement:
-    """Return the nodes of the main graph, and of the functions it can reach, that a CPU cannot run."""
-    pinned: list[str] = []
-    movable: list[str] = []
-    by_op: dict[str, list[str]] = {"tensorrt": [], "mkl": [], "python": [], "removed": []}
+    They are names of nodes, with their function if any, by a slug for the reason. Those that are `movable` ask for a
+    GPU, and TensorFlow runs them on a CPU all the same.
+    """
+    found: dict[str, list[str]] = {}
     for where, node, soft in _reachable(reader):
         name = f"{where}{node.name}"
         if _PINNED.search(node.device):
-            (movable if soft else pinned).append(f"{name} ({node.device})")
-        kind = _kind(node.op)
-        if kind is not None:
-            by_op[kind].append(f"{name} ({node.op})")
-    return Placement(
-        pinned=tuple(pinned),
-        movable=tuple(movable),
-        tensorrt=tuple(by_op["tensorrt"]),
-        mkl=tuple(by_op["mkl"]),
-        python=tuple(by_op["python"]),
-        removed=tuple(by_op["removed"]),
-    )
+            slug = "movable" if soft else "gpu-pinned"
+            found.setdefault(slug, []).append(f"{name} ({node.device})")
+        if (kind := _kind(node.op)) is not None:
+            found.setdefault(kind, []).append(f"{name} ({node.op})")
+    return found
 
 
 def _kind(op: str) -> str | None:
@@ -106,10 +90,10 @@ def _kind(op: str) -> str | None:
     if op.startswith(("_Mkl", "Mkl")):
         return "mkl"
     if op in {"PyFunc", "PyFuncStateless", "EagerPyFunc"}:
-        return "python"
+        return "python-op"
     # Registered in today's TensorFlow, but without any kernel (tried with TensorFlow 2.21).
     if op.startswith(("BoostedTrees", "TensorForest")):
-        return "removed"
+        return "removed-op"
     return None
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from servingrepo.savedmodel.graph import MAX_DEPTH, Scope, origins
 from servingrepo.savedmodel.restoring import asset_definitions
-from servingrepo.savedmodel.signatures import INIT_OP_KEY
+from servingrepo.savedmodel.signatures import INIT_OP_KEY, texts_of
 from servingrepo.savedmodel.values import Effect
 
 if TYPE_CHECKING:
@@ -78,15 +78,10 @@ _PREFIXES: tuple[tuple[str, EffectKind], ...] = (
 _RESTORES = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 _CHECKPOINTS = _RESTORES | {"Save", "SaveSlices", "SaveV2", "MergeV2Checkpoints"}
 _FILE_NAME_AT = {
-    "InitializeTableFromTextFile": 1,
-    "InitializeTableFromTextFileV2": 1,
-    "TextLineDataset": 0,
-    "TFRecordDataset": 0,
-    "TFRecordDatasetV2": 0,
-    "FixedLengthRecordDataset": 0,
-    "FixedLengthRecordDatasetV2": 0,
-    "CSVDataset": 0,
-    "CSVDatasetV2": 0,
+    **dict.fromkeys(("InitializeTableFromTextFile", "InitializeTableFromTextFileV2"), 1),
+    **dict.fromkeys(("TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2"), 0),
+    **dict.fromkeys(("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2"), 0),
+    **dict.fromkeys(("CSVDataset", "CSVDatasetV2"), 0),
 }
 """Readers by the input that names their file, which may be one of the export's own assets."""
 _CACHES = {"CacheDataset": 1, "CacheDatasetV2": 1}
@@ -189,17 +184,18 @@ class _Finder:
     def _files(self, scope: Scope, node: Any) -> tuple[str, ...]:
         """Return the paths that stand in the graph and that a node is given; none where a client feeds them."""
         place = _FILE_NAME_AT.get(node.op, 0 if node.op == "ReadFile" else None)
-        if place is None or place >= len(node.input):
+        tensor = self._constant(scope, node, place) if place is not None else None
+        if tensor is None:
             return ()
-        last = None
-        for at, source in origins(scope, node.input[place]):
+        return tuple(one[:_LONGEST_FILE] for one in texts_of(tensor.string_val))
+
+    def _constant(self, scope: Scope, node: Any, place: int) -> Any:
+        """Return the TensorProto of the constant that an input has; None if it is none, or a client can feed it."""
+        source = None
+        for at, source in origins(scope, node.input[place]) if place < len(node.input) else ():
             if at is self.reader.main and source.name in self.fed:
-                return ()
-            last = source
-        if last is None or last.op != "Const":
-            return ()
-        texts = last.attr["value"].tensor.string_val
-        return tuple(one.decode("utf-8", "backslashreplace")[:_LONGEST_FILE] for one in texts)
+                return None
+        return source.attr["value"].tensor if source is not None and source.op == "Const" else None
 
     def _use(self, node: Any) -> _Use:
         name = node.name
@@ -238,16 +234,16 @@ class _Finder:
             if use.served:
                 return False
             if use.restoring:
-                return node.op in _RESTORES and self._comes_from(
-                    scope, node, 0, {self.checkpoint} - {""}
-                )
-            return (
-                True  # nothing runs it: a server calls neither the save op nor what nobody fetches
-            )
+                checkpoint = {self.checkpoint} - {""}
+                return node.op in _RESTORES and self._comes_from(scope, node, 0, checkpoint)
+            # Nothing runs it: a server calls neither the save op nor what nobody fetches.
+            return True
         if node.op in _FILE_NAME_AT:
             return self._names_asset(scope, node, _FILE_NAME_AT[node.op], use)
         if node.op in _CACHES:
-            return self._is_empty_text(scope, node, _CACHES[node.op])
+            tensor = self._constant(scope, node, _CACHES[node.op])
+            empty = tensor is not None and list(tensor.string_val) in ([], [b""])
+            return empty and not tensor.tensor_content
         return False
 
     def _comes_from(self, scope: Scope, node: Any, place: int, names: set[str]) -> bool:
@@ -304,20 +300,11 @@ class _Finder:
             for body in bodies
             for node in body
             if node.op in {"VarHandleOp", "_VarHandlesOp"}
-            for name in (_shared_name(node), *_list_of(node, "shared_names"))
+            for name in (
+                _shared_name(node),
+                *(node.attr["shared_names"].list.s if "shared_names" in node.attr else ()),
+            )
         )
-
-    def _is_empty_text(self, scope: Scope, node: Any, place: int) -> bool:
-        if place >= len(node.input):
-            return False
-        source = None
-        for at, source in origins(scope, node.input[place]):
-            if at is self.reader.main and source.name in self.fed:
-                return False
-        if source is None or source.op != "Const":
-            return False
-        tensor = source.attr["value"].tensor
-        return list(tensor.string_val) in ([], [b""]) and not tensor.tensor_content
 
     def _behind(self, names: list[str]) -> set[str]:
         """Return the nodes of the main graph that must run for these to be known."""
@@ -364,10 +351,6 @@ def _main_ops(meta_graph: Any) -> list[str]:
 def _shared_name(handle: Any) -> bytes:
     name: bytes = handle.attr["shared_name"].s if "shared_name" in handle.attr else b""
     return name or handle.name.encode()
-
-
-def _list_of(node: Any, attribute: str) -> list[bytes]:
-    return list(node.attr[attribute].list.s) if attribute in node.attr else []
 
 
 def _node(name: str) -> str:

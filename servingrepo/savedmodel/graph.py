@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from servingrepo.savedmodel.signatures import INIT_OP_KEY, dtype_name, shape_from
+from servingrepo.savedmodel.signatures import INIT_OP_KEY, dtype_name, shape_from, texts_of
 from servingrepo.savedmodel.values import ExampleInput, Feature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from servingrepo.savedmodel.values import FeatureKind
 
 __all__ = ["GraphReader", "Scope", "example_inputs", "origin", "origins"]
 
@@ -32,31 +34,12 @@ MAX_SCOPES = 1_000
 
 _PASSING = frozenset(
     {
-        "Identity",
-        "Reshape",
-        "ExpandDims",
-        "Squeeze",
-        "PlaceholderWithDefault",
-        "StopGradient",
-        "Snapshot",
-        "EnsureShape",
-        "Pack",
-        "ConcatV2",
-        "StridedSlice",
-        "Slice",
-        "GatherV2",
-        "PreventGradient",
-        "Tile",
-        "Switch",
-        "RefSwitch",
-        "Merge",
-        "Enter",
-        "Exit",
+        *("Identity", "Reshape", "ExpandDims", "Squeeze", "PlaceholderWithDefault", "StopGradient"),
+        *("Snapshot", "EnsureShape", "Pack", "ConcatV2", "StridedSlice", "Slice", "GatherV2"),
+        *("PreventGradient", "Tile", "Switch", "RefSwitch", "Merge", "Enter", "Exit"),
     }
 )
 """Ops whose first output holds the strings of one of their inputs."""
-
-
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2", "ParseSingleExample"})
 
 
@@ -66,11 +49,8 @@ class Body:
     def __init__(self, nodes: Any, function: Any = None) -> None:
         self.function = function
         self.nodes = {node.name: node for node in nodes}
-        self.arguments = (
-            {}
-            if function is None
-            else {one.name: place for place, one in enumerate(function.signature.input_arg)}
-        )
+        inputs = function.signature.input_arg if function is not None else ()
+        self.arguments = {one.name: place for place, one in enumerate(inputs)}
         self.consumers: dict[str, list[tuple[Any, int]]] = {}
         for node in nodes:
             for place, name in enumerate(node.input):
@@ -280,16 +260,7 @@ def origins(scope: Scope, name: str) -> Iterator[tuple[Scope, Any]]:
 
 def _strings(tensor: Any) -> list[str]:
     """Return the strings of a Const."""
-    if tensor is None:
-        return []
-    return [one.decode("utf-8", "backslashreplace") for one in tensor.string_val]
-
-
-def _elements(tensor: Any) -> int:
-    count = 1
-    for dim in tensor.tensor_shape.dim:
-        count *= max(dim.size, 0)
-    return count
+    return texts_of(tensor.string_val) if tensor is not None else []
 
 
 def _features(scope: Scope, node: Any) -> Iterator[Feature]:
@@ -314,20 +285,17 @@ def _features(scope: Scope, node: Any) -> Iterator[Feature]:
         )
         defaults = inputs[5:]
     else:
-        sparse = [
-            one.decode("utf-8", "backslashreplace") for one in attributes["sparse_keys"].list.s
-        ]
-        dense = [one.decode("utf-8", "backslashreplace") for one in attributes["dense_keys"].list.s]
+        sparse = texts_of(attributes["sparse_keys"].list.s)
+        dense = texts_of(attributes["dense_keys"].list.s)
         defaults = inputs[1:]
-    for keys, types, kind in ((sparse, sparse_types, "sparse"), (ragged, ragged_types, "ragged")):
+    free: tuple[tuple[FeatureKind, list[str], list[int]], ...] = (
+        ("sparse", sparse, sparse_types),
+        ("ragged", ragged, ragged_types),
+    )
+    for kind, keys, types in free:
         for key, dtype in zip(keys, types, strict=False):
-            yield Feature(
-                key=key,
-                dtype=dtype_name(dtype),
-                kind="sparse" if kind == "sparse" else "ragged",
-                shape=None,
-                has_default=True,
-            )
+            name = dtype_name(dtype)
+            yield Feature(key=key, dtype=name, kind=kind, shape=None, has_default=True)
     for place, (key, dtype) in enumerate(zip(dense, dense_types, strict=False)):
         shape = shapes[place] if place < len(shapes) else None
         default = _constant(scope, defaults[place]) if place < len(defaults) else None
@@ -338,7 +306,7 @@ def _features(scope: Scope, node: Any) -> Iterator[Feature]:
             shape=shape,
             # example_proto_helper.cc: an empty default means required; a free length may be empty.
             has_default=(shape is not None and shape[:1] == (None,))
-            or (default is not None and _elements(default) > 0),
+            or (default is not None and all(dim.size > 0 for dim in default.tensor_shape.dim)),
         )
 
 

@@ -1,8 +1,8 @@
 """Inspect one export: what it promises, and everything that is wrong with it, as values.
 
 Inspecting raises nothing for what is wrong with an export; `refuse_defects` does. Nothing here writes or starts
-TensorFlow. What is said of TensorFlow
-Serving's behaviour is from tensorflow/cc/saved_model/{loader,reader}.cc, and was tried on a server.
+TensorFlow. The behaviour of TensorFlow Serving is from tensorflow/cc/saved_model/{loader,reader}.cc, and was tried on
+a server.
 """
 
 from __future__ import annotations
@@ -221,16 +221,16 @@ def _inspect_message(
     warmup = check_warmup(files, signatures=signatures, fed=fed)
     missing = any(one.slug == "variables-missing" for one in variable_defects)
     wrong = fingerprint_defects(fingerprint, variables_missing=missing)
-    defects = (*variable_defects, *asset_defects, *placement_defects, *warmup.defects, *wrong)
     notes = (*notes, *variable_notes, *asset_notes, *placement_notes)
     notes = (*notes, *_dtype_notes(signatures, fed), *warmup.notes)
     demands = demands_of(meta_graph, reader)
     examples = example_inputs(reader, meta_graph.signature_def)
     if reader.gave_up:
-        notes = (
-            *notes,
-            "which inputs take tf.Examples was not followed to the end: there is too much to follow",
+        said = (
+            "which inputs take tf.Examples was not followed to the end: there is too much to follow"
         )
+        notes = (*notes, said)
+    defects = (*variable_defects, *asset_defects, *placement_defects, *warmup.defects, *wrong)
     defects = (*defects, *uncallable(meta_graph.signature_def))
     return msgspec.structs.replace(
         found,
@@ -312,39 +312,7 @@ def _fingerprint(
 
 
 def _placement(reader: GraphReader) -> tuple[tuple[Defect, ...], tuple[str, ...]]:
-    placement = find_unplaceable(reader)
-    table: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
-        (
-            "gpu-pinned",
-            placement.pinned,
-            "pinned to a device that a server on CPUs does not have",
-            "export it without device scopes, or with clear_devices=True",
-        ),
-        (
-            "tensorrt",
-            placement.tensorrt,
-            "compiled by TensorRT, which needs a GPU",
-            "promote the model as it was before its conversion by TensorRT",
-        ),
-        (
-            "mkl",
-            placement.mkl,
-            "from a graph that was rewritten for MKL",
-            "export the graph as it was before it was rewritten",
-        ),
-        (
-            "python-op",
-            placement.python,
-            "calling Python (tf.py_function), which no server has",
-            "replace tf.py_function and tf.numpy_function by TensorFlow operations",
-        ),
-        (
-            "removed-op",
-            placement.removed,
-            "without a kernel in today's TensorFlow, which dropped boosted trees and tensor forests",
-            "train the model anew, for instance with TensorFlow Decision Forests",
-        ),
-    )
+    found = find_unplaceable(reader)
     defects = tuple(
         Defect(
             slug=slug,
@@ -352,14 +320,40 @@ def _placement(reader: GraphReader) -> tuple[tuple[Defect, ...], tuple[str, ...]
             message=f"{plural(len(names), 'operation is', 'operations are')} {text}: {some(names)}",
             hint=hint,
         )
-        for slug, names, text, hint in table
-        if names
+        for slug, (text, hint) in _UNPLACEABLE.items()
+        if (names := found.get(slug))
     )
-    if not placement.movable:
+    movable = found.get("movable")
+    if not movable:
         return defects, ()
-    count = plural(len(placement.movable), "operation asks", "operations ask")
+    count = plural(len(movable), "operation asks", "operations ask")
     moved = f"{count} for a GPU in functions that let TensorFlow move them to a CPU"
-    return defects, (f"{moved}: {some(placement.movable)}",)
+    return defects, (f"{moved}: {some(movable)}",)
+
+
+_UNPLACEABLE = {
+    "gpu-pinned": (
+        "pinned to a device that a server on CPUs does not have",
+        "export it without device scopes, or with clear_devices=True",
+    ),
+    "tensorrt": (
+        "compiled by TensorRT, which needs a GPU",
+        "promote the model as it was before its conversion by TensorRT",
+    ),
+    "mkl": (
+        "from a graph that was rewritten for MKL",
+        "export the graph as it was before it was rewritten",
+    ),
+    "python-op": (
+        "calling Python (tf.py_function), which no server has",
+        "replace tf.py_function and tf.numpy_function by TensorFlow operations",
+    ),
+    "removed-op": (
+        "without a kernel in today's TensorFlow, which dropped boosted trees and tensor forests",
+        "train the model anew, for instance with TensorFlow Decision Forests",
+    ),
+}
+"""What is wrong with the operations of each slug, and what to do."""
 
 
 def _fed_dtypes(

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from servingrepo.storage.beneath import open_beneath, stat_beneath
+from servingrepo.storage.reading import closed_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,11 +55,8 @@ class ExportFiles(msgspec.Struct, frozen=True):
         Raises:
             OSError: It is none that can be read, or lies elsewhere.
         """
-        descriptor = open_beneath(f"{self.path}/{folder}", self.boundary)
-        try:
+        with closed_after(open_beneath(f"{self.path}/{folder}", self.boundary)) as descriptor:
             return os.listdir(descriptor)  # noqa: PTH208 - a descriptor, not a path
-        finally:
-            os.close(descriptor)
 
     def read(self, name: str, *, limit: int) -> bytes:
         """Return the bytes of a regular file.
@@ -113,12 +111,12 @@ def _opened(opening: Callable[[], int]) -> Iterator[tuple[IO[bytes], int]]:
     except (OSError, ValueError) as error:
         raise Unreadable(f"it cannot be opened: {_reason(error)}") from error
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(descriptor)
-            raise Unreadable("it is no regular file")
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            yield file, found.st_size
+        with closed_after(descriptor):
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise Unreadable("it is no regular file")
+            with open(descriptor, "rb", closefd=False) as file:
+                yield file, found.st_size
     except OSError as error:
         raise Unreadable(f"it cannot be read: {_reason(error)}") from error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from servingrepo.savedmodel.compatibility import say_shape
 from servingrepo.savedmodel.signatures import dtype_name
+from servingrepo.savedmodel.tensors import ELEMENT_SIZES
 from servingrepo.texts import some
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ __all__ = ["Known", "replay_problems"]
 DEFAULT_KEY = "serving_default"
 _REF = 100
 _MOST_ELEMENTS = 1 << 62
-_SIZES = {
-    **dict.fromkeys(("bool", "int8", "uint8", "qint8", "quint8"), 1),
-    **dict.fromkeys(("int16", "uint16", "float16", "bfloat16", "qint16", "quint16"), 2),
-    **dict.fromkeys(("int32", "uint32", "float32", "qint32"), 4),
-    **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
-    "complex128": 16,
-}
 _CLASSIFY = "tensorflow/serving/classify"
 _REGRESS = "tensorflow/serving/regress"
 _APIS = {"classify_log": _CLASSIFY, "regress_log": _REGRESS}
@@ -105,7 +99,7 @@ def _tensor_problems(tensor: Any, wanted: str) -> Iterator[str]:
     if count >= _MOST_ELEMENTS:
         yield f"has {count} elements"
         return
-    size = _SIZES.get(dtype)
+    size = ELEMENT_SIZES.get(tensor.dtype)
     if tensor.tensor_content and size is not None and len(tensor.tensor_content) != count * size:
         yield f"has {len(tensor.tensor_content)} bytes for {count} elements of {size}"
 

@@ -13,6 +13,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from servingrepo.protos import meta_graph_pb2
+from servingrepo.savedmodel.signatures import texts_of
 
 if TYPE_CHECKING:
     from servingrepo.savedmodel.graph import GraphReader
@@ -119,7 +120,5 @@ def _add_names(nodes: dict[str, Any], node: Any, names: set[str]) -> bool:
     source = nodes.get(node.input[1].partition(":")[0])
     if source is None or source.op != "Const":
         return False
-    names.update(
-        one.decode("utf-8", "backslashreplace") for one in source.attr["value"].tensor.string_val
-    )
+    names.update(texts_of(source.attr["value"].tensor.string_val))
     return True

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Version = tuple[int, int]
+ByOp = dict[str, frozenset[Version]]
 OpState = Literal["runnable", "no kernel", "absent"]
 
 _FILE = Path(__file__).with_name("op_lists.json")
@@ -77,17 +78,12 @@ def op_state(op: str, version: Version) -> OpState | None:
 
 
 @cache
-def _lists() -> tuple[
-    dict[Version, int],
-    dict[str, frozenset[Version]],
-    dict[str, frozenset[Version]],
-    frozenset[str],
-]:
+def _lists() -> tuple[dict[Version, int], ByOp, ByOp, frozenset[str]]:
     document = msgspec.json.decode(_FILE.read_bytes(), type=_Document)
     versions = {_version(text): number for text, number in document.versions.items()}
 
-    def by_op(groups: dict[str, str]) -> dict[str, frozenset[Version]]:
-        found: dict[str, frozenset[Version]] = {}
+    def by_op(groups: dict[str, str]) -> ByOp:
+        found: ByOp = {}
         for having, names in groups.items():
             which = frozenset(versions if having == _ALL else map(_version, having.split()))
             for name in names.split():
@@ -103,11 +99,7 @@ def _version(text: str) -> Version:
     return int(major), int(minor)
 
 
-TOUCHES = {
-    "file": "files",
-    "network": "the network",
-    "process": "processes",
-}
+TOUCHES = {"file": "files", "network": "the network", "process": "processes"}
 
 
 class ServerFit(msgspec.Struct, frozen=True, kw_only=True):

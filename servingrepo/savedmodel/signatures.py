@@ -15,13 +15,15 @@ from servingrepo.savedmodel.values import Defect, Signature, TensorSpec
 from servingrepo.texts import some
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "INIT_OP_KEY",
     "dtype_name",
     "dtype_number",
+    "shape_from",
     "signatures_from",
+    "texts_of",
     "uncallable",
 ]
 
@@ -129,20 +131,23 @@ def shape_from(message: Any) -> tuple[int | None, ...] | None:
     return tuple(None if dim.size < 0 else dim.size for dim in message.dim)
 
 
+def texts_of(values: Iterable[bytes]) -> list[str]:
+    """Return the strings of a tensor or attribute as text; bytes that are not UTF-8 become escapes."""
+    return [one.decode("utf-8", "backslashreplace") for one in values]
+
+
 def _specs(infos: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             alias=alias,
-            dtype=dtype_name(infos[alias].dtype),
+            dtype=dtype_name(info.dtype),
             # Not set at all is not the same as set to a scalar: old exporters left it out.
-            shape=shape_from(infos[alias].tensor_shape)
-            if infos[alias].HasField("tensor_shape")
-            else None,
-            tensor_name=infos[alias].name,
+            shape=shape_from(info.tensor_shape) if info.HasField("tensor_shape") else None,
+            tensor_name=info.name,
             has_default=alias in defaults,
             default=_value_text(defaults[alias]) if alias in defaults else "",
         )
-        for alias in sorted(infos)
+        for alias, info in sorted(infos.items())
     )
 
 
@@ -154,7 +159,7 @@ def _value_text(tensor: Any) -> str:
     if tensor.ByteSize() <= _SHORT_VALUE and not tensor.tensor_content:
         for field, value in tensor.ListFields():
             if field.name == "string_val":
-                return ", ".join(one.decode("utf-8", "backslashreplace") for one in value)
+                return ", ".join(texts_of(value))
             if field.name.endswith("_val") and field.message_type is None:
                 return ", ".join(str(one) for one in value)
     return f"blake3:{blake3(tensor.SerializeToString(deterministic=True)).hexdigest()[:16]}"

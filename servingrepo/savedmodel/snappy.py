@@ -5,6 +5,8 @@ The format is google/snappy's format_description.txt. Output is bounded by what 
 
 from __future__ import annotations
 
+from servingrepo.savedmodel.wire import BadVarint, read_varint
+
 __all__ = ["BadSnappy", "decompress"]
 
 
@@ -20,12 +22,12 @@ def decompress(data: bytes, *, limit: int) -> bytes:
     """
     try:
         return _decompress(data, limit)
-    except IndexError as error:
+    except (IndexError, BadVarint) as error:
         raise BadSnappy("compressed data ends too early") from error
 
 
 def _decompress(data: bytes, limit: int) -> bytes:
-    expected, at = _varint(data, 0)
+    expected, at = read_varint(data, 0)
     if expected > limit:
         raise BadSnappy(f"claims {expected} bytes, more than {limit}")
     result = bytearray()
@@ -61,16 +63,3 @@ def _decompress(data: bytes, limit: int) -> bytes:
     if len(result) != expected:
         raise BadSnappy("holds less than it claims")
     return bytes(result)
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-            return value, at
-        if shift > 28:  # noqa: PLR2004 - a length has 32 bits
-            raise BadSnappy("its length is no 32-bit number")

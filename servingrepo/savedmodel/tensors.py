@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.bundle import BundleIndex, TensorEntry
     from servingrepo.savedmodel.layouts import TensorBytes
 
-__all__ = ["Tensors", "misfits"]
+__all__ = ["ELEMENT_SIZES", "Tensors", "misfits"]
 
 MOST_LISTED = 100
 """Damaged tensors that are listed one by one."""
@@ -200,7 +200,7 @@ def _misfit(entry: TensorEntry) -> str:
     """Say why an entry's size cannot be that of its shape, or nothing."""
     if entry.elements is None:
         return "its shape is none that a tensor can have"
-    width = _element_size(entry.dtype)
+    width = ELEMENT_SIZES.get(entry.dtype)
     if width is not None and entry.size != entry.elements * width:
         return f"its shape needs {entry.elements * width} bytes"
     least = {STRING: entry.elements + 4, VARIANT: entry.elements * 5}.get(entry.dtype, 0)
@@ -236,14 +236,10 @@ _SIZES = {
 }
 """Bytes that an element takes in a tensor bundle, by dtype (framework/types.proto, DataTypeSize)."""
 _KNOWN = types_pb2.DataType.keys()
-_BY_NUMBER = {
+ELEMENT_SIZES = {
     types_pb2.DataType.Value(f"DT_{name}"): size
     for size, names in _SIZES.items()
     for name in names.split()
     if f"DT_{name}" in _KNOWN
 }
-
-
-def _element_size(dtype: int) -> int | None:
-    """Return the bytes of one element; None for strings, variants, and dtypes of a newer TensorFlow."""
-    return _BY_NUMBER.get(dtype)
+"""Bytes of one element by DataType; strings, variants, and dtypes of a newer TensorFlow have no entry."""

@@ -11,7 +11,6 @@ import msgspec
 
 __all__ = [
     "Defect",
-    "DefectKind",
     "Demands",
     "Effect",
     "EffectKind",

@@ -15,14 +15,14 @@ from servingrepo.storage.reading import is_left_by_macos
 from servingrepo.texts import plural, some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from servingrepo.savedmodel.restoring import Needs
 
-__all__ = ["INDEX_LIMIT", "Variables", "find_variable_defects", "read_variables"]
+__all__ = ["Variables", "find_variable_defects", "read_variables"]
 
-INDEX_LIMIT = 64 << 20
+_INDEX_LIMIT = 64 << 20
 """An index has about 100 bytes per tensor; this one would have more than half a million."""
 
 _MOST = 100
@@ -50,7 +50,7 @@ class Variables(msgspec.Struct, frozen=True, kw_only=True):
 def read_variables(path: Path, *, boundary: Path | None = None) -> Variables:
     """Read the index of an export; see `inspect_export`."""
     try:
-        data = files_of(path, boundary=boundary).read(_INDEX, limit=INDEX_LIMIT)
+        data = files_of(path, boundary=boundary).read(_INDEX, limit=_INDEX_LIMIT)
     except Unreadable as error:
         return Variables(problem="" if error.missing else str(error))
     try:
@@ -67,38 +67,32 @@ def find_variable_defects(
     index = variables.index
     if variables.problem:
         # The names of the data files still tell whether one of them is missing.
-        wrong = _index_defect(variables.problem)
-        return (wrong, *_missing(files, _promised(files))), ()
+        message = f"{_INDEX} cannot be read: {variables.problem}"
+        return (damaged("variables-index", message), *_missing(files, _promised(files))), ()
     if index is None:
-        return _without_index(files, needs), ()
+        return tuple(_without_index(files, needs)), ()
     places = tuple(damaged("tensor-misplaced", str(one)) for one in variables.misplaced[:_MOST])
     defects = (*_shards(files, index), *_names(index, needs), *_slices(index), *places)
     return defects, _strangers(files, index)
 
 
-def _without_index(files: ExportFiles, needs: Needs) -> tuple[Defect, ...]:
+def _without_index(files: ExportFiles, needs: Needs) -> Iterator[Defect]:
     if not needs.needed:
-        return ()
+        return
     missing = _INDEX
     try:
         files.names("variables")
     except OSError:
         missing = "variables/"
-    return (
-        damaged(
-            "variables-missing",
-            f"the graph restores variables, but {missing} is missing: a server would load "
-            "it, say AVAILABLE and fail every request",
-        ),
+    yield damaged(
+        "variables-missing",
+        f"the graph restores variables, but {missing} is missing: a server would load "
+        "it, say AVAILABLE and fail every request",
     )
 
 
-def _index_defect(reason: str) -> Defect:
-    return damaged("variables-index", f"variables/variables.index cannot be read: {reason}")
-
-
-def _shards(files: ExportFiles, index: BundleIndex) -> tuple[Defect, ...]:
-    defects = list(_missing(files, index.shards))
+def _shards(files: ExportFiles, index: BundleIndex) -> Iterator[Defect]:
+    yield from _missing(files, index.shards)
     short: list[str] = []
     empty: list[str] = []
     for shard, needed in sorted(index.shard_bytes.items()):
@@ -107,23 +101,17 @@ def _shards(files: ExportFiles, index: BundleIndex) -> tuple[Defect, ...]:
         if size is not None and size < needed:
             says = f"variables/{name} has {size} bytes of at least {needed}"
             (short if size else empty).append(says)
-    for slug, which, what in (
-        ("shard-empty", empty, "empty"),
-        ("shard-truncated", short, "cut short"),
-    ):
+    whiches = (("shard-empty", empty, "empty"), ("shard-truncated", short, "cut short"))
+    for slug, which, what in whiches:
         if which:
             they_are = plural(len(which), "data file is", "data files are")
-            message = f"{they_are} {what}: {some(which)}"
-            defects.append(damaged(slug, message))
-    return tuple(defects)
+            yield damaged(slug, f"{they_are} {what}: {some(which)}")
 
 
-def _slices(index: BundleIndex) -> tuple[Defect, ...]:
-    if not index.unsliced:
-        return ()
-    what = plural(len(index.unsliced), "partitioned variable lacks", "partitioned variables lack")
-    message = f"{what} slices in variables/variables.index: {some(index.unsliced)}"
-    return (damaged("slices-missing", message),)
+def _slices(index: BundleIndex) -> Iterator[Defect]:
+    if count := len(index.unsliced):
+        what = plural(count, "partitioned variable lacks", "partitioned variables lack")
+        yield damaged("slices-missing", f"{what} slices in {_INDEX}: {some(index.unsliced)}")
 
 
 def _strangers(files: ExportFiles, index: BundleIndex) -> tuple[str, ...]:
@@ -149,27 +137,18 @@ def _promised(files: ExportFiles) -> list[str]:
     return [shard_name(shard, total) for total in sorted(totals) for shard in range(total)]
 
 
-def _missing(files: ExportFiles, names: Iterable[str]) -> tuple[Defect, ...]:
+def _missing(files: ExportFiles, names: Iterable[str]) -> Iterator[Defect]:
     missing = [path for name in names if files.size(path := f"variables/{name}") is None]
-    if not missing:
-        return ()
-    return (
-        damaged(
-            "shard-missing",
-            f"{plural(len(missing), 'data file is', 'data files are')} missing: {some(missing)}",
-        ),
-    )
+    if missing:
+        what = plural(len(missing), "data file is", "data files are")
+        yield damaged("shard-missing", f"{what} missing: {some(missing)}")
 
 
-def _names(index: BundleIndex, needs: Needs) -> tuple[Defect, ...]:
-    missing = sorted(needs.names - index.names)
-    if not missing:
-        return ()
-    what = plural(len(missing), "variable of the graph is", "variables of the graph are")
-    return (
-        damaged(
+def _names(index: BundleIndex, needs: Needs) -> Iterator[Defect]:
+    if missing := sorted(needs.names - index.names):
+        what = plural(len(missing), "variable of the graph is", "variables of the graph are")
+        yield damaged(
             "variables-incomplete",
-            f"{what} not in variables/variables.index: {some(missing)}",
+            f"{what} not in {_INDEX}: {some(missing)}",
             hint="the index belongs to another export: copy graph and variables from one",
-        ),
-    )
+        )

@@ -5,11 +5,12 @@ A name with one IPv4 and one IPv6 address is one server, so the addresses of one
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from servingrepo.servers.security import THIS_MACHINE, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from servingrepo.servers.states import Endpoint
 
 __all__ = ["resolved"]
-
-_ONE_MACHINE = {"localhost", "ip6-localhost"}
 
 
 def resolved(
@@ -41,7 +40,7 @@ def resolved(
 
 def _addresses(endpoint: Endpoint, lookup: Callable[..., Any]) -> Iterator[Endpoint]:
     host = endpoint.host
-    if not endpoint.port or host in _ONE_MACHINE or _is_address(host):
+    if not endpoint.port or host in THIS_MACHINE or address_of(host) is not None:
         yield endpoint
         return
     try:
@@ -59,11 +58,3 @@ def _addresses(endpoint: Endpoint, lookup: Callable[..., Any]) -> Iterator[Endpo
     for address in most:
         shown = f"[{address}]" if ":" in address else address
         yield msgspec.structs.replace(endpoint, host=shown, name=host)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True

@@ -6,7 +6,6 @@ It decides nothing, retries nothing, and does not import TensorFlow.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
@@ -22,13 +21,12 @@ from servingrepo.servers.security import TlsMismatch, explain
 from servingrepo.servers.states import ModelMetadata, VersionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from servingrepo.servers.states import Endpoint
 
 __all__ = ["ServingClient", "SpeaksNoGrpc"]
 
 _BREAK = re.compile(r"\s*\n\s*")
+"""Line breaks, which TensorFlow's messages have, and our sentences do not."""
 _OTHER_PROTOCOL = ("http1.x server", "Failed parsing HTTP/2")
 """gRPC's words for a server that answers in another protocol."""
 
@@ -72,9 +70,7 @@ class ServingClient:
         if version is not None:
             request.model_spec.version.value = version
         try:
-            reply = self._call(
-                self._model.GetModelStatus, request, timeout, "GetModelStatus", model
-            )
+            reply = self._call(self._model, "GetModelStatus", request, timeout)
         except RequestRefused as refused:
             if refused.code == "NOT_FOUND":
                 return ()
@@ -85,18 +81,13 @@ class ServingClient:
                 version=one.version,
                 state=names.Name(one.state),
                 code=one.status.error_code,
-                error=_one_line(one.status.error_message),
+                error=_BREAK.sub(" ", one.status.error_message),
             )
             for one in reply.model_version_status
         )
 
     def metadata(
-        self,
-        model: str,
-        version: int | None = None,
-        *,
-        label: str | None = None,
-        timeout: float,
+        self, model: str, version: int | None = None, *, label: str | None = None, timeout: float
     ) -> ModelMetadata:
         """Return the version that answers for this model, version or label, and its signatures."""
         request = get_model_metadata_pb2.GetModelMetadataRequest()
@@ -106,9 +97,7 @@ class ServingClient:
         if label is not None:
             request.model_spec.version_label = label
         request.metadata_field.append("signature_def")
-        reply = self._call(
-            self._prediction.GetModelMetadata, request, timeout, "GetModelMetadata", model
-        )
+        reply = self._call(self._prediction, "GetModelMetadata", request, timeout)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         reply.metadata["signature_def"].Unpack(signatures)
         return ModelMetadata(
@@ -131,21 +120,15 @@ class ServingClient:
 
     def predict(self, request: Any, *, timeout: float) -> Any:
         """Send a PredictRequest, return the PredictResponse."""
-        return self._call(
-            self._prediction.Predict, request, timeout, "Predict", request.model_spec.name
-        )
+        return self._call(self._prediction, "Predict", request, timeout)
 
     def classify(self, request: Any, *, timeout: float) -> Any:
         """Send a ClassificationRequest, return the ClassificationResponse."""
-        return self._call(
-            self._prediction.Classify, request, timeout, "Classify", request.model_spec.name
-        )
+        return self._call(self._prediction, "Classify", request, timeout)
 
     def regress(self, request: Any, *, timeout: float) -> Any:
         """Send a RegressionRequest, return the RegressionResponse."""
-        return self._call(
-            self._prediction.Regress, request, timeout, "Regress", request.model_spec.name
-        )
+        return self._call(self._prediction, "Regress", request, timeout)
 
     def reload(self, config: Any, *, timeout: float) -> None:
         """Replace the server's whole config with a ModelServerConfig.
@@ -156,17 +139,16 @@ class ServingClient:
         """
         request = model_management_pb2.ReloadConfigRequest()
         request.config.CopyFrom(config)
-        self._call(
-            self._model.HandleReloadConfigRequest, request, timeout, "HandleReloadConfigRequest", ""
-        )
+        self._call(self._model, "HandleReloadConfigRequest", request, timeout)
 
-    def _call(self, method: Any, request: Any, timeout: float, name: str, model: str) -> Any:
-        with translated_errors(self.endpoint, name, model, timeout):
-            return method(
-                request,
-                timeout=max(timeout, 0.001),
-                metadata=self.endpoint.security.headers or None,
-            )
+    def _call(self, service: Any, name: str, request: Any, timeout: float) -> Any:
+        headers = self.endpoint.security.headers or None
+        spec = getattr(request, "model_spec", None)  # a reload is about no single model
+        what = f"{name} for model {spec.name}" if spec is not None else name
+        try:
+            return getattr(service, name)(request, timeout=max(timeout, 0.001), metadata=headers)
+        except grpc.RpcError as error:
+            raise _translated(error, self.endpoint, what, timeout) from error
 
 
 def _open(endpoint: Endpoint) -> grpc.Channel:
@@ -191,35 +173,25 @@ def _open(endpoint: Endpoint) -> grpc.Channel:
     return grpc.secure_channel(str(endpoint), credentials, options=options)
 
 
-def _one_line(text: str) -> str:
-    """Return a server's message in one line, for our sentences. TensorFlow's messages have line breaks."""
-    return _BREAK.sub(" ", text)
-
-
-@contextmanager
-def translated_errors(endpoint: Endpoint, name: str, model: str, timeout: float) -> Iterator[None]:
-    """Turn grpc's errors into ours."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        code = error.code().name
-        text = _one_line(error.details() or "")
-        about = f" for model {model}" if model else ""
-        if code == "UNAVAILABLE" and not text.startswith("Model labels does not init yet"):
-            explained = explain(endpoint.host, endpoint.port, endpoint.security, text)
-            if explained is not None:
-                why, hint = explained
-                raise TlsMismatch(f"no connection to {endpoint}: {why}", hint=hint) from error
-            other = any(sign in text for sign in _OTHER_PROTOCOL)
-            raise (SpeaksNoGrpc if other else EndpointUnreachable)(
-                f"no TensorFlow Serving answers at {endpoint}: {text or code}",
-                hint="check the host and the gRPC port (8500 by default, not the REST port 8501)",
-            ) from error
-        if code == "DEADLINE_EXCEEDED":
-            raise ServerTimeout(
-                f"{endpoint} did not answer {name}{about} within {timeout:.3g} s",
-                hint="a model may be loading, or an earlier reload hangs; see the server's log",
-            ) from error
-        raise RequestRefused(
-            f"{endpoint} refused {name}{about}: {code}: {text}", code=code, text=text
-        ) from error
+def _translated(
+    error: Any, endpoint: Endpoint, what: str, timeout: float
+) -> EndpointUnreachable | ServerTimeout | RequestRefused:
+    """Return our error for a grpc.RpcError."""
+    code = error.code().name
+    text = _BREAK.sub(" ", error.details() or "")
+    if code == "UNAVAILABLE" and not text.startswith("Model labels does not init yet"):
+        explained = explain(endpoint.host, endpoint.port, endpoint.security, text)
+        if explained is not None:
+            why, hint = explained
+            return TlsMismatch(f"no connection to {endpoint}: {why}", hint=hint)
+        other = any(sign in text for sign in _OTHER_PROTOCOL)
+        return (SpeaksNoGrpc if other else EndpointUnreachable)(
+            f"no TensorFlow Serving answers at {endpoint}: {text or code}",
+            hint="check the host and the gRPC port (8500 by default, not the REST port 8501)",
+        )
+    if code == "DEADLINE_EXCEEDED":
+        return ServerTimeout(
+            f"{endpoint} did not answer {what} within {timeout:.3g} s",
+            hint="a model may be loading, or an earlier reload hangs; see the server's log",
+        )
+    return RequestRefused(f"{endpoint} refused {what}: {code}: {text}", code=code, text=text)

@@ -91,14 +91,11 @@ def count_requests(
     found = Requests()
     for point in _POINT.finditer(text):
         if point["model"] == model:
-            found = found.plus(_counted(point["status"], int(point["count"])))
+            count, said = int(point["count"]), point["status"]
+            answered = Requests(count, 0 if said == "OK" else count)
+            full = said == "RESOURCE_EXHAUSTED"
+            found = found.plus(Requests(exhausted=count) if full else answered)
     return found
-
-
-def _counted(status: str, count: int) -> Requests:
-    if status == "RESOURCE_EXHAUSTED":
-        return Requests(exhausted=count)
-    return Requests(count, 0 if status == "OK" else count)
 
 
 def page_of(url: str, endpoint: Endpoint) -> SplitResult:
@@ -143,9 +140,8 @@ def _get(
             context = endpoint.security.context()
             connection.sock = context.wrap_socket(plain, server_hostname=named)
         wanted = page._replace(scheme="", netloc="", fragment="").geturl()
-        connection.request(
-            "GET", wanted, headers=dict(endpoint.security.headers if headers else ())
-        )
+        given = dict(endpoint.security.headers if headers else ())
+        connection.request("GET", wanted, headers=given)
         reply = connection.getresponse()
         return reply.status, reply.read().decode(errors="replace")
     finally:

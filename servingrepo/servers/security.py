@@ -17,16 +17,17 @@ from servingrepo.errors import EndpointUnreachable, SettingsError
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv6Address
     from pathlib import Path
 
-__all__ = ["PLAIN", "Security", "TlsMismatch", "explain"]
+__all__ = ["PLAIN", "THIS_MACHINE", "Security", "TlsMismatch", "address_of", "explain"]
 
 # gRPC's rules for metadata (PROTOCOL-HTTP2.md). Its own error for a bad header does not name it.
 _HEADER_NAME = re.compile(r"[0-9a-z_.-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 BINARY_SUFFIX = "-bin"
 _KNOCK_SECONDS = 1.0
-_THIS_MACHINE = {"localhost", "ip6-localhost", "ip6-loopback"}
+THIS_MACHINE = {"localhost", "ip6-localhost", "ip6-loopback"}
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,8 +164,8 @@ def explain(host: str, port: int, security: Security, text: str) -> tuple[str, s
     Returns:
         What happened and what to do, or None for another reason.
     """
+    closed = "Socket closed" in text or "reset by peer" in text
     if not security.uses_tls:
-        closed = "Socket closed" in text or "reset by peer" in text
         if closed and port and _speaks_tls(host.strip("[]"), port):
             return (
                 "the server speaks TLS and the client did not",
@@ -188,7 +189,7 @@ def explain(host: str, port: int, security: Security, text: str) -> tuple[str, s
             f"the server's certificate is for another name than {host}",
             "use a name or address that the certificate lists (subjectAltName) in --endpoint",
         )
-    if "Socket closed" in text or "reset by peer" in text:
+    if closed:
         asked = "did not accept the client's certificate" if security.certificate else ""
         return (
             f"the server {asked or 'asks for a client certificate, or ended the connection'}",
@@ -199,17 +200,21 @@ def explain(host: str, port: int, security: Security, text: str) -> tuple[str, s
 
 def _is_here(host: str) -> bool:
     """Tell whether a host is this machine, without DNS: loopback, or a socket file."""
-    plain = host.strip("[]")
-    if plain in _THIS_MACHINE or plain.startswith("unix:"):
+    if host in THIS_MACHINE or host.startswith("unix:"):
         return True
+    address = address_of(host)
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
+    return address is not None and (mapped or address).is_loopback
+
+
+def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address that a host is, in brackets or without; None for a name."""
     import ipaddress  # not at the top, because few calls have headers
 
     try:
-        address = ipaddress.ip_address(plain)
+        return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
-    return (mapped or address).is_loopback
+        return None
 
 
 def _read_pem(path: Path | None) -> bytes | None:

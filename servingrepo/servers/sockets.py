@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PREFIX",
     "SOCKET",
-    "Listener",
     "is_listening_at",
     "listener_at",
     "server_folder",
@@ -51,32 +50,29 @@ def server_folder(prefix: str = PREFIX) -> Iterator[Path]:
     Raises:
         StorageFailed: There is no place for it.
     """
-    with ExitStack() as stack:
-        yield _folder(stack, prefix)
-
-
-def sweep_folders() -> tuple[str, ...]:
-    """Remove the folders of servers that killed processes of this user left, and return their names."""
-    return tuple(name for place in dict.fromkeys(_places()) for name in sweep(place, PREFIX))
-
-
-def _folder(stack: ExitStack, prefix: str) -> Path:
     problems = []
-    for parent in dict.fromkeys(_places()):
-        with ExitStack() as tried:
-            try:
-                folder = tried.enter_context(scratch(parent, prefix))
-                _try_socket(folder / _LONGEST_NAME)
-            except OSError as error:
-                problems.append(f"{parent}: {error}")
-                continue
-            stack.push(tried.pop_all())
-            return folder
+    with ExitStack() as stack:
+        for parent in dict.fromkeys(_places()):
+            with ExitStack() as tried:
+                try:
+                    folder = tried.enter_context(scratch(parent, prefix))
+                    _try_socket(folder / _LONGEST_NAME)
+                except OSError as error:
+                    problems.append(f"{parent}: {error}")
+                    continue
+                stack.push(tried.pop_all())
+            yield folder
+            return
     raise StorageFailed(
         "there is no folder for a server's socket",
         problems=problems,
         hint="set TMPDIR to a directory with a short path, on a local disk with space",
     )
+
+
+def sweep_folders() -> tuple[str, ...]:
+    """Remove the folders of servers that killed processes of this user left, and return their names."""
+    return tuple(name for place in dict.fromkeys(_places()) for name in sweep(place, PREFIX))
 
 
 def _places() -> Iterator[Path]:
@@ -121,8 +117,7 @@ def listener_at(path: str | Path, *, timeout: float = _CONNECT_SECONDS) -> Liste
 
 def is_listening_at(path: Path) -> bool:
     """Tell whether a server accepts connections there."""
-    try:
+    with suppress(OSError):
         listener_at(path)
-    except OSError:
-        return False
-    return True
+        return True
+    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import cmath
-import math
 from typing import TYPE_CHECKING, Any
 
 from servingrepo.smoke.tensors import Tensor, read_tensor
@@ -76,11 +75,9 @@ def not_finite(outputs: Mapping[str, Tensor]) -> list[str]:
 def check_classification(reply: Any, count: int) -> tuple[list[str], list[str]]:
     """Return the problems of a ClassificationResponse: those of its form, and those of NaN or infinity."""
     results = reply.result.classifications
-    problems = []
-    if len(results) != count:
-        problems.append(f"{len(results)} classifications for {count} examples")
-    scores = (one.score for each in results for one in each.classes)
-    bad = _first_not_finite(scores)
+    same = len(results) == count
+    problems = [] if same else [f"{len(results)} classifications for {count} examples"]
+    bad = _first_not_finite(one.score for each in results for one in each.classes)
     return problems, [] if bad is None else [f"a score is not finite: {bad}"]
 
 
@@ -106,9 +103,5 @@ def _shown(spec: TensorSpec) -> str:
 
 
 def _first_not_finite(values: Iterable[Any]) -> float | complex | None:
-    for one in values:
-        if isinstance(one, float) and not math.isfinite(one):
-            return one
-        if isinstance(one, complex) and not cmath.isfinite(one):
-            return one
-    return None
+    wrong = (one for one in values if isinstance(one, float | complex) and not cmath.isfinite(one))
+    return next(wrong, None)

@@ -64,18 +64,16 @@ def load_cases(path: Path) -> tuple[SmokeCase, ...]:
     except (ValueError, RecursionError) as error:
         raise BadCase(f"{path} is no JSON: {error}", hint=_HINT) from error
     listed = content if isinstance(content, list) else [content]
-    cases, problems = [], []
-    for position, one in enumerate(listed, start=1):
-        wrong = _problems(one)
-        if wrong:
-            problems += [f"{path}#{position}: {text}" for text in wrong]
-        else:
-            cases.append(_case(str(path), position, one))
+    problems = [
+        f"{path}#{position}: {text}"
+        for position, one in enumerate(listed, start=1)
+        for text in _problems(one)
+    ]
     if not listed:
         problems.append(f"{path}: it holds no case")
     if problems:
         raise BadCase(f"{path} is no valid file of smoke cases", hint=_HINT, problems=problems)
-    return tuple(cases)
+    return tuple(_case(str(path), position, one) for position, one in enumerate(listed, start=1))
 
 
 def _problems(value: Any) -> list[str]:

@@ -6,22 +6,16 @@ Made-up data proves only that the server can answer a request; the answer may st
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servingrepo.protos import example_pb2
-from servingrepo.smoke.tensors import (
-    ELEMENT_LIMIT,
-    FLOATING,
-    INTEGERS,
-    Scalar,
-    count_elements,
-    fill_tensor,
-)
+from servingrepo.smoke.tensors import ELEMENT_LIMIT, FLOATING, INTEGERS, Scalar, fill_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.savedmodel.values import ExampleInput, Feature, Signature, TensorSpec
@@ -61,24 +55,17 @@ def made_up_tensors(signature: Signature, inspection: Inspection) -> Iterator[At
         spec.alias: inspection.example_input(signature.key, spec.alias) for spec in signature.inputs
     }
     guessed = any(spec.shape is None and examples[spec.alias] is None for spec in signature.inputs)
+
+    def attempt(specs: Iterable[TensorSpec], filling: int, rank: tuple[int, ...]) -> Attempt:
+        inputs = {one.alias: _input(one, examples[one.alias], filling, rank) for one in specs}
+        return Attempt(inputs=inputs, guessed=guessed)
+
     for filling in _FILLINGS:
         for rank in _RANKS if guessed else _RANKS[:1]:
-            yield Attempt(
-                inputs={
-                    spec.alias: _input(spec, examples[spec.alias], filling, rank)
-                    for spec in signature.inputs
-                },
-                guessed=guessed,
-            )
-    if any(spec.has_default for spec in signature.inputs):
-        yield Attempt(
-            inputs={
-                spec.alias: _input(spec, examples[spec.alias], 1, _RANKS[0])
-                for spec in signature.inputs
-                if not spec.has_default
-            },
-            guessed=guessed,
-        )
+            yield attempt(signature.inputs, filling, rank)
+    needed = [spec for spec in signature.inputs if not spec.has_default]
+    if len(needed) < len(signature.inputs):
+        yield attempt(needed, 1, _RANKS[0])
 
 
 def made_up_examples(features: Sequence[Feature]) -> Iterator[Any]:
@@ -102,7 +89,7 @@ def _input(
         content = _example(examples.features, filling).SerializeToString(deterministic=True)
         return fill_tensor("string", () if examples.single else (1,), content)
     shape = rank if spec.shape is None else tuple(1 if one is None else one for one in spec.shape)
-    if count_elements(shape) > ELEMENT_LIMIT:
+    if prod(shape) > ELEMENT_LIMIT:
         raise CannotMakeUp(f"input {spec.alias} of shape {list(shape)} is too large to make up")
     try:
         return fill_tensor(spec.dtype, shape, _value(spec.dtype, filling))
@@ -123,15 +110,15 @@ def _example(features: Sequence[Feature], filling: int) -> Any:
     for one in features:
         target = example.features.feature[one.key]
         shape = [1 if size is None else size for size in one.shape or ()]
-        count = count_elements(shape)
+        count = prod(shape)
         if count > FEATURE_LIMIT:
             raise CannotMakeUp(f"feature {one.key} of shape {shape} is too large to make up")
         if one.dtype == "string":
-            target.bytes_list.value.extend([b"1" if filling else b""] * count)
+            target.bytes_list.value.extend([_value(one.dtype, filling)] * count)
         elif one.dtype == "int64":
             target.int64_list.value.extend([filling] * count)
         elif one.dtype in FLOATING:
-            target.float_list.value.extend([float(filling)] * count)
+            target.float_list.value.extend([filling] * count)
         else:
             raise CannotMakeUp(
                 f"feature {one.key}: a tf.Example cannot hold values of type {one.dtype}"

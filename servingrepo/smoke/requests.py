@@ -35,15 +35,9 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.values import Signature
     from servingrepo.servers.client import ServingClient
 
-__all__ = [
-    "REQUEST_SECONDS",
-    "Result",
-    "Target",
-    "send_examples",
-    "send_predict",
-]
+__all__ = ["Result", "Target", "send_examples", "send_predict"]
 
-REQUEST_SECONDS = 60.0
+_REQUEST_SECONDS = 60.0
 """The longest wait for one answer. The first request to a model may take long, because it compiles and allocates."""
 
 
@@ -59,7 +53,7 @@ class Target:
     @property
     def timeout(self) -> float:
         """Seconds for the next request."""
-        return self.deadline.at_most(REQUEST_SECONDS)
+        return self.deadline.at_most(_REQUEST_SECONDS)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

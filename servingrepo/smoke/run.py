@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from servingrepo.errors import LoadFailed, ServerTimeout
 from servingrepo.savedmodel.signatures import signatures_from
 from servingrepo.smoke.fitting import APIS, check_cases, check_expected, fit_case
@@ -227,23 +229,13 @@ def _made_up(target: Target, signature: Signature, inspection: Inspection) -> Ve
     second, _ = _best(signature, "Predict", _predicted(target, signature, inspection))
     requests = first.requests + second.requests
     if second.outcome == "passed":
-        return _replaced(second, requests, f"{api} does not work: {first.reason}")
+        return replace(second, requests=requests, reason=f"{api} does not work: {first.reason}")
     # Neither works: the verdict of the declared API counts, unless only that of Predict is `failed`.
-    if first.outcome == "failed" or second.outcome != "failed":
-        return _replaced(first, requests, f"{first.reason}; nor does Predict: {second.reason}")
-    return _replaced(second, requests, f"{second.reason}; nor does {api}: {first.reason}")
-
-
-def _replaced(verdict: Verdict, requests: int, reason: str) -> Verdict:
-    return Verdict(
-        signature=verdict.signature,
-        api=verdict.api,
-        outcome=verdict.outcome,
-        reason=reason,
-        source=verdict.source,
-        requests=requests,
-        milliseconds=verdict.milliseconds,
-    )
+    counts, other = first, second
+    if first.outcome != "failed" and second.outcome == "failed":
+        counts, other = second, first
+    reason = f"{counts.reason}; nor does {other.api}: {other.reason}"
+    return replace(counts, requests=requests, reason=reason)
 
 
 def _predicted(target: Target, signature: Signature, inspection: Inspection) -> Iterator[Result]:
@@ -282,14 +274,10 @@ def _best(signature: Signature, api: Api, results: Iterable[Result]) -> tuple[Ve
                 break
     except CannotMakeUp as error:
         why = str(error)
-    if not seen:
-        verdict = Verdict(
-            signature=signature.key, api=api, outcome="inconclusive", reason=why, requests=0
-        )
-        return verdict, False
-    settled = seen[-1].outcome == "passed" or seen[-1].final
+    last = seen[-1] if seen else Result(outcome="inconclusive", reason=why, milliseconds=0.0)
+    settled = last.outcome == "passed" or last.final
     failed = [one for one in seen if one.outcome == "failed"]
-    best = seen[-1] if settled else (failed or seen)[0]
+    best = last if settled else (*failed, *seen, last)[0]
     verdict = Verdict(
         signature=signature.key,
         api=api,

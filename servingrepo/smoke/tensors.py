@@ -8,12 +8,14 @@ patterns in `half_val`, complex numbers as pairs. If there are fewer values than
 from __future__ import annotations
 
 import struct
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servingrepo.protos import tensor_pb2
 from servingrepo.savedmodel.signatures import dtype_name, dtype_number, shape_from
+from servingrepo.savedmodel.wire import BadVarint, read_varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,6 @@ __all__ = [
     "INTEGERS",
     "Scalar",
     "Tensor",
-    "count_elements",
     "fill_tensor",
     "make_tensor",
     "read_tensor",
@@ -35,54 +36,33 @@ ELEMENT_LIMIT = 1 << 26
 
 Scalar = float | int | bool | bytes | complex
 
-_FIELDS = {
-    "float32": "float_val",
-    "float64": "double_val",
-    "int32": "int_val",
-    "int16": "int_val",
-    "int8": "int_val",
-    "uint8": "int_val",
-    "uint16": "int_val",
-    "qint8": "int_val",
-    "quint8": "int_val",
-    "qint16": "int_val",
-    "quint16": "int_val",
-    "qint32": "int_val",
-    "int64": "int64_val",
-    "uint32": "uint32_val",
-    "uint64": "uint64_val",
-    "bool": "bool_val",
-    "string": "string_val",
-    "float16": "half_val",
-    "bfloat16": "half_val",
-    "complex64": "scomplex_val",
-    "complex128": "dcomplex_val",
+_DTYPES = {
+    "float32": ("float_val", "<f"),
+    "float64": ("double_val", "<d"),
+    "int32": ("int_val", "<i"),
+    "int16": ("int_val", "<h"),
+    "int8": ("int_val", "<b"),
+    "uint8": ("int_val", "<B"),
+    "uint16": ("int_val", "<H"),
+    "qint8": ("int_val", "<b"),
+    "quint8": ("int_val", "<B"),
+    "qint16": ("int_val", "<h"),
+    "quint16": ("int_val", "<H"),
+    "qint32": ("int_val", "<i"),
+    "int64": ("int64_val", "<q"),
+    "uint32": ("uint32_val", "<I"),
+    "uint64": ("uint64_val", "<Q"),
+    "bool": ("bool_val", "<?"),
+    "string": ("string_val", ""),
+    "float16": ("half_val", "<e"),
+    "bfloat16": ("half_val", "<H"),
+    "complex64": ("scomplex_val", "<2f"),
+    "complex128": ("dcomplex_val", "<2d"),
 }
-_FORMATS = {
-    "float32": "f",
-    "float64": "d",
-    "int32": "i",
-    "int16": "h",
-    "int8": "b",
-    "uint8": "B",
-    "uint16": "H",
-    "qint8": "b",
-    "quint8": "B",
-    "qint16": "h",
-    "quint16": "H",
-    "qint32": "i",
-    "int64": "q",
-    "uint32": "I",
-    "uint64": "Q",
-    "bool": "?",
-    "float16": "e",
-    "bfloat16": "H",
-    "complex64": "2f",
-    "complex128": "2d",
-}
+"""Each dtype's field of a TensorProto, and the format of an element in `tensor_content`, as `struct` writes it."""
 FLOATING = frozenset({"float32", "float64", "float16", "bfloat16"})
 _COMPLEX = frozenset({"complex64", "complex128"})
-INTEGERS = frozenset(_FIELDS) - FLOATING - _COMPLEX - {"bool", "string"}
+INTEGERS = frozenset(_DTYPES) - FLOATING - _COMPLEX - {"bool", "string"}
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,21 +73,13 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[Any, ...]
 
 
-def count_elements(shape: Sequence[int]) -> int:
-    """Return the number of elements of a tensor with this shape."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
 def fill_tensor(dtype: str, shape: Sequence[int], value: Scalar) -> Any:
     """Return a TensorProto whose elements all have one value. It holds this value once, whatever its shape.
 
     Raises:
         ValueError: Values of this dtype cannot be sent: it is a resource, for example.
     """
-    return make_tensor(dtype, shape, [value] if count_elements(shape) else [])
+    return make_tensor(dtype, shape, [value] if prod(shape) else [])
 
 
 def make_tensor(dtype: str, shape: Sequence[int], values: Sequence[Scalar]) -> Any:
@@ -116,15 +88,14 @@ def make_tensor(dtype: str, shape: Sequence[int], values: Sequence[Scalar]) -> A
     Raises:
         ValueError: Values of this dtype cannot be sent, or a value does not fit it.
     """
-    field = _FIELDS.get(dtype)
-    if field is None:
+    if dtype not in _DTYPES:
         raise ValueError(f"no {dtype} can be sent in a request")
     message = tensor_pb2.TensorProto(dtype=dtype_number(dtype))
     message.tensor_shape.SetInParent()
     for size in shape:
         message.tensor_shape.dim.add(size=size)
     try:
-        getattr(message, field).extend(_encoded(dtype, values))
+        getattr(message, _DTYPES[dtype][0]).extend(_encoded(dtype, values))
     except (TypeError, OverflowError, struct.error) as error:
         raise ValueError(f"a value is no {dtype}") from error
     return message
@@ -138,14 +109,14 @@ def read_tensor(message: Any) -> Tensor:
     """
     dtype = dtype_name(message.dtype)
     found = shape_from(message.tensor_shape)
-    if dtype not in _FIELDS or found is None or None in found:
+    if dtype not in _DTYPES or found is None or None in found:
         raise ValueError(f"it is no tensor of a known dtype and shape ({dtype}, {found})")
     shape = tuple(size for size in found if size is not None)
-    count = count_elements(shape)
+    count = prod(shape)
     if message.tensor_content:
         values = _content(dtype, message.tensor_content, count)
     else:
-        values = _decoded(dtype, list(getattr(message, _FIELDS[dtype])))
+        values = _decoded(dtype, list(getattr(message, _DTYPES[dtype][0])))
     if len(values) > count or (count and not values):
         raise ValueError(f"it has {len(values)} values for the shape {list(shape)}")
     if count > ELEMENT_LIMIT:
@@ -161,11 +132,11 @@ def _encoded(dtype: str, values: Sequence[Scalar]) -> list[Any]:
         return [struct.unpack("<H", struct.pack("<e", one))[0] for one in values]
     if dtype == "bfloat16":
         return [struct.unpack("<HH", struct.pack("<f", one))[1] for one in values]
-    if dtype in INTEGERS and dtype in _FORMATS:
-        for one in values:
-            struct.pack(
-                "<" + _FORMATS[dtype], one
-            )  # raises if it is too large: int_val is wider than the dtype
+    if dtype in INTEGERS:
+        for (
+            one
+        ) in values:  # int_val is wider than the dtype, so `struct` has to refuse what is too large
+            struct.pack(_DTYPES[dtype][1], one)
     return list(values)
 
 
@@ -189,7 +160,7 @@ def _decoded(dtype: str, values: list[Any]) -> list[Any]:
 def _content(dtype: str, content: bytes, count: int) -> list[Any]:
     if dtype == "string":
         return _strings(content, count)
-    form = "<" + _FORMATS[dtype]
+    form = _DTYPES[dtype][1]
     if len(content) != count * struct.calcsize(form):
         raise ValueError(f"{len(content)} bytes are no {count} values of {dtype}")
     values = list(struct.iter_unpack(form, content))
@@ -208,18 +179,12 @@ def _from_bfloat16(bits: int) -> float:
 def _strings(content: bytes, count: int) -> list[Any]:
     """Decode strings as port::DecodeStringList does: all lengths as varints, then all bytes."""
     sizes, at = [], 0
-    for _ in range(count):
-        size = shift = 0
-        while True:
-            if at >= len(content):
-                raise ValueError("the lengths of its strings end too early")
-            byte = content[at]
-            at += 1
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:  # noqa: PLR2004 - the continuation bit
-                break
-        sizes.append(size)
+    try:
+        for _ in range(count):
+            size, at = read_varint(content, at)
+            sizes.append(size)
+    except BadVarint as error:
+        raise ValueError("the lengths of its strings end too early") from error
     if at + sum(sizes) != len(content):
         raise ValueError("the lengths of its strings are not those of its bytes")
     values = []

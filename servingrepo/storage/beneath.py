@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from servingrepo.storage.reading import KINDS
+from servingrepo.storage.reading import KINDS, closed_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 __all__ = [
     "Kind",
@@ -97,14 +98,9 @@ def stat_plain(path: str) -> os.stat_result:
     return facts
 
 
-@contextmanager
-def opened_plain(path: str) -> Iterator[int]:
-    """Open a path as `open_plain` does, for the block."""
-    descriptor = open_plain(path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def opened_plain(path: str) -> AbstractContextManager[int]:
+    """Open a path as `open_plain` does, for a block."""
+    return closed_after(open_plain(path))
 
 
 def entries_of(path: str, *, most: int) -> list[tuple[str, Kind]]:

@@ -34,6 +34,7 @@ from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
 from servingrepo.storage.pipeline import END, Here, beside
 from servingrepo.storage.progress import Progress, silent
+from servingrepo.storage.reading import closed_after
 from servingrepo.storage.tree import SourceFile, SourceTree, read_tree
 
 if TYPE_CHECKING:
@@ -64,16 +65,12 @@ def need_space(tree: SourceTree, target: Path) -> None:
 
 
 def hash_source(
-    tree: SourceTree,
-    *,
-    progress: Progress = silent,
-    watch: Watch | None = None,
-    threads: int = 2,
+    tree: SourceTree, *, progress: Progress = silent, watch: Watch | None = None
 ) -> Manifest:
     """Hash a tree where it lies, and return the manifest that its copy would have."""
     sizes = {file.path: file.size for file in tree.files}
     sources = {file.path: file.source for file in tree.files}
-    files = hash_all(sizes, sources, progress=progress, watch=watch, threads=threads)
+    files = hash_all(sizes, sources, progress=progress, watch=watch)
     return Manifest(recipe=Recipe(), files=files, directories=tree.directories)
 
 
@@ -134,7 +131,9 @@ def copy_tree(
     with storage_errors("sync", target):
         for path in (*reversed(tree.directories), "."):
             disk.sync_directory(target / path)
-    if _read_again(tree) != tree:
+    with _still_there(tree.root):
+        again = read_tree(tree.root, boundary=tree.boundary)
+    if again != tree:
         raise _changed(tree.root)
     return Manifest(
         recipe=Recipe(),
@@ -173,25 +172,27 @@ def twins_in(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(twins)) for twins in groups.values() if len(twins) > 1)
 
 
-def _read_again(tree: SourceTree) -> SourceTree:
+@contextmanager
+def _still_there(path: Path) -> Iterator[None]:
+    """Explain an error of the block which means that a file of the walk is gone, or is another kind of file now.
+
+    Raises:
+        SourceChanged: This is such an error.
+    """
     try:
-        return read_tree(tree.root, boundary=tree.boundary)
-    except StorageFailed as error:
-        if _is_gone(error.__cause__):
-            raise _changed(tree.root) from error
+        yield
+    except (OSError, StorageFailed) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        gone = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+        if isinstance(cause, OSError) and cause.errno in gone:
+            raise _changed(path) from error
         raise
 
 
 def copy_file(
-    file: SourceFile,
-    target: Path,
-    *,
-    disk: Disk,
-    progress: Progress,
-    watch: Watch | None = None,
+    file: SourceFile, target: Path, *, disk: Disk, progress: Progress, watch: Watch | None = None
 ) -> FileEntry:
     """Copy one file durably and return its entry."""
-    large = file.size >= LARGE
     hasher = blake3()
     shown = watch(file.path) if watch is not None else None
 
@@ -200,26 +201,19 @@ def copy_file(
         if shown is not None:
             shown(data)
 
-    with (
-        storage_errors("read", Path(file.source)),
-        _open_source(file) as source,
-    ):
+    with storage_errors("read", Path(file.source)), _open_source(file) as source:
         _same_or_changed(file, os.fstat(source.fileno()))
         with storage_errors("write", target):
             disk.step("copy.before-write", target)
-            descriptor = os.open(
-                target,
-                os.O_RDWR | os.O_CREAT | os.O_EXCL,
-                FILE_MODE,  # a link too is refused
-            )
-            try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL  # a link too is refused
+            with closed_after(os.open(target, flags, FILE_MODE)) as descriptor:
                 os.fchmod(descriptor, FILE_MODE)
                 if _clone(source, descriptor):
                     # Read the clone: the source may change from now on.
                     origin, into = FileIO(descriptor, "rb", closefd=False), None
                 else:
                     origin, into = source, descriptor
-                if large:
+                if file.size >= LARGE:
                     with beside(take, chunk=LARGE_CHUNK) as chunks:
                         size = _copy_bytes(origin, into, file, chunks, progress)
                 else:
@@ -227,8 +221,6 @@ def copy_file(
                     size = _copy_bytes(origin, into, file, here, progress)
                 disk.step("copy.before-sync", target)
                 os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
         _same_or_changed(file, os.fstat(source.fileno()))
     if shown is not None:
         shown(END)
@@ -249,11 +241,7 @@ def _clone(source: FileIO, target: int) -> bool:
 
 
 def _copy_bytes(
-    source: FileIO,
-    descriptor: int | None,
-    file: SourceFile,
-    chunks: Chunks,
-    progress: Progress,
+    source: FileIO, descriptor: int | None, file: SourceFile, chunks: Chunks, progress: Progress
 ) -> int:
     """Copy the bytes in chunks, and return their number. Without a descriptor they are only read."""
     size = 0
@@ -261,7 +249,9 @@ def _copy_bytes(
         chunks.give(data)
         size += len(data)
         if descriptor is not None:
-            _write_all(descriptor, data)
+            left = data
+            while left:
+                left = left[os.write(descriptor, left) :]
             _start_writeback(descriptor, size - len(data), size)
         if size > file.size:  # another process writes faster than we read
             raise _changed(Path(file.source))
@@ -270,23 +260,13 @@ def _copy_bytes(
 
 
 def _open_source(file: SourceFile) -> FileIO:
-    try:
+    with _still_there(Path(file.source)):
         return FileIO(file.source, "rb", opener=_no_follow)
-    except OSError as error:
-        if _is_gone(error):
-            raise _changed(Path(file.source)) from error
-        raise
 
 
 def _no_follow(path: str, flags: int) -> int:
     # O_NONBLOCK: if a FIFO took the file's place, we must not wait for its writer.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-
-
-def _is_gone(error: BaseException | None) -> bool:
-    """Tell whether an error means that a file of the walk is gone or is another kind of file now."""
-    gone = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
-    return isinstance(error, OSError) and error.errno in gone
 
 
 def _read(source: FileIO, room: memoryview, file: SourceFile) -> memoryview:
@@ -295,11 +275,6 @@ def _read(source: FileIO, room: memoryview, file: SourceFile) -> memoryview:
         return room[: source.readinto(room)]
     except OSError as error:
         raise translate(error, "read", Path(file.source)) from error
-
-
-def _write_all(descriptor: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
 
 
 def _start_writeback(descriptor: int, before: int, after: int) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from servingrepo.errors import NoPermission, NoSpace, ServingRepoError, StorageFailed
 from servingrepo.storage.faults import Faults
+from servingrepo.storage.reading import closed_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def translate(error: OSError, doing: str, path: Path) -> ServingRepoError:
 
 
 class Disk(msgspec.Struct, frozen=True):
-    """A local file system on which the steps of writing may be made to fail."""
+    """A local file system, on which tests can make each step of a writing command fail."""
 
     faults: Faults = Faults()
 
@@ -81,23 +82,17 @@ class Disk(msgspec.Struct, frozen=True):
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with closed_after(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def sync_file(self, path: Path) -> None:
         """Make the bytes of a file durable, if it is there."""
-        with storage_errors("sync", path):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            except FileNotFoundError:
-                return
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        with (
+            storage_errors("sync", path),
+            suppress(FileNotFoundError),
+            closed_after(os.open(path, os.O_RDONLY | os.O_NONBLOCK)) as descriptor,
+        ):
+            os.fsync(descriptor)
 
     def make_directory(self, path: Path) -> None:
         """Create a directory, mode 0755 whatever the umask, and make its name durable.
@@ -197,10 +192,8 @@ class Disk(msgspec.Struct, frozen=True):
         """
         with storage_errors("append to", path):
             self.step(f"{step}.before-append", path)
-            descriptor = os.open(
-                path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, FILE_MODE
-            )
-            try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            with closed_after(os.open(path, flags, FILE_MODE)) as descriptor:
                 with suppress(PermissionError):  # another user's file keeps its mode
                     os.fchmod(descriptor, FILE_MODE)
                 end = whole_lines_end(descriptor)
@@ -215,8 +208,6 @@ class Disk(msgspec.Struct, frozen=True):
                 except BaseException:
                     os.ftruncate(descriptor, end)
                     raise
-            finally:
-                os.close(descriptor)
             self.sync_directory(path.parent)
         self.step(f"{step}.done", path)
 
@@ -296,10 +287,10 @@ def rename_without_replacing(source: Path, target: Path) -> None:
         return
     number = ctypes.get_errno()
     if number in {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        source.rename(target)
-        return
+        if not os.path.lexists(target):
+            source.rename(target)
+            return
+        number = errno.EEXIST
     raise OSError(number, os.strerror(number), str(target))
 
 

@@ -17,10 +17,10 @@ from blake3 import blake3
 from servingrepo.storage.disk import storage_errors, translate
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
 from servingrepo.storage.pipeline import END, beside
+from servingrepo.storage.progress import Progress, silent
+from servingrepo.texts import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from servingrepo.storage.pipeline import Shown, Watch
 
 CHUNK = 128 << 10
@@ -33,7 +33,7 @@ docs/benchmarks.md.
 LARGE = 32 << 20
 """From this size on, a file gets two threads of its own: one reads and compares, the other hashes."""
 
-_BATCH = 32
+_THREADS, _BATCH = 2, 32
 
 LARGE_CHUNK = 1 << 20
 """Every hand-over of a chunk to another thread costs time, so these chunks are larger; their memory is used again.
@@ -49,11 +49,7 @@ def content_digest(manifest: Manifest) -> str:
 
 
 def hash_tree(
-    root: Path,
-    *,
-    progress: Callable[[int], None] | None = None,
-    watch: Watch | None = None,
-    threads: int = 2,
+    root: Path, *, progress: Progress | None = None, watch: Watch | None = None
 ) -> Manifest:
     """Hash a published tree where it lies.
 
@@ -78,21 +74,15 @@ def hash_tree(
 
     with storage_errors("read", root):
         walk(str(root), "")
-    base = f"{root}/"
-    sources = {path: base + path for path in sizes}
-    files = hash_all(sizes, sources, progress=progress, watch=watch, threads=threads)
+    sources = {path: f"{root}/{path}" for path in sizes}
+    files = hash_all(sizes, sources, progress=progress or silent, watch=watch)
     return Manifest(
-        recipe=Recipe(), files=files, directories=tuple(sorted(map(_text, directories)))
+        recipe=Recipe(), files=files, directories=tuple(sorted(map(escaped, directories)))
     )
 
 
 def hash_all(
-    sizes: dict[str, int],
-    sources: dict[str, str],
-    *,
-    progress: Callable[[int], None] | None,
-    watch: Watch | None,
-    threads: int,
+    sizes: dict[str, int], sources: dict[str, str], *, progress: Progress, watch: Watch | None
 ) -> tuple[FileEntry, ...]:
     """Hash files, and return their entries sorted by path. Large files are hashed first, one after the other.
 
@@ -104,25 +94,20 @@ def hash_all(
 
     def one(path: str) -> FileEntry:
         try:
-            entry = hash_file(sources[path], _text(path), watch=watch)
+            entry = hash_file(sources[path], escaped(path), watch=watch)
         except OSError as error:
             raise translate(error, "read", Path(sources[path])) from error
-        if progress is not None:
-            progress(entry.size)
+        progress(entry.size)
         return entry
 
     found = [one(path) for path, size in sizes.items() if size >= LARGE]
     small = [path for path, size in sizes.items() if size < LARGE]
     # A hand-over to a thread costs more than the hash of a small file, so a thread gets many files at once.
     batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
             found += entries
     return tuple(sorted(found, key=lambda entry: entry.path))
-
-
-def _text(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def hash_file(file: str | Path, path: str, *, watch: Watch | None = None) -> FileEntry:
@@ -179,4 +164,4 @@ def _small(descriptor: int, expected: int, shown: Shown | None) -> tuple[int, st
 def _no_file(file: str | Path, path: str, facts: os.stat_result) -> FileEntry:
     link = stat.S_ISLNK(facts.st_mode)
     what = f"link to {Path(file).readlink()}" if link else "no regular file"
-    return FileEntry(path=path, size=facts.st_size, hash=_text(what))
+    return FileEntry(path=path, size=facts.st_size, hash=escaped(what))

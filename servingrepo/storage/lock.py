@@ -16,7 +16,7 @@ import pwd
 import stat
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ from servingrepo.errors import Locked, StorageFailed
 from servingrepo.masking import mask_command, mask_text
 from servingrepo.storage.disk import FILE_MODE, storage_errors
 from servingrepo.storage.progress import Notice, unheard
+from servingrepo.storage.reading import closed_after
+from servingrepo.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,11 +53,9 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Lock(msgspec.Struct, frozen=True):
-    """A lock that we hold, with its open descriptor. `was_left` says that its last holder died with it."""
+    """A lock that we hold. `was_left` says that its last holder died with it."""
 
-    descriptor: int
-    path: Path
-    was_left: bool = False
+    was_left: bool
 
 
 def this_process(command: str) -> Owner:
@@ -103,7 +103,7 @@ def hold_lock(
     try:
         was_left = os.fstat(descriptor).st_size > 0
         _leave_name(descriptor, owner)
-        yield Lock(descriptor=descriptor, path=path, was_left=was_left)
+        yield Lock(was_left)
     finally:
         _leave_name(descriptor, None)
         os.close(descriptor)
@@ -112,15 +112,13 @@ def hold_lock(
 def _try_to_hold(path: Path) -> int | None:
     """Take the lock and return its open descriptor; None while another process holds it."""
     descriptor = _open_lock(path)
-    try:
+    with ExitStack() as stack:
+        stack.callback(os.close, descriptor)
         # If the lock file was removed meanwhile, another process could lock a new file of the same name.
         if try_flock(descriptor, path) and _has_name(descriptor, path):
-            held, descriptor = descriptor, -1
-            return held
+            stack.pop_all()
+            return descriptor
         return None
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def _open_lock(path: Path) -> int:
@@ -223,35 +221,27 @@ def is_held(path: Path) -> bool:
 
     We try a shared lock, so that two processes that ask at the same time do not take each other for the holder.
     """
-    with storage_errors("open", path):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | _OPEN)
-        except FileNotFoundError:
-            return False
-    try:
+    with (
+        storage_errors("open", path),
+        suppress(FileNotFoundError),
+        closed_after(os.open(path, os.O_RDONLY | _OPEN)) as descriptor,
+    ):
         return not try_flock(descriptor, path, shared=True)
-    finally:
-        os.close(descriptor)
+    return False
 
 
 def was_left(path: Path) -> bool:
     """Tell whether the last holder of a lock died while it held the lock: then its name is still in the file."""
-    with storage_errors("read", path):
-        try:
-            named = path.stat().st_size > 0
-        except FileNotFoundError:
-            return False
-    return named and not is_held(path)
+    with storage_errors("read", path), suppress(FileNotFoundError):
+        return path.stat().st_size > 0 and not is_held(path)
+    return False
 
 
 def read_owner(path: Path) -> Owner | None:
     """Return the holder that a lock file names; None if it names none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | _OPEN)
-        try:
+        with closed_after(os.open(path, os.O_RDONLY | _OPEN)) as descriptor:
             return msgspec.json.decode(os.pread(descriptor, 65_536, 0), type=Owner)
-        finally:
-            os.close(descriptor)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -259,6 +249,5 @@ def read_owner(path: Path) -> Owner | None:
 def command_line() -> str:
     """Return the command line of this process for messages: without secrets, and shortened."""
     words = [Path(sys.argv[0]).name, *mask_command(sys.argv[1:])] if sys.argv else ["python"]
-    # It goes into JSON files: bytes that are not UTF-8 (PEP 383) become escapes.
-    text = mask_text(" ".join(words)).encode("utf-8", "backslashreplace").decode()
+    text = escaped(mask_text(" ".join(words)))
     return text if len(text) <= _LONGEST_COMMAND else text[: _LONGEST_COMMAND - 1] + "…"

@@ -1,15 +1,16 @@
-"""Read a small file whole, and refuse a FIFO, socket or device that another user put in its place."""
+"""Open files: close them after a block, read a small one whole, and refuse what another user put in its place."""
 
 from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import StorageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 KINDS = {
@@ -20,6 +21,15 @@ KINDS = {
     stat.S_IFBLK: "a block device",
 }
 """Names of the kinds that are no regular file, by S_IFMT of the mode."""
+
+
+@contextmanager
+def closed_after(descriptor: int) -> Iterator[int]:
+    """Give an open descriptor to the block, and close it after the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def read_whole(path: Path) -> bytes:
@@ -38,12 +48,10 @@ def read_whole(path: Path) -> bytes:
         if not path.is_socket():
             raise
         raise _no_file(path, stat.S_IFSOCK) from error
-    try:
+    with closed_after(descriptor):
         need_file(descriptor, path)
         with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as file:
             return file.read()
-    finally:
-        os.close(descriptor)
 
 
 def need_file(descriptor: int, path: Path) -> None:

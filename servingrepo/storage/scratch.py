@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servingrepo.storage.reading import closed_after
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -18,6 +20,7 @@ __all__ = ["PREFIX", "scratch", "sweep"]
 PREFIX = "servingrepo-scratch-"
 """The names of directories for what came out of a run."""
 
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ALONE = fcntl.LOCK_EX
 """The kind of lock by which a process holds its directory, and another one finds out whether it still does."""
 
@@ -43,7 +46,7 @@ def _make(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
         place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
-            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            lock = os.open(place, _DIRECTORY)
         except FileNotFoundError:
             continue
         # Without flock(2), as on some network mounts, no process can sweep.
@@ -62,14 +65,9 @@ def sweep(parent: Path, prefix: str) -> tuple[str, ...]:
             left = parent / name
             if not name.startswith(prefix):
                 continue
-            with suppress(OSError):
-                # rmtree refuses links
-                descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    if os.fstat(descriptor).st_uid == os.getuid():
-                        fcntl.flock(descriptor, _ALONE | fcntl.LOCK_NB)
-                        shutil.rmtree(left, ignore_errors=True)
-                        gone.append(name)
-                finally:
-                    os.close(descriptor)
+            with suppress(OSError), closed_after(os.open(left, _DIRECTORY)) as descriptor:
+                if os.fstat(descriptor).st_uid == os.getuid():
+                    fcntl.flock(descriptor, _ALONE | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)  # it refuses links
+                    gone.append(name)
     return tuple(gone)

@@ -19,6 +19,7 @@ import msgspec
 from servingrepo.errors import SourceChanged, UnsafeExport
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import KINDS
+from servingrepo.texts import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,9 +111,8 @@ class _Reader:
     def take(
         self, directory: Path, entry: os.DirEntry[str], path: str, above: tuple[Path, ...]
     ) -> None:
-        shown = path.encode("utf-8", "backslashreplace").decode()
-        if shown != path:
-            self.problems.append(f"{shown}: the name is not UTF-8")
+        if escaped(path) != path:
+            self.problems.append(f"{escaped(path)}: the name is not UTF-8")
             return
         source = f"{directory}/{entry.name}"
         if entry.is_symlink():

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.contracts import Baseline
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel import Demands, Effect, Inspection, Signature
     from servingrepo.savedmodel.compatibility import Comparison
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.savedmodel.values import Demands, Effect, Signature
     from servingrepo.servers.engines.server_versions import ExpectedServer
 
 __all__ = ["check_compatibility", "say_changes"]

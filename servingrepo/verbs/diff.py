@@ -12,14 +12,15 @@ from servingrepo.modelconfig import check_name
 from servingrepo.repository.contracts import current_baseline, signatures_of
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import load_record
-from servingrepo.runs import scan_run
-from servingrepo.savedmodel import Demands, Signature, inspect_export, refuse_defects
+from servingrepo.runs.scan import scan_run
 from servingrepo.savedmodel.compatibility import (
     Change,
     Comparison,
     Compatibility,
     compare_signatures,
 )
+from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
+from servingrepo.savedmodel.values import Demands, Signature
 from servingrepo.texts import as_path, is_path
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig.disk import why_not_loaded
 from servingrepo.repository.verification import verify_path
-from servingrepo.savedmodel import inspect_export
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.reading import files_of
 from servingrepo.savedmodel.server_fit import fit_server
 from servingrepo.servers.engines.server_versions import too_new
@@ -44,7 +44,8 @@ from servingrepo.verbs.doctor_tree import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from servingrepo.savedmodel import Defect, Inspection
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.savedmodel.values import Defect
     from servingrepo.storage.progress import Progress
     from servingrepo.verbs.doctor_compose import Service
 

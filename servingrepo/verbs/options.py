@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from servingrepo.runs.tracing import Context
     from servingrepo.servers.engines.choice import Engine  # noqa: TC004 - it talks to servers, and a help need not
     from servingrepo.servers.engines.server_versions import ExpectedServer
-    from servingrepo.smoke import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
+    from servingrepo.smoke.cases import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds for a smoke test, including the server's start."""
@@ -439,7 +439,7 @@ def as_cases(cases: Iterable[str | Path | SmokeCase]) -> tuple[SmokeCase, ...]:
     Raises:
         BadCase: A file does not hold cases, or cannot be read.
     """
-    from servingrepo.smoke import load_cases
+    from servingrepo.smoke.cases import load_cases
 
     return tuple(
         case

@@ -60,9 +60,9 @@ from servingrepo.runs.mounts import refuse_hung
 from servingrepo.runs.origin import Origin
 from servingrepo.runs.run import Run, read_run
 from servingrepo.runs.tracing import place_of, trace
-from servingrepo.savedmodel import refuse_defects
-from servingrepo.smoke import check_cases, judge
-from servingrepo.smoke.report import is_enough
+from servingrepo.savedmodel.inspection import refuse_defects
+from servingrepo.smoke.fitting import check_cases
+from servingrepo.smoke.report import is_enough, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
 from servingrepo.texts import as_path, some
@@ -81,9 +81,10 @@ if TYPE_CHECKING:
     from servingrepo.repository.publication import Reservation
     from servingrepo.repository.records import Guard
     from servingrepo.repository.repository import Repository
-    from servingrepo.runs import RunScan
     from servingrepo.runs.measurements import GateVerdict
-    from servingrepo.savedmodel import Inspection, TensorCheck
+    from servingrepo.runs.values import RunScan
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.savedmodel.values import TensorCheck
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.storage.manifest import Manifest
     from servingrepo.storage.progress import Progress

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.runs import measure_run, scan_run
 from servingrepo.runs.archives import run_directory
 from servingrepo.runs.export import export_model
+from servingrepo.runs.measure import measure_run
 from servingrepo.runs.mounts import refuse_hung
+from servingrepo.runs.scan import scan_run
 from servingrepo.texts import as_path
 from servingrepo.verbs.options import optional_path
 
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
-    from servingrepo.runs import Measured, RunScan
     from servingrepo.runs.export import Exported
+    from servingrepo.runs.measurements import Measured
+    from servingrepo.runs.values import RunScan
     from servingrepo.verbs.options import ExportOptions, MeasureOptions, ScanOptions
 
 

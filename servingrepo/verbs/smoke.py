@@ -9,8 +9,8 @@ from servingrepo.repository.proving import Trial, alone_on_server, prove, smokin
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.version_lock import using
-from servingrepo.runs import scan_run
-from servingrepo.savedmodel import inspect_export, refuse_defects
+from servingrepo.runs.scan import scan_run
+from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE
 from servingrepo.texts import as_path, is_path
 from servingrepo.verbs.engines import engine_for

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from servingrepo.fleet.rules import Rules
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel import Demands
+    from servingrepo.savedmodel.values import Demands
 
 __all__ = ["refuse_lacking_servers", "say_unproven"]
 

@@ -19,7 +19,7 @@ from servingrepo.errors import (
     UnsupportedExport,
 )
 from servingrepo.servers.client import ServingClient
-from servingrepo.smoke import judge
+from servingrepo.smoke.report import judge
 from servingrepo.verbs.values import Promotion
 from tests.support import live_server, new_repository
 
@@ -201,7 +201,7 @@ def test_a_run_with_two_versions_is_ambiguous_and_both_are_named(
 
 
 def test_an_estimator_s_run_is_described_with_what_else_lies_there(corpus: Path) -> None:
-    from servingrepo.runs import scan_run
+    from servingrepo.runs.scan import scan_run
 
     found = scan_run(corpus / "tfx" / "estimator_run")
     assert found.export.endswith("export/chicago-taxi/1646034756")

@@ -12,7 +12,7 @@ from servingrepo.embedded.json_examples import fill_examples
 from servingrepo.embedded.json_responses import (
     classifications_text,
     error_text,
-    model_status_text,
+    message_text,
     outputs_text,
     regressions_text,
 )
@@ -331,7 +331,7 @@ def test_error_and_status_texts() -> None:
     assert error_text(Status(Code.INTERNAL, 'a "b"\n')) == '{\n    "error": "a \\"b\\"\\n"\n}'
     response = get_model_status_pb2.GetModelStatusResponse()
     response.model_version_status.add(version=2, state=30).status.SetInParent()
-    assert model_status_text(response) == (
+    assert message_text(response) == (
         '{\n "model_version_status": [\n  {\n   "version": "2",\n   "state": "AVAILABLE",\n'
         '   "status": {\n    "error_code": "OK",\n    "error_message": ""\n   }\n  }\n ]\n}\n'
     )

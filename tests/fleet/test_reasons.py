@@ -8,8 +8,8 @@ import pytest
 
 from servingrepo.errors import LoadFailed, SmokeFailed, UnsafeOperation, UnsupportedExport
 from servingrepo.protos import saved_model_pb2, types_pb2
-from servingrepo.savedmodel import inspect_export
-from servingrepo.smoke import SmokeReport, Verdict, judge
+from servingrepo.savedmodel.inspection import inspect_export
+from servingrepo.smoke.report import SmokeReport, Verdict, judge
 from servingrepo.testing.exports import write_export
 from tests.savedmodel.graphs import changed, export_with
 from tests.support import command, new_repository

@@ -36,11 +36,11 @@ with atheris.instrument_imports(
     from servingrepo.runs.listing import Folder, Listing
     from servingrepo.runs.measure import measure
     from servingrepo.runs.mlflow import read_database, read_mlflow
-    from servingrepo.savedmodel import inspect_export
     from servingrepo.savedmodel.bundle import BadIndex, read_index
     from servingrepo.savedmodel.canonical import canonical_bytes
     from servingrepo.savedmodel.crc32c import crc32c, mask
     from servingrepo.savedmodel.fingerprint import read_fingerprint
+    from servingrepo.savedmodel.inspection import inspect_export
     from servingrepo.savedmodel.layouts import BrokenLayout, Strings, Variants
     from servingrepo.savedmodel.snappy import BadSnappy, decompress
     from servingrepo.textproto import BadText, parse

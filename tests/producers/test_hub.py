@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.runs import scan_run
+from servingrepo.runs.scan import scan_run
 from tests.support import new_repository
 
 if TYPE_CHECKING:

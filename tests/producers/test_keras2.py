@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import AmbiguousExport, NoSavedModel
-from servingrepo.runs import scan_run
+from servingrepo.runs.scan import scan_run
 from tests.support import command, new_repository
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import NoSavedModel
-from servingrepo.runs import measure_run, scan_run
+from servingrepo.runs.measure import measure_run
+from servingrepo.runs.scan import scan_run
 from tests.support import command, new_repository
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from servingrepo.errors import AmbiguousExport
-from servingrepo.runs import scan_run
+from servingrepo.runs.scan import scan_run
 from tests.support import new_repository
 
 pytestmark = [pytest.mark.producers, pytest.mark.timeout(400)]

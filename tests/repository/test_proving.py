@@ -12,14 +12,14 @@ import pytest
 import servingrepo
 from servingrepo.errors import BadCase, EngineUnavailable, ServerTimeout
 from servingrepo.repository.proving import Trial, prove, smoking
-from servingrepo.savedmodel import inspect_export
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.servers.engines.binary import BinaryEngine
 from servingrepo.servers.engines.docker import DockerEngine
 from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.servers.engines.remote import RemoteEngine
 from servingrepo.servers.states import Endpoint
-from servingrepo.smoke import SmokeCase
+from servingrepo.smoke.cases import SmokeCase
 from servingrepo.storage.lock import hold_lock, this_process
 from servingrepo.testing.exports import write_export
 

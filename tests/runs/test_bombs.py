@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.protos import event_pb2
-from servingrepo.runs import measure_run
 from servingrepo.runs.configuration import read_configuration
 from servingrepo.runs.listing import list_names
+from servingrepo.runs.measure import measure_run
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.testing.exports import write_export
 from tests.runs.test_events import file_of, framed, scalar

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from servingrepo.errors import DamagedExport, NoSavedModel, UnsafeExport
-from servingrepo.runs import scan_run
 from servingrepo.runs.export import export_model
-from servingrepo.savedmodel import inspect_export
+from servingrepo.runs.scan import scan_run
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.testing.exports import write_export
 from tests.runs.packing import LFS_POINTER
 from tests.support import command, new_repository, run_with

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from servingrepo.protos import event_pb2
-from servingrepo.runs import event_file, measure_run
+from servingrepo.runs import event_file
 from servingrepo.runs.event_file import read_events
+from servingrepo.runs.measure import measure_run
 from servingrepo.savedmodel.crc32c import crc32c, mask
 from tests.support import command
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from servingrepo.runs import measure_run, scan_run
 from servingrepo.runs.configuration import read_configuration
 from servingrepo.runs.listing import list_names
-from servingrepo.runs.measure import measure
+from servingrepo.runs.measure import measure, measure_run
 from servingrepo.runs.mlflow import read_mlflow
 from servingrepo.runs.others import others
 from servingrepo.runs.savedmodels import candidates
-from servingrepo.savedmodel import inspect_export
+from servingrepo.runs.scan import scan_run
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.storage.beneath import entries_of, open_beneath, open_plain, stat_plain
 from servingrepo.testing.exports import Served, write_export
 from tests.runs.test_events import file_of, scalar

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import NoSavedModel
-from servingrepo.runs import measure_run, scan_run
+from servingrepo.runs.measure import measure_run
 from servingrepo.runs.mlflow import Limits, read_database, read_mlflow
+from servingrepo.runs.scan import scan_run
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:

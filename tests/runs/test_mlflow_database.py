@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.runs import measure_run
+from servingrepo.runs.measure import measure_run
 from servingrepo.runs.mlflow import Limits, read_database
 from servingrepo.testing.exports import write_export
 from tests.runs.test_mlflow import RUN, database

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import NoSavedModel, ServingRepoError, UnsupportedExport
-from servingrepo.runs import scan_run
+from servingrepo.runs.scan import scan_run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import AmbiguousExport, NoSavedModel
-from servingrepo.runs import measure_run, scan_run
 from servingrepo.runs.listing import list_names
+from servingrepo.runs.measure import measure_run
+from servingrepo.runs.scan import scan_run
 from servingrepo.runs.staleness import staleness_of
 from servingrepo.testing.exports import write_export
 from tests.support import bytes_read, new_repository

@@ -14,7 +14,8 @@ from servingrepo.errors import (
     UnsupportedExport,
     UsageError,
 )
-from servingrepo.runs import RunScan, scan_run
+from servingrepo.runs.scan import scan_run
+from servingrepo.runs.values import RunScan
 from tests.support import without_root
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from servingrepo.savedmodel import Signature, TensorSpec
 from servingrepo.savedmodel.compatibility import compare_shapes, compare_signatures
+from servingrepo.savedmodel.values import Signature, TensorSpec
 
 PREDICT = "tensorflow/serving/predict"
 Shape = tuple[int | None, ...] | None

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from servingrepo.savedmodel import Demands, inspect_export
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.server_fit import (
     _FILE,
     fit_server,
@@ -18,6 +18,7 @@ from servingrepo.savedmodel.server_fit import (
     op_state,
     servers_for,
 )
+from servingrepo.savedmodel.values import Demands
 from servingrepo.testing.exports import write_export
 from tests.savedmodel.graphs import call, changed, export_with, function, node
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servingrepo.protos import types_pb2
-from servingrepo.savedmodel import Effect, inspect_export
 from servingrepo.savedmodel.effects import GUARDED, effect_kind
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.signatures import INIT_OP_KEY
+from servingrepo.savedmodel.values import Effect
 from servingrepo.testing.exports import write_export
 from tests.savedmodel.graphs import call, changed, const, export_with, function, node
 

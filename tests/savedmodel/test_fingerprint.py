@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.protos import fingerprint_pb2, saved_model_pb2
-from servingrepo.savedmodel import Fingerprint, inspect_export
 from servingrepo.savedmodel.canonical import canonical_bytes
 from servingrepo.savedmodel.fingerprint import HASHES, read_fingerprint
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.testing.exports import saved_model, write_export
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from servingrepo.savedmodel.values import Fingerprint
 
 TF2 = "serving/saved_model_half_plus_two_tf2_cpu/00000123"
 

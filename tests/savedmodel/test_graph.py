@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servingrepo.protos import graph_pb2, meta_graph_pb2, types_pb2
-from servingrepo.savedmodel import Feature, inspect_export
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
+from servingrepo.savedmodel.inspection import inspect_export
+from servingrepo.savedmodel.values import Feature
 from servingrepo.testing.exports import Feed, Served, write_export
 
 if TYPE_CHECKING:

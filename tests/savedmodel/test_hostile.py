@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servingrepo.savedmodel import inspect_export, read_variables
 from servingrepo.savedmodel.bundle import BadIndex, read_index
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.snappy import BadSnappy, decompress
+from servingrepo.savedmodel.variables import read_variables
 from servingrepo.testing.bundles import write_bundle
 from tests.savedmodel.hostile import HOSTILE
 

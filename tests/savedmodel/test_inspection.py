@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingrepo.protos import saved_model_pb2
-from servingrepo.savedmodel import Inspection, Signature, inspect_export
+from servingrepo.savedmodel.inspection import Inspection, inspect_export
+from servingrepo.savedmodel.values import Signature
 from servingrepo.testing.bundles import write_bundle
 from servingrepo.testing.exports import Served, saved_model, write_export
 

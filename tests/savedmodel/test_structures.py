@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from servingrepo.protos import saved_model_pb2, tensor_bundle_pb2
 from servingrepo.repository.verification import verify_path
-from servingrepo.savedmodel import read_variables
 from servingrepo.savedmodel.crc32c import mask
+from servingrepo.savedmodel.variables import read_variables
 from servingrepo.testing.exports import write_export
 from tests.savedmodel.hostile import block, entries, index
 

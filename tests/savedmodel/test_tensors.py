@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servingrepo.protos import types_pb2
-from servingrepo.savedmodel import TensorCheck, Tensors, inspect_export, read_variables
 from servingrepo.savedmodel.bundle import BundleIndex, TensorEntry
 from servingrepo.savedmodel.crc32c import crc32c, mask
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.layouts import BrokenLayout, Strings, Variants
-from servingrepo.savedmodel.tensors import misfits
+from servingrepo.savedmodel.tensors import Tensors, misfits
+from servingrepo.savedmodel.variables import read_variables
 from servingrepo.storage.hashing import hash_tree
 from servingrepo.storage.pipeline import END
 from servingrepo.testing.bundles import write_bundle
@@ -26,6 +27,8 @@ from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from servingrepo.savedmodel.values import TensorCheck
 
 DATA = "variables/variables.data-00000-of-00001"
 CORPUS = [

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from servingrepo.errors import DamagedExport, UnsupportedExport
 from servingrepo.protos import prediction_log_pb2, types_pb2
-from servingrepo.savedmodel import inspect_export
 from servingrepo.savedmodel.crc32c import crc32c, mask
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.warmup import FILE
 from servingrepo.testing.exports import Served, write_export
 from tests.support import new_repository, run_with

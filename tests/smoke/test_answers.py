@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servingrepo.savedmodel import Signature, TensorSpec
+from servingrepo.savedmodel.values import Signature, TensorSpec
 from servingrepo.smoke.answers import shape_problems
 from servingrepo.smoke.tensors import Tensor
 

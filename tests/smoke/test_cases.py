@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingrepo.errors import BadCase
-from servingrepo.smoke import SmokeCase, load_cases
+from servingrepo.smoke.cases import SmokeCase, load_cases
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,12 @@ import pytest
 
 from servingrepo.deadline import Deadline
 from servingrepo.errors import LoadFailed, SmokeFailed
-from servingrepo.savedmodel import inspect_export
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.embedded import EmbeddedEngine
-from servingrepo.smoke import SmokeCase, SmokeReport, judge, load_cases, run_smoke
+from servingrepo.smoke.cases import SmokeCase, load_cases
+from servingrepo.smoke.report import SmokeReport, judge
+from servingrepo.smoke.run import run_smoke
 from servingrepo.testing.exports import Served, write_export
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import pytest
 
 from servingrepo.errors import BadCase
 from servingrepo.protos import example_pb2
-from servingrepo.savedmodel import ExampleInput, Feature, Inspection, Signature, TensorSpec
-from servingrepo.smoke import SmokeCase, check_cases
-from servingrepo.smoke.fitting import Misfit, check_expected, fit_case
+from servingrepo.savedmodel.inspection import Inspection
+from servingrepo.savedmodel.values import ExampleInput, Feature, Signature, TensorSpec
+from servingrepo.smoke.cases import SmokeCase
+from servingrepo.smoke.fitting import Misfit, check_cases, check_expected, fit_case
 from servingrepo.smoke.tensors import Tensor, read_tensor
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servingrepo.savedmodel import ExampleInput, Feature, Inspection, Signature, TensorSpec
+from servingrepo.savedmodel.inspection import Inspection
+from servingrepo.savedmodel.values import ExampleInput, Feature, Signature, TensorSpec
 from servingrepo.smoke.inputs import CannotMakeUp, made_up_examples, made_up_tensors
 from servingrepo.smoke.tensors import FLOATING, INTEGERS, read_tensor
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from servingrepo.errors import SmokeFailed
-from servingrepo.smoke import SmokeReport, Verdict, judge
+from servingrepo.smoke.report import SmokeReport, Verdict, judge
 
 if TYPE_CHECKING:
     from servingrepo.smoke.report import Outcome

@@ -11,16 +11,19 @@ import pytest
 from servingrepo.deadline import Deadline
 from servingrepo.errors import BadCase, EndpointUnreachable, LoadFailed, ServerTimeout
 from servingrepo.protos import example_pb2
-from servingrepo.savedmodel import Inspection, inspect_export
+from servingrepo.savedmodel.inspection import Inspection, inspect_export
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.states import Endpoint
-from servingrepo.smoke import SmokeCase, SmokeReport, run_smoke
+from servingrepo.smoke.cases import SmokeCase
+from servingrepo.smoke.run import run_smoke
 from servingrepo.smoke.tensors import make_tensor, read_tensor
 from servingrepo.testing.exports import Served, saved_model, write_export
 from servingrepo.testing.fake_server import VERSION, FakeServing, serve_fake
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from servingrepo.smoke.report import SmokeReport
 
 GOOD = {"y": make_tensor("float32", [1], [2.5])}
 CASE = SmokeCase(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.protos import saved_model_pb2
-from servingrepo.savedmodel import inspect_export
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.testing.bundles import write_bundle
 from servingrepo.testing.exports import Served, write_export
 

@@ -13,7 +13,7 @@ from servingrepo.errors import Locked, SmokeFailed
 from servingrepo.repository.proving import add_proof
 from servingrepo.repository.records import Proof
 from servingrepo.repository.version_lock import alone, is_used, using
-from servingrepo.smoke import SmokeReport
+from servingrepo.smoke.report import SmokeReport
 from tests.support import command, new_repository, run_with
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +14,14 @@ import msgspec
 from servingrepo.children import die_with, environment
 from servingrepo.errors import EngineUnavailable
 from servingrepo.servers.engines.options import refuse_engine_flags
-from servingrepo.servers.engines.processes import RunningServer, serve_process
+from servingrepo.servers.engines.processes import serve_process
 from servingrepo.servers.engines.server_versions import of_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from servingrepo.deadline import Deadline
+    from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
 BINARY = "tensorflow_model_server"
@@ -51,10 +51,9 @@ class BinaryEngine(msgspec.Struct, frozen=True):
         """
         return of_server(binary_version(find_binary(self.path)))
 
-    @contextmanager
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
-    ) -> Iterator[RunningServer]:
+    ) -> AbstractContextManager[RunningServer]:
         """Serve `export` as that version of the model, for the block, on a socket that only we can reach.
 
         Raises:
@@ -64,7 +63,7 @@ class BinaryEngine(msgspec.Struct, frozen=True):
         """
         del txid
         binary = find_binary(self.path)
-        with serve_process(
+        return serve_process(
             [binary],
             arguments=self.arguments,
             engine=self.name,
@@ -74,8 +73,7 @@ class BinaryEngine(msgspec.Struct, frozen=True):
             export=export,
             deadline=deadline,
             prepare=partial(die_with, os.getpid()),
-        ) as running:
-            yield running
+        )
 
 
 def find_binary(path: str) -> str:

@@ -143,7 +143,8 @@ def _docker(choice: EngineChoice) -> DockerEngine:
 
 def _docker_is_ready(choice: EngineChoice) -> bool:
     """Tell whether a daemon answers and has the image. Import its SDK only if there may be a daemon."""
-    if not os.environ.get("DOCKER_HOST") and not _has_daemon_trace():
+    traces = (Path("/var/run/docker.sock"), Path("~/.docker/config.json").expanduser())
+    if not os.environ.get("DOCKER_HOST") and not any(path.exists() for path in traces):
         return False
     from servingrepo.servers.engines.docker_daemon import connect
     from servingrepo.servers.engines.docker_images import find_image
@@ -159,9 +160,3 @@ def _docker_is_ready(choice: EngineChoice) -> bool:
     except ServingRepoError:
         return False
     return True
-
-
-def _has_daemon_trace() -> bool:
-    return (
-        Path("/var/run/docker.sock").exists() or Path("~/.docker/config.json").expanduser().exists()
-    )

@@ -223,7 +223,9 @@ class _Container:
         self.socket = None if against else socket / SOCKET
         if self.daemon.local:
             ours = settings if against else {**settings, SOCKET_FOLDER: socket}
-            if self._may_mount(export) and self._create_mounted({**model, **ours}):
+            # The server's user must be able to read the export, by its file modes.
+            readable = self.engine.user is None or is_readable_for_all(export)
+            if readable and self._create_mounted({**model, **ours}):
                 return
             if self.socket is not None and self._create_mounted(ours):
                 self._copy(model)
@@ -237,10 +239,6 @@ class _Container:
             )
         self._create({})
         self._copy({**model, **settings})
-
-    def _may_mount(self, export: Path) -> bool:
-        """Tell whether the server's user can read the export, by its file modes."""
-        return self.engine.user is None or is_readable_for_all(export)
 
     def _create_mounted(self, files: Mapping[str, Path]) -> bool:
         """Create the container with mounts; tell whether it sees our files there.
@@ -284,18 +282,15 @@ class _Container:
         from docker.types import DeviceRequest, Mount
 
         engine, network = self.engine, self.network
+
+        def mount(inside: str, source: Path) -> Any:
+            read_only = inside != SOCKET_FOLDER
+            return Mount(inside, str(source.resolve()), type="bind", read_only=read_only)
+
         options: dict[str, Any] = {
             "name": self.name,
             "command": self._command(),
-            "mounts": [
-                Mount(
-                    inside,
-                    str(source.resolve()),
-                    type="bind",
-                    read_only=inside != SOCKET_FOLDER,
-                )
-                for inside, source in binds.items()
-            ],
+            "mounts": [mount(*one) for one in binds.items()],
             "init": True,
             "labels": labels(txid=self.txid, deadline=self.deadline),
             "platform": engine.platform,
@@ -355,10 +350,8 @@ class _Container:
         except APIError as error:
             if refusal_of(error) is not Refusal.NO_PROGRAM:
                 raise
-            raise EngineUnavailable(
-                f"the image {self.image.name} cannot be started: {error.explanation}",
-                hint=_IMAGE_HINT,
-            ) from error
+            message = f"the image {self.image.name} cannot be started: {error.explanation}"
+            raise EngineUnavailable(message, hint=_IMAGE_HINT) from error
         self._asking.start()
         while True:
             self._check_alive()
@@ -366,7 +359,12 @@ class _Container:
                 if self._answers(endpoint):
                     return endpoint
             if self.deadline.passed:
-                raise self._too_slow()
+                raise ServerTimeout(
+                    f"the container had not loaded {self.what} after {self.deadline.seconds:.3g} s",
+                    hint="give it longer with --timeout SECONDS; if its log says that it serves, this machine does "
+                    "not reach it: --docker-network NAME puts it into a network that this machine reaches",
+                    problems=[text for text in (self.image.doubt, self.last_answer) if text],
+                )
             self.deadline.pause(_POLL_SECONDS)
 
     def _endpoints(self) -> list[Endpoint]:
@@ -411,14 +409,6 @@ class _Container:
             hint=_IMAGE_HINT,
         )
 
-    def _too_slow(self) -> ServerTimeout:
-        return ServerTimeout(
-            f"the container had not loaded {self.what} after {self.deadline.seconds:.3g} s",
-            hint="give it longer with --timeout SECONDS; if its log says that it serves, this machine does not reach "
-            "it: --docker-network NAME puts it into a network that this machine reaches",
-            problems=[text for text in (self.image.doubt, self.last_answer) if text],
-        )
-
     def server_version(self) -> str:
         """Return the version that the server printed, else the image's name."""
         self._asking.join(self.deadline.at_most(_VERSION_SECONDS))
@@ -451,7 +441,11 @@ class _Container:
             self.deadline.pause(0.3)
             state = self._state()
         self._save_log()
-        raise self._why_it_ended(state)
+        code = int(state["ExitCode"])
+        error = self._cause(code, out_of_memory=bool(state.get("OOMKilled")))
+        error.add_details(exit_code=code, container=self.container.id)
+        error.log = error.log or tail(self.log) or None
+        raise error
 
     def _state(self) -> dict[str, Any]:
         """Ask for the container's state.
@@ -466,18 +460,10 @@ class _Container:
         except NotFound as error:
             self.exists = False
             raise removed() from error
-        state: dict[str, Any] = self.container.attrs["State"]
-        return state
-
-    def _why_it_ended(self, state: dict[str, Any]) -> ServingRepoError:
-        """Return the error for the end of the container, with its exit code and the end of its log."""
-        code = int(state["ExitCode"])
-        error = self._cause(code, out_of_memory=bool(state.get("OOMKilled")))
-        error.add_details(exit_code=code, container=self.container.id)
-        error.log = error.log or tail(self.log) or None
-        return error
+        return dict(self.container.attrs["State"])
 
     def _cause(self, code: int, *, out_of_memory: bool) -> ServingRepoError:
+        """Return the error for the end of the container."""
         image, architecture = self.image, self.daemon.architecture
         if out_of_memory:
             memory = self.engine.memory
@@ -499,10 +485,8 @@ class _Container:
                 hint=f"use an image for {architecture}, or set up emulation there",
             )
         if code in _NOT_RUNNABLE:
-            return EngineUnavailable(
-                f"the image {image.name} could not run its entrypoint (exit code {code})",
-                hint=_IMAGE_HINT,
-            )
+            message = f"the image {image.name} could not run its entrypoint (exit code {code})"
+            return EngineUnavailable(message, hint=_IMAGE_HINT)
         error = why_it_ended(code, self.log, self.what)
         if not isinstance(error, LoadFailed) and (code == 0 or image.doubt):
             return EngineUnavailable(
@@ -572,11 +556,8 @@ class _Container:
         try:
             _finish(call)
         except (DockerException, OSError) as error:
-            left = (
-                f"the container {self.name} may be left behind, because it could not be removed: {error}; "
-                "the next command that uses Docker removes it"
-            )
-            return (left,)
+            left = f"the container {self.name} may be left behind, because it could not be removed: {error}"
+            return (f"{left}; the next command that uses Docker removes it",)
         self.exists = False
         return ()
 

@@ -15,7 +15,6 @@ import subprocess
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum, auto
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -30,6 +29,7 @@ from servingrepo.errors import (
     ServingRepoError,
     UsageError,
 )
+from servingrepo.servers.security import address_of
 from servingrepo.servers.sockets import listener_at, server_folder
 from servingrepo.servers.states import Endpoint
 
@@ -43,7 +43,6 @@ __all__ = [
     "DaemonSilent",
     "DaemonUnreachable",
     "Refusal",
-    "Tunnel",
     "against_a_socket",
     "connect",
     "daemon_errors",
@@ -202,12 +201,9 @@ def _knock(url: str, *, timeout: float) -> int | None:
 def _host(url: str) -> str:
     """Return the host of a URL; 127.0.0.1 for every name of loopback."""
     host = urlsplit(url).hostname or LOOPBACK
-    if host == "localhost":
-        return LOOPBACK
-    try:
-        return LOOPBACK if ip_address(host).is_loopback else host
-    except ValueError:
-        return host
+    address = address_of(host)
+    here = host == "localhost" or (address is not None and address.is_loopback)
+    return LOOPBACK if here else host
 
 
 @contextmanager
@@ -260,30 +256,20 @@ def is_silence(error: Exception) -> bool:
 
 def _unreachable(url: str, error: Exception, *, while_opening: bool) -> DaemonUnreachable:
     """Return the error for a failed connection. Only the text of the SDK's error says why it failed."""
-    text = str(error)
+    text, daemon = str(error), f"the Docker daemon at {url}"
     if "Permission denied" in text or "PermissionError" in text:
-        return DaemonUnreachable(
-            url,
-            f"this user may not talk to the Docker daemon at {url}",
-            hint="join the group docker (or run as root), or use --engine embedded",
-        )
-    if "certificate" in text.lower() or "SSL" in text or "HTTPS" in text:
-        return DaemonUnreachable(
-            url,
-            f"the Docker daemon at {url} and this machine do not agree on TLS: {text}",
-            hint="check DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and the certificates in it",
-        )
-    if not while_opening:
-        return DaemonUnreachable(
-            url,
-            f"the Docker daemon at {url} stopped answering: {text}",
-            hint="start it again, and check its log",
-        )
-    return DaemonUnreachable(
-        url,
-        f"there is no Docker daemon at {url}: {text}",
-        hint="start Docker, set DOCKER_HOST, or use --engine embedded",
-    )
+        message = f"this user may not talk to {daemon}"
+        hint = "join the group docker (or run as root), or use --engine embedded"
+    elif "certificate" in text.lower() or "SSL" in text or "HTTPS" in text:
+        message = f"{daemon} and this machine do not agree on TLS: {text}"
+        hint = "check DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and the certificates in it"
+    elif while_opening:
+        message = f"there is no Docker daemon at {url}: {text}"
+        hint = "start Docker, set DOCKER_HOST, or use --engine embedded"
+    else:
+        message = f"{daemon} stopped answering: {text}"
+        hint = "start it again, and check its log"
+    return DaemonUnreachable(url, message, hint=hint)
 
 
 class Refusal(Enum):
@@ -334,35 +320,27 @@ def removed() -> ServerDied:
 
 def _refused(url: str, error: Any) -> ServingRepoError:
     """Return the error for a refusal, with the daemon's words (a docker.errors.APIError)."""
-    text = text_of(error)
+    text, daemon = text_of(error), f"the Docker daemon at {url}"
     match refusal_of(error):
         case Refusal.CONTAINER_GONE:
             return removed()
         case Refusal.NO_SPACE:
             return NoSpace(
-                f"the Docker daemon at {url} has no space left: {text}",
+                f"{daemon} has no space left: {text}",
                 hint="docker system df shows what takes it; a model is copied into the container where the "
                 "daemon does not see our files",
             )
-        case Refusal.NO_GPU:
-            return EngineUnavailable(
-                f"the Docker daemon at {url} has no GPUs to give: {text}",
-                hint="install NVIDIA's container toolkit there, or leave --gpus out",
-            )
-        case Refusal.NO_NETWORK:
-            return EngineUnavailable(
-                f"the Docker daemon at {url} has no such network: {text}",
-                hint="docker network ls shows them",
-            )
         case Refusal.BAD_MEMORY:
-            return UsageError(
-                f"--memory cannot be used: {text}", hint="give it as docker takes it: 2g"
-            )
+            hint = "give it as docker takes it: 2g"
+            return UsageError(f"--memory cannot be used: {text}", hint=hint)
+        case Refusal.NO_GPU:
+            what = "has no GPUs to give"
+            hint = "install NVIDIA's container toolkit there, or leave --gpus out"
+        case Refusal.NO_NETWORK:
+            what, hint = "has no such network", "docker network ls shows them"
         case _:
-            return EngineUnavailable(
-                f"the Docker daemon at {url} refused: {text}",
-                hint="docker info and its log tell more",
-            )
+            what, hint = "refused", "docker info and its log tell more"
+    return EngineUnavailable(f"{daemon} {what}: {text}", hint=hint)
 
 
 def is_in_container() -> bool:
@@ -416,14 +394,11 @@ def against_a_socket(daemon: Daemon, user: str | None) -> str:
 
 
 def _id_from_mounts() -> str:
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        before, found, after = line.partition("/containers/")
-        if found and before and "/etc/hostname" in after:
-            return after.split("/", 1)[0]
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            before, found, after = line.partition("/containers/")
+            if found and before and "/etc/hostname" in after:
+                return after.split("/", 1)[0]
     return ""
 
 
@@ -460,11 +435,9 @@ def _locate() -> _Place:
 
 
 def _current_context(folder: Path) -> str:
-    try:
-        content = (folder / "config.json").read_bytes()
-    except FileNotFoundError:
-        return ""
-    return str(json.loads(content).get("currentContext", ""))
+    with suppress(FileNotFoundError):
+        return str(json.loads((folder / "config.json").read_bytes()).get("currentContext", ""))
+    return ""
 
 
 def _read_context(folder: Path, name: str) -> _Place:

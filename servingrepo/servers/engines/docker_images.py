@@ -44,11 +44,8 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def doubt(self) -> str:
         """The reason to doubt that it is a TensorFlow Serving; empty without doubt."""
-        if self.exposes_grpc:
-            return ""
-        return (
-            f"the image {self.name} exposes no port 8500: it is most likely no TensorFlow Serving"
-        )
+        why = f"the image {self.name} exposes no port 8500: it is most likely no TensorFlow Serving"
+        return "" if self.exposes_grpc else why
 
 
 def find_image(
@@ -157,15 +154,11 @@ def _pull_events(
 
 
 def _cannot_pull(name: str, text: str, daemon: Daemon) -> EngineUnavailable:
+    why, hint = "cannot be pulled", "is the name right, and does the daemon reach the registry?"
     if "no matching manifest" in text:
-        return EngineUnavailable(
-            f"the image {name} does not exist for {daemon.architecture}: {text}",
-            hint=f"use an image for {daemon.architecture}, or --engine embedded",
-        )
-    return EngineUnavailable(
-        f"the image {name} cannot be pulled: {text}",
-        hint="is the name right, and does the daemon reach the registry?",
-    )
+        why = f"does not exist for {daemon.architecture}"
+        hint = f"use an image for {daemon.architecture}, or --engine embedded"
+    return EngineUnavailable(f"the image {name} {why}: {text}", hint=hint)
 
 
 def _facts(name: str, attributes: dict[str, Any]) -> ImageFacts:

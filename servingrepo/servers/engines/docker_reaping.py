@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from servingrepo.deadline import Deadline
     from servingrepo.servers.engines.docker_daemon import Daemon
 
-__all__ = ["OWNER_LABEL", "TXID_LABEL", "labels", "reap", "reap_left"]
+__all__ = ["labels", "reap", "reap_left"]
 
 OWNER_LABEL = "servingrepo.owner"
 """Host and process id, for people."""
-
 PROCESS_LABEL = "servingrepo.process"
 TXID_LABEL = "servingrepo.txid"
 EXPIRES_LABEL = "servingrepo.expires"
@@ -99,10 +98,7 @@ def _place() -> str:
 
 
 def _ours(daemon: Daemon) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = daemon.client.api.containers(
-        all=True, filters={"label": OWNER_LABEL}
-    )
-    return found
+    return list(daemon.client.api.containers(all=True, filters={"label": OWNER_LABEL}))
 
 
 def _remove(daemon: Daemon, found: dict[str, Any]) -> str:

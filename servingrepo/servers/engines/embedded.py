@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.children import python
 from servingrepo.errors import EngineUnavailable
-from servingrepo.servers.engines.processes import RunningServer, serve_process
+from servingrepo.servers.engines.processes import serve_process
 from servingrepo.servers.engines.server_versions import of_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from servingrepo.deadline import Deadline
+    from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
 
@@ -41,10 +41,9 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
         """
         return of_server(installed_version())
 
-    @contextmanager
     def serve(
         self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
-    ) -> Iterator[RunningServer]:
+    ) -> AbstractContextManager[RunningServer]:
         """Serve `export` as that version of the model on a socket that only we can reach, for the block.
 
         The server ends with this process, however that ends.
@@ -54,7 +53,7 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
             LoadFailed, ServerDied, ServerTimeout: As of `serve_process`.
         """
         del txid
-        with serve_process(
+        return serve_process(
             python("servingrepo.embedded", interpreter=self.python),
             arguments=[f"--exit_with_parent={os.getpid()}"],
             engine=self.name,
@@ -63,8 +62,7 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
             version=version,
             export=export,
             deadline=deadline,
-        ) as running:
-            yield running
+        )
 
 
 def installed_version() -> str:

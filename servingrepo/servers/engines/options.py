@@ -126,7 +126,8 @@ def refuse_engine_flags(arguments: Iterable[str]) -> None:
     Raises:
         UsageError: There are such flags; the message names them all.
     """
-    refused = [flag for flag in arguments if _name(flag) in ENGINE_FLAGS]
+    names = {flag: flag.lstrip("-").partition("=")[0] for flag in arguments}
+    refused = [flag for flag, name in names.items() if name in ENGINE_FLAGS]
     if refused:
         raise UsageError(
             f"--server-arg cannot be {', '.join(refused)}: the engine says itself where its server listens, what "
@@ -147,7 +148,3 @@ def refuse_unknown_flags(log: str) -> None:
                 f"the server does not know a flag of --server-arg: {line.strip()}",
                 hint="correct it, or leave it out; tensorflow_model_server --help lists them all",
             )
-
-
-def _name(flag: str) -> str:
-    return flag.lstrip("-").partition("=")[0]

@@ -188,8 +188,7 @@ def _refuse_others(process: subprocess.Popen[bytes], socket_file: Path) -> None:
 def free_port() -> int:
     """Return a loopback port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])
 
 
 def wait_until_open(

@@ -51,11 +51,11 @@ def empty(endpoint: Endpoint, model: str, version: int, *, seconds: float) -> bo
         return False
     with ServingClient(endpoint) as client:
         states = client.status(model, version, timeout=max(deadline.left, _POLL_SECONDS))
-        there = _not_ended(client, model, states)
-        if there:
-            client.reload(to_proto(EMPTY), timeout=max(deadline.left, _POLL_SECONDS))
-            _await_end(client, model, deadline=deadline)
-    return bool(there)
+        if not _not_ended(client, model, states):
+            return False
+        client.reload(to_proto(EMPTY), timeout=max(deadline.left, _POLL_SECONDS))
+        _await_end(client, model, deadline=deadline)
+    return True
 
 
 def _has_ended(endpoint: Endpoint) -> bool:
@@ -202,17 +202,12 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         left = self.left()
         for name in sorted({*self.ours, model}):
             states = client.status(name, timeout=_CALL_SECONDS)
-            live = [
-                status.version
-                for status in _not_ended(client, name, states)
-                if status.state == "AVAILABLE"
-            ]
-            if not live:
-                continue
-            if all((name, version) in left for version in live):
+            there = _not_ended(client, name, states)
+            live = [status.version for status in there if status.state == "AVAILABLE"]
+            if any((name, version) not in left for version in live):
+                raise EngineUnavailable(
+                    f"{self.endpoint} serves {name}@{max(live)}: a smoke test would replace its config",
+                    hint="start a server of its own for smoke tests, with an empty models.config",
+                )
+            if live:
                 self._leave(client, name)
-                continue
-            raise EngineUnavailable(
-                f"{self.endpoint} serves {name}@{max(live)}: a smoke test would replace its config",
-                hint="start a server of its own for smoke tests, with an empty models.config",
-            )
