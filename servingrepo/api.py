@@ -16,6 +16,7 @@ from servingrepo.repository.repository import (
     initialize,
     model_names,
     open_repository,
+    reread,
 )
 from servingrepo.storage.disk import Disk
 from servingrepo.texts import as_path
@@ -122,12 +123,17 @@ class OpenRepository:
     """An opened repository. `root` is its directory; `value` is the argument of library functions."""
 
     def __init__(self, value: Repository) -> None:
-        self.value = value
+        self._opened = value
+
+    @property
+    def value(self) -> Repository:
+        """The repository now: another command may have changed where models lie since it was opened."""
+        return reread(self._opened)
 
     @property
     def root(self) -> Path:
         """The directory."""
-        return self.value.root
+        return self._opened.root
 
     models = verb(model_names)
 

@@ -317,6 +317,15 @@ class Locked(ServingRepoError):
     summary = "another process holds the lock (the message says which)"
 
 
+class RepositoryChanged(ServingRepoError):
+    """Another command changed where models lie, or where servers see them, since this one opened the repository."""
+
+    slug = "repository-changed"
+    exit_code = 41
+    retryable = True
+    summary = "another command changed where models lie meanwhile: run this one again"
+
+
 # 50s: storage -------------------------------------------------------------------------------------
 
 

@@ -19,11 +19,13 @@ __all__ = [
     "MAX_VERSION",
     "check_label",
     "check_name",
+    "check_path",
     "is_label",
     "is_model_name",
     "names_by_version",
     "parse_version",
     "version_of_entry",
+    "why_not_a_path",
 ]
 
 CONFIG_FILE = "models.config"
@@ -63,6 +65,41 @@ def check_name(name: str) -> str:
     if why is None:
         return name
     raise BadName(f"not a model name: {_shown(name)}: {why}", hint=f"try {_proposed_name(name)}")
+
+
+def check_path(path: str) -> str:
+    """Return a model's path below the models directory as it is.
+
+    Raises:
+        BadName: It is no such path; the message says why.
+    """
+    why = why_not_a_path(path)
+    if why is None:
+        return path
+    raise BadName(
+        f"not a model's path: {_shown(path)}: {why}",
+        hint="a path is the model's folder, relative to the models directory, such as push/ranker",
+    )
+
+
+def why_not_a_path(path: str) -> str | None:
+    """Say why a model's folder cannot have this path below the models directory; None if it can.
+
+    TensorFlow Serving takes a folder with an integer for its name as a version of the folder above it. Names with a
+    dot before them are ours.
+    """
+    if path.startswith("/"):
+        return "it is not relative"
+    for part in path.split("/"):
+        if not part:
+            return "it is empty, or a part of it is"
+        if part.startswith("."):
+            return f"{_shown(part)} begins with a dot"
+        if version_of_entry(part) is not None:
+            return f"TensorFlow Serving takes {_shown(part)} for a version"
+        if not part.isprintable():
+            return "it has a character that cannot be shown"
+    return "it is the config file's" if path.split("/", maxsplit=1)[0] == CONFIG_FILE else None
 
 
 def is_label(label: str) -> bool:

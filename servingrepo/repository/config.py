@@ -24,12 +24,14 @@ from servingrepo.modelconfig import (
     read_stamp,
     render,
 )
-from servingrepo.repository.records import Format, encode, load
 from servingrepo.repository.repository import (
     Repository,
+    load_marker,
     model_names,
     names_on_disk,
     need_state,
+    save_marker,
+    version_names,
 )
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import read_whole
@@ -260,8 +262,9 @@ def below_server_root(
 
     ours = {name for name in model_names(repo) if is_model_name(name)}
     for model in models(config):
-        old = {same_base_path(f"{place}/{model.name}") for place in before}
-        new = f"{root}/{model.name}"
+        path = repo.layout.path(model.name)
+        old = {same_base_path(f"{place}/{path}") for place in before}
+        new = f"{root}/{path}"
         if model.name in ours and same_base_path(model.base_path) in old and model.base_path != new:
             config = move(config, model.name, new)
     return config
@@ -269,10 +272,9 @@ def below_server_root(
 
 def forget_roots_before(repo: Repository) -> None:
     """Remove the earlier server roots from the marker, once no base path of ours is below one of them."""
-    marker = load(repo.layout.format, Format)
+    marker = load_marker(repo)
     if marker is not None and marker.server_roots_before:
-        done = msgspec.structs.replace(marker, server_roots_before=())
-        repo.disk.replace_file(repo.layout.format, encode(done), step="format")
+        save_marker(repo, msgspec.structs.replace(marker, server_roots_before=()))
 
 
 def need_model(repo: Repository, model: str) -> None:
@@ -286,14 +288,14 @@ def need_model(repo: Repository, model: str) -> None:
 
 
 def is_elsewhere(repo: Repository, one: Entry) -> bool:
-    """Tell whether the base path of an entry is another than that of our model of the same name.
+    """Tell whether the base path of an entry is another than that of our model of the same name, by its path.
 
     Such a model is unmanaged: we show it and never change it, and what is on our disk is not its versions.
     """
     from servingrepo.modelconfig import same_base_path
 
     roots = (repo.server_root, *repo.server_roots_before)
-    ours = {same_base_path(f"{root}/{one.name}") for root in roots}
+    ours = {same_base_path(f"{root}/{repo.layout.path(one.name)}") for root in roots}
     return same_base_path(one.base_path) not in ours
 
 
@@ -348,9 +350,10 @@ def _how_to_manage(repo: Repository, config: ModelConfig, model: str, base_path:
         f"promote under another name; or copy its versions to {repo.layout.model(model)}, write "
         f'base_path: "{repo.base_path(model)}" into {repo.layout.config}, then {write} --take-edit'
     )
-    root = base_path.rstrip("/").removesuffix(f"/{model}")
+    root = base_path.rstrip("/").removesuffix(f"/{repo.layout.path(model)}")
     fits = root.startswith("/") and all(
-        one.base_path.rstrip("/") == f"{root}/{one.name}" for one in models(config)
+        one.base_path.rstrip("/") == f"{root}/{repo.layout.path(one.name)}"
+        for one in models(config)
     )
     if fits and repo.layout.model(model).is_dir():
         return f"if servers see {repo.layout.models} as {root}: {write} --server-root {root}; else {hint}"
@@ -396,14 +399,13 @@ def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
 
     facts: dict[str, DiskFacts] = {}
     for one in models(config):
-        model = _seen_from_here(repo, one)
-        if model is None:
+        base = folder_of(repo, one.base_path)
+        if base is None:
             continue
-        found = names_on_disk(repo, model)
+        found = version_names(base)
         if found is None:
             facts[one.base_path] = DiskFacts(exists=False)
             continue
-        base = repo.layout.model(model)
         names = [name for several in found.values() for name in several]
         facts[one.base_path] = DiskFacts(
             exists=True,
@@ -422,13 +424,18 @@ def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
 
 def unseen_base_paths(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
     """Return the base paths that are not below the server root: we cannot see what they hold."""
-    return tuple(one.base_path for one in models(config) if _seen_from_here(repo, one) is None)
+    return tuple(one.base_path for one in models(config) if folder_of(repo, one.base_path) is None)
 
 
-def _seen_from_here(repo: Repository, one: Entry) -> str | None:
-    """Return the name of the folder in our models directory that a base path leads to; None if it leads to none."""
-    parent, slash, name = one.base_path.rstrip("/").rpartition("/")
-    return name if slash and name and parent == repo.server_root.rstrip("/") else None
+def folder_of(repo: Repository, base_path: str) -> Path | None:
+    """Return the folder of our models directory that servers see as a base path; None if it is none of these."""
+    from servingrepo.modelconfig import same_base_path
+
+    for root in (repo.server_root, *repo.server_roots_before):
+        start, seen = f"{same_base_path(root)}/", same_base_path(base_path)
+        if seen.startswith(start) and seen != start and ".." not in base_path.split("/"):
+            return repo.layout.models / seen.removeprefix(start)
+    return None
 
 
 def _kind(path: Path) -> EntryKind:

@@ -32,8 +32,7 @@ from servingrepo.repository.config import (
     served_versions,
     write_config,
 )
-from servingrepo.repository.records import Format, encode, load
-from servingrepo.repository.repository import new_txid
+from servingrepo.repository.repository import load_marker, new_txid, save_marker
 from servingrepo.repository.transaction import new_event, recorded, writing
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import read_whole
@@ -145,12 +144,12 @@ def rewrite(
 
 def _note_server_root(repo: Repository, root: str, *, before: set[str]) -> None:
     """Write the new server root into the marker, before any other change: recovery continues from there."""
-    marker = load(repo.layout.format, Format)
+    marker = load_marker(repo)
     if marker is not None:
         new = msgspec.structs.replace(
             marker, server_root=root, server_roots_before=tuple(sorted(before))
         )
-        repo.disk.replace_file(repo.layout.format, encode(new), step="format")
+        save_marker(repo, new)
 
 
 def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,15 +14,38 @@ TXID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 """The names that `new_txid` makes, as a pattern. We remove nothing of another name."""
 
 
+def overlaps(paths: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield two models each, of which the first one's path is that of the second or lies in it.
+
+    Paths that differ only in case count as one: on some disks they are one folder.
+    """
+    names: dict[str, str] = {}
+    for name, path in paths.items():
+        other = names.setdefault(path.casefold(), name)
+        if other != name:
+            yield name, other
+    for name, path in paths.items():
+        parts = path.casefold().split("/")
+        for inner in range(1, len(parts)):
+            outer = names.get("/".join(parts[:inner]))
+            if outer is not None:
+                yield name, outer
+
+
 class Layout(msgspec.Struct, frozen=True):
-    """The paths below one root."""
+    """The paths of one repository. `models_at` is the models directory where it is not `<root>/models`.
+
+    `paths` has the path of each model whose folder in the models directory is not its name, as in `Format`.
+    """
 
     root: Path
+    models_at: Path | None = None
+    paths: Mapping[str, str] = {}
 
     @property
     def models(self) -> Path:
-        """The directory that servers mount."""
-        return self.root / "models"
+        """The models directory, which servers mount."""
+        return self.models_at or self.root / "models"
 
     @property
     def config(self) -> Path:
@@ -104,13 +128,23 @@ class Layout(msgspec.Struct, frozen=True):
         """Say where the contract of a model is, if it has one."""
         return self.contracts / f"{model}.contract.toml"
 
+    def path(self, model: str) -> str:
+        """Return a model's path: its folder, relative to the models directory. Usually it is the model's name."""
+        return self.paths.get(model, model)
+
     def model(self, model: str) -> Path:
         """Say where a model's base path is, as we see it."""
-        return self.models / model
+        return self.models / self.path(model)
+
+    def folders(self, model: str) -> tuple[Path, ...]:
+        """Return the folders on the way from the models directory to a model's folder, that one included."""
+        folder = self.model(model)
+        inner = self.path(model).count("/")
+        return (*reversed(folder.parents[:inner]), folder)
 
     def version(self, model: str, version: int) -> Path:
         """Say where a published version is."""
-        return self.models / model / str(version)
+        return self.model(model) / str(version)
 
     def staging(self, model: str, txid: str) -> Path:
         """Say where one promotion puts its staging copy.
@@ -118,11 +152,11 @@ class Layout(msgspec.Struct, frozen=True):
         It is on the file system of its target, so that a rename publishes it. Its name is no integer, so that TF
         Serving ignores it. The version directory below it has its final number, so that a server can serve from it.
         """
-        return self.models / model / STAGING_NAME / txid
+        return self.model(model) / STAGING_NAME / txid
 
     def trash(self, model: str) -> Path:
         """Say where pruned versions of a model lie: on the same file system, and under a name that is no integer."""
-        return self.models / model / TRASH_NAME
+        return self.model(model) / TRASH_NAME
 
     def intent(self, txid: str) -> Path:
         """Say where an intent is."""

@@ -25,9 +25,11 @@ from servingrepo.repository.repository import (
     load_head,
     load_record,
     load_state,
+    model_folders,
     model_names,
     names_on_disk,
     need_state,
+    version_names,
 )
 from servingrepo.repository.snapshot import Snapshot, snapshot_of
 from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
@@ -116,12 +118,13 @@ def shown_names(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
     ours = model_names(repo)
     names = {*named, *(name for name in ours if name in named or not _is_blank(repo, name))}
     with storage_errors("read", repo.layout.models):
-        try:
-            folders = sorted(path.name for path in repo.layout.models.iterdir() if path.is_dir())
-        except FileNotFoundError:
-            folders = []
-    others = (one for one in folders if one not in ours and not one.startswith("."))
-    return tuple(sorted({*names, *(one for one in others if names_on_disk(repo, one))}))
+        folders = model_folders(repo) if repo.layout.models.exists() else {}
+    others = {
+        name
+        for folder, name in folders.items()
+        if name is not None and name not in ours and name[0] != "." and version_names(folder)
+    }
+    return tuple(sorted(names | others))
 
 
 def _is_blank(repo: Repository, model: str) -> bool:

@@ -15,10 +15,16 @@ import msgspec
 from servingrepo.errors import ConfigInvalid, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import Entry, ModelConfig, models, parse, render
 from servingrepo.repository import history, journal
-from servingrepo.repository.config import is_elsewhere, last_text, read_config, served_by_policy
+from servingrepo.repository.config import (
+    folder_of,
+    is_elsewhere,
+    last_text,
+    read_config,
+    served_by_policy,
+)
 from servingrepo.repository.history import Move
 from servingrepo.repository.references import previous_version
-from servingrepo.repository.repository import names_on_disk
+from servingrepo.repository.repository import is_behind_link, names_on_disk
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.version_lock import is_used
 
@@ -89,16 +95,20 @@ def entries_of(repo: Repository, config: ModelConfig, model: str) -> tuple[Entry
     """Return every entry that serves from a model's folder, under whatever name.
 
     We do not always know where the server sees the folder: the entry may be hand-written, or the folder a link. So an
-    entry whose base path ends in the model's name counts too.
+    entry whose base path ends in the name of the folder counts too, unless there is another folder for it.
     """
     base = repo.layout.model(model)
 
     def serves_from(one: Entry) -> bool:
-        folder = posixpath.basename(posixpath.normpath(one.base_path))
-        if model in {one.name, folder}:
+        if one.name == model:
             return True
-        other = repo.layout.models / folder
-        return other.is_symlink() and base.exists() and other.exists() and other.samefile(base)
+        seen = folder_of(repo, one.base_path)
+        name = posixpath.basename(posixpath.normpath(one.base_path))
+        if seen == base or (name == base.name and (seen is None or not seen.is_dir())):
+            return True
+        other = seen or repo.layout.models / name
+        linked = is_behind_link(repo, other) and base.exists() and other.exists()
+        return linked and other.samefile(base)
 
     return tuple(one for one in models(config) if serves_from(one))
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+PLACES_SCHEMA = 2
+"""The format of a marker that says where models lie. An older servingrepo refuses it: it would look elsewhere."""
+
 EXACT = frozenset(
     {
         # The content of a version, and what its bytes and numbers are compared with.
@@ -37,8 +40,16 @@ EXACT = frozenset(
         *("RoundState.done", "RoundState.damaged", "SmokeReport.signatures", "Verdict.signature"),
         # Names that other files and servers use.
         *("VersionRecord.model", "VersionRecord.txid", "SmokeReport.model", "SmokeReport.endpoint"),
-        *("ModelState.name", "Format.server_root", "Intent.txid", "Intent.model", "Event.id"),
+        *(
+            "ModelState.name",
+            "Format.server_root",
+            "Format.models",
+            "Intent.txid",
+            "Intent.model",
+            "Event.id",
+        ),
         *("Event.model", "Event.labels_before", "Event.labels_after", "Event.endpoints"),
+        "Format.paths",
         "StageVerdict.endpoints",
         "LaggingServer.endpoint",
     }
@@ -49,9 +60,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """The marker file of a repository: its format, and where servers see the models directory.
+    """The marker file of a repository: its format, where models lie, and where servers see the models directory.
 
     `server_roots_before` has entries during a change of the server root: base paths below them are still to be moved.
+    `models` is the models directory, empty for `<root>/models`. `paths` has the folders, relative to the models
+    directory, of those models whose folder is not their name. The file has these two only in format 2.
     """
 
     schema: int = SCHEMA
@@ -59,6 +72,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     created_by: str
     server_roots_before: tuple[str, ...] = ()
+    models: str = ""
+    paths: dict[str, str] = {}
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,6 +300,15 @@ def encode(value: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(without_secrets(value)), indent=1) + b"\n"
 
 
+def encode_marker(marker: Format) -> bytes:
+    """Return the bytes of the marker file. They are those of format 1 unless some models lie elsewhere."""
+    if marker.models or marker.paths:
+        return encode(msgspec.structs.replace(marker, schema=PLACES_SCHEMA))
+    fields = msgspec.to_builtins(without_secrets(msgspec.structs.replace(marker, schema=SCHEMA)))
+    kept = {name: value for name, value in fields.items() if name not in {"models", "paths"}}
+    return msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n"
+
+
 def decode(data: bytes, kind: type[T], path: Path) -> T:
     """Read a record.
 
@@ -292,9 +316,10 @@ def decode(data: bytes, kind: type[T], path: Path) -> T:
         NewerFormat: A newer servingrepo wrote it.
         RepositoryDamaged: It is not such a record.
     """
+    newest = PLACES_SCHEMA if kind is Format else SCHEMA
     with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = msgspec.json.decode(data, type=kind)
-        if getattr(value, "schema", SCHEMA) <= SCHEMA:
+        if getattr(value, "schema", SCHEMA) <= newest:
             return value
     # Find the reason: a file of a newer servingrepo may have other fields.
     try:
@@ -302,9 +327,9 @@ def decode(data: bytes, kind: type[T], path: Path) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise damaged(path, str(error)) from error
     schema = raw.get("schema") if isinstance(raw, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
+    if isinstance(schema, int) and schema > newest:
         raise NewerFormat(
-            f"{path} has format {schema}; this servingrepo knows formats up to {SCHEMA}",
+            f"{path} has format {schema}; this servingrepo knows formats up to {newest}",
             hint="use the servingrepo that wrote it, or a newer one; nothing was changed",
         )
     try:

@@ -36,21 +36,22 @@ from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME, TXID
 from servingrepo.repository.records import (
     SCHEMA,
     BadMark,
-    Format,
     ModelState,
-    load,
     say_proofs,
 )
 from servingrepo.repository.repository import (
     Repository,
     burn_number,
+    is_behind_link,
+    load_marker,
     load_record,
     load_state,
     me,
+    model_folders,
     model_names,
-    names_on_disk,
     record_numbers,
     save_state,
+    version_names,
 )
 from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.repository.trash import sweep_trash, what_happened
@@ -310,7 +311,7 @@ def with_bad_mark(repo: Repository, state: ModelState, version: int, event: Even
 def _remove_staging(repo: Repository, intent: Intent) -> None:
     """Remove what a promotion staged. None stages behind a link (`refuse_links`), so we remove nothing there."""
     place = repo.layout.staging(intent.model, intent.txid)
-    if not (place.parent.is_symlink() or place.parent.parent.is_symlink()):
+    if not is_behind_link(repo, place.parent):
         repo.disk.remove_tree(place)
 
 
@@ -324,13 +325,9 @@ def _drop_record(repo: Repository, intent: Intent) -> None:
 
 def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
     """Remove staging directories that no live command owns."""
-    with storage_errors("read", repo.layout.models):
-        bases = sorted(
-            path for path in repo.layout.models.iterdir() if path.is_dir() and not path.is_symlink()
-        )
-    for base in bases:
+    for base, model in model_folders(repo).items():
         staging = base / STAGING_NAME
-        if staging.is_symlink():
+        if is_behind_link(repo, staging):
             continue
         with storage_errors("read", staging):
             try:
@@ -343,8 +340,10 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
         for txid in ours:
             if txid not in alive:
                 repo.disk.remove_tree(staging / txid)
-                yield Recovered(txid, "promote", base.name, None, "left staging directory removed")
-        if ours and load_state(repo, base.name) is None and names_on_disk(repo, base.name) == {}:
+                name = model or base.relative_to(repo.layout.models).as_posix()
+                yield Recovered(txid, "promote", name, None, "left staging directory removed")
+        known = model is not None and load_state(repo, model) is not None
+        if ours and not known and version_names(base) == {}:
             with suppress(OSError):
                 staging.rmdir()
                 base.rmdir()
@@ -368,10 +367,12 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
     for path in left:
         repo.disk.remove_file(path)
         yield Recovered("", "write", path.name, None, "temporary file removed")
-    folders = (layout.model(name) for name in model_names(repo))  # the trash is made in them
+    # The trash is made in the folder of a model.
+    names = sorted({*model_names(repo), *layout.paths})
+    folders = dict.fromkeys(folder for name in names for folder in layout.folders(name))
     for place in (
         *(layout.root, layout.models, layout.own, layout.states),
-        *(folder for folder in folders if not folder.is_symlink()),
+        *(folder for folder in folders if not is_behind_link(repo, folder)),
     ):
         for name in repo.disk.remove_unfinished(place):
             yield Recovered("", "write", name, None, "unfinished directory removed")
@@ -383,7 +384,7 @@ def _settle_config(repo: Repository) -> Iterator[Recovered]:
     The change replaces the marker first, so the marker has the new server root and the earlier ones. A file that
     another writer made or changed is left alone. On a full disk the copy stays as it is.
     """
-    marker = load(repo.layout.format, Format)
+    marker = load_marker(repo)
     try:
         file = read_config(repo)
         if marker is None or file.text is None or file.stamp is not Stamp.UNEDITED:

@@ -9,24 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 import servingrepo
-from servingrepo.errors import NoRepository, NoSuchVersion, RepositoryDamaged
+from servingrepo.errors import (
+    BadName,
+    NoRepository,
+    NoSuchVersion,
+    RepositoryChanged,
+    RepositoryDamaged,
+)
 from servingrepo.modelconfig import EMPTY, render
-from servingrepo.modelconfig.names import is_model_name, names_by_version
+from servingrepo.modelconfig.names import (
+    check_name,
+    check_path,
+    is_model_name,
+    names_by_version,
+    why_not_a_path,
+)
 from servingrepo.repository import history
-from servingrepo.repository.layout import TRASH_NAME, Layout
+from servingrepo.repository.layout import TRASH_NAME, Layout, overlaps
 from servingrepo.repository.records import (
+    PLACES_SCHEMA,
     Format,
     ModelState,
     RecordHead,
     VersionRecord,
     damaged,
     encode,
+    encode_marker,
     load,
 )
 from servingrepo.repository.trash import find_trashed
@@ -69,7 +84,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
 
     def base_path(self, model: str) -> str:
         """Return a model's base path as the servers see it."""
-        return f"{self.server_root}/{model}"
+        return f"{self.server_root}/{self.layout.path(model)}"
 
 
 def initialize(
@@ -88,25 +103,25 @@ def initialize(
     from servingrepo.storage.lock import was_left
 
     layout = Layout(root.absolute())
-    existing = load(layout.format, Format)
+    repo = Repository(layout=layout, server_root=server_root, disk=disk, lock_wait=lock_wait)
+    existing = load_marker(repo)
     if existing is not None:
-        repo = _opened(layout, existing, disk=disk, lock_wait=lock_wait)
+        repo = as_marked(repo, existing)
         if was_left(layout.lock):  # perhaps by an init that died after its last step
             with locked(repo):
                 pass
         return repo, False
     for directory in (layout.models, layout.own, layout.journal, layout.states):
         disk.make_directory(directory)
-    repo = Repository(layout=layout, server_root=server_root, disk=disk, lock_wait=lock_wait)
     marker = Format(
         server_root=server_root,
         created=utc_now().isoformat(timespec="seconds"),
         created_by=f"servingrepo {servingrepo.__version__}",
     )
-    with locked(repo):
-        existing = load(layout.format, Format)
+    with locked(repo, is_new=True):
+        existing = load_marker(repo)
         if existing is not None:  # another process was faster
-            return _opened(layout, existing, disk=disk, lock_wait=lock_wait), False
+            return as_marked(repo, existing), False
         for place in (layout.root, layout.own):  # a killed init may have left some
             disk.remove_unfinished(place)
         if not layout.config.exists():
@@ -119,7 +134,7 @@ def initialize(
             disk.replace_file(layout.last_config, empty, step="c2-copy")
             disk.replace_file(layout.config, empty, step="c2")
         # The marker comes last, so that only a complete repository has it.
-        disk.replace_file(layout.format, encode(marker), step="format")
+        save_marker(repo, marker)
     return repo, True
 
 
@@ -131,7 +146,8 @@ def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 
         NewerFormat: A newer servingrepo wrote it.
     """
     layout = Layout(root.absolute())
-    marker = load(layout.format, Format)
+    repo = Repository(layout=layout, server_root="", disk=disk or Disk(), lock_wait=lock_wait)
+    marker = load_marker(repo)
     if marker is None:
         what = "is not a servingrepo repository" if root.is_dir() else "does not exist"
         above = next((one for one in layout.root.parents if _is_file(Layout(one).format)), None)
@@ -142,17 +158,85 @@ def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 
             else "name another directory with --root or SERVINGREPO_ROOT; "
             f"servingrepo --root {layout.root} init makes this one a repository",
         )
-    return _opened(layout, marker, disk=disk or Disk(), lock_wait=lock_wait)
+    return as_marked(repo, marker)
 
 
-def _opened(layout: Layout, marker: Format, *, disk: Disk, lock_wait: float) -> Repository:
-    return Repository(
-        layout=layout,
+def load_marker(repo: Repository) -> Format | None:
+    """Return the marker of the repository; None if there is none.
+
+    Raises:
+        NewerFormat: A newer servingrepo wrote it.
+        RepositoryDamaged: It is no marker, or a model cannot lie where it says.
+    """
+    path = repo.layout.format
+    marker = load(path, Format)
+    if marker is None or not (marker.models or marker.paths):
+        return marker
+    if marker.schema < PLACES_SCHEMA:
+        raise damaged(path, f"it has format {marker.schema}, and says where models lie")
+    if marker.models and not Path(marker.models).is_absolute():
+        raise damaged(path, f"the models directory {marker.models!r} is no absolute path")
+    for name, at in marker.paths.items():
+        why = why_not_a_path(at)
+        if why is not None or not is_model_name(name):
+            raise damaged(path, f"the model {name!r} has the path {at!r}")
+    for inner, outer in overlaps(marker.paths):
+        raise damaged(path, f"the path of {inner} is that of {outer}, or lies in it")
+    return marker
+
+
+def as_marked(repo: Repository, marker: Format) -> Repository:
+    """Return the repository as its marker says: where models lie, and where servers see them."""
+    models_at = Path(marker.models) if marker.models else None
+    return msgspec.structs.replace(
+        repo,
+        layout=Layout(repo.root, models_at=models_at, paths=marker.paths),
         server_root=marker.server_root,
         server_roots_before=marker.server_roots_before,
-        disk=disk,
-        lock_wait=lock_wait,
     )
+
+
+def reread(repo: Repository) -> Repository:
+    """Return the repository as its marker says now: another command may have changed where models lie."""
+    marker = load_marker(repo)
+    return repo if marker is None else as_marked(repo, marker)
+
+
+def save_marker(repo: Repository, marker: Format) -> None:
+    """Write the marker, durably. The caller holds the lock."""
+    repo.disk.replace_file(repo.layout.format, encode_marker(marker), step="format")
+
+
+def with_paths(repo: Repository, paths: Mapping[str, str]) -> Repository:
+    """Return the repository in which these models have these paths. Nothing is written; `save_paths` does that.
+
+    Raises:
+        BadName: A name or path is not allowed; or a path is that of another model, or lies in it, or around it.
+    """
+    for name, path in paths.items():
+        check_name(name)
+        check_path(path)
+    chosen = {**repo.layout.paths, **paths}
+    every = {name: chosen.get(name, name) for name in {*model_names(repo), *chosen}}
+    for inner, outer in overlaps(every):
+        if inner in paths or outer in paths:
+            raise BadName(
+                f"{every[inner]}, the path of {inner}, is {every[outer]}, the path of {outer}, or lies in it",
+                hint="the folders of two models must lie beside each other: move one of them",
+            )
+    kept = {name: chosen[name] for name in sorted(chosen) if chosen[name] != name}
+    return msgspec.structs.replace(repo, layout=msgspec.structs.replace(repo.layout, paths=kept))
+
+
+def save_paths(repo: Repository) -> None:
+    """Write the paths of a repository that `with_paths` returned into its marker: one durable write for all of them.
+
+    The caller holds the lock. From then on this repository's value is the one to go on with: `locked` refuses others.
+    """
+    marker = load_marker(repo)
+    if marker is None:
+        raise damaged(repo.layout.format, "it is gone")
+    save_marker(repo, msgspec.structs.replace(marker, paths=dict(repo.layout.paths)))
 
 
 def _is_file(path: Path) -> bool:
@@ -164,11 +248,14 @@ def _is_file(path: Path) -> bool:
 
 
 @contextmanager
-def locked(repo: Repository) -> Iterator[None]:
+def locked(repo: Repository, *, is_new: bool = False) -> Iterator[None]:
     """Hold the repository's lock: to reserve a number, and from C1 to C2, never during a copy or a smoke test.
+
+    The marker is read anew. For a repository that `is_new` the caller does that.
 
     Raises:
         Locked: Another process held it for all of `lock_wait` seconds.
+        RepositoryChanged: Another command changed where models lie since this repository was opened.
     """
     from servingrepo.storage.lock import command_line, hold_lock, this_process
 
@@ -176,9 +263,16 @@ def locked(repo: Repository) -> Iterator[None]:
     with hold_lock(
         repo.layout.lock, owner, wait=repo.lock_wait, what=f"the repository {repo.root}"
     ) as lock:
-        make_whole(repo)
+        now = repo if is_new else reread(repo)
+        make_whole(now)
         if lock.was_left:
-            make_durable(repo)
+            make_durable(now)
+        if (now.layout, now.server_root) != (repo.layout, repo.server_root):
+            raise RepositoryChanged(
+                f"another command changed where the models of {repo.root} lie, or where servers see them, since "
+                "this one began; it changed nothing more",
+                hint="run this one again",
+            )
         yield
 
 
@@ -219,9 +313,9 @@ def make_durable(repo: Repository) -> None:
     """
     layout = repo.layout
     places = [layout.root, layout.models, layout.own, layout.journal, layout.states]
-    for shelf in (layout.models, layout.states):
-        with storage_errors("read", shelf):
-            places += sorted(one for one in shelf.iterdir() if one.is_dir())
+    with storage_errors("read", layout.states):
+        places += sorted(one for one in layout.states.iterdir() if one.is_dir())
+    places += [one for one in model_folders(repo) if one.is_dir()]
     places += [trash for one in places if (trash := one / TRASH_NAME).is_dir()]
     repo.disk.step("make-durable.before", layout.root)
     for place in places:
@@ -263,6 +357,33 @@ def model_names(repo: Repository) -> tuple[str, ...]:
             if name.endswith(".json") and not name.startswith(".")
         )
     )
+
+
+def model_folders(repo: Repository) -> dict[Path, str | None]:
+    """Return the folders of the models directory, and those on the way to a model with a path, each with its model.
+
+    It is None for a folder that has no model: that of a model of its name is another one, or it only leads to one.
+
+    Raises:
+        StorageFailed: The models directory cannot be read.
+    """
+    layout = repo.layout
+    with storage_errors("read", layout.models):
+        found = sorted(path for path in layout.models.iterdir() if path.is_dir())
+    folders: dict[Path, str | None] = {
+        path: None if path.name in layout.paths else path.name for path in found
+    }
+    for name in layout.paths:
+        for folder in layout.folders(name):
+            folders.setdefault(folder, None)
+    return folders | {layout.model(name): name for name in layout.paths}
+
+
+def is_behind_link(repo: Repository, place: Path) -> bool:
+    """Tell whether a place in the models directory is a link, or lies behind one."""
+    models = repo.layout.models
+    way = takewhile(lambda one: one != models, chain([place], place.parents))
+    return any(one.is_symlink() for one in way)
 
 
 def load_state(repo: Repository, model: str) -> ModelState | None:
@@ -339,10 +460,14 @@ def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:
 
 def names_on_disk(repo: Repository, model: str) -> Mapping[int, tuple[str, ...]] | None:
     """Return the names below a model's base path that TF Serving takes for versions; None without a base path."""
-    base = repo.layout.model(model)
-    with storage_errors("read", base):
+    return version_names(repo.layout.model(model))
+
+
+def version_names(folder: Path) -> Mapping[int, tuple[str, ...]] | None:
+    """Return the names in a folder that TF Serving takes for versions; None where there is no such folder."""
+    with storage_errors("read", folder):
         try:
-            return names_by_version(path.name for path in base.iterdir())
+            return names_by_version(path.name for path in folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 
 from servingrepo.errors import BadName, RepositoryDamaged
 from servingrepo.repository import journal
-from servingrepo.repository.layout import STAGING_NAME
-from servingrepo.repository.repository import Repository, model_names
+from servingrepo.repository.layout import STAGING_NAME, overlaps
+from servingrepo.repository.repository import (
+    Repository,
+    model_names,
+    version_names,
+)
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
@@ -31,10 +35,11 @@ def notes(repo: Repository) -> Iterator[str]:
     layout = repo.layout
     owner = _facts(layout.own)
     owners = {0, owner.st_uid if owner is not None else os.geteuid()}
-    ours = [layout.model(name) for name in model_names(repo)]
-    folders = [layout.root, layout.models, layout.own, layout.journal, layout.states, *ours]
+    ours = model_names(repo)
+    places = dict.fromkeys(folder for name in ours for folder in layout.folders(name))
+    folders = [layout.root, layout.models, layout.own, layout.journal, layout.states, *places]
     files = [layout.config, layout.format, layout.history, layout.lock]
-    for path in (*folders, *files, *(layout.state(base.name) for base in ours)):
+    for path in (*folders, *files, *map(layout.state, ours)):
         facts = _facts(path)
         if facts is None:
             continue
@@ -44,6 +49,10 @@ def notes(repo: Repository) -> Iterator[str]:
             yield f"everybody may write to {path}: chmod o-w {path}"
         if facts.st_uid not in owners:
             yield f"{path} belongs to uid {facts.st_uid}, and the repository to uid {min(owners - {0}, default=0)}"
+    for name in sorted(layout.paths.keys() - set(layout.paths.values())):
+        other = layout.models / name
+        if version_names(other):
+            yield f"{other} has versions of no model: those of {name} are in {layout.model(name)}"
 
 
 def refuse_links(repo: Repository, model: str) -> None:
@@ -53,9 +62,9 @@ def refuse_links(repo: Repository, model: str) -> None:
     behind a link into its place, or remove it without touching the files beside it.
 
     Raises:
-        RepositoryDamaged: The model's folder or its staging folder is a link.
+        RepositoryDamaged: The model's folder, one that it lies in, or its staging folder is a link.
     """
-    for path in (repo.layout.model(model), repo.layout.model(model) / STAGING_NAME):
+    for path in (*repo.layout.folders(model), repo.layout.model(model) / STAGING_NAME):
         with storage_errors("read", path):
             if path.is_symlink():
                 raise RepositoryDamaged(
@@ -65,21 +74,33 @@ def refuse_links(repo: Repository, model: str) -> None:
 
 
 def refuse_twin(repo: Repository, model: str) -> None:
-    """Refuse a new model whose name differs from that of another only in case.
+    """Refuse a new model whose name differs from that of another only in case, or whose folder is not its own.
 
     If a server's disk ignores case, both would be one folder with one sequence of numbers.
 
     Raises:
-        BadName: There is a model or a folder with such a name.
+        BadName: There is a model or a folder with such a name; or its folder is another model's, or has one in it.
     """
-    with storage_errors("read", repo.layout.models):
-        names = {*model_names(repo), *(path.name for path in repo.layout.models.iterdir())}
+    layout = repo.layout
+    ours = {*model_names(repo)}
+    with storage_errors("read", layout.models):
+        names = {*ours, *(path.name for path in layout.models.iterdir())}
     twins = sorted(one for one in names - {model} if one.casefold() == model.casefold())
     if model not in names and twins:
         raise BadName(
             f"the new model {model} would differ from {twins[0]} only in case: on some disks they are one folder",
             hint=f"promote to {twins[0]}, or choose another name",
         )
+    if model in ours:
+        return
+    for pair in overlaps({name: layout.path(name) for name in {*ours, *layout.paths, model}}):
+        if model in pair:
+            other = pair[1] if pair[0] == model else pair[0]
+            raise BadName(
+                f"the folder of the new model {model} would be {layout.model(model)}; that is the folder of {other} "
+                f"({layout.model(other)}), or has it in it",
+                hint=f"promote to {other}, or choose another name",
+            )
 
 
 def _facts(path: Path) -> os.stat_result | None:

@@ -31,7 +31,7 @@ from servingrepo.repository.config import (
 from servingrepo.repository.lagging import LaggingServer, read_lagging
 from servingrepo.repository.listing import shown_names, summed_trash
 from servingrepo.repository.overtaking import running_commands
-from servingrepo.repository.repository import load_record
+from servingrepo.repository.repository import load_record, reread
 from servingrepo.repository.snapshot import Snapshot, snapshot_of
 from servingrepo.repository.trust import notes
 from servingrepo.repository.verification import quick_differences
@@ -274,6 +274,7 @@ def _watch(repo: Repository, model: str | None, options: StatusOptions) -> Itera
     deadline = Deadline.after(options.wait) if options.wait is not None else None
     seen: Seen = {}
     while True:
+        repo = reread(repo)
         found = read_status(repo, model=model, endpoints=options.fleet, seen=seen)
         yield found
         if deadline is not None and (found.ok or deadline.passed):

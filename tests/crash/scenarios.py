@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import servingrepo
 from servingrepo.repository.layout import STAGING_NAME
+from servingrepo.repository.repository import save_paths, with_paths
 from servingrepo.repository.retention import Keep
 from servingrepo.testing.exports import write_export
 from tests.crash.fake_smoke_server import ENDPOINT
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from servingrepo.api import OpenRepository
     from tests.crash.forking import Forking
+
+AT_PATH = "path"
+"""Starts with this before them have the model m at the path push/m."""
 
 ALREADY = 38
 NOT_MARKED = 32
@@ -110,6 +114,18 @@ SCENARIOS = (
     Scenario("recover, died at C2", "died at C2", ("recover",)),
     Scenario("recover, died at server root", "died at server root", ("recover",)),
     Scenario("recover, died at a directory", "died at a directory", ("recover",)),
+    # The folder of the model m is push/m.
+    _promote("promote, path, new model", "path", unserved=True),
+    Scenario("rollback, path", "path, two", ("rollback", "m"), again=frozenset()),
+    Scenario(
+        "prune --empty-trash, path",
+        "path, four",
+        ("prune", "--keep-last", "1", "--empty-trash", "-m", "full"),
+    ),
+    Scenario("recover, path, died at a directory", "path, died at a directory", ("recover",)),
+    Scenario("recover, path, died at staging", "path, died at staging", ("recover",)),
+    Scenario("recover, path, died at C1", "path, died at C1", ("recover",)),
+    Scenario("recover, path, died at trash", "path, died at trash", ("recover",)),
 )
 
 _DEATHS = {
@@ -149,6 +165,10 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
     root.mkdir()
     if start == "nothing":
         return root
+    if start.startswith(AT_PATH):
+        repo, _ = servingrepo.init(root)
+        save_paths(with_paths(repo.value, {"m": "push/m"}))
+        start = start.removeprefix(AT_PATH).removeprefix(", ") or "empty"
     repo = _promoted(root, start, runs)
     match start:
         case "policy":

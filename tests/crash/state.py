@@ -11,7 +11,6 @@ from servingrepo.repository import history
 from servingrepo.repository.config import last_text, read_config
 from servingrepo.repository.journal import UNREADABLE
 from servingrepo.repository.listing import list_models
-from servingrepo.repository.records import Format, load
 from servingrepo.repository.repository import (
     Repository,
     load_record,
@@ -85,8 +84,8 @@ def leftovers(root: Path) -> list[str]:
             for path in own.glob("journal/*")
             if not path.name.endswith(UNREADABLE)
         ),
-        *(f"staging {path}" for path in shelf.glob("*/.staging/*")),
-        *(f"half deleted {path}" for path in shelf.glob("*/.trash/.*")),
+        *(f"staging {path}" for path in shelf.rglob(".staging/*")),
+        *(f"half deleted {path}" for path in shelf.rglob(".trash/.*")),
         *(f"temporary {path}" for path in root.rglob(".*.tmp")),
     ]
 
@@ -126,16 +125,13 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
 
 
 def _about_server_root(repo: Repository, config: ModelConfig) -> list[str]:
-    marker = load(repo.layout.format, Format)
-    if marker is None:
-        return []
-    left = marker.server_roots_before
+    left = repo.server_roots_before
     return [
         *([f"the marker still says {left}"] if left else []),
         *(
-            f"{one.name}: base path {one.base_path} in {marker.server_root}"
+            f"{one.name}: base path {one.base_path} in {repo.server_root}"
             for one in models(config)
-            if one.base_path != f"{marker.server_root}/{one.name}"
+            if one.base_path != repo.base_path(one.name)
         ),
     ]
 

@@ -1,7 +1,7 @@
 """Repositories as every released format wrote them, kept for ever: today's code reads them, and goes on with them.
 
-`1-first` is what the first release wrote; `1-tensors` has the verdicts on fingerprints and tensors. A change of a
-format adds a folder here and never touches one.
+`1-first` is what the first release wrote; `1-tensors` has the verdicts on fingerprints and tensors; in `2-paths` the
+folder of the model is not its name. A change of a format adds a folder here and never touches one.
 """
 
 from __future__ import annotations

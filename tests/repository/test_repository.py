@@ -98,7 +98,7 @@ def test_a_directory_that_is_no_repository_is_refused_with_what_to_do(tmp_path: 
 
 def test_a_repository_of_a_newer_format_is_refused(repo: OpenRepository) -> None:
     marker = repo.value.layout.format
-    marker.write_bytes(msgspec.json.encode({"schema": 2}))
+    marker.write_bytes(msgspec.json.encode({"schema": 3}))
     with pytest.raises(NewerFormat, match=r"format\.json"):
         servingrepo.open(repo.root)
     with pytest.raises(NewerFormat):

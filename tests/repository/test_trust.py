@@ -313,7 +313,7 @@ def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
 def test_what_others_put_in_the_place_of_a_file_is_refused_or_passed_over_and_waited_for_by_nobody(
     place: str, kind: str, repo: OpenRepository, forking: Forking
 ) -> None:
-    path = repo.root / place
+    path, layout = repo.root / place, repo.value.layout
     path.unlink(missing_ok=True)
     match kind:
         case "fifo":
@@ -330,4 +330,4 @@ def test_what_others_put_in_the_place_of_a_file_is_refused_or_passed_over_and_wa
         assert code in {0, DIFFERS} or 30 <= code < 60, (arguments, code, said)
         assert "Traceback" not in said
         assert code < 50 or path.name in said, said
-    assert all(repo.value.layout.version("m", one).is_dir() for one in (1, 2))
+    assert all(layout.version("m", one).is_dir() for one in (1, 2))
