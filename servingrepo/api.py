@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 from servingrepo.options import Later, standalone, verb
 from servingrepo.repository.repository import (
-    DEFAULT_SERVER_ROOT,
     Repository,
-    initialize,
     model_names,
     open_repository,
     reread,
@@ -75,7 +73,8 @@ __all__ = ["OpenRepository", "doctor", "init", "open"]
 def init(
     root: str | Path,
     *,
-    server_root: str = DEFAULT_SERVER_ROOT,
+    server_root: str | None = None,
+    models: str | Path | None = None,
     disk: Disk | None = None,
     lock_wait: float = 30.0,
 ) -> tuple[OpenRepository, bool]:
@@ -83,23 +82,21 @@ def init(
 
     Args:
         root: The directory, which is created if it is missing. A directory that is a repository stays as it is.
-        server_root: The absolute path of `<root>/models` as TensorFlow Serving sees it: `/models` in the container.
+        server_root: The models directory as TensorFlow Serving sees it; by default what the base paths in a
+            models.config that is there say, else `/models`, as in the container.
+        models: The models directory, if it is not `<root>/models`. It must exist.
         disk: The disk to write through: for tests.
         lock_wait: Seconds to wait for the lock of another command.
 
     Returns:
         The repository, and whether it is new.
-
-    Raises:
-        ConfigInvalid: `server_root` is not an absolute path.
-        NoPermission, StorageFailed: The directory cannot be written.
-        Locked: Another command held the lock all that time.
     """
-    from servingrepo.repository.config_write import checked_server_root
+    from servingrepo.repository.creation import initialize
 
     repo, made = initialize(
         as_path(root, "root"),
-        server_root=checked_server_root(server_root),
+        server_root=server_root,
+        models_at=as_path(models, "models directory") if models is not None else None,
         disk=disk or Disk(),
         lock_wait=lock_wait,
     )

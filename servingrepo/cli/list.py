@@ -56,8 +56,8 @@ def command(app: App) -> None:
     )
     if not ours:
         app.note(
-            "servingrepo published no version of them, and never touches them; next: servingrepo promote RUN "
-            "--model NAME"
+            "servingrepo published no version of them, and never touches them; next: servingrepo adopt --all takes "
+            "them under management where they lie"
         )
     if unknown:
         refuse_unreadable(repo.value, {"models": rows})

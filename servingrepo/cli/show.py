@@ -117,6 +117,8 @@ def _model(model: ModelDetails) -> Iterator[str]:
         )
     for name in model.foreign:
         yield f"unmanaged: {name} (no record: servingrepo did not publish it, and never touches it)"
+    if not model.ours:
+        yield f"next: servingrepo adopt {model.model} takes it under management where it lies"
 
 
 def _trashed(trashed: Trashed | None) -> Iterator[str]:

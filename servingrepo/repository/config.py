@@ -205,7 +205,8 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
         hint="keep the edit: servingrepo config write --take-edit; or go back to what servingrepo "
         "wrote: servingrepo config write --discard-edit (either keeps a backup)"
         if last is not None
-        else "take it over as it is: servingrepo config write --take-edit (it keeps a backup)",
+        else "servingrepo adopt NAME (or --all) takes models under management where they lie; servingrepo config "
+        "write --take-edit takes over the file alone, as it is (it keeps a backup)",
     )
 
 
@@ -344,7 +345,13 @@ def read_config_of(repo: Repository, *names: str) -> ModelConfig:
 
 
 def _how_to_manage(repo: Repository, config: ModelConfig, model: str, base_path: str) -> str:
-    """Say how to bring a model under management; propose another server root only where it fits all models."""
+    """Say how to bring a model under management: adopted where it is, if we see it, else copied.
+
+    Another server root is proposed only where it fits all models.
+    """
+    folder = folder_of(repo, base_path)
+    if folder is not None and folder.is_dir():
+        return f"servingrepo adopt {model} takes it under management where it lies ({folder})"
     write = "servingrepo config write"
     hint = (
         f"promote under another name; or copy its versions to {repo.layout.model(model)}, write "

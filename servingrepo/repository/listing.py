@@ -12,7 +12,7 @@ import msgspec
 from servingrepo.errors import ServingRepoError
 from servingrepo.modelconfig import models
 from servingrepo.repository import history
-from servingrepo.repository.config import read_config, read_steadily
+from servingrepo.repository.config import folder_of, read_config, read_steadily
 from servingrepo.repository.records import (
     BadMark,
     Hold,
@@ -64,6 +64,20 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     unknown: str = ""
     elsewhere: str = ""
     ours: bool = True
+
+
+class UnmanagedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that servingrepo does not manage: its entry in models.config, or a folder with versions, or both.
+
+    `folder` is where its versions are here; empty if the base path of its entry is not below the server root.
+    `policy` and `base_path` are those of its entry.
+    """
+
+    model: str
+    folder: str = ""
+    versions: tuple[int, ...] = ()
+    policy: str = "none"
+    base_path: str = ""
 
 
 class TrashRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +139,29 @@ def shown_names(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
         if name is not None and name not in ours and name[0] != "." and version_names(folder)
     }
     return tuple(sorted(names | others))
+
+
+def unmanaged_models(repo: Repository, config: ModelConfig) -> tuple[UnmanagedModel, ...]:
+    """Return the models that are not ours, by name: entries of models.config, and folders with versions."""
+    ours = {*model_names(repo)}
+    entries = [one for one in models(config) if one.name not in ours]
+    places = {one.name: folder_of(repo, one.base_path) for one in entries}
+    found = {
+        one.name: UnmanagedModel(
+            model=one.name,
+            folder=str(place) if (place := places[one.name]) is not None else "",
+            versions=tuple(version_names(place) or ()) if place is not None else (),
+            policy=one.policy,
+            base_path=one.base_path,
+        )
+        for one in entries
+    }
+    for folder, name in model_folders(repo).items():
+        others = name is None or name in ours or name in found or name.startswith(".")
+        if not others and folder not in places.values() and (versions := version_names(folder)):
+            row = UnmanagedModel(model=str(name), folder=str(folder), versions=tuple(versions))
+            found[row.model] = row
+    return tuple(found[name] for name in sorted(found))
 
 
 def _is_blank(repo: Repository, model: str) -> bool:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-import servingrepo
 from servingrepo.errors import (
     BadName,
     NoRepository,
@@ -23,7 +22,6 @@ from servingrepo.errors import (
     RepositoryChanged,
     RepositoryDamaged,
 )
-from servingrepo.modelconfig import EMPTY, render
 from servingrepo.modelconfig.names import (
     check_name,
     check_path,
@@ -85,57 +83,6 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True):
     def base_path(self, model: str) -> str:
         """Return a model's base path as the servers see it."""
         return f"{self.server_root}/{self.layout.path(model)}"
-
-
-def initialize(
-    root: Path, *, server_root: str, disk: Disk, lock_wait: float = 30.0
-) -> tuple[Repository, bool]:
-    """Make a directory a repository. A directory that is a repository already stays as it is.
-
-    The new repository has a models.config with which a server can start. A file that is there already stays.
-
-    Returns:
-        The repository, and whether it is new.
-
-    Raises:
-        NoPermission: The directory cannot be written.
-    """
-    from servingrepo.storage.lock import was_left
-
-    layout = Layout(root.absolute())
-    repo = Repository(layout=layout, server_root=server_root, disk=disk, lock_wait=lock_wait)
-    existing = load_marker(repo)
-    if existing is not None:
-        repo = as_marked(repo, existing)
-        if was_left(layout.lock):  # perhaps by an init that died after its last step
-            with locked(repo):
-                pass
-        return repo, False
-    for directory in (layout.models, layout.own, layout.journal, layout.states):
-        disk.make_directory(directory)
-    marker = Format(
-        server_root=server_root,
-        created=utc_now().isoformat(timespec="seconds"),
-        created_by=f"servingrepo {servingrepo.__version__}",
-    )
-    with locked(repo, is_new=True):
-        existing = load_marker(repo)
-        if existing is not None:  # another process was faster
-            return as_marked(repo, existing), False
-        for place in (layout.root, layout.own):  # a killed init may have left some
-            disk.remove_unfinished(place)
-        if not layout.config.exists():
-            if layout.config.is_symlink():
-                raise RepositoryDamaged(
-                    f"{layout.config} is a link to {layout.config.readlink()}, where nothing is",
-                    hint="remove it, or put the file itself there",
-                )
-            empty = render(EMPTY).encode()
-            disk.replace_file(layout.last_config, empty, step="c2-copy")
-            disk.replace_file(layout.config, empty, step="c2")
-        # The marker comes last, so that only a complete repository has it.
-        save_marker(repo, marker)
-    return repo, True
 
 
 def open_repository(root: Path, *, disk: Disk | None = None, lock_wait: float = 30.0) -> Repository:
@@ -408,7 +355,7 @@ def need_state(repo: Repository, model: str) -> ModelState:
             raise NoSuchVersion(
                 f"servingrepo published no version of {model}; versions on disk without a record: "
                 f"{', '.join(map(str, unmanaged[:20]))}",
-                hint=f"promote one: servingrepo promote {repo.layout.version(model, unmanaged[-1])} --model {model}",
+                hint=f"servingrepo adopt {model} takes them under management where they lie",
             )
         known = model_names(repo)
         raise NoSuchVersion(

@@ -544,7 +544,7 @@ def _make_config_ours(repo: Repository, file: ConfigFile) -> str:
             else f"correct {repo.config_name}, then servingrepo config write --take-edit"
         )
     if not known:
-        return "servingrepo config write --take-edit (adopts this models.config)"
+        return "servingrepo adopt --all (or config write --take-edit, which takes over models.config alone)"
     return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
 
 
@@ -605,7 +605,10 @@ def _failed_unpinned(
 
 
 def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
-    if not any(row.ours or row.pinned for row in rows):
+    ours = any(row.ours for row in rows)
+    if not ours and any(row.foreign for row in rows):
+        return "servingrepo adopt --all (takes models under management where they lie)"
+    if not ours and not any(row.pinned for row in rows):
         return "servingrepo promote RUN --model NAME"
     idle = [
         row for row in rows if row.ours and row.on_disk and not row.pinned and not row.elsewhere

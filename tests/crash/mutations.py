@@ -107,7 +107,7 @@ MUTATIONS: dict[Site, Mutation] = {
         "None", _after("promote, new model")
     ),
     _site("repository/repository", "make_durable", "sync_file"): Mutation("None", _after("hold")),
-    _site("repository/repository", "initialize", "was_left"): Mutation("False", _after("init")),
+    _site("repository/creation", "initialize", "was_left"): Mutation("False", _after("init")),
     # what keeps others from being overwritten, and links from being followed
     _site("storage/disk", "rename_without_replacing", "renameat2"): Mutation(
         "(os.rename(source, target), 0)[1]", _DISK
@@ -146,8 +146,8 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "declare", "flock"): Mutation("None", _JOURNAL),
     _site("repository/journal", "declare", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _JOURNAL),
     _site("repository/journal", "read_all", "is_held"): Mutation("False", _JOURNAL),
-    _site("repository/repository", "initialize", "locked"): Mutation(_NOBODY, _after("init")),
-    _site("repository/repository", "initialize", "locked", 2): Mutation(_NOBODY, _held("init")),
+    _site("repository/creation", "initialize", "locked"): Mutation(_NOBODY, _after("init")),
+    _site("repository/creation", "initialize", "locked", 2): Mutation(_NOBODY, _held("init")),
     _site("repository/transaction", "writing", "locked"): Mutation(_NOBODY, _held("hold")),
     _site("repository/publication", "reserve", "writing"): Mutation(
         _NOBODY, _held("promote, second version")

@@ -132,7 +132,7 @@ def test_a_change_of_a_model_elsewhere_is_refused_with_both_paths(
         assert done.code == 36, done
         assert (base_path or "models/push/lr") in done.err
         assert repo.value.base_path("lr") in done.err
-        assert "config write --take-edit" in done.err
+        assert ("config write --take-edit" if base_path else "servingrepo adopt lr") in done.err
         assert state_of(repo) == before
     assert not (repo.root / "models" / "lr").exists(), "nothing was copied"
 
