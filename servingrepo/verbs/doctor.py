@@ -8,6 +8,7 @@ checked.
 from __future__ import annotations
 
 import posixpath
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,7 @@ def doctor(path: str | Path | None, options: DoctorOptions) -> Examination:
     place = named or _mounted_place(services) or Path()
     try:
         refuse_hung(place, seconds=options.run_wait)
-        place = _models_directory(place)
+        given, place = place, _models_directory(place)
         refuse_hung(place, seconds=options.run_wait)
     except StorageHung as error:
         return Examination(
@@ -114,7 +115,7 @@ def doctor(path: str | Path | None, options: DoctorOptions) -> Examination:
         )
     with storage_errors("read", place):
         tree = read_tree(place)
-    repo, findings = _repository(place)
+    repo, findings = _repository(given, place)
     starts = read_starts(place, services, options, repo)
     seen = [one for start in starts for one in located(start, tree)]
     bases = every_base(tree, seen)
@@ -184,14 +185,18 @@ def _models_directory(path: Path) -> Path:
                 hint=f"give the directory of the models, and this file with --config {path}",
             )
         path = path.absolute()
+        with suppress(ServingRepoError):  # `_repository` says why it cannot be read
+            return open_repository(path).layout.models
         below = Layout(path).models
         return below if below.is_dir() else path
 
 
-def _repository(place: Path) -> tuple[Repository | None, list[Finding]]:
+def _repository(given: Path, place: Path) -> tuple[Repository | None, list[Finding]]:
     """Return the repository that the models directory is of, if there is one, and what is noted of it."""
     root = place.absolute().parent
-    if place.name != Layout(root).models.name:
+    if Layout(given).format.exists():
+        root = given.absolute()
+    elif place.name != Layout(root).models.name:
         return None, []
     try:
         repo = open_repository(root)
@@ -275,8 +280,8 @@ def _next(findings: Sequence[Finding], place: Path, repo: Repository | None) -> 
     if any(one.slug == "no-models" for one in findings):
         return "servingrepo init, then servingrepo promote RUN --model NAME"
     here = place.absolute()
-    root, more = (
-        (here.parent, "") if here.name == Layout(here).models.name else (here, " --models .")
-    )
+    root, more = here.parent, ""
+    if here.name != Layout(root).models.name:  # the records lie beside the models, never in them
+        root, more = here.with_name(f"{here.name}-records"), f" --models {here}"
     servingrepo = f"servingrepo --root {root}"
     return f"{servingrepo} init{more}, then {servingrepo} adopt --all: every version is kept where it lies"

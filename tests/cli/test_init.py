@@ -188,6 +188,8 @@ def test_every_command_works_with_models_elsewhere(tmp_path: Path) -> None:
     run("restore", "m@1")
     for arguments in (("list",), ("show", "m"), ("diff", "m@1", "m@3"), ("config", "check")):
         run(*arguments)
+    examined = run("doctor", root, "--json").json["result"]
+    assert (examined["path"], examined["managed"], examined["models"]) == (str(shelf), True, 1)
     assert {one.name for one in shelf.iterdir()} == {"models.config", "m"}
 
 
@@ -269,3 +271,13 @@ def test_an_init_with_models_elsewhere_may_die_anywhere(tmp_path: Path) -> None:
         init(root, "--models", shelf)
         assert servingrepo.open(root).value.layout.models == shelf
         assert [one.name for one in shelf.iterdir()] == ["models.config"]
+
+
+def test_the_init_that_doctor_names_can_be_typed(tmp_path: Path) -> None:
+    """Also for a models directory of another name, which cannot have the records in it."""
+    for name in ("models", "tf"):
+        place = tree(tmp_path / name / name, ranker=(1,))
+        said = command("doctor", place, "--json").json["result"]["next"]
+        typed = said.split(", then ")[0].split()
+        assert command(*typed[1:]).code == 0, said
+        assert command("doctor", place.parent, "--json").code == 0
