@@ -1,9 +1,9 @@
 """How long `promote --no-smoke` of one GiB takes, against `cp -r --reflink=never` and `sync`; its peak memory.
 
-The targets are the issue's: at most 1.1 times the copy, under 200 MB. Promotion also hashes every byte, compares
-every tensor with its checksum and syncs every file. Two exports are tried, of 64 variables in one big shard and
-in 64 shards. The source is in the page cache for both sides, both write to the same file system, and what
-they wrote is deleted between runs, outside of the clock.
+The targets are the issue's: at most 1.05 times the copy (64 shards: 1.1 times), under 200 MB. Promotion also
+hashes every byte, compares every tensor with its checksum and syncs every file. Two exports are tried, of 64
+variables in one big shard and in 64 shards. The source is in the page cache for both sides, both write to the same
+file system, and what they wrote is deleted between runs, outside of the clock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIZE = 1 << 30
 SHARDS = (1, 64)
-LIMIT = 1.1
+LIMITS = {1: 1.05, 64: 1.1}
 VARIABLES = 64
 LIMIT_MB = 200.0
 BLOCK = 4 * timing.MIB
@@ -49,7 +49,7 @@ def main() -> None:
                 timing.Target(
                     f"{shards} shards: promote / (cp and sync), median of pairs",
                     timing.middle(ratios),
-                    LIMIT,
+                    LIMITS[shards],
                 ),
                 timing.Target(f"{shards} shards: peak memory, MB", peak, LIMIT_MB),
             ]

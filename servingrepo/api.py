@@ -148,10 +148,14 @@ class OpenRepository:
     check_contract = verb(_diff.check_subject)
 
     def verify(
-        self, *references: str | Path, quick: bool = False, progress: Progress | None = None
+        self,
+        *references: str | Path,
+        quick: bool = False,
+        deep: bool = False,
+        progress: Progress | None = None,
     ) -> tuple[Verification, ...]:
         """Compare versions with their records, and exports with their checksums; see `servingrepo verify`."""
-        options = _options.VerifyOptions(quick=quick, progress=progress)
+        options = _options.VerifyOptions(quick=quick, deep=deep, progress=progress)
         return _verify.verify(self.value, references, options)
 
     def verify_round(
@@ -159,10 +163,11 @@ class OpenRepository:
         *references: str,
         seconds: float,
         quick: bool = False,
+        deep: bool = False,
         progress: Progress | None = None,
     ) -> Round:
         """Verify for some seconds, beginning where the last call stopped; see `servingrepo verify`."""
-        options = _options.VerifyOptions(quick=quick, progress=progress)
+        options = _options.VerifyOptions(quick=quick, deep=deep, progress=progress)
         return _verify.verify_for(self.value, references, seconds, options)
 
     # Live servers.

@@ -20,10 +20,11 @@ def fingerprint_lines(fingerprint: Fingerprint | None) -> Iterator[str]:
         yield f"  {field.name:<24} {field.stored:<20} {field.verdict}"
 
 
-def tensor_lines(tensors: TensorCheck | None) -> Iterator[str]:
-    """Yield the number of checked tensors, and each damaged tensor."""
+def tensor_lines(tensors: TensorCheck | None, *, vouched: bool = False) -> Iterator[str]:
+    """Yield the number of checked tensors, and each damaged tensor; `vouched`: the record says it of these bytes."""
     if tensors is None:
         return
     damaged = f", {tensors.damaged_count} damaged" if tensors.damaged_count else ""
-    yield f"tensors         {tensors.checked} of {tensors.tensors} checked{damaged}"
+    by_record = " for the record, which vouches for these bytes (again: --deep)" if vouched else ""
+    yield f"tensors         {tensors.checked} of {tensors.tensors} checked{damaged}{by_record}"
     yield from (f"  damaged       {one}" for one in tensors.damaged)

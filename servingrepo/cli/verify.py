@@ -44,6 +44,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     examples="""
     servingrepo verify
     servingrepo verify --max-seconds 600
+    servingrepo verify ranker@served --deep
     servingrepo verify ranker@served ranker@previous --quick
     servingrepo verify ./runs/2026_05_10_baseline""",
 )
@@ -53,9 +54,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def command(app: App, subjects: tuple[str, ...], options: VerifyOptions, asked: Asked) -> None:
     """Compare versions with their records, byte by byte, and list extra, missing and changed files.
 
-    Every tensor is compared with its checksum, and the graph with its fingerprint. Without arguments every version is
-    verified; NAME alone means all its versions. A path has a slash in it. The export there has no record, so it is
-    compared with its own checksums, and the output lists what has none.
+    Every tensor is compared with its checksum, and the graph with its fingerprint. Where the record says that all
+    tensors were right, it vouches for them in equal bytes, and --deep compares them again. Without arguments every
+    version is verified; NAME alone means all its versions. A path has a slash in it. The export there has no record,
+    so it is compared with its own checksums, and the output lists what has none.
     """
     from servingrepo.repository.verification import verify_path
     from servingrepo.verbs.verify import verify
@@ -152,7 +154,7 @@ def _lines(one: Verification, app: App) -> Iterator[str]:
             yield f"  {title:<9} {path}"
     for defect in one.inspection.defects:
         yield f"  defect    {defect.message}"
-    yield from (f"  {line}" for line in tensor_lines(one.tensors))
+    yield from (f"  {line}" for line in tensor_lines(one.tensors, vouched=one.vouched))
     yield from (f"  {line}" for line in fingerprint_lines(one.inspection.fingerprint))
     if one.model is None or app.verbosity > 0 or one.ok:
         yield from (f"  {line}" for line in signature_lines(one.inspection.signatures))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -168,6 +167,8 @@ def lower_bound(stage: Requests, control: Requests, *, confidence: float) -> flo
         control: Requests where it does not; at least one.
         confidence: Such as 0.95: that often the true difference is not below the bound.
     """
+    from statistics import NormalDist  # with decimal and fractions: most changes watch no stage
+
     wanted = NormalDist().inv_cdf(confidence)
     low, high = -1.0, stage.errors / stage.all - control.errors / control.all
     for _ in range(_HALVINGS):

@@ -26,11 +26,9 @@ from servingrepo.repository.transaction import new_event, recorded, writing
 from servingrepo.repository.version_lock import alone
 from servingrepo.savedmodel.inspection import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
-from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.server_versions import of_server, too_new
 from servingrepo.smoke.cases import SmokeCase
 from servingrepo.smoke.fitting import check_cases
-from servingrepo.smoke.run import run_smoke
 from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
 from servingrepo.texts import some
@@ -79,6 +77,10 @@ def prove(
         BadCase: A case does not fit the export; nothing was started.
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine or the server failed.
     """
+    # gRPC takes longer to import than a small model takes to be promoted without a smoke test.
+    from servingrepo.servers.client import ServingClient
+    from servingrepo.smoke.run import run_smoke
+
     deadline = Deadline.after(timeout)
     inspection = trial.inspection
     # Some engines know the version before the start. What the server says later is more reliable.
@@ -254,6 +256,8 @@ def smoking(
 
 def server_of(engine: Engine | None) -> str:
     """Return the running server that an engine uses, as HOST:PORT; empty if the engine starts its own."""
+    if engine is None:  # so that nothing of gRPC is imported
+        return ""
     from servingrepo.servers.engines.remote import RemoteEngine
 
     return str(engine.endpoint) if isinstance(engine, RemoteEngine) else ""

@@ -64,6 +64,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         differences: The differences between record and files.
         inspection: What the SavedModel's files say.
         tensors: The comparison of every tensor with its checksum; None if there are none, or they were not read.
+        vouched: Whether `tensors` is what the record says. These bytes have the digests of the record, so what was
+            proven of them then is proven of them now.
         not_checked: What was not compared with any checksum, a line each.
         in_trash: Whether the version lies in the trash, from which `restore` brings it back.
     """
@@ -81,6 +83,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     differences: Differences
     inspection: Inspection
     tensors: TensorCheck | None = None
+    vouched: bool = False
     not_checked: tuple[str, ...] = ()
     in_trash: bool = False
 
@@ -105,17 +108,20 @@ def verify_version(
     version: int,
     *,
     quick: bool = False,
+    deep: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """Compare every byte of a version with its record, and every tensor with its checksum.
 
-    A version in the trash is compared where it lies. A lost version is damaged.
+    If the record says that all tensors were right, and their bytes are as in the record, that is not done again. A
+    version in the trash is compared where it lies. A lost version is damaged.
 
     Args:
         repo: The repository.
         model: The model.
         version: The version.
         quick: Read only small files, and compare the sizes of the others.
+        deep: Compare every tensor with its checksum, whatever the record says.
         progress: Called with the bytes of each file that is done.
 
     Raises:
@@ -130,7 +136,7 @@ def verify_version(
             return _unread_version(subject, record.model, version, path, quick=quick, why=_LOST)
     with using(repo, model, version):
         record, path = find_version(repo, model, version)
-        compare_it = _quickly if quick else partial(_whole, progress=progress)
+        compare_it = _quickly if quick else partial(_whole, deep=deep, progress=progress)
         found = compare_it(subject, path, record=record)
     return msgspec.structs.replace(found, in_trash=path != repo.layout.version(model, version))
 
@@ -141,6 +147,7 @@ def verify_one_of_many(
     version: int,
     *,
     quick: bool = False,
+    deep: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """Verify one version of several: a version that cannot be read is damaged and must not hide the others.
@@ -149,7 +156,7 @@ def verify_one_of_many(
         NoSuchVersion: There is no such version of ours.
     """
     try:
-        return verify_version(repo, model, version, quick=quick, progress=progress)
+        return verify_version(repo, model, version, quick=quick, deep=deep, progress=progress)
     except (StorageFailed, RepositoryDamaged) as error:
         why = Defect(
             slug="unreadable", kind="damaged", message=error.message, hint=error.hint or ""
@@ -330,19 +337,25 @@ def _whole(
     *,
     record: VersionRecord | None,
     progress: Progress | None,
+    deep: bool = False,
     tree: SourceTree | None = None,
 ) -> Verification:
     """Read and compare every byte. A `tree` has no record: we read it as a promotion does, with links followed."""
+    proven = None if deep else _proven_tensors(record)
     boundary = tree.boundary if tree is not None else None
     variables = read_variables(path, boundary=boundary)
-    tensors = variables.tensors()
+    tensors = variables.tensors() if proven is None else None
     watch = tensors.watch if tensors is not None else None
     if tree is not None:
         actual = hash_source(tree, progress=progress or silent, watch=watch)
     else:
         actual = hash_tree(path, progress=progress, watch=watch)
+    differences = compare(record.manifest, actual) if record is not None else NO_DIFFERENCES
+    if proven is not None and differences.touch("variables/"):
+        # The record vouches for other bytes. Read these again, to find the tensors that are damaged.
+        return _whole(subject, path, record=record, progress=None, deep=True)
     inspection = inspect_export(path, boundary=boundary, variables=variables)
-    checked = tensors.result() if tensors is not None else None
+    checked = tensors.result() if tensors is not None else proven
     return Verification(
         subject=subject,
         path=str(path),
@@ -352,9 +365,10 @@ def _whole(
         files=len(actual.files),
         size=actual.size,
         digest=content_digest(actual),
-        differences=compare(record.manifest, actual) if record is not None else NO_DIFFERENCES,
+        differences=differences,
         inspection=inspection,
         tensors=checked,
+        vouched=proven is not None,
         not_checked=()
         if record is not None
         else (
@@ -363,6 +377,12 @@ def _whole(
             *_unvouched(actual, variables),
         ),
     )
+
+
+def _proven_tensors(record: VersionRecord | None) -> TensorCheck | None:
+    """Return what a record says of its tensors, if all were compared with their checksums and were right."""
+    tensors = record.tensors if record is not None else None
+    return tensors if tensors is not None and tensors.complete else None
 
 
 def _against(record: VersionRecord) -> str:
@@ -490,6 +510,7 @@ class RoundState(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     started: str
     quick: bool
+    deep: bool = False
     done: dict[str, str] = {}
     damaged: dict[str, str] = {}
 
@@ -501,6 +522,7 @@ def verify_round(
     seconds: float,
     clock: Callable[[], float],
     quick: bool = False,
+    deep: bool = False,
     progress: Progress | None = None,
 ) -> Round:
     """Verify versions until the time is over, but at least one. A version that was begun is verified to its end.
@@ -513,7 +535,7 @@ def verify_round(
         StorageFailed: The file of the round cannot be written.
     """
     ends = clock() + seconds
-    state = _load(repo, quick=quick)
+    state = _load(repo, quick=quick, deep=deep)
     digests = {f"{model}@{one}": _digest(repo, model, one) for model, one in versions}
     done, damaged = (
         {key: digest for key, digest in noted.items() if digests.get(key) == digest}
@@ -527,7 +549,7 @@ def verify_round(
     for model, one in pending:
         if found and clock() >= ends:
             break
-        result = verify_one_of_many(repo, model, one, quick=quick, progress=progress)
+        result = verify_one_of_many(repo, model, one, quick=quick, deep=deep, progress=progress)
         found.append(result)
         key = result.subject
         (done if result.ok else damaged)[key] = digests[key]
@@ -555,14 +577,15 @@ def _digest(repo: Repository, model: str, version: int) -> str:
     return record.digest if record is not None else ""
 
 
-def _load(repo: Repository, *, quick: bool) -> RoundState:
+def _load(repo: Repository, *, quick: bool, deep: bool) -> RoundState:
     """Return the state of this round. A round of the other kind, or one whose file is broken, begins anew."""
     try:
         state = load(repo.layout.round, RoundState)
     except RepositoryDamaged:
         state = None
-    if state is None or state.quick != quick or not (state.done or state.damaged):
-        return RoundState(started=repo.now(), quick=quick)
+    same = state is not None and (state.quick, state.deep) == (quick, deep)
+    if state is None or not same or not (state.done or state.damaged):
+        return RoundState(started=repo.now(), quick=quick, deep=deep)
     return state
 
 

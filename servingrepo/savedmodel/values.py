@@ -153,6 +153,11 @@ class TensorCheck(msgspec.Struct, frozen=True, kw_only=True):
     damaged_count: int
     unreferenced: dict[str, int]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor was compared with its checksum, and none differs."""
+        return self.checked == self.tensors and not self.damaged_count
+
     def defects(self) -> tuple[Defect, ...]:
         """Return a defect for each damaged tensor, and one for those beyond the first hundred."""
         hint = "copy the export again from where it is whole, or export the model again"

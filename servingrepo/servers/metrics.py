@@ -7,9 +7,7 @@ TensorFlow Serving counts Predict, Classify and Regress over gRPC, and every RES
 
 from __future__ import annotations
 
-import http.client
 import re
-import socket
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
@@ -77,6 +75,8 @@ def count_requests(
     Raises:
         EndpointUnreachable: The page is not there.
     """
+    from http.client import HTTPException  # with ssl and email: most changes watch no stage
+
     if url:
         page = page_of(url, endpoint)
     else:
@@ -84,7 +84,7 @@ def count_requests(
         page = SplitResult("http", f"{endpoint.host}:{number}", PAGE, "", "")
     try:
         status, text = _get(page, endpoint, headers=bool(url), timeout=timeout)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, HTTPException) as error:
         raise _no_page(page.geturl(), str(error)) from error
     if status != _OK:
         raise _no_page(page.geturl(), f"HTTP {status}")
@@ -128,11 +128,14 @@ def _get(
     page: SplitResult, endpoint: Endpoint, *, headers: bool, timeout: float
 ) -> tuple[int, str]:
     """Get a page; return its status and text."""
+    import socket
+    from http.client import HTTPConnection
+
     host = page.hostname or ""
     # An address of a name: certificates and proxies know the name only.
     named = endpoint.name if endpoint.name and host == endpoint.host.strip("[]") else host
     port = page.port or (443 if page.scheme == "https" else 80)
-    connection = http.client.HTTPConnection(named, port, timeout=timeout)
+    connection = HTTPConnection(named, port, timeout=timeout)
     try:
         plain = socket.create_connection((host, port), timeout=timeout)
         connection.sock = plain

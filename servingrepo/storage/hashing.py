@@ -16,6 +16,7 @@ from blake3 import blake3
 
 from servingrepo.storage.disk import storage_errors, translate
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
+from servingrepo.storage.mapping import hashed_by_child, worth_mapping
 from servingrepo.storage.pipeline import END, beside
 from servingrepo.storage.progress import Progress, silent
 from servingrepo.texts import escaped
@@ -38,7 +39,8 @@ _THREADS, _BATCH = 2, 32
 LARGE_CHUNK = 1 << 20
 """Every hand-over of a chunk to another thread costs time, so these chunks are larger; their memory is used again.
 
-More threads for blake3 do not help: the thread that reads and compares has as much work as the one that hashes.
+More threads for blake3 do not help here: the thread that reads and compares has as much work as the one that hashes.
+Where nobody compares, `mapping` uses them.
 """
 
 
@@ -86,27 +88,35 @@ def hash_all(
 ) -> tuple[FileEntry, ...]:
     """Hash files, and return their entries sorted by path. Large files are hashed first, one after the other.
 
-    `sizes` and `sources` have the size and the place of each file, by path.
+    `sizes` and `sources` have the size and the place of each file, by path. If nobody watches the bytes and they are
+    many, a child process hashes the large files on all cores, while this one hashes the small ones.
 
     Raises:
         StorageFailed: A file cannot be read.
     """
 
-    def one(path: str) -> FileEntry:
-        try:
-            entry = hash_file(sources[path], escaped(path), watch=watch)
-        except OSError as error:
-            raise translate(error, "read", Path(sources[path])) from error
+    def one(path: str, known: tuple[int, str] | None = None) -> FileEntry:
+        if known is not None:
+            entry = FileEntry(escaped(path), *known)
+        else:
+            try:
+                entry = hash_file(sources[path], escaped(path), watch=watch)
+            except OSError as error:
+                raise translate(error, "read", Path(sources[path])) from error
         progress(entry.size)
         return entry
 
-    found = [one(path) for path, size in sizes.items() if size >= LARGE]
-    small = [path for path, size in sizes.items() if size < LARGE]
-    # A hand-over to a thread costs more than the hash of a small file, so a thread gets many files at once.
-    batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
-            found += entries
+    mapped = worth_mapping(sizes) if watch is None else ()
+    rest = sizes.keys() - mapped
+    with hashed_by_child([sources[path] for path in mapped]) as answers:
+        found = [one(path) for path in rest if sizes[path] >= LARGE]
+        small = [path for path in rest if sizes[path] < LARGE]
+        # A hand-over to a thread costs more than the hash of a small file, so a thread gets many files at once.
+        batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
+                found += entries
+        found += [one(path, answer) for path, answer in zip(mapped, answers, strict=True)]
     return tuple(sorted(found, key=lambda entry: entry.path))
 
 

@@ -49,6 +49,11 @@ class Differences(msgspec.Struct, frozen=True):
     def __bool__(self) -> bool:
         return bool(self.extra or self.missing or self.changed)
 
+    def touch(self, folder: str) -> bool:
+        """Tell whether a difference is below a folder, whose name ends with `/`."""
+        paths = (*self.extra, *self.missing, *self.changed)
+        return any(path.startswith(folder) for path in paths)
+
     def lines(self) -> list[str]:
         """Return each difference as a line."""
         return [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Self, cast
 
 import msgspec
 
+from servingrepo.errors import UsageError
 from servingrepo.fleet.options import (
     DRY_RUN,
     MESSAGE,
@@ -288,7 +289,11 @@ class ExportOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How versions are verified."""
+    """How versions are verified.
+
+    Raises:
+        UsageError: It is both quick and deep.
+    """
 
     quick: Annotated[
         bool,
@@ -296,7 +301,20 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
             help="Read small files only, and compare large ones by size; the output says what was not checked."
         ),
     ] = False
+    deep: Annotated[
+        bool,
+        Option(
+            help="Compare every tensor with its checksum again, where the record vouches for them, too."
+        ),
+    ] = False
     progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.quick and self.deep:
+            raise UsageError(
+                "quick and deep exclude each other",
+                hint="--deep reads every byte, and --quick only small files: leave one out",
+            )
 
 
 class DoctorOptions(FleetOptions, frozen=True, kw_only=True):

@@ -38,7 +38,8 @@ def verify(
     """Compare versions with their records, byte by byte, and exports at paths with their own checksums.
 
     Without references it verifies everything; a bare NAME means all versions of the model. `quick` reads small files
-    only, and the result says what was not checked.
+    only, and the result says what was not checked. `deep` compares every tensor with its checksum again, also where
+    the record vouches for them.
 
     Among several versions, one that cannot be read counts as damaged. So does one that is missing although no command
     of servingrepo removed it.
@@ -47,7 +48,7 @@ def verify(
         NoSuchVersion: A reference names a version that does not exist.
         StorageFailed: A path, or the only version, cannot be read.
     """
-    quick, progress = options.quick, options.progress
+    quick, deep, progress = options.quick, options.deep, options.progress
     found: list[Verification] = []
     texts = references or model_names(repo)
     for text in texts:
@@ -58,7 +59,7 @@ def verify(
         alone = len(texts) == len(versions) == 1
         verify_it = verify_version if alone else verify_one_of_many
         found.extend(
-            verify_it(repo, model, version, quick=quick, progress=progress)
+            verify_it(repo, model, version, quick=quick, deep=deep, progress=progress)
             for model, version in versions
         )
     return tuple(found)
@@ -80,6 +81,7 @@ def verify_for(
         seconds=seconds,
         clock=time.monotonic,
         quick=options.quick,
+        deep=options.deep,
         progress=options.progress,
     )
 

@@ -180,6 +180,9 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/hashing", "hash_file", "O_NOFOLLOW"): Mutation(
         "0", ("tests/storage/test_hashing.py",)
     ),
+    _site("storage/mapping", "hash_mapped", "O_NOFOLLOW"): Mutation(
+        "0", ("tests/storage/test_mapping.py",)
+    ),
     _site("storage/lock", "the module", "O_NOFOLLOW"): Mutation("0", (*_LOCK, *_LOCK_PLACES)),
     _site("storage/tree", "_opened", "O_NOFOLLOW"): Mutation(
         "0", ("tests/storage/test_tree.py", "tests/verbs/test_hostile_runs.py")

@@ -23,7 +23,7 @@ def sitting(repo: OpenRepository, release: Release) -> Callable[..., Round]:
     for slope in (1.0, 2.0, 3.0):
         release(slope)
 
-    def sit(count: int, *, quick: bool = False) -> Round:
+    def sit(count: int, *, quick: bool = False, deep: bool = False) -> Round:
         ticks = iter(range(1000))
         return verify_round(
             repo.value,
@@ -31,6 +31,7 @@ def sitting(repo: OpenRepository, release: Release) -> Callable[..., Round]:
             seconds=count,
             clock=lambda: next(ticks),
             quick=quick,
+            deep=deep,
         )
 
     return sit
@@ -98,6 +99,12 @@ def test_a_call_without_time_for_a_damaged_version_fails_and_names_it(
 def test_a_quick_round_and_a_full_one_are_not_mixed(sitting: Callable[..., Round]) -> None:
     sitting(1, quick=True)
     assert subjects(sitting(1)) == ["m@1"]
+
+
+def test_a_deep_round_and_a_full_one_are_not_mixed(sitting: Callable[..., Round]) -> None:
+    sitting(1)
+    assert subjects(sitting(1, deep=True)) == ["m@1"]
+    assert subjects(sitting(1, deep=True)) == ["m@2"]
 
 
 def test_a_broken_note_means_that_the_round_starts_again(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from servingrepo.errors import NoSavedModel, NoSuchVersion, UnsafeExport
+from servingrepo.errors import NoSavedModel, NoSuchVersion, UnsafeExport, UsageError
+from servingrepo.repository.records import encode
 from servingrepo.repository.repository import load_record
 from servingrepo.repository.verification import quick_differences, verify_version
 from servingrepo.testing.exports import write_export
@@ -232,3 +233,60 @@ def test_tensors_whose_file_is_missing_are_said_not_to_be_checked_and_damaged_on
     (path / DATA).unlink()
     (found,) = repo.verify(path)
     assert "2 tensors, in files that are missing or in another byte order" in found.not_checked
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def forget_tensors(repo: OpenRepository) -> None:
+    """Make the record one of an older servingrepo, which checked no tensors."""
+    record = load_record(repo.value, "m", 1)
+    assert record is not None
+    older = msgspec.structs.replace(record, tensors=None)
+    repo.value.layout.record("m", 1).write_bytes(encode(older))
+
+
+def test_a_record_vouches_for_tensors_in_equal_bytes(repo: OpenRepository, version: Path) -> None:
+    (found,) = repo.verify("m@1")
+    assert found.vouched
+    assert found.tensors == repo.show_version("m@1").tensors
+    (deep,) = repo.verify("m@1", deep=True)
+    assert not deep.vouched
+    assert deep.tensors == found.tensors
+    (version / "new").write_bytes(b"")
+    (found,) = repo.verify("m@1")
+    assert (found.ok, found.vouched) == (False, True)
+
+
+def test_a_damaged_tensor_is_named_and_not_vouched_for(repo: OpenRepository, version: Path) -> None:
+    flip(version / DATA, 0)
+    (found,) = repo.verify("m@1")
+    assert not found.vouched
+    assert found.tensors is not None
+    assert found.tensors.damaged_count == 1
+    assert found.differences.changed == (DATA,)
+
+
+def test_another_index_is_never_vouched_for(repo: OpenRepository, version: Path) -> None:
+    flip(version / "variables" / "variables.index", -60)
+    (found,) = repo.verify("m@1")
+    assert not found.ok
+    assert not found.vouched
+
+
+@pytest.mark.usefixtures("version")
+def test_a_record_without_tensors_vouches_for_none(repo: OpenRepository) -> None:
+    forget_tensors(repo)
+    (found,) = repo.verify("m@1")
+    assert found.tensors is not None
+    assert found.tensors.complete
+    assert not found.vouched
+
+
+@pytest.mark.usefixtures("version")
+def test_quick_and_deep_exclude_each_other(repo: OpenRepository) -> None:
+    with pytest.raises(UsageError):
+        repo.verify("m@1", quick=True, deep=True)

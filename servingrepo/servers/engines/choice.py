@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from servingrepo.deadline import Deadline
 from servingrepo.errors import EngineUnavailable, ServingRepoError, UsageError
-from servingrepo.servers.engines.binary import BINARY, BinaryEngine
-from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.servers.engines.options import ContainerOptions, EngineChoice
 from servingrepo.servers.engines.server_versions import (
     UNKNOWN_SERVER,
@@ -25,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from servingrepo.servers.engines.binary import BinaryEngine
     from servingrepo.servers.engines.docker import DockerEngine
+    from servingrepo.servers.engines.embedded import EmbeddedEngine
     from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
@@ -84,11 +84,11 @@ def choose_engine(
     if choice.name == "auto":
         return _best(choice)
     if choice.name == "embedded":
-        return EmbeddedEngine()
+        return _embedded()
     if choice.name == "docker":
         return _docker(choice)
     if kind == "binary":
-        return BinaryEngine(path=rest or BINARY, arguments=choice.arguments)
+        return _binary(choice, rest)
     if kind == "remote" and rest:
         from servingrepo.servers.engines.remote import RemoteEngine  # imports grpc
 
@@ -122,15 +122,29 @@ def expected_server(engine: Engine | EngineChoice | None) -> ExpectedServer:
         return server_of_image(engine.image or "")
     if engine.name == "embedded":
         with suppress(EngineUnavailable):
-            return expected_server(EmbeddedEngine())
+            return expected_server(_embedded())
     return UNKNOWN_SERVER
 
 
 def _best(choice: EngineChoice) -> Engine:
     if _docker_is_ready(choice):
         return _docker(choice)
-    if shutil.which(BINARY) is not None:
-        return BinaryEngine(arguments=choice.arguments)
+    binary = _binary(choice)
+    return binary if shutil.which(binary.path) is not None else _embedded()
+
+
+# Engines are imported where they are made: most promotions need one, and others none.
+
+
+def _binary(choice: EngineChoice, path: str = "") -> BinaryEngine:
+    from servingrepo.servers.engines.binary import BINARY, BinaryEngine
+
+    return BinaryEngine(path=path or BINARY, arguments=choice.arguments)
+
+
+def _embedded() -> EmbeddedEngine:
+    from servingrepo.servers.engines.embedded import EmbeddedEngine
+
     return EmbeddedEngine()
 
 
