@@ -130,6 +130,9 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("cli/settings_file", "the module", "O_NOFOLLOW"): Mutation(
         "0", ("tests/cli/test_settings_of_others.py",)
     ),
+    _site("verbs/doctor_tree", "the module", "O_NOFOLLOW"): Mutation(
+        "0", ("tests/verbs/test_doctor_hostile.py", "-k", "outside")
+    ),
     # who is alone
     _site("storage/lock", "_try_to_hold", "try_flock"): Mutation("True", _LOCK),
     _site("storage/lock", "try_flock", "flock"): Mutation("None", _LOCK),
