@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.verification import Round, Verification
     from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Progress
+    from servingrepo.verbs import adopt as _adopt
     from servingrepo.verbs import diff as _diff
     from servingrepo.verbs import doctor as _doctor
     from servingrepo.verbs import label as _label
@@ -59,6 +60,7 @@ else:  # a call imports only the verb that it uses
         Later(f"servingrepo.repository.{one}") for one in ("contracts", "listing")
     )
     _doctor = Later("servingrepo.verbs.doctor")
+    _adopt = Later("servingrepo.verbs.adopt")
     _diff, _label, _mark, _options, _promote, _prune, _reload, _restore = (
         Later(f"servingrepo.verbs.{one}")
         for one in ["diff", "label", "mark", "options", "promote", "prune", "reload", "restore"]
@@ -216,6 +218,8 @@ class OpenRepository:
 
     # Models, versions, history, marks and trash.
 
+    adopt = verb(_adopt.adopt, _options.AdoptOptions)
+    undo_adoption = verb(_adopt.undo, _options.ChangeOptions)
     list = verb(_listing.list_models)
     show = verb(_show.show_model)
     show_version = verb(_show.show_version)
@@ -233,6 +237,7 @@ class OpenRepository:
         keep: Keep | Mapping[str, Keep] | None = None,
         empty_trash: bool = False,
         older_than: timedelta | None = None,
+        adopted: bool = False,
         endpoints: Iterable[str | Endpoint] = (),
         message: str = "",
         dry_run: bool = False,
@@ -242,6 +247,7 @@ class OpenRepository:
             keep=keep,
             empty_trash=empty_trash,
             older_than=older_than,
+            adopted=adopted,
             endpoints=endpoints,
             message=message,
             dry_run=dry_run,

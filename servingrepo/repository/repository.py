@@ -6,6 +6,7 @@ and no write access; every reader sees the state before or after a commit point.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -221,13 +222,18 @@ def make_durable(repo: Repository) -> None:
     places = [layout.root, layout.models, layout.own, layout.journal, layout.states]
     for shelf in (layout.models, layout.states):
         with storage_errors("read", shelf):
-            places += sorted(one for one in shelf.iterdir() if one.is_dir())
+            places += sorted(one for one in shelf.iterdir() if one.is_dir() and is_open(one))
     places += [trash for one in places if (trash := one / TRASH_NAME).is_dir()]
     repo.disk.step("make-durable.before", layout.root)
     for place in places:
         with storage_errors("sync", place):
             repo.disk.sync_directory(place)
     repo.disk.sync_file(layout.history)
+
+
+def is_open(folder: Path) -> bool:
+    """Tell whether this process may look into a folder. Others may have folders of their own beside our models."""
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def new_txid(repo: Repository) -> str:
