@@ -105,7 +105,7 @@ def take(
     layout = repo.layout
     repo.disk.make_directory(layout.adoptions)
     repo.disk.replace_file(layout.adoption(adoption.txid), encode(adoption), step="adoption")
-    repo.disk.write_files(files, step="adopt")
+    repo.disk.write_files(files, step="records")
     write_config(repo, config)
     history.append(repo.disk, layout.history, *adoption.events)
 
@@ -170,7 +170,7 @@ def forget_policies(repo: Repository) -> None:
     ]
     if told:
         files = [(repo.layout.state(state.name), encode(state)) for state in told]
-        repo.disk.write_files(files, step="told")
+        repo.disk.write_files(files, step="records")
 
 
 def _recovered(event: Event) -> Event:

@@ -374,7 +374,7 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
     begins again if its directory is removed.
     """
     layout = repo.layout
-    places = [layout.own, layout.journal, layout.states]
+    places = [layout.own, layout.journal, layout.states, layout.adoptions]
     with storage_errors("read", layout.states):
         places += sorted(path for path in layout.states.iterdir() if path.is_dir())
         left = [layout.models / f".{CONFIG_NAME}.tmp"]

@@ -223,6 +223,7 @@ def make_durable(repo: Repository) -> None:
     for shelf in (layout.models, layout.states):
         with storage_errors("read", shelf):
             places += sorted(one for one in shelf.iterdir() if one.is_dir() and is_open(one))
+    places += [layout.adoptions] if layout.adoptions.is_dir() else []
     places += [trash for one in places if (trash := one / TRASH_NAME).is_dir()]
     repo.disk.step("make-durable.before", layout.root)
     for place in places:

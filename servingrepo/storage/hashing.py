@@ -104,6 +104,9 @@ def hash_all(
     small = [path for path, size in sizes.items() if size < LARGE]
     # A hand-over to a thread costs more than the hash of a small file, so a thread gets many files at once.
     batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
+    if len(batches) == 1:
+        found += [one(path) for path in small]
+        batches = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
             found += entries

@@ -178,8 +178,8 @@ def adopt(repo: Repository, names: Sequence[str], options: AdoptOptions) -> Adop
     """Take models under management where they lie; see `servingrepo adopt`.
 
     Every byte is hashed, every tensor checked, and each export inspected; a dry run reads graphs and indexes only.
-    Models that are named are adopted all or none. With `all` those that can be adopted are; `left` has the others, and
-    if nothing can be adopted, that is an error.
+    Models that are named are adopted all or none. With `all` those that can be adopted are; `left` has the others. If
+    nothing can be adopted, that is an error.
 
     Raises:
         NoSuchVersion: There is no model of a name.

@@ -364,7 +364,7 @@ def test_a_dead_adoption_is_dropped_before_the_next(tmp_path: Path) -> None:
     """Else its records would count as ours, and the adoption would be refused as changed."""
     versions(tmp_path / "models" / "a", 1, 2)
     taken(tmp_path, entry(tmp_path, "a"))
-    plan = {"SERVINGREPO_FAILPOINTS": "adopt.after-rename@1=kill"}
+    plan = {"SERVINGREPO_FAILPOINTS": "records.after-rename@1=kill"}
     died = command("--root", tmp_path, "adopt", "--all", env=plan)
     assert died.code < 0
     assert servingrepo.open(tmp_path).adopt(["a"]).models[0].versions == (1, 2)
