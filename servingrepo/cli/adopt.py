@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _POLICIES = {"default": "no policy, which is latest", "latest": "latest", "all": "all"}
 
+_MOST_LEFT = 20
+
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Whether an adoption is taken back."""
@@ -114,7 +116,9 @@ def _lines(done: Adopted) -> Iterator[str]:
         yield from _model_lines(one, dry=done.dry_run)
     if done.left:
         yield "not adopted:"
-        yield from (f"  {one}" for one in done.left)
+        yield from (f"  {one}" for one in done.left[:_MOST_LEFT])
+    if len(done.left) > _MOST_LEFT:
+        yield f"  and {len(done.left) - _MOST_LEFT} more: --json has all"
     if done.models:
         yield from _after(done)
 

@@ -81,12 +81,12 @@ def command(app: App, wanted: Wanted) -> None:
 
 
 def _next(repo: Repository) -> Iterator[str]:
-    """Yield the command to type next. A config from before must be adopted first."""
+    """Yield the command to type next. Models from before can be adopted."""
     from servingrepo.modelconfig import Stamp, read_stamp
     from servingrepo.repository.config import config_text
 
     if read_stamp(config_text(repo)) is Stamp.FOREIGN:
-        yield f"  {repo.config_name} existed before and stays as it is: promote refuses to replace it"
-        yield "  next           servingrepo config check, then servingrepo config write --take-edit"
+        yield f"  {repo.config_name} existed before and stays as it is until its models are adopted"
+        yield "  next           servingrepo adopt --all; for the file alone: servingrepo config write --take-edit"
     else:
         yield "  next           servingrepo promote RUN --model NAME"

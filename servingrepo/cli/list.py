@@ -56,8 +56,8 @@ def command(app: App) -> None:
     )
     if not ours:
         app.note(
-            "servingrepo published no version of them, and never touches them; next: servingrepo promote RUN "
-            "--model NAME"
+            "servingrepo published no version of them, and never touches them; next: servingrepo adopt --all, or "
+            "servingrepo promote RUN --model NAME"
         )
     if unknown:
         refuse_unreadable(repo.value, {"models": rows})

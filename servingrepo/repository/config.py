@@ -208,7 +208,8 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
         hint="keep the edit: servingrepo config write --take-edit; or go back to what servingrepo "
         "wrote: servingrepo config write --discard-edit (either keeps a backup)"
         if last is not None
-        else "take it over as it is: servingrepo config write --take-edit (it keeps a backup)",
+        else "servingrepo adopt --all takes it and its models under management; or take it over as it is: "
+        "servingrepo config write --take-edit (it keeps a backup)",
     )
 
 

@@ -294,7 +294,7 @@ def need_state(repo: Repository, model: str) -> ModelState:
             raise NoSuchVersion(
                 f"servingrepo published no version of {model}; versions on disk without a record: "
                 f"{', '.join(map(str, unmanaged[:20]))}",
-                hint=f"promote one: servingrepo promote {repo.layout.version(model, unmanaged[-1])} --model {model}",
+                hint=f"servingrepo adopt {model} takes them under management where they lie",
             )
         known = model_names(repo)
         raise NoSuchVersion(
@@ -401,7 +401,7 @@ def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
     if record is None and directory.exists():
         raise NoSuchVersion(
             f"servingrepo did not publish {directory}: it has no record",
-            hint=f"promote it: servingrepo promote {directory} --model {model}; versions of {model}: {listed}",
+            hint=f"servingrepo adopt {model} takes it under management where it lies; versions of {model}: {listed}",
         )
     if record is not None and find_trashed(repo.layout, model, version) is not None:
         raise NoSuchVersion(

@@ -546,7 +546,7 @@ def _make_config_ours(repo: Repository, file: ConfigFile) -> str:
             else f"correct {repo.config_name}, then servingrepo config write --take-edit"
         )
     if not known:
-        return "servingrepo config write --take-edit (adopts this models.config)"
+        return "servingrepo adopt --all (takes the models and this models.config under management)"
     return "servingrepo config write --take-edit (keep the edit) or --discard-edit (undo it)"
 
 
