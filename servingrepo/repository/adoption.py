@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.journal import Intent
+    from servingrepo.repository.records import ModelState
     from servingrepo.repository.repository import Repository
 
 ADOPT = "adopt"
@@ -96,18 +97,22 @@ def take(
     repo: Repository,
     adoption: Adoption,
     config: ModelConfig,
-    files: Sequence[tuple[Path, bytes]],
+    *,
+    records: Sequence[tuple[Path, bytes]],
+    states: Sequence[ModelState],
 ) -> None:
-    """Adopt: write the note, records and states, then models.config (C2), then history.
+    """Adopt: write the note, records, states, models.config (C2) and history, each durably before the next.
 
-    The caller holds the lock and has declared an intent of this transaction. `files` has the states last.
+    The caller holds the lock and has declared an intent of this transaction. A state makes a model ours, so all its
+    records are durable by then.
     """
     layout = repo.layout
     repo.disk.make_directory(layout.adoptions)
     repo.disk.replace_file(layout.adoption(adoption.txid), encode(adoption), step="adoption")
-    repo.disk.write_files(files, step="records")
+    repo.disk.write_files(records, step="records")
+    save_states(repo, states)
     write_config(repo, config)
-    history.append(repo.disk, layout.history, *adoption.events)
+    _append_missing(repo, adoption.events)
 
 
 def take_back(repo: Repository, adoption: Adoption, about: Event) -> None:
@@ -132,7 +137,8 @@ def has_happened(repo: Repository, intent: Intent) -> bool:
     if adoption is None:
         return intent.command == UNDO  # the note is removed last
     digest = config_digest(current_text(repo))
-    whole = all(path.exists() for path in _files(repo, adoption))
+    files = (*_states(repo, adoption), *_records(repo, adoption))
+    whole = all(path.exists() for path in files)
     if intent.command == ADOPT:
         return digest == adoption.config_after and whole
     before = config_digest(adoption.config_before)
@@ -169,8 +175,7 @@ def forget_policies(repo: Repository) -> None:
         if state is not None and state.policy_before
     ]
     if told:
-        files = [(repo.layout.state(state.name), encode(state)) for state in told]
-        repo.disk.write_files(files, step="records")
+        save_states(repo, told)
 
 
 def _recovered(event: Event) -> Event:
@@ -185,20 +190,30 @@ def _forget_copy(repo: Repository, adoption: Adoption) -> None:
         repo.disk.remove_file(repo.layout.last_config)
 
 
-def _files(repo: Repository, adoption: Adoption) -> list[Path]:
-    """Return the states and records of an adoption. No version of it had a record before."""
-    layout = repo.layout
-    states = [layout.state(model) for model in adoption.states]
+def save_states(repo: Repository, states: Sequence[ModelState]) -> None:
+    """Write the states of many models; the caller holds the lock."""
+    files = [(repo.layout.state(state.name), encode(state)) for state in states]
+    repo.disk.write_files(files, step="records")
+
+
+def _states(repo: Repository, adoption: Adoption) -> list[Path]:
+    return [repo.layout.state(model) for model in adoption.states]
+
+
+def _records(repo: Repository, adoption: Adoption) -> list[Path]:
+    """Return the records of an adoption. No version of it had one before."""
     return [
-        *states,
-        *(layout.record(one.model, version) for one in adoption.events for version in one.versions),
+        repo.layout.record(one.model, version)
+        for one in adoption.events
+        for version in one.versions
     ]
 
 
 def _remove(repo: Repository, adoption: Adoption) -> None:
-    """Remove states and records, and what a killed command left beside them."""
-    files = _files(repo, adoption)
-    repo.disk.remove_files([*files, *(path.with_name(f".{path.name}.tmp") for path in files)])
+    """Remove states, then records, and what a killed command left beside them."""
+    for files in (_states(repo, adoption), _records(repo, adoption)):
+        left = (path.with_name(f".{path.name}.tmp") for path in files)
+        repo.disk.remove_files([*files, *left])
     for model in adoption.states:
         with suppress(OSError):  # it is not there, or not empty
             repo.layout.records(model).rmdir()
@@ -208,9 +223,9 @@ def _append_missing(repo: Repository, events: Sequence[Event]) -> None:
     """Append the events that history lacks. Nothing else was appended since: every writer recovers first."""
     newest = islice(history.read_backwards(repo.layout.history), len(events))
     known = {event.id for event in newest}
-    missing = [event for event in events if event.id not in known]
-    if missing:
-        history.append(repo.disk, repo.layout.history, *missing)
+    for event in events:
+        if event.id not in known:
+            history.append(repo.disk, repo.layout.history, event)
 
 
 def _undone(repo: Repository, adoption: Adoption, about: Event) -> list[Event]:

@@ -90,10 +90,9 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 Kind = TypeVar("Kind", Event, Move)
 
 
-def append(disk: Disk, path: Path, *events: Event) -> None:
-    """Append events durably, in one write; the caller holds the lock."""
-    lines = [msgspec.json.encode(without_secrets(event)) for event in events]
-    disk.append_line(path, b"\n".join(lines), step="history")
+def append(disk: Disk, path: Path, event: Event) -> None:
+    """Append an event durably; the caller holds the lock."""
+    disk.append_line(path, msgspec.json.encode(without_secrets(event)), step="history")
 
 
 def read(path: Path, *, model: str | None = None) -> Iterator[Event]:

@@ -575,10 +575,9 @@ def _commit(
                 one.name: one.highest for one, of in zip(states, read, strict=True) if of.plan.new
             },
         )
-        files = [*records, *((repo.layout.state(one.name), encode(one)) for one in states)]
         only = adoption.models[0] if len(read) == 1 else ""
         with declared(repo, Intent(txid=txid, command=ADOPT, owner=me(), model=only)):
-            take(repo, adoption, config, files)
+            take(repo, adoption, config, records=records, states=states)
 
 
 def _changes(repo: Repository, start: Start, read: Sequence[Read]) -> Iterator[str]:
