@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from servingrepo.errors import RepositoryDamaged
 from servingrepo.modelconfig import Stamp, parse, read_stamp
-from servingrepo.repository import history
+from servingrepo.repository import history, journal
 from servingrepo.repository.config import (
     current_text,
     last_text,
@@ -98,21 +98,47 @@ def take(
     adoption: Adoption,
     config: ModelConfig,
     *,
-    records: Sequence[tuple[Path, bytes]],
+    records: Sequence[tuple[str, int, bytes]],
     states: Sequence[ModelState],
 ) -> None:
     """Adopt: write the note, records, states, models.config (C2) and history, each durably before the next.
 
     The caller holds the lock and has declared an intent of this transaction. A state makes a model ours, so all its
-    records are durable by then.
+    records are durable by then. `records` has the bytes of each, with its model and number.
     """
     layout = repo.layout
     repo.disk.make_directory(layout.adoptions)
     repo.disk.replace_file(layout.adoption(adoption.txid), encode(adoption), step="adoption")
-    repo.disk.write_files(records, step="records")
+    files = [(layout.record(model, number), data) for model, number, data in records]
+    repo.disk.write_files(files, step="records")
     save_states(repo, states)
     write_config(repo, config)
     _append_missing(repo, adoption.events)
+
+
+def changes_since(repo: Repository, adoption: Adoption) -> list[str]:
+    """Return what happened to models.config, or to the models of an adoption, since it was made."""
+    ours = set(adoption.models)
+    found = []
+    if config_digest(current_text(repo)) != adoption.config_after:
+        found.append(f"{repo.config_name} was changed")
+    own = {event.id for event in adoption.events}
+    for event in history.read_backwards(repo.layout.history):
+        if event.id in own:
+            break
+        if event.model in ours:
+            found.append(f"{event.action} of {event.model} at {event.time}")
+    intents = journal.read_all(repo.layout.journal, leave_out_unreadable=True)
+    found += [
+        f"{intent.command} of {intent.model} runs"
+        for intent, alive in intents
+        if alive and intent.model in ours
+    ]
+    for model, highest in adoption.states.items():
+        state = load_state(repo, model)
+        if state is None or state.highest != highest:
+            found.append(f"a number of {model} was used")
+    return found
 
 
 def take_back(repo: Repository, adoption: Adoption, about: Event) -> None:

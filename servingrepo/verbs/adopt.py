@@ -26,7 +26,6 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import EMPTY, ModelConfig, Stamp, decode, diff, models, parse, render
 from servingrepo.modelconfig.paths import START_FLAGS
-from servingrepo.repository import history
 from servingrepo.repository.adoptable import (
     Becomes,
     Left,
@@ -40,6 +39,7 @@ from servingrepo.repository.adoption import (
     ADOPT,
     UNDO,
     Adoption,
+    changes_since,
     config_digest,
     newest_adoption,
     take,
@@ -53,7 +53,6 @@ from servingrepo.repository.config import (
     refuse_unreplaceable,
 )
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.overtaking import running_commands
 from servingrepo.repository.proving import Trial, prove, smoking
 from servingrepo.repository.records import (
     ADOPTED,
@@ -553,7 +552,7 @@ def _commit(
         SourceChanged: Something changed meanwhile; nothing was changed.
     """
     records = [
-        (repo.layout.record(one.plan.model, version.number), encode(version.record))
+        (one.plan.model, version.number, encode(version.record))
         for one in read
         for version in one.versions
         if version.record is not None
@@ -683,25 +682,7 @@ def _refuse_changed_since(repo: Repository, adoption: Adoption) -> None:
     Raises:
         NothingToRollBack: Something did; the error lists it.
     """
-    ours = set(adoption.models)
-    problems = []
-    if config_digest(current_text(repo)) != adoption.config_after:
-        problems.append(f"{repo.config_name} was changed")
-    own = {event.id for event in adoption.events}
-    for event in history.read_backwards(repo.layout.history):
-        if event.id in own:
-            break
-        if event.model in ours:
-            problems.append(f"{event.action} of {event.model} at {event.time}")
-    problems += [
-        f"{intent.command} of {intent.model} runs"
-        for intent in running_commands(repo)
-        if intent.model in ours
-    ]
-    for model, highest in adoption.states.items():
-        state = load_state(repo, model)
-        if state is None or state.highest != highest:
-            problems.append(f"a number of {model} was used")
+    problems = changes_since(repo, adoption)
     if problems:
         raise NothingToRollBack(
             f"the adoption of {some(adoption.models)} cannot be taken back any more: {problems[0]}",
