@@ -258,7 +258,10 @@ def _why_not_there(repo: Repository, one: Entry) -> str:
     if not is_elsewhere(repo, one):
         return ""
     if path_below(repo, one.base_path) is not None:
-        return f"its base path {one.base_path} does not end in its name"
+        return (
+            f"its base path {one.base_path} is not {repo.base_path(one.name)}, the only place below the server root "
+            "where this servingrepo keeps a model of that name"
+        )
     return (
         f"its versions are at the base path {one.base_path}, and this repository sees {repo.layout.models} as "
         f"{repo.server_root}: move them below it and correct the entry, or, if servers see it elsewhere, servingrepo "
