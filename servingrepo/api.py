@@ -59,8 +59,7 @@ else:  # a call imports only the verb that it uses
     _contracts, _listing = (
         Later(f"servingrepo.repository.{one}") for one in ("contracts", "listing")
     )
-    _doctor = Later("servingrepo.verbs.doctor")
-    _adopt = Later("servingrepo.verbs.adopt")
+    _adopt, _doctor = (Later(f"servingrepo.verbs.{one}") for one in ("adopt", "doctor"))
     _diff, _label, _mark, _options, _promote, _prune, _reload, _restore = (
         Later(f"servingrepo.verbs.{one}")
         for one in ["diff", "label", "mark", "options", "promote", "prune", "reload", "restore"]
