@@ -63,8 +63,9 @@ from servingrepo.repository.records import (
 )
 from servingrepo.repository.repository import load_state, me, model_names, new_txid
 from servingrepo.repository.transaction import declared, new_event, writing
-from servingrepo.savedmodel import inspect_export, read_variables, refuse_defects
-from servingrepo.smoke import judge
+from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
+from servingrepo.savedmodel.variables import read_variables
+from servingrepo.smoke.report import judge
 from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.history import Event
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel import Inspection
+    from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.verbs.options import AdoptOptions, ChangeOptions
 
 __all__ = ["Adopted", "AdoptedModel", "Undone", "adopt", "undo"]
