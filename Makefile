@@ -149,6 +149,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/history.py
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/verify.py
+	$(BIN)/python benchmarks/adopt.py
 	$(BIN)/python benchmarks/smoke.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/container.py

@@ -10,12 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from servingrepo.options import Later, standalone, verb
-from servingrepo.repository.repository import (
-    Repository,
-    model_names,
-    open_repository,
-    reread,
-)
+from servingrepo.repository.repository import Repository, model_names, open_repository, reread
 from servingrepo.storage.disk import Disk
 from servingrepo.texts import as_path
 
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.verification import Round, Verification
     from servingrepo.servers.states import Endpoint
     from servingrepo.storage.progress import Progress
+    from servingrepo.verbs import adopt as _adopt
     from servingrepo.verbs import diff as _diff
     from servingrepo.verbs import doctor as _doctor
     from servingrepo.verbs import label as _label
@@ -54,10 +50,9 @@ if TYPE_CHECKING:
     from servingrepo.verbs.status import Status
 else:  # a call imports only the verb that it uses
     _live = Later("servingrepo.fleet.options")
-    _contracts, _listing = (
-        Later(f"servingrepo.repository.{one}") for one in ("contracts", "listing")
-    )
-    _doctor = Later("servingrepo.verbs.doctor")
+    _contracts = Later("servingrepo.repository.contracts")
+    _listing = Later("servingrepo.repository.listing")
+    _adopt, _doctor = (Later(f"servingrepo.verbs.{one}") for one in ("adopt", "doctor"))
     _diff, _label, _mark, _options, _promote, _prune, _reload, _restore = (
         Later(f"servingrepo.verbs.{one}")
         for one in ["diff", "label", "mark", "options", "promote", "prune", "reload", "restore"]
@@ -78,7 +73,7 @@ def init(
     disk: Disk | None = None,
     lock_wait: float = 30.0,
 ) -> tuple[OpenRepository, bool]:
-    """Make a directory a repository, with a models.config that a server can start with.
+    """Make a directory a repository that a server can start with. Return it, and whether it is new.
 
     Args:
         root: The directory, which is created if it is missing. A directory that is a repository stays as it is.
@@ -87,9 +82,6 @@ def init(
         models: The models directory, if it is not `<root>/models`. It must exist.
         disk: The disk to write through: for tests.
         lock_wait: Seconds to wait for the lock of another command.
-
-    Returns:
-        The repository, and whether it is new.
     """
     from servingrepo.repository.creation import initialize
 
@@ -135,7 +127,6 @@ class OpenRepository:
     models = verb(model_names)
 
     # From a run to a proven version.
-
     scan = verb(_scan.scan, _options.ScanOptions)
     measure = verb(_scan.measure, _options.MeasureOptions)
     export = verb(_scan.export, _options.ExportOptions)
@@ -171,7 +162,6 @@ class OpenRepository:
         return _verify.verify_for(self.value, references, seconds, options)
 
     # Live servers.
-
     serve = verb(_serve.serve, _live.ServeOptions)
     unserve = verb(_unserve.unserve, _live.LiveOptions)
     rollback = verb(_rollback.rollback, _live.RollbackOptions)
@@ -223,7 +213,8 @@ class OpenRepository:
         return _status.watch(self.value, model, options)
 
     # Models, versions, history, marks and trash.
-
+    adopt = verb(_adopt.adopt, _options.AdoptOptions)
+    undo_adoption = verb(_adopt.undo, _options.ChangeOptions)
     list = verb(_listing.list_models)
     show = verb(_show.show_model)
     show_version = verb(_show.show_version)
@@ -241,6 +232,7 @@ class OpenRepository:
         keep: Keep | Mapping[str, Keep] | None = None,
         empty_trash: bool = False,
         older_than: timedelta | None = None,
+        adopted: bool = False,
         endpoints: Iterable[str | Endpoint] = (),
         message: str = "",
         dry_run: bool = False,
@@ -250,6 +242,7 @@ class OpenRepository:
             keep=keep,
             empty_trash=empty_trash,
             older_than=older_than,
+            adopted=adopted,
             endpoints=endpoints,
             message=message,
             dry_run=dry_run,

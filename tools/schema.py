@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from servingrepo.repository.adoption import Adoption
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.lagging import LaggingServers
@@ -33,6 +34,7 @@ FILES: dict[str, type[msgspec.Struct]] = {
     "models/NAME/N.json": VersionRecord,
     "history.jsonl, one object a line": Event,
     "journal/TXID.json": Intent,
+    "adoptions/TXID.json": Adoption,
     "stragglers.json": LaggingServers,
     "round.json": RoundState,
 }

@@ -133,7 +133,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """How models.config is written."""
 
     take_edit: Annotated[
-        bool, Option(help="Keep an edit by hand, or adopt a config that servingrepo did not write.")
+        bool, Option(help="Keep an edit by hand, or a config that servingrepo did not write.")
     ] = False
     discard_edit: Annotated[bool, Option(help="Go back to the last text of servingrepo.")] = False
     server_root: Annotated[

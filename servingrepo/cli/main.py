@@ -54,6 +54,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Keep": {
         "doctor": ("doctor", "Say what is wrong with any tree, config, compose file or server."),
         "init": ("init", "Make a directory a model repository."),
+        "adopt": ("adopt", "Take models under management where they lie."),
         "list": ("list", "List the models."),
         "show": ("show", "Show a model or a version."),
         "history": ("history", "Show who changed what, when and why."),

@@ -27,11 +27,15 @@ def command(app: App, options: ReloadOptions) -> None:
     """
     from servingrepo.verbs.reload import reload
 
-    if not options.fleet:
+    if not options.fleet and not options.poll:
         raise UsageError("no endpoint to reload", hint="give --endpoint HOST:PORT")
     done = reload(app.open().value, options)
     lines = [f"{one.endpoint}: {one.outcome}" for one in done.endpoints]
     if options.dry_run:
         lines = [f"dry run: would send models.config to {', '.join(map(str, options.fleet))}"]
+    if not options.fleet:
+        lines = [
+            "no server was asked: all of them poll models.config, or were started with it, as you say"
+        ]
     lines.extend(f"  {name}  {pinned(versions)}" for name, versions in sorted(done.models.items()))
     app.result(done, lines, bare="ok")

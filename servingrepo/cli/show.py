@@ -16,6 +16,7 @@ from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.options import Option
+from servingrepo.repository.records import ADOPTED
 from servingrepo.repository.trash import find_trashed
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def _version(record: VersionRecord) -> Iterator[str]:
     if record.guard is not None:
         yield from compatibility_lines(record.guard, smoked=bool(record.proofs), width=14)
     if not record.proofs:
-        yield "  proof         not checked"
+        adopted = record.source.kind == ADOPTED
+        yield f"  proof         {'adopted, and not smoke-tested' if adopted else 'not checked'}"
     for proof in record.proofs:
         yield from proof_lines(proof)
 

@@ -212,6 +212,11 @@ def _table(rows: Sequence[ModelStatus], asked: Sequence[str]) -> Iterator[str]:
                 "; ".join(
                     [
                         *([f"held: {row.held}"] if row.held else []),
+                        *(
+                            [f"servers may still follow {row.policy_before}"]
+                            if row.policy_before
+                            else []
+                        ),
                         *([f"bad: {pinned(row.bad)}"] if row.bad else []),
                         *([f"unmanaged: {pinned(row.foreign)}"] if row.foreign else []),
                         *(

@@ -22,13 +22,11 @@ def switch_lines(done: Switched) -> Iterator[str]:
         yield f"{dry}{done.model}: {old} > {new}"
     else:
         yield f"{dry}{done.model}: {new}, as before"
+    if done.by_number:
+        yield "  by number    history knows of no version served before: this is the next lower adopted one"
     if max(len(done.before), len(done.after)) > 1:
         yield f"  pinned       {pinned(done.before)} > {pinned(done.after)}"
-    for label in sorted({*done.labels_before, *done.labels}):
-        was, now = done.labels_before.get(label, "none"), done.labels.get(label, "gone")
-        yield f"  label        {label}: " + (
-            f"{was} > {now}" if was != now else f"{now}, as before"
-        )
+    yield from _labels(done)
     yield from (f"  warning      {note}" for note in done.notes)
     if done.dry_run and done.both_loaded:
         yield f"  both loaded  {sized(done.both_loaded)} on disk: a server holds old and new while it switches"
@@ -48,6 +46,14 @@ def switch_lines(done: Switched) -> Iterator[str]:
     if done.held:
         yield "  held         promotions do not change what this model serves"
     yield f"  next         servingrepo status {done.model}{_endpoints(done)}"
+
+
+def _labels(done: Switched) -> Iterator[str]:
+    for label in sorted({*done.labels_before, *done.labels}):
+        was, now = done.labels_before.get(label, "none"), done.labels.get(label, "gone")
+        yield f"  label        {label}: " + (
+            f"{was} > {now}" if was != now else f"{now}, as before"
+        )
 
 
 def print_switch(app: App, done: Switched, *, bare: object, more: Iterable[str] = ()) -> None:

@@ -103,6 +103,11 @@ def config_text(repo: Repository) -> str:
         return read_whole(repo.layout.config).decode(errors="backslashreplace")
 
 
+def current_text(repo: Repository) -> str:
+    """Return the text as `config_text` does; empty where there is no file."""
+    return config_text(repo) if repo.layout.config.exists() else ""
+
+
 def read_steadily(repo: Repository, read: Callable[[ConfigFile], T]) -> T:
     """Read the repository in a moment in which models.config does not change, and return the result of `read`.
 
@@ -205,8 +210,8 @@ def edited(repo: Repository, file: ConfigFile) -> ConfigEdited:
         hint="keep the edit: servingrepo config write --take-edit; or go back to what servingrepo "
         "wrote: servingrepo config write --discard-edit (either keeps a backup)"
         if last is not None
-        else "servingrepo adopt NAME (or --all) takes models under management where they lie; servingrepo config "
-        "write --take-edit takes over the file alone, as it is (it keeps a backup)",
+        else "servingrepo adopt --all takes it and its models under management; or take it over as it is: "
+        "servingrepo config write --take-edit (it keeps a backup)",
     )
 
 
@@ -240,6 +245,20 @@ def write_config(repo: Repository, config: ModelConfig) -> bool:
             repo.disk.replace_file(repo.layout.last_config, last.encode(), step="c2-copy-back")
         raise
     return True
+
+
+def put_config_back(repo: Repository, text: str) -> None:
+    """Replace models.config by a text that it had before, byte for byte: C2.
+
+    A text that servingrepo did not write has no copy, as before it was replaced.
+    """
+    if not _holds(repo.layout.config, text):
+        refuse_unreplaceable(repo)
+        if read_stamp(text) is not Stamp.UNEDITED:
+            repo.disk.remove_file(repo.layout.last_config)
+        else:
+            repo.disk.replace_file(repo.layout.last_config, text.encode(), step="c2-copy")
+        repo.disk.replace_file(repo.layout.config, text.encode(), step="c2")
 
 
 def _holds(path: Path, text: str | None) -> bool:

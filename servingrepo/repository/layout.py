@@ -107,6 +107,15 @@ class Layout(msgspec.Struct, frozen=True):
         """The folder of model states and records."""
         return self.own / "models"
 
+    @property
+    def adoptions(self) -> Path:
+        """The folder of adoptions that can be taken back."""
+        return self.own / "adoptions"
+
+    def adoption(self, txid: str) -> Path:
+        """Say where an adoption is noted."""
+        return self.adoptions / f"{txid}.json"
+
     def state(self, model: str) -> Path:
         """Say where the state of a model is."""
         return self.states / f"{model}.json"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servingrepo.errors import ConfigInvalid, NoSuchVersion, NothingToRollBack
+from servingrepo.errors import ConfigInvalid, NoSuchVersion, NotConverged, NothingToRollBack
 from servingrepo.modelconfig import Entry, ModelConfig, models, parse, render
 from servingrepo.repository import history, journal
 from servingrepo.repository.config import (
@@ -118,7 +118,9 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
 
     Raises:
         ConfigInvalid: An entry's policy is `latest` or `all`, and the version would be among those it serves.
+        NotConverged: Servers may still follow such a policy; see `refuse_followers`.
     """
+    refuse_followers(read_snapshot(repo, model))
     on_disk = {*(names_on_disk(repo, model) or ()), version}
     for one in entries_of(repo, read_config(repo).config, model):
         if one.policy != "specific" and version in served_by_policy(one, on_disk):
@@ -130,6 +132,25 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
                 if one.name != model or is_elsewhere(repo, one)
                 else f"servingrepo serve {model}@N pins one version, then restore this one",
             )
+
+
+def refuse_followers(now: Snapshot) -> None:
+    """Refuse to make a version appear while servers may still follow a policy that an adoption replaced.
+
+    A version's directory is its deployment on such a server, proven or not.
+
+    Raises:
+        NotConverged: No server was sent models.config since the adoption, as far as is known.
+    """
+    policy = now.state.policy_before if now.state is not None else ""
+    if policy:
+        raise NotConverged(
+            f"servers may still follow the policy {policy} of {now.model}, which its adoption replaced: they would "
+            "load a new version as soon as its directory is there; nothing was changed",
+            hint="servingrepo reload --endpoint HOST:PORT sends them models.config; if all of them poll it, or were "
+            "started with it since: servingrepo reload --reload poll",
+            details={"policy": policy},
+        )
 
 
 def _by_configs(repo: Repository, now: Snapshot) -> Iterator[tuple[int, str]]:

@@ -26,6 +26,7 @@ from servingrepo.repository import history, journal
 from servingrepo.repository.config import read_config, refuse_elsewhere
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.protection import labels_ever, protections, refuse_deployment
+from servingrepo.repository.records import ADOPTED
 from servingrepo.repository.recovery import say_if_happened, settle
 from servingrepo.repository.repository import (
     Repository,
@@ -62,10 +63,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from servingrepo.repository.protection import Foreseen, Loaded
-    from servingrepo.repository.records import VersionRecord
+    from servingrepo.repository.records import RecordHead, VersionRecord
     from servingrepo.storage.progress import Progress
 
 _UNREADABLE = "its record cannot be read, so nothing is known of it"
+_ADOPTED = "adopted: only --adopted lets it go"
 _LATE_USE = "in use: another command began to verify or smoke-test it"
 
 
@@ -114,12 +116,14 @@ def prune(
     policies: Mapping[str, Keep],
     *,
     loaded: Loaded | None = None,
+    adopted: bool = False,
     message: str = "",
     dry_run: bool = False,
 ) -> tuple[ModelPruned, ...]:
     """Move the versions that no rule keeps and nothing protects to the trash, each model by its policy.
 
-    All decisions come before the first move. Unmanaged versions, which have no record, stay.
+    All decisions come before the first move. Unmanaged versions, which have no record, stay, and so do adopted ones
+    unless `adopted` lets them go.
 
     Raises:
         UsageError: A policy is empty.
@@ -131,7 +135,8 @@ def prune(
     with writing(repo, dry_run=dry_run):
         refuse_elsewhere(repo, read_config(repo).config, *policies)
         plans = [
-            _decided(repo, model, keep, loaded=loaded or {}) for model, keep in policies.items()
+            _decided(repo, model, keep, loaded=loaded or {}, adopted=adopted)
+            for model, keep in policies.items()
         ]
         if dry_run:
             return tuple(plans)
@@ -160,7 +165,13 @@ def foresee(repo: Repository, model: str, keep: Keep, foreseen: Foreseen) -> Mod
 
 
 def _decided(
-    repo: Repository, model: str, keep: Keep, *, loaded: Loaded, foreseen: Foreseen | None = None
+    repo: Repository,
+    model: str,
+    keep: Keep,
+    *,
+    loaded: Loaded,
+    adopted: bool = False,
+    foreseen: Foreseen | None = None,
 ) -> ModelPruned:
     # Only a foreseen promotion may be the first of its model, which has no state yet.
     state = need_state(repo, model) if foreseen is None else load_state(repo, model)
@@ -175,10 +186,12 @@ def _decided(
             head = load_head(repo, model, version)
         except (RepositoryDamaged, NewerFormat):
             reasons = (*reasons, _UNREADABLE)
+        if head is not None and head.source.kind == ADOPTED and not adopted:
+            reasons = (*reasons, _ADOPTED)
         candidates.append(
             Candidate(
                 version=version,
-                created=head.created if head is not None else "",
+                created=_made(head) if head is not None else "",
                 size=head.size if head is not None else 0,
                 bad=version in bad,
                 labels=labels.get(version, ()),
@@ -196,6 +209,15 @@ def _decided(
         )
     decisions = decide(candidates, keep, now=repo.clock())
     return ModelPruned(model=model, policy=str(keep), decisions=decisions)
+
+
+def _made(head: RecordHead) -> str:
+    """Return when a version was made: an adopted one when it was written, not when it was adopted."""
+    return (
+        head.source.provenance.get("modified", head.created)
+        if head.source.kind == ADOPTED
+        else head.created
+    )
 
 
 def _carry_out(repo: Repository, plan: ModelPruned, *, message: str) -> ModelPruned:

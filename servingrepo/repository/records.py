@@ -52,6 +52,8 @@ EXACT = frozenset(
         "Format.paths",
         "StageVerdict.endpoints",
         "LaggingServer.endpoint",
+        # What an undone adoption restores.
+        *("Adoption.txid", "Adoption.config_before", "Adoption.config_after"),
     }
 )
 """Fields that are recorded unmasked, because their values are compared. All other texts may have secrets in them."""
@@ -83,6 +85,10 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     export: str
     kind: str
     provenance: dict[str, str] = {}
+
+
+ADOPTED = "adopted"
+"""The kind of a source that lies where it lay before servingrepo knew it."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,13 +283,18 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a model, which outlives its versions: the highest number ever used, bad marks, a hold."""
+    """The state of a model, which outlives its versions: the highest number ever used, bad marks, a hold.
+
+    `policy_before` is the policy that its adoption replaced by pins, such as `latest`. Servers that were sent no
+    config since still follow it, and load a version as soon as it appears.
+    """
 
     schema: int = SCHEMA
     name: str
     highest: int = 0
     bad: dict[int, BadMark] = {}
     hold: Hold | None = None
+    policy_before: str = ""
 
 
 def without_secrets(value: T) -> T:

@@ -21,6 +21,7 @@ from servingrepo.errors import (
 )
 from servingrepo.modelconfig import Stamp, entry
 from servingrepo.repository import history, journal
+from servingrepo.repository.adoption import ADOPT, UNDO, has_happened, settle_adoption
 from servingrepo.repository.config import (
     below_server_root,
     forget_roots_before,
@@ -43,6 +44,7 @@ from servingrepo.repository.repository import (
     Repository,
     burn_number,
     is_behind_link,
+    is_open,
     load_marker,
     load_record,
     load_state,
@@ -77,6 +79,12 @@ class Recovered(msgspec.Struct, frozen=True):
 def say_if_happened(repo: Repository, intent: Intent, error: BaseException) -> None:
     """Add to an error that the change has happened all the same, so that nobody repeats the command."""
     if not isinstance(error, ServingRepoError) or error.says_what_happened:
+        return
+    if intent.command in {ADOPT, UNDO}:
+        if has_happened(repo, intent):
+            problem = "the adoption has happened all the same: do not repeat it"
+            undone = "the adoption was taken back all the same: do not repeat it"
+            error.problems = (*error.problems, problem if intent.command == ADOPT else undone)
         return
     event = _event_of(repo, intent)
     if event and _has_happened(repo, intent, event):
@@ -128,6 +136,10 @@ def _settle_unreadable(repo: Repository) -> Iterator[Recovered]:
     for aside in journal.set_aside_unreadable(repo.disk, repo.layout.journal):
         txid = aside.name.removesuffix(journal.UNREADABLE).removesuffix(".json")
         outcome = f"its intent could not be read and was set aside: {aside}"
+        if repo.layout.adoption(txid).exists():
+            intent = Intent(txid=txid, command=ADOPT, owner=me(), model="")
+            yield Recovered(txid, ADOPT, "", None, f"{outcome}; {settle(repo, intent)}")
+            continue
         record = _record_of(repo, txid)
         if record is None:
             yield Recovered(txid, "unknown", "", None, outcome)
@@ -155,6 +167,11 @@ def settle(repo: Repository, intent: Intent, *, reach: bool = False) -> str:
 
     The intent stays as long as a server has something of it and cannot be cleared.
     """
+    if intent.command in {ADOPT, UNDO}:
+        outcome = settle_adoption(repo, intent)
+        repo.disk.step("settle.before-intent-removal")
+        repo.disk.remove_file(repo.layout.intent(intent.txid))
+        return outcome
     event = _event_of(repo, intent)
     happened = event is not None and _has_happened(repo, intent, event)
     if event is not None and happened:
@@ -327,7 +344,7 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
     """Remove staging directories that no live command owns."""
     for base, model in model_folders(repo).items():
         staging = base / STAGING_NAME
-        if is_behind_link(repo, staging):
+        if not is_open(base) or is_behind_link(repo, staging):
             continue
         with storage_errors("read", staging):
             try:
@@ -356,7 +373,7 @@ def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
     begins again if its directory is removed.
     """
     layout = repo.layout
-    places = [layout.own, layout.journal, layout.states]
+    places = [layout.own, layout.journal, layout.states, layout.adoptions]
     with storage_errors("read", layout.states):
         places += sorted(path for path in layout.states.iterdir() if path.is_dir())
         left = [layout.models / f".{CONFIG_NAME}.tmp"]

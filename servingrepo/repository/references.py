@@ -10,7 +10,8 @@ from servingrepo.errors import BadReference, NoSuchVersion, NothingToRollBack
 from servingrepo.modelconfig import check_name, parse_version
 from servingrepo.repository import history
 from servingrepo.repository.config import say_elsewhere
-from servingrepo.repository.repository import Repository, need_state
+from servingrepo.repository.records import ADOPTED
+from servingrepo.repository.repository import Repository, load_head, load_record, need_state
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.trash import trashed_versions
 
@@ -121,10 +122,23 @@ def latest_version(now: Snapshot) -> int:
     return now.good[-1]
 
 
+class Previous(msgspec.Struct, frozen=True):
+    """The version that a rollback goes to. `by_number`: history knows none; this is the next lower adopted one."""
+
+    version: int
+    by_number: bool = False
+
+
 def previous_version(repo: Repository, now: Snapshot) -> int:
+    """Return the version that a rollback goes to; see `find_previous`."""
+    return find_previous(repo, now).version
+
+
+def find_previous(repo: Repository, now: Snapshot) -> Previous:
     """Return the usable version that was served before the present one, according to history.
 
-    History may not know a version that a policy such as `latest` serves. Then it is the next lower one on disk.
+    History may not know a version that a policy such as `latest` serves. Then it is the next lower one on disk. Of an
+    adopted model history knows nothing from before: then it is the next lower adopted version that is whole.
 
     Raises:
         NothingToRollBack: There is none.
@@ -139,6 +153,8 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
     if not pinned and (found is None or not was_served(repo, model, current)):
         lower = (version for version in good if version < (current or 0))
         found = max(lower, default=found)
+    if found is None and (lower_one := _next_lower_adopted(repo, now)) is not None:
+        return Previous(lower_one, by_number=True)
     if found is None:
         trashed = {one.version for one in trashed_versions(repo.layout, model)}
         restorable = history.served_before(
@@ -155,7 +171,21 @@ def previous_version(repo: Repository, now: Snapshot) -> int:
             if restorable is not None
             else _others(model, good=others, bad=sorted(now.bad.keys() & set(now.published))),
         )
-    return found
+    return Previous(found)
+
+
+def _next_lower_adopted(repo: Repository, now: Snapshot) -> int | None:
+    """Return the highest good adopted version below the served one whose files have the names and sizes on record."""
+    from servingrepo.repository.verification import quick_differences
+
+    for version in reversed([one for one in now.good if now.top is not None and one < now.top]):
+        head = load_head(repo, now.model, version)
+        if head is None or head.source.kind != ADOPTED:
+            continue
+        record = load_record(repo, now.model, version)
+        if record is not None and not quick_differences(repo, record):
+            return version
+    return None
 
 
 def was_served(repo: Repository, model: str, version: int | None) -> bool:

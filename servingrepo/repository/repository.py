@@ -6,6 +6,7 @@ and no write access; every reader sees the state before or after a commit point.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -262,13 +263,19 @@ def make_durable(repo: Repository) -> None:
     places = [layout.root, layout.models, layout.own, layout.journal, layout.states]
     with storage_errors("read", layout.states):
         places += sorted(one for one in layout.states.iterdir() if one.is_dir())
-    places += [one for one in model_folders(repo) if one.is_dir()]
+    places += [one for one in model_folders(repo) if one.is_dir() and is_open(one)]
+    places += [layout.adoptions] if layout.adoptions.is_dir() else []
     places += [trash for one in places if (trash := one / TRASH_NAME).is_dir()]
     repo.disk.step("make-durable.before", layout.root)
     for place in places:
         with storage_errors("sync", place):
             repo.disk.sync_directory(place)
     repo.disk.sync_file(layout.history)
+
+
+def is_open(folder: Path) -> bool:
+    """Tell whether this process may look into a folder. Others may have folders of their own beside our models."""
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def new_txid(repo: Repository) -> str:
@@ -466,7 +473,7 @@ def need_version(repo: Repository, model: str, version: int) -> VersionRecord:
     if record is None and directory.exists():
         raise NoSuchVersion(
             f"servingrepo did not publish {directory}: it has no record",
-            hint=f"promote it: servingrepo promote {directory} --model {model}; versions of {model}: {listed}",
+            hint=f"servingrepo adopt {model} takes it under management where it lies; versions of {model}: {listed}",
         )
     if record is not None and find_trashed(repo.layout, model, version) is not None:
         raise NoSuchVersion(

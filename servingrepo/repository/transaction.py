@@ -113,14 +113,20 @@ def recorded(repo: Repository, event: Event) -> Iterator[Recording]:
     """
     recording = Recording(event)
     intent = Intent(txid=event.id, command=event.action, owner=me(), model=event.model, event=event)
-    path = repo.layout.intent(event.id)
-    with journal.declare(repo.disk, path, intent):
+    with declared(repo, intent):
+        yield recording
+        event = recording.event
+        done = what_happened(repo.layout, event) if event.versions else event
+        if done.versions or not event.versions:
+            history.append(repo.disk, repo.layout.history, done)
+
+
+@contextmanager
+def declared(repo: Repository, intent: Intent) -> Iterator[None]:
+    """Keep an intent for the block; the caller holds the lock. If the block raises, recover it at once."""
+    with journal.declare(repo.disk, repo.layout.intent(intent.txid), intent):
         try:
-            yield recording
-            event = recording.event
-            done = what_happened(repo.layout, event) if event.versions else event
-            if done.versions or not event.versions:
-                history.append(repo.disk, repo.layout.history, done)
+            yield
         except BaseException as error:
             # What cannot be recovered now, on a full disk for example, is left to the next writer.
             with suppress(ServingRepoError):

@@ -12,13 +12,15 @@ import os
 import stat
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from servingrepo.storage.reading import KINDS, closed_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+T = TypeVar("T")
 
 __all__ = [
     "Kind",
@@ -54,7 +56,7 @@ def open_beneath(path: str, place: str) -> int:
         OSError: It lies elsewhere (ELOOP), is neither file nor directory (EINVAL), does not exist, or the system
             refuses.
     """
-    return open_plain(_resolved(path, place))
+    return _without_links(open_plain, path, place)
 
 
 def stat_beneath(path: str, place: str) -> os.stat_result:
@@ -63,7 +65,7 @@ def stat_beneath(path: str, place: str) -> os.stat_result:
     Raises:
         OSError: It lies elsewhere (ELOOP), does not exist, or the system refuses.
     """
-    return stat_plain(_resolved(path, place))
+    return _without_links(stat_plain, path, place)
 
 
 def open_plain(path: str) -> int:
@@ -112,6 +114,20 @@ def entries_of(path: str, *, most: int) -> list[tuple[str, Kind]]:
     with opened_plain(path) as descriptor, os.scandir(descriptor) as scanned:
         found = [(entry.name, _kind(entry)) for entry in islice(scanned, most)]
     return sorted(found)
+
+
+def _without_links(take: Callable[[str], T], path: str, place: str) -> T:
+    """Take a path as it is if it is below a place; resolve its links only if it has some, which is slow and rare.
+
+    `take` follows no link and takes no `..`, so what it finds below a place lies there.
+    """
+    if holds(place, path):
+        try:
+            return take(path)
+        except OSError as error:
+            if error.errno not in {errno.ELOOP, errno.EINVAL}:
+                raise
+    return take(_resolved(path, place))
 
 
 def _resolved(path: str, place: str) -> str:

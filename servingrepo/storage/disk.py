@@ -21,12 +21,15 @@ from servingrepo.storage.faults import Faults
 from servingrepo.storage.reading import closed_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """The temporary name of a directory, until its mode is right."""
+
+_SYNCING = 16
+"""Threads that sync many files: file systems write together what is waited for at one time."""
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -246,6 +249,85 @@ class Disk(msgspec.Struct, frozen=True):
         with storage_errors("remove", path):
             path.unlink(missing_ok=True)
             self.sync_directory(path.parent)
+
+    def write_files(self, files: Sequence[tuple[Path, bytes]], *, step: str) -> None:
+        """Write many files, each atomically as by `replace_file`, and all durably when this returns.
+
+        Thousands of files are synced together: each by itself would have to wait for the disk. So all bytes are
+        durable before the first file gets its name, and the files get their names in the order of `files`. Missing
+        folders are made; their parents must exist.
+        """
+        folders = sorted({path.parent for path, _ in files})
+        above = sorted({folder.parent for folder in folders})
+        for folder in folders:
+            self._make_folder(folder, step=step)
+        written: list[tuple[Path, Path]] = []
+        try:
+            for path, data in files:
+                temporary = path.with_name(f".{path.name}.tmp")
+                self.step(f"{step}.before-write", path)
+                written.append((temporary, path))
+                with storage_errors("write", path):
+                    _write_file(temporary, data)
+            self.step(f"{step}.before-sync")
+            self._sync_files([temporary for temporary, _ in written])
+            for temporary, path in written:
+                self.step(f"{step}.before-rename", path)
+                with storage_errors("write", path):
+                    temporary.replace(path)
+        except BaseException:
+            for temporary, _ in written:
+                with suppress(OSError):
+                    temporary.unlink()
+            raise
+        self.step(f"{step}.after-rename")
+        self._sync_folders([*above, *folders])
+        self.step(f"{step}.done")
+
+    def remove_files(self, paths: Sequence[Path]) -> None:
+        """Remove many files, those that exist, and make that durable when this returns."""
+        for path in paths:
+            self.step("remove-files.before", path)
+            with storage_errors("remove", path):
+                path.unlink(missing_ok=True)
+        folders = sorted({path.parent for path in paths})
+        self._sync_folders([folder for folder in folders if folder.is_dir()])
+
+    def _make_folder(self, folder: Path, *, step: str) -> None:
+        """Create a folder, mode 0755 whatever the umask, or keep the one that is there. Its name is synced later."""
+        self.step(f"{step}.before-folder", folder)
+        with storage_errors("create the directory", folder):
+            try:
+                folder.mkdir(DIRECTORY_MODE)
+            except FileExistsError:
+                return
+            self.step(f"{step}.before-mode", folder)
+            folder.chmod(DIRECTORY_MODE)
+
+    def _sync_files(self, paths: Sequence[Path]) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # few commands need it
+
+        def sync(path: Path) -> None:
+            self.sync_file(path)
+
+        with ThreadPoolExecutor(_SYNCING) as pool:
+            for _ in pool.map(sync, paths):
+                pass
+
+    def _sync_folders(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            with storage_errors("sync", folder):
+                self.sync_directory(folder)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a temporary file of ours; one that a killed command left is overwritten."""
+    # O_NONBLOCK: if a FIFO has this name, we must not wait for its reader (fifo(7)).
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as stream:
+        os.fchmod(stream.fileno(), FILE_MODE)
+        stream.write(data)
 
 
 def whole_lines_end(descriptor: int) -> int:

@@ -113,6 +113,9 @@ def hash_all(
         small = [path for path in rest if sizes[path] < LARGE]
         # A hand-over to a thread costs more than the hash of a small file, so a thread gets many files at once.
         batches = [small[first : first + _BATCH] for first in range(0, len(small), _BATCH)]
+        if len(batches) <= 1:
+            found += map(one, small)
+            batches = []
         with ThreadPoolExecutor(_THREADS) as pool:
             for entries in pool.map(lambda batch: [one(path) for path in batch], batches):
                 found += entries

@@ -41,12 +41,13 @@ class SourceFile(msgspec.Struct, frozen=True):
 
 
 class SourceTree(msgspec.Struct, frozen=True):
-    """All files and directories below `root`, sorted by path."""
+    """All files and directories below `root`, sorted by path. `links` are those among them that are links."""
 
     root: Path
     boundary: Path
     files: tuple[SourceFile, ...]
     directories: tuple[str, ...]
+    links: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -80,6 +81,7 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
         boundary=boundary,
         files=tuple(sorted(reader.files, key=lambda file: file.path)),
         directories=tuple(sorted(reader.directories)),
+        links=tuple(sorted(reader.links)),
     )
 
 
@@ -91,6 +93,7 @@ class _Reader:
         self.files: list[SourceFile] = []
         self.directories: list[str] = []
         self.problems: list[str] = []
+        self.links: list[str] = []
         self.leaves = False
         # Links to directories on the way to the present one. Links inside links could multiply without end.
         self.linked = 0
@@ -123,6 +126,7 @@ class _Reader:
             if not Path(source).exists():
                 self.problems.append(f"{path}: a link to {source}, which is not there")
                 return
+            self.links.append(path)
             with _opened(Path(source), os.O_PATH) as descriptor:
                 facts = os.fstat(descriptor)
         else:

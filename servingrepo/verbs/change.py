@@ -71,6 +71,8 @@ class Switched(msgspec.Struct, frozen=True, kw_only=True):
     unproven: tuple[str, ...] = ()
     """The parts of the version that nothing has proven, although clients get it now."""
     stages: tuple[StageVerdict, ...] = ()
+    by_number: bool = False
+    """A rollback went to the next lower adopted version, because history knows none that was served before."""
     both_loaded: int = 0
     """Bytes on disk of all versions that a server has loaded at once while it switches."""
 

@@ -388,6 +388,54 @@ class ChangeOptions(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "message", as_message(self.message))
 
 
+class AdoptOptions(ChangeOptions, frozen=True, kw_only=True):
+    """Which models are adopted, and whether their served versions are proven first.
+
+    Attributes:
+        sizes: Called with the bytes of all versions, before they are read.
+        progress: Called with the bytes of each file that is done.
+        notice: Called with messages that should not wait for the result.
+
+    Raises:
+        BadCase, UsageError: A file of cases or a path cannot be used, or the message cannot be recorded.
+    """
+
+    all: Annotated[
+        bool, Option(help="Adopt every model that can be adopted, and list the others.")
+    ] = False
+    config: Annotated[
+        str | Path | None,
+        Option(
+            help="The models.config that servers read until now, if it is not in the repository's models directory.",
+            metavar="FILE",
+            kind="file",
+        ),
+    ] = None
+    smoke: Annotated[
+        bool,
+        _proof(help="Serve each served version for a test first, and send it requests."),
+    ] = False
+    cases: Annotated[Iterable[str | Path | SmokeCase], _CASES] = ()
+    timeout: Annotated[float, _TIMEOUT] = DEFAULT_TIMEOUT
+    strict: Annotated[
+        bool, _proof(help="With --smoke: refuse a signature that stays inconclusive.")
+    ] = False
+    engine: Annotated[Engine | EngineChoice | str | None, Several(EngineChoice)] = None
+    sizes: Callable[[int], None] | None = None
+    progress: Progress = silent
+    notice: Notice = unheard
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        msgspec.structs.force_setattr(self, "config", optional_path(self.config))
+        msgspec.structs.force_setattr(self, "cases", as_cases(self.cases))
+
+    @property
+    def smoke_cases(self) -> tuple[SmokeCase, ...]:
+        """Requests to send instead of made-up ones."""
+        return cast("tuple[SmokeCase, ...]", self.cases)
+
+
 class MarkOptions(ChangeOptions, frozen=True, kw_only=True):
     """How a version is marked bad, or no longer."""
 
@@ -432,6 +480,9 @@ class PruneOptions(FleetOptions, frozen=True, kw_only=True):
             kind="duration",
         ),
     ] = None
+    adopted: Annotated[
+        bool, Option(help="Let adopted versions go too: without this they always stay.")
+    ] = False
     message: Annotated[str, MESSAGE] = ""
     dry_run: Annotated[bool, DRY_RUN] = False
 

@@ -28,6 +28,7 @@ from servingrepo.fleet.switch import Followed, switch
 from servingrepo.modelconfig import check_name
 from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.overtaking import newest_event, overtaken_by
+from servingrepo.repository.protection import refuse_followers
 from servingrepo.repository.proving import (
     Trial,
     add_proof,
@@ -121,6 +122,7 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
             processes.
         NumberUsed, VersionBad, ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository does not allow it, or
             the model's live versions are elsewhere.
+        NotConverged: Servers may still follow a policy that an adoption replaced: they would load it at once.
         LoadFailed, SmokeFailed and other errors of the engine: The staging copy failed its smoke test.
         SourceChanged: The run changed during the promotion.
         NoSpace, NoPermission, StorageFailed: The disk is full, or refuses to write.
@@ -173,10 +175,12 @@ def _decide(
 
     Raises:
         ConfigEdited, ConfigInvalid, RepositoryDamaged: The repository does not allow a promotion.
+        NotConverged: Servers may still follow a policy that an adoption replaced.
         GateFailed, StaleRun: The run does not pass its gates, or is stale.
     """
     refuse_flat_model(repo, options.model)
     now = snapshot_to_change(repo, options.model)
+    refuse_followers(now)
     return now, _pass_gates(repo, now, candidate.run, options)
 
 
@@ -451,6 +455,7 @@ def _commit(
     """
     burn_number(repo, place.model, place.version)
     now = snapshot_to_change(repo, place.model)  # another version may be served by now
+    refuse_followers(now)
     same = find_same(repo, now, digest=record.digest)
     if same is not None:
         # Another promotion of the same content was faster; this number stays unused.

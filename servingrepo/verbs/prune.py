@@ -52,6 +52,7 @@ def prune(repo: Repository, models: Sequence[str], options: PruneOptions) -> Pru
     return prune_models(
         repo,
         {} if only_empties else policies_for(names, options.keep),
+        adopted=options.adopted,
         emptying=names if options.empty_trash else (),
         older_than=options.older_than,
         endpoints=options.fleet,
@@ -64,6 +65,7 @@ def prune_models(
     repo: Repository,
     policies: Mapping[str, Keep],
     *,
+    adopted: bool = False,
     emptying: Collection[str] = (),
     older_than: timedelta | None = None,
     endpoints: Sequence[Endpoint] = (),
@@ -84,7 +86,9 @@ def prune_models(
     pruned: tuple[ModelPruned, ...] = ()
     if policies:
         loaded = loaded_on(repo, endpoints, tuple(policies))
-        pruned = prune_by(repo, policies, loaded=loaded, message=message, dry_run=dry_run)
+        pruned = prune_by(
+            repo, policies, loaded=loaded, adopted=adopted, message=message, dry_run=dry_run
+        )
     emptied: tuple[Emptied, ...] = ()
     if emptying:
         try:

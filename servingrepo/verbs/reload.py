@@ -15,6 +15,7 @@ from servingrepo.fleet.parallel import each
 from servingrepo.fleet.steps import EndpointResult
 from servingrepo.fleet.switch import connect
 from servingrepo.modelconfig import models
+from servingrepo.repository.adoption import forget_policies
 from servingrepo.repository.config import check_config, read_own_config
 from servingrepo.repository.lagging import LaggingServer, forget_lagging, note_lagging
 from servingrepo.repository.transaction import writing
@@ -38,7 +39,9 @@ def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
     """Send models.config to the endpoints, and wait until each pinned version answers on each of them.
 
     Labels follow in a second reload, when their versions are loaded: TF Serving refuses a label of a version that is
-    not. Servers that `poll` the file get no reload: this only waits for them.
+    not. Servers that `poll` the file get no reload: this only waits for them. Without endpoints `poll` says that all
+    servers poll the file or were started with it: then nothing is asked. Either way no server counts any more as one
+    that follows a policy which an adoption replaced.
 
     Raises:
         ConfigInvalid: A server would refuse the config or hang on it; nothing was sent.
@@ -57,6 +60,8 @@ def reload(repo: Repository, options: ReloadOptions) -> Reloaded:
         results: tuple[EndpointResult, ...] = ()
         if not options.dry_run:
             results = _converge_all(repo, config, options)
+            if results or options.poll:
+                forget_policies(repo)
     return Reloaded(models=wanted, endpoints=results, dry_run=options.dry_run)
 
 

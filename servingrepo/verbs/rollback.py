@@ -11,8 +11,9 @@ from servingrepo.fleet.hooks import hooked
 from servingrepo.fleet.plans import plan_rollback
 from servingrepo.modelconfig import check_name
 from servingrepo.repository.references import (
+    Previous,
     Reference,
-    previous_version,
+    find_previous,
     resolve,
     selector_of,
 )
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def rollback(repo: Repository, model: str, options: RollbackOptions) -> Switched:
-    """Go back to the version served before, or to `to`.
+    """Go back to the version served before, or to `to`. If history knows none, go to the next lower adopted version.
 
     In order: pin, prove, bad mark, history. Unless `mark_bad` is false, the version that clients leave is marked bad,
     so that no pipeline brings it back. A rollback needs neither TensorFlow nor space, and waits for no promotion.
@@ -54,7 +55,8 @@ def _rollback(
     """Do what `rollback` holds the lock for."""
     now = snapshot_to_change(repo, model)
     need_state(repo, model)
-    version = previous_version(repo, now) if to is None else resolve(repo, to)
+    previous = find_previous(repo, now) if to is None else Previous(resolve(repo, to))
+    version = previous.version
     if version == now.top:
         raise NothingToRollBack(
             f"{model}@{version} is served already",
@@ -71,4 +73,4 @@ def _rollback(
         action="rollback",
         marks_bad=leaves if leaves not in now.bad else None,
     )
-    return msgspec.structs.replace(switched, marked_bad=leaves)
+    return msgspec.structs.replace(switched, marked_bad=leaves, by_number=previous.by_number)

@@ -105,7 +105,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     `foreign` has the unmanaged versions on disk. `elsewhere` is the base path of a model whose versions are outside
     this repository: such a model is unmanaged, and `on_disk` has only the versions that this repository has under its
-    name. `problems` are the problems of the whole repository that are about this model.
+    name. `problems` are the problems of the whole repository that are about this model. `policy_before` is the policy
+    that its adoption replaced, while servers may still follow it.
     """
 
     model: str
@@ -123,6 +124,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     trash_size: int = 0
     elsewhere: str = ""
     problems: tuple[str, ...] = ()
+    policy_before: str = ""
 
     @property
     def differs(self) -> bool:
@@ -395,6 +397,7 @@ def _model_status(
         trash_size=trash_size,
         elsewhere=now.elsewhere,
         problems=problems,
+        policy_before=now.state.policy_before if now.state is not None else "",
     )
 
 
@@ -569,6 +572,9 @@ def _what_next(
         return "servingrepo reload " + " ".join(f"--endpoint {one}" for one in endpoints)
     if behind:
         return "servingrepo reload " + " ".join(f"--endpoint {one.endpoint}" for one in behind)
+    if any(row.policy_before for row in rows):
+        at = " ".join(f"--endpoint {one}" for one in endpoints) or "--endpoint HOST:PORT"
+        return f"servingrepo reload {at}, so that servers follow the pins"
     return _when_all_agree(rows, asked=bool(endpoints))
 
 

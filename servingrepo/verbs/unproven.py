@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from servingrepo.errors import UnsupportedExport
+from servingrepo.repository.records import ADOPTED
 from servingrepo.repository.repository import load_record
 from servingrepo.savedmodel.server_fit import fit_server
 from servingrepo.texts import some
@@ -45,7 +46,8 @@ def _unanswered(record: VersionRecord, name: str, rules: Rules) -> str:
         return ""
     means = "a server that answers GetModelMetadata has loaded it, which proves no more"
     if not record.proofs and len(missing) == len(keys):
-        return f"NOT PROVEN: {name} was published without a smoke test, and no request was ever tried: {means}"
+        was = "adopted" if record.source.kind == ADOPTED else "published"
+        return f"NOT PROVEN: {name} was {was} without a smoke test, and no request was ever tried: {means}"
     return f"NOT PROVEN: no request of {some(missing)} was ever answered by {name}: {means}"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SUCCESSES = {
     "scan": ["scan", "{run}"],
     "promote": ["promote", "{run}", "--model", "ranker", "--no-smoke"],
+    "adopt": ["adopt", "--all", "--dry-run"],
     "verify": ["verify", "ranker"],
     "diff": ["diff", "ranker@1", "{run}"],
     "contract": ["contract", "ranker", "--write"],
@@ -47,6 +48,7 @@ NEED_MORE = {"reload", "smoke", "export", "restore"}
 FAILURES = {
     "scan": (["scan", "{run}/nothing"], "no-saved-model"),
     "promote": (["promote", "{run}", "--model", "7"], "bad-name"),
+    "adopt": (["adopt", "nobody"], "no-such-version"),
     "export": (["export", "{run}"], "no-saved-model"),
     "verify": (["verify", "nosuch"], "no-such-version"),
     "diff": (["diff", "ranker@1", "ranker@9"], "no-such-version"),

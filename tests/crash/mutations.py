@@ -151,6 +151,15 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "read_all", "is_held"): Mutation("False", _JOURNAL),
     _site("repository/creation", "initialize", "locked"): Mutation(_NOBODY, _after("init")),
     _site("repository/creation", "initialize", "locked", 2): Mutation(_NOBODY, _held("init")),
+    _site("storage/disk", "sync", "sync_file"): Mutation("None", _loss("adopt")),
+    _site("storage/disk", "_sync_folders", "sync_directory"): Mutation("None", _loss("adopt")),
+    _site("storage/disk", "_write_file", "O_NOFOLLOW"): Mutation("0", _DISK),
+    _site("verbs/adopt", "adopt", "writing"): Mutation(
+        _NOBODY, ("tests/verbs/test_adoption.py", "-k", "dead_adoption")
+    ),
+    _site("verbs/adopt", "_commit", "writing"): Mutation(
+        _NOBODY, ("tests/verbs/test_adoption.py", "-k", "waits_for_the_lock")
+    ),
     _site("repository/transaction", "writing", "locked"): Mutation(_NOBODY, _held("hold")),
     _site("repository/publication", "reserve", "writing"): Mutation(
         _NOBODY, _held("promote, second version")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import servingrepo
+from servingrepo.repository.config_write import rewrite
 from servingrepo.repository.layout import STAGING_NAME
 from servingrepo.repository.repository import save_paths, with_paths
 from servingrepo.repository.retention import Keep
@@ -22,6 +24,7 @@ AT_PATH = "path"
 """Starts with this before them have the model m at the path push/m."""
 
 ALREADY = 38
+NOTHING_TO_UNDO = 38
 NOT_MARKED = 32
 
 
@@ -103,6 +106,18 @@ SCENARIOS = (
         unserved=True,
         best_effort=True,
     ),
+    Scenario("adopt", "unmanaged", ("adopt", "--all")),
+    Scenario("adopt, config kept", "pinned by hand", ("adopt", "--all")),
+    Scenario("adopt, no config", "no config", ("adopt", "--all", "-m", "day one")),
+    Scenario("adopt --undo", "adopted", ("adopt", "--undo"), again=frozenset({NOTHING_TO_UNDO})),
+    Scenario(
+        "adopt --undo, config kept",
+        "adopted as pinned",
+        ("adopt", "--undo"),
+        again=frozenset({NOTHING_TO_UNDO}),
+    ),
+    Scenario("reload --reload poll", "adopted", ("reload", "--reload", "poll")),
+    Scenario("rollback, by number", "adopted", ("rollback", "m"), again=frozenset()),
     Scenario("hold beside an unreadable intent", "unreadable", ("hold", "m", "-m", "freeze")),
     Scenario("hold, empty folders lost", "thinned", ("hold", "m", "-m", "freeze")),
     Scenario("recover, died at trash", "died at trash", ("recover",)),
@@ -112,6 +127,8 @@ SCENARIOS = (
     Scenario("recover, died at staging", "died at staging", ("recover",)),
     Scenario("recover, died at C1", "died at C1", ("recover",)),
     Scenario("recover, died at C2", "died at C2", ("recover",)),
+    Scenario("recover, died at adopting", "died at adopting", ("recover",)),
+    Scenario("recover, died at undoing", "died at undoing", ("recover",)),
     Scenario("recover, died at server root", "died at server root", ("recover",)),
     Scenario("recover, died at a directory", "died at a directory", ("recover",)),
     # The folder of the model m is push/m.
@@ -140,9 +157,17 @@ _DEATHS = {
     "died at restore": ("restore.after-rename", ("restore", "m@1")),
     "died at condemning": ("condemn.after-rename", ("prune", "--empty-trash")),
     "died at deleting": ("remove-tree.before", ("prune", "--empty-trash")),
+    "died at adopting": ("c2.before-rename", ("adopt", "--all")),
+    "died at undoing": ("c2.after-rename", ("adopt", "--undo")),
     "died at server root": ("format.done", ("config", "write", "--server-root", "/srv/m")),
 }
 
+
+_UNMANAGED = ("unmanaged", "pinned by hand", "no config", "died at adopting")
+"""Starts with versions that are not ours."""
+
+_ADOPTED = ("adopted", "adopted as pinned", "died at undoing")
+"""Starts with versions that were adopted."""
 
 _WITH_TRASH = ("pruned", "died at restore", "died at condemning", "died at deleting")
 """Starts that have versions in the trash."""
@@ -160,6 +185,15 @@ def write_runs(runs: Path) -> Path:
     return runs
 
 
+def _begun(root: Path, start: str, runs: Path) -> OpenRepository:
+    """Make the repository with its versions: unmanaged, adopted or promoted."""
+    adopts = start in {*_UNMANAGED, *_ADOPTED}
+    repo = _unmanaged(root, start, runs) if adopts else _promoted(root, start, runs)
+    if start in _ADOPTED:
+        repo.adopt((), all=True)
+    return repo
+
+
 def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
     """Make the repository that a scenario starts from."""
     root.mkdir()
@@ -169,7 +203,7 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
         repo, _ = servingrepo.init(root)
         save_paths(with_paths(repo.value, {"m": "push/m"}))
         start = start.removeprefix(AT_PATH).removeprefix(", ") or "empty"
-    repo = _promoted(root, start, runs)
+    repo = _begun(root, start, runs)
     match start:
         case "policy":
             (root / "servingrepo.toml").write_text("[prune]\nkeep_last = 1\n")
@@ -190,6 +224,26 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
             code, said = forking.run("--root", str(root), *filled(arguments, runs), env=plan)
             assert code < 0, said
     return root
+
+
+def _unmanaged(root: Path, start: str, runs: Path) -> OpenRepository:
+    """Make a repository of a tree that others made: two versions of m, which a policy serves, and one of n."""
+    models = root / "models"
+    for place, name in (("m/1", "first"), ("m/20240501", "second"), ("n/3", "third")):
+        shutil.copytree(runs / name / "saved_model", models / place)
+    if start == "no config":
+        return servingrepo.init(root)[0]
+    by_hand = start in {"pinned by hand", "adopted as pinned"}
+    policy = "model_version_policy { specific { versions: 20240501 } }" if by_hand else ""
+    entries = "".join(
+        f'config {{ name: "{name}" base_path: "/models/{name}" model_platform: "tensorflow" {rest} }}\n'
+        for name, rest in (("m", policy), ("n", policy.replace("20240501", "3")))
+    )
+    (models / "models.config").write_text(f"# by hand\nmodel_config_list {{\n{entries}}}\n")
+    repo, _ = servingrepo.init(root)
+    if by_hand:
+        rewrite(repo.value, edit="take")
+    return repo
 
 
 def _spoil(repo: OpenRepository, start: str) -> None:

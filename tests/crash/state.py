@@ -14,6 +14,7 @@ from servingrepo.repository.listing import list_models
 from servingrepo.repository.repository import (
     Repository,
     load_record,
+    load_state,
     model_names,
     names_on_disk,
     need_state,
@@ -22,6 +23,7 @@ from servingrepo.repository.repository import (
 )
 from servingrepo.repository.trash import find_trashed, trashed_versions
 from servingrepo.repository.verification import compare_with_record
+from servingrepo.storage.hashing import content_digest, hash_tree
 
 
 def state_of(root: Path) -> dict[str, Any] | None:
@@ -32,7 +34,10 @@ def state_of(root: Path) -> dict[str, Any] | None:
 
     def content(model: str, version: int) -> str:
         record = load_record(repo, model, version)
-        return record.digest if record is not None else f"no record of {version}"
+        if record is not None:
+            return record.digest
+        place = repo.layout.version(model, version)  # of an unmanaged one the bytes themselves
+        return content_digest(hash_tree(place)) if place.is_dir() else f"no record of {version}"
 
     def proven(model: str, version: int) -> bool:
         record = load_record(repo, model, version)
@@ -48,6 +53,7 @@ def state_of(root: Path) -> dict[str, Any] | None:
                 "trashed": [content(row.model, one) for one in row.trash],
                 "bad": [content(row.model, one) for one in row.bad],
                 "held": row.held,
+                "ours": row.ours,
             }
             for row in list_models(repo)
         },
@@ -69,8 +75,9 @@ def served_is_whole(root: Path) -> list[str]:
     repo = open_repository(root)
     problems = []
     for one in models(read_config(repo).config):
-        for version in one.versions:
-            problems += _damage(repo, one.name, version)
+        if load_state(repo, one.name) is not None:  # nothing is promised of what is not ours yet
+            for version in one.versions:
+                problems += _damage(repo, one.name, version)
     return problems
 
 

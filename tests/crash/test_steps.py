@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tests.crash.forking import Forking
 
 NOT_SWEPT = {
-    "reload": "it changes servers, and of the disk only what every writer settles first",
     "export": "it changes nothing in a repository; tests/crash/test_export.py interrupts it",
     "smoke": "it changes nothing in a repository; tests/verbs/test_smoke_leftovers.py kills it",
     **dict.fromkeys(

@@ -10,7 +10,7 @@ import click
 from servingrepo.cli.main import main
 
 PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/*.md")]
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/**/*.md")]
 OWN_FLAGS = {"run-server"}
 """Commands with tensorflow_model_server's flags, which click does not know."""
 

@@ -53,7 +53,7 @@ def room_of(path: Path) -> str:
 
 
 def test_words_with_another_name_are_not_used() -> None:
-    documents = {PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/*.md")}
+    documents = {PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glob("docs/**/*.md")}
     wrong = [
         f"{path.relative_to(PROJECT)}: {word}"
         for path in sorted({*documents, *PROJECT.glob("servingrepo/**/*.py")} - {GLOSSARY})

@@ -21,7 +21,7 @@ DOCUMENTS = [
     PROJECT / "CONTRIBUTING.md",
     PROJECT / "CHANGELOG.md",
     PROJECT / "SECURITY.md",
-    *sorted((PROJECT / "docs").glob("*.md")),
+    *sorted((PROJECT / "docs").rglob("*.md")),
 ]
 
 

@@ -407,3 +407,37 @@ def test_free_bytes_is_what_the_file_system_has_left(small_disk: Path) -> None:
     assert before <= 256 * 1024
     (small_disk / "file").write_bytes(bytes(100_000))
     assert before - free_bytes(small_disk) >= 100_000
+
+
+# write_files, remove_files ------------------------------------------------------------------------
+
+
+def test_many_files_appear_whole_with_their_folders(tmp_path: Path) -> None:
+    files = [(tmp_path / f"m{number % 3}" / f"{number}.json", b"x" * number) for number in range(9)]
+    before = os.umask(0o077)
+    try:
+        Disk().write_files(files, step="s")
+    finally:
+        os.umask(before)
+    for path, data in files:
+        assert path.read_bytes() == data
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    Disk().remove_files([path for path, _ in files])
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == []
+
+
+def test_many_files_that_fail_leave_no_temporary_one(tmp_path: Path) -> None:
+    files = [(tmp_path / "m" / f"{number}", b"x") for number in range(4)]
+    with pytest.raises(NoSpace):
+        failing("s.before-write@3=ENOSPC").write_files(files, step="s")
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_a_link_in_the_place_of_one_of_many_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("mine")
+    (tmp_path / ".file.tmp").symlink_to(other)
+    with pytest.raises(StorageFailed):
+        Disk().write_files([(tmp_path / "file", b"x")], step="s")
+    assert other.read_text() == "mine"

@@ -1,0 +1,693 @@
+"""adopt: takes models under management where they lie. Nothing is copied, moved or reloaded.
+
+First a plan by names and entries, then every byte and tensor is read without the lock. Under the lock everything is
+compared with what was read, and one transaction writes records, states and pins.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servingrepo.errors import (
+    ConfigInvalid,
+    DamagedExport,
+    NoPermission,
+    NoSuchVersion,
+    NothingToRollBack,
+    ServingRepoError,
+    SourceChanged,
+    UnsafeExport,
+    UsageError,
+    every_error,
+)
+from servingrepo.modelconfig import EMPTY, ModelConfig, Stamp, decode, diff, models, parse, render
+from servingrepo.modelconfig.paths import START_FLAGS
+from servingrepo.repository.adoptable import (
+    Becomes,
+    Left,
+    ModelPlan,
+    find_models,
+    pinned,
+    plan_model,
+    without,
+)
+from servingrepo.repository.adoption import (
+    ADOPT,
+    UNDO,
+    Adoption,
+    changes_since,
+    config_digest,
+    newest_adoption,
+    take,
+    take_back,
+)
+from servingrepo.repository.config import (
+    current_text,
+    edited,
+    last_text,
+    read_config,
+    refuse_unreplaceable,
+)
+from servingrepo.repository.journal import Intent
+from servingrepo.repository.proving import Trial, prove, smoking
+from servingrepo.repository.records import (
+    ADOPTED,
+    ModelState,
+    Source,
+    VersionRecord,
+    encode,
+)
+from servingrepo.repository.repository import load_state, me, model_names, new_txid
+from servingrepo.repository.transaction import declared, new_event, writing
+from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
+from servingrepo.savedmodel.variables import read_variables
+from servingrepo.smoke.report import judge
+from servingrepo.storage.copying import hash_source
+from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.hashing import content_digest
+from servingrepo.storage.manifest import Manifest, Recipe
+from servingrepo.storage.reading import read_whole
+from servingrepo.storage.tree import SourceTree, read_tree
+from servingrepo.texts import as_path, plural, some
+from servingrepo.verbs.engines import engine_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from servingrepo.repository.history import Event
+    from servingrepo.repository.repository import Repository
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.verbs.options import AdoptOptions, ChangeOptions
+
+__all__ = ["Adopted", "AdoptedModel", "Undone", "adopt", "undo"]
+
+
+_LATEST = {"default": "latest"}
+"""What a server takes no policy for (file_system_storage_path_source.cc)."""
+
+
+class AdoptedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that was adopted, or would be in a dry run.
+
+    Attributes:
+        model: Its name.
+        path: Its directory.
+        versions: The versions that were adopted, ascending.
+        size: The bytes of all their files.
+        pins: What models.config serves, before and after.
+        policy: The policy that was replaced by these pins: `latest`, `all` or `default`; empty if there was none.
+        entry: What became of its entry.
+        labels: The labels of its entry.
+        proofs: Smoke tests of its served versions; empty: not smoke-tested.
+        notes: What to know of it.
+    """
+
+    model: str
+    path: str
+    versions: tuple[int, ...]
+    size: int
+    pins: tuple[int, ...]
+    policy: str
+    entry: Becomes
+    labels: dict[str, int]
+    proofs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an adoption, or of its dry run.
+
+    Attributes:
+        models: The models that were adopted.
+        left: The models and versions that stay unmanaged, each with the reason.
+        diff: The change of models.config.
+        start_with: Flags with which servers have to be started once; empty if they read this models.config already.
+        config: The models.config elsewhere that servers read until now; empty if there is none.
+        dry_run: Whether nothing was changed. Then no data file was read.
+    """
+
+    models: tuple[AdoptedModel, ...]
+    left: tuple[Left, ...]
+    diff: str
+    start_with: tuple[str, ...] = ()
+    config: str = ""
+    dry_run: bool
+
+
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
+    """The adoption that was taken back, or would be in a dry run: its models, and the change of models.config."""
+
+    txid: str
+    models: tuple[str, ...]
+    versions: int
+    diff: str
+    dry_run: bool
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One version that was read: its files as they were, and its record; None in a dry run."""
+
+    number: int
+    tree: SourceTree
+    record: VersionRecord | None = None
+
+
+class Read(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that was read."""
+
+    plan: ModelPlan
+    versions: tuple[Version, ...]
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adoption starts from: the text of models.config, and the config whose entries count."""
+
+    text: str
+    config: ModelConfig
+    plans: tuple[ModelPlan, ...]
+    left: tuple[Left, ...]
+    fresh: bool
+
+
+def adopt(repo: Repository, names: Sequence[str], options: AdoptOptions) -> Adopted:
+    """Take models under management where they lie; see `servingrepo adopt`.
+
+    Every byte is hashed, every tensor checked, and each export inspected; a dry run reads graphs and indexes only.
+    Models that are named are adopted all or none. With `all` those that can be adopted are; `left` has the others. If
+    nothing can be adopted, that is an error.
+
+    Raises:
+        NoSuchVersion: There is no model of a name.
+        ConfigEdited, ConfigInvalid, RepositoryDamaged: models.config was edited, cannot be read or not be replaced.
+        DamagedExport, UnsafeExport and others: A model that was named cannot be adopted; the error lists all reasons.
+        SourceChanged: A file, a version or models.config changed meanwhile; nothing was changed.
+        NoPermission: The repository cannot be written.
+    """
+    _refuse_no_subject(names, options)
+    _refuse_unwritable(repo)
+    engine = engine_for(repo, options.engine) if options.smoke and not options.dry_run else None
+    if engine is not None:
+        options = msgspec.structs.replace(options, engine=engine)
+    with writing(repo, dry_run=options.dry_run):  # what a dead command left must not count as ours
+        pass
+    start = _start(repo, names, options)
+    txid = new_txid(repo)
+    read, left = _read_all(repo, start.plans, options, txid=txid)
+    read, failed = _prove_all(repo, read, options)
+    left = (*start.left, *left, *failed)
+    if names or not (read or options.dry_run):
+        _refuse(left)
+    config = start.config
+    for one in read:
+        config = pinned(config, one.plan)
+    if not options.dry_run and read:
+        _commit(repo, start, config, read, txid=txid, message=options.message)
+    return Adopted(
+        models=tuple(map(_adopted, read)),
+        left=left,
+        diff=diff(start.text, render(config), old="models.config", new="models.config as written")
+        if read
+        else "",
+        start_with=_start_with(repo, read, options),
+        config=str(options.config or "") if read else "",
+        dry_run=options.dry_run,
+    )
+
+
+def undo(repo: Repository, options: ChangeOptions) -> Undone:
+    """Take the last adoption back: models.config gets the bytes that it had before, records and states go.
+
+    Raises:
+        NothingToRollBack: There is no adoption, or something changed since; the error lists what.
+    """
+    with writing(repo, dry_run=options.dry_run):
+        adoption = newest_adoption(repo)
+        if adoption is None:
+            raise NothingToRollBack(
+                "there is no adoption to take back", hint="servingrepo history shows what happened"
+            )
+        _refuse_changed_since(repo, adoption)
+        refuse_unreplaceable(repo)
+        text = current_text(repo)
+        if not options.dry_run:
+            name = f"{adoption.txid}.undo"
+            about = new_event(repo, txid=name, action=UNDO, model="", why=options.message)
+            intent = Intent(txid=adoption.txid, command=UNDO, owner=me(), model="", event=about)
+            with declared(repo, intent):
+                take_back(repo, adoption, about)
+    return Undone(
+        txid=adoption.txid,
+        models=adoption.models,
+        versions=sum(len(event.versions) for event in adoption.events),
+        diff=diff(text, adoption.config_before, old="models.config", new="models.config as before"),
+        dry_run=options.dry_run,
+    )
+
+
+def _refuse_no_subject(names: Sequence[str], options: AdoptOptions) -> None:
+    if bool(names) == options.all:
+        raise UsageError(
+            "names and --all contradict each other" if names else "no model to adopt",
+            hint="servingrepo adopt NAME, or servingrepo adopt --all; --dry-run shows the plan",
+        )
+
+
+def _refuse_unwritable(repo: Repository) -> None:
+    """Refuse a repository that this user cannot write, before hours of reading.
+
+    Raises:
+        NoPermission: It cannot be written.
+    """
+    for folder in (repo.layout.models, repo.root):
+        if not os.access(folder, os.W_OK, effective_ids=True):
+            raise NoPermission(
+                f"cannot write to {folder}: adopting writes models.config and records, nothing else",
+                hint="run it as a user who may write there, on a machine where that is not mounted read-only",
+            )
+
+
+def _start(repo: Repository, names: Sequence[str], options: AdoptOptions) -> Start:
+    """Plan the adoption by names and entries.
+
+    Raises:
+        NoSuchVersion: There is no model of a name.
+        ConfigEdited, ConfigInvalid, RepositoryDamaged: models.config was edited, cannot be read or not be replaced.
+    """
+    refuse_unreplaceable(repo)
+    file = read_config(repo)
+    if file.stamp is Stamp.EDITED or (file.stamp is Stamp.FOREIGN and last_text(repo) is not None):
+        raise edited(repo, file)
+    config = file.config
+    if options.config is not None:
+        config = _config_elsewhere(as_path(options.config, "path"), config)
+    found = find_models(repo, config)
+    known = {one.model for one in found}
+    unknown = [name for name in dict.fromkeys(names) if name not in known]
+    if unknown:
+        raise NoSuchVersion(
+            f"there is no model {some(unknown)} in {repo.layout.models} or in its models.config",
+            hint=f"models that may be adopted: {some(sorted(known), most=20) or 'none'}",
+        )
+    fresh = not models(config) and not model_names(repo)
+    plans: list[ModelPlan] = []
+    left: list[Left] = []
+    for one in found:
+        if names and one.model not in names:
+            continue
+        plan = plan_model(one, config, server_root=repo.server_root, fresh=fresh)
+        if isinstance(plan, Left):
+            left.append(plan)
+        elif plan.changes:
+            plans.append(plan)
+        else:
+            left += plan.left
+    text = file.text if file.text is not None else render(EMPTY)
+    return Start(text=text, config=config, plans=tuple(plans), left=tuple(left), fresh=fresh)
+
+
+def _config_elsewhere(path: Path, own: ModelConfig) -> ModelConfig:
+    """Read the models.config that servers read until now.
+
+    Raises:
+        ConfigInvalid: It is no model config, or the repository's own has entries already.
+    """
+    if models(own):
+        raise ConfigInvalid(
+            f"the repository's own models.config has entries, so those of {path} cannot be taken",
+            hint="leave --config out; or write what is missing into models.config by hand",
+        )
+    with storage_errors("read", path):
+        return parse(decode(read_whole(path), source=str(path)), source=str(path))
+
+
+# Reading, without the lock -----------------------------------------------------------------------
+
+
+def _read_all(
+    repo: Repository, plans: Sequence[ModelPlan], options: AdoptOptions, *, txid: str
+) -> tuple[tuple[Read, ...], tuple[Left, ...]]:
+    """Read the versions of all plans. Return the models that can be adopted, and what stays unmanaged."""
+    left: list[Left] = []
+    walked = [read for plan in plans if (read := _kept(plan, _walk(repo, plan), left)) is not None]
+    if options.sizes is not None:
+        options.sizes(sum(one.tree.size for read in walked for one in read.versions))
+    done: list[Read] = []
+    for read in walked:
+        checked = [_check(repo, read.plan, one, options, txid=txid) for one in read.versions]
+        kept = _kept(read.plan, checked, left)
+        if kept is not None:
+            done.append(kept)
+            left += kept.plan.left
+    return tuple(done), tuple(left)
+
+
+def _kept(plan: ModelPlan, found: Sequence[Version | Left], left: list[Left]) -> Read | None:
+    """Take the versions that were left out of a plan. If the model stays unmanaged, note why and return None."""
+    rest = without(plan, tuple(one for one in found if isinstance(one, Left)))
+    if isinstance(rest, Left):
+        left.append(rest)
+        return None
+    return Read(plan=rest, versions=tuple(one for one in found if isinstance(one, Version)))
+
+
+def _walk(repo: Repository, plan: ModelPlan) -> list[Version | Left]:
+    """List the files of each version."""
+    found: list[Version | Left] = []
+    for number in plan.versions:
+        try:
+            found.append(Version(number=number, tree=_tree(repo, plan, number)))
+        except ServingRepoError as error:
+            found.append(_left_by(plan, number, error))
+    return found
+
+
+def _tree(repo: Repository, plan: ModelPlan, number: int) -> SourceTree:
+    """List the files of one version.
+
+    Raises:
+        UnsafeExport: It is a link or has links in it, or files that are no files.
+        DamagedExport: It is no directory.
+    """
+    path = _place(repo, plan, number)
+    hint = f"servingrepo promote {path} --model {plan.model} copies what links lead to"
+    with storage_errors("read", path):
+        if path.is_symlink():
+            raise UnsafeExport(f"it is a link, to {path.readlink()}", hint=hint)
+        if not path.is_dir():
+            raise DamagedExport("it is no directory")
+    tree = read_tree(path, boundary=path)
+    if tree.links:
+        raise UnsafeExport(f"it has links in it: {some(tree.links)}", hint=hint)
+    return tree
+
+
+def _place(repo: Repository, plan: ModelPlan, number: int) -> Path:
+    return repo.layout.models / plan.path / str(number)
+
+
+def _left_by(plan: ModelPlan, number: int, error: ServingRepoError) -> Left:
+    """Return a version as left, by the error that it has."""
+    said = [error.message, *([some(error.problems)] if error.problems else [])]
+    reason = ": ".join(said) + (f"; {error.hint}" if error.hint else "")
+    return Left(model=plan.model, version=str(number), slug=error.slug, reason=reason)
+
+
+def _check(
+    repo: Repository, plan: ModelPlan, version: Version, options: AdoptOptions, *, txid: str
+) -> Version | Left:
+    """Hash every byte of a version, check every tensor and inspect the export; a dry run only inspects."""
+    path, tree = _place(repo, plan, version.number), version.tree
+    try:
+        variables = read_variables(path, boundary=path)
+        tensors = variables.tensors()
+        manifest = Manifest(recipe=Recipe(), files=(), directories=())
+        if not options.dry_run:
+            watch = tensors.watch if tensors is not None else None
+            manifest = hash_source(tree, progress=options.progress, watch=watch)
+        inspection = inspect_export(path, boundary=path, variables=variables)
+        checked = tensors.result() if tensors is not None and not options.dry_run else None
+        damaged = checked.defects() if checked is not None else ()
+        defects = (*inspection.defects, *damaged)
+        refuse_defects(msgspec.structs.replace(inspection, defects=defects), path)
+    except ServingRepoError as error:
+        return _left_by(plan, version.number, error)
+    if options.dry_run:
+        return version
+    _refuse_another_graph(path, inspection, manifest)
+    owner = me()
+    record = VersionRecord(
+        model=plan.model,
+        version=version.number,
+        txid=txid,
+        created=repo.now(),
+        user=owner.user,
+        host=owner.host,
+        message=options.message,
+        source=Source(
+            run=_recordable(path), export=_recordable(path), kind=ADOPTED, provenance=_age(tree)
+        ),
+        manifest=manifest,
+        digest=content_digest(manifest),
+        size=manifest.size,
+        tensorflow=inspection.tensorflow_version,
+        signatures=inspection.signatures,
+        fingerprint=inspection.fingerprint,
+        tensors=checked,
+        demands=inspection.demands,
+    )
+    return msgspec.structs.replace(version, record=record)
+
+
+def _refuse_another_graph(path: Path, inspection: Inspection, manifest: Manifest) -> None:
+    """Compare the graph that was inspected with the one that was hashed.
+
+    Raises:
+        SourceChanged: They differ.
+    """
+    hashes = {file.path: file.hash for file in manifest.files}
+    if hashes.get(inspection.file) != inspection.digest:
+        raise _changed(
+            [f"{path / inspection.file}: it changed between its hash and its inspection"]
+        )
+
+
+def _age(tree: SourceTree) -> dict[str, str]:
+    """Return when the newest file of a version was written, by its time on disk: rules of a prune go by that."""
+    newest = max((file.mtime_ns for file in tree.files), default=0)
+    return {"modified": datetime.fromtimestamp(newest / 1e9, UTC).isoformat(timespec="seconds")}
+
+
+def _recordable(path: Path) -> str:
+    """Return a path as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _prove_all(
+    repo: Repository, read: Sequence[Read], options: AdoptOptions
+) -> tuple[tuple[Read, ...], tuple[Left, ...]]:
+    """Smoke-test the served versions, if that is asked for. A model that fails stays unmanaged."""
+    if not options.smoke or options.dry_run:
+        return tuple(read), ()
+    done: list[Read] = []
+    left: list[Left] = []
+    for one in read:
+        try:
+            done.append(_proven(repo, one, options))
+        except ServingRepoError as error:
+            reason = "; ".join([f"its smoke test failed: {error.message}", *error.problems])
+            left.append(Left(model=one.plan.model, slug=error.slug, reason=reason))
+    return tuple(done), tuple(left)
+
+
+def _proven(repo: Repository, read: Read, options: AdoptOptions) -> Read:
+    """Serve each served version of a model where it lies, send it requests, and add the proofs to the records.
+
+    Raises:
+        SmokeFailed, LoadFailed and other errors of the engine: A smoke test failed.
+    """
+    engine = engine_for(repo, options.engine)
+    plan, versions = read.plan, []
+    for one in read.versions:
+        if one.number not in plan.pins or one.record is None:
+            versions.append(one)
+            continue
+        path = _place(repo, plan, one.number)
+        options.notice(f"{plan.model}@{one.number} is smoke-tested")
+        with smoking(repo, plan.model, one.number, engine) as txid:
+            trial = Trial(
+                model=plan.model,
+                version=one.number,
+                export=path,
+                inspection=inspect_export(path, boundary=path),
+                cases=options.smoke_cases,
+                txid=txid,
+            )
+            proof = prove(
+                engine, trial, timeout=options.timeout, time=repo.now(), notice=options.notice
+            )
+        judge(proof.report, strict=options.strict)
+        record = msgspec.structs.replace(one.record, proofs=(proof,))
+        versions.append(msgspec.structs.replace(one, record=record))
+    return msgspec.structs.replace(read, versions=tuple(versions))
+
+
+def _refuse(left: Sequence[Left]) -> None:
+    """Refuse an adoption if models stay unmanaged as a whole, with all reasons.
+
+    Raises:
+        ServingRepoError: There are such models; the class is that of the first reason.
+    """
+    whole = [one for one in left if not one.version]
+    if not whole:
+        return
+    kinds = {kind.slug: kind for kind in every_error()}
+    count = plural(len(whole), "model cannot be adopted", "models cannot be adopted")
+    raise kinds[whole[0].slug](
+        f"{count}; nothing was changed: {whole[0]}",
+        problems=[str(one) for one in left] if len(left) > 1 else (),
+        hint="correct that, or adopt the others: servingrepo adopt --all takes what can be adopted",
+        details={"left": left},
+    )
+
+
+# The commit, under the lock ----------------------------------------------------------------------
+
+
+def _commit(
+    repo: Repository,
+    start: Start,
+    config: ModelConfig,
+    read: Sequence[Read],
+    *,
+    txid: str,
+    message: str,
+) -> None:
+    """Compare everything with what was read, then adopt it in one transaction.
+
+    Raises:
+        SourceChanged: Something changed meanwhile; nothing was changed.
+    """
+    records = [
+        (one.plan.model, version.number, encode(version.record))
+        for one in read
+        for version in one.versions
+        if version.record is not None
+    ]
+    with writing(repo):
+        changed = list(_changes(repo, start, read))
+        if changed:
+            raise _changed(changed)
+        states = [_state(repo, one) for one in read]
+        adoption = Adoption(
+            txid=txid,
+            config_before=start.text,
+            config_after=config_digest(render(config)),
+            events=tuple(
+                _event(repo, one, number, txid=txid, message=message)
+                for number, one in enumerate(read, start=1)
+            ),
+            states={
+                one.name: one.highest for one, of in zip(states, read, strict=True) if of.plan.new
+            },
+        )
+        only = adoption.models[0] if len(read) == 1 else ""
+        with declared(repo, Intent(txid=txid, command=ADOPT, owner=me(), model=only)):
+            take(repo, adoption, config, records=records, states=states)
+
+
+def _changes(repo: Repository, start: Start, read: Sequence[Read]) -> Iterator[str]:
+    """Yield what is no longer as it was when it was read."""
+    if (current_text(repo) or render(EMPTY)) != start.text:
+        yield f"{repo.config_name} was changed"
+    known = {one.model: one for one in find_models(repo, start.config)}
+    for one in read:
+        found = known.get(one.plan.model)
+        plan = (
+            plan_model(found, start.config, server_root=repo.server_root, fresh=start.fresh)
+            if found is not None
+            else None
+        )
+        before = next(each for each in start.plans if each.model == one.plan.model)
+        if plan != before:
+            yield f"{one.plan.model}: its versions, or what servingrepo knows of them, changed"
+            continue
+        for version in one.versions:
+            path = _place(repo, one.plan, version.number)
+            try:
+                now = read_tree(path, boundary=path)
+            except ServingRepoError as error:
+                yield error.message
+                continue
+            if now != version.tree:
+                yield f"{path}: its files changed"
+
+
+def _changed(changes: Sequence[str]) -> SourceChanged:
+    return SourceChanged(
+        f"{changes[0]}, while it was adopted; nothing was changed",
+        problems=changes if len(changes) > 1 else (),
+        hint="find out which program writes there; adopt again when it has finished",
+    )
+
+
+def _state(repo: Repository, read: Read) -> ModelState:
+    plan = read.plan
+    state = load_state(repo, plan.model) or ModelState(name=plan.model)
+    return msgspec.structs.replace(
+        state,
+        highest=max(state.highest, plan.highest),
+        policy_before=_LATEST.get(plan.policy, plan.policy) or state.policy_before,
+    )
+
+
+def _event(repo: Repository, read: Read, number: int, *, txid: str, message: str) -> Event:
+    plan = read.plan
+    proofs = [str(proof) for one in read.versions if one.record for proof in one.record.proofs]
+    return new_event(
+        repo,
+        txid=f"{txid}.{number}",
+        action=ADOPT,
+        model=plan.model,
+        version=max(plan.pins, default=None),
+        versions=plan.versions,
+        before=plan.pins,
+        after=plan.pins,
+        why=message,
+        proof="; ".join(proofs),
+        labels_before=dict(plan.labels),
+        labels_after=dict(plan.labels),
+    )
+
+
+def _adopted(read: Read) -> AdoptedModel:
+    plan = read.plan
+    proofs = [
+        f"{one.number}: {proof}"
+        for one in read.versions
+        if one.record is not None
+        for proof in one.record.proofs
+    ]
+    return AdoptedModel(
+        model=plan.model,
+        path=plan.path,
+        versions=plan.versions,
+        size=sum(one.tree.size for one in read.versions),
+        pins=plan.pins,
+        policy=plan.policy,
+        entry=plan.becomes,
+        labels=dict(plan.labels),
+        proofs=tuple(proofs),
+        notes=plan.notes,
+    )
+
+
+def _start_with(repo: Repository, read: Sequence[Read], options: AdoptOptions) -> tuple[str, ...]:
+    """Return the flags with which servers have to be started once, if they do not read this models.config yet."""
+    new = any(one.plan.becomes == "new" for one in read)
+    if not new and (options.config is None or not read):
+        return ()
+    return (f"--model_config_file={repo.server_root}/models.config", *START_FLAGS)
+
+
+# Taking it back ----------------------------------------------------------------------------------
+
+
+def _refuse_changed_since(repo: Repository, adoption: Adoption) -> None:
+    """Refuse to take an adoption back if something changed since.
+
+    Raises:
+        NothingToRollBack: Something did; the error lists it.
+    """
+    problems = changes_since(repo, adoption)
+    if problems:
+        raise NothingToRollBack(
+            f"the adoption of {some(adoption.models)} cannot be taken back any more: {problems[0]}",
+            problems=problems if len(problems) > 1 else (),
+            hint="servingrepo history shows what happened since; models.config can be written by hand, then "
+            "servingrepo config write --take-edit",
+        )
