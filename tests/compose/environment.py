@@ -62,8 +62,21 @@ class Environment:
         """Bring the server up and wait until it is healthy."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", "60", **variables)
 
+    def wait_until_gone(self) -> None:
+        """Wait until neither a promotion runs nor the server for smoke tests."""
+        end = time.monotonic() + 120
+        while left := {*self.compose("ps", "--services").split()}.intersection(
+            {"smoke", "promote"}
+        ):
+            assert time.monotonic() < end, f"{left} did not end\n{self.logs()}"
+            time.sleep(0.2)
+
     def promote(self, run: str, *options: str, **variables: str) -> int:
-        """Promote a run as model `m`; return the version."""
+        """Promote a run as model `m`; return the version.
+
+        The server for smoke tests may be about to end after the promotion before: this one gets one of its own.
+        """
+        self.wait_until_gone()
         arguments = ("run", "--rm", "promote", run, "--model", "m", "--quiet", *options)
         return int(self.compose(*arguments, **variables))
 
@@ -141,6 +154,7 @@ def new_environment(
         for path in (folder, *folder.rglob("*")):
             os.chown(path, *USER)
     variables = {
+        "SMOKE_LINGER": "5",
         "SERVINGREPO_IMAGE": own_image,
         "SERVING_IMAGE": standin_image,
         "SERVINGREPO_DIR": str(folder / "serving"),

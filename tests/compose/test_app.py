@@ -14,7 +14,6 @@ import pytest
 
 from servingrepo.testing.exports import Served, write_export
 from tests.compose.environment import PROJECT, USER, Environment
-from tests.compose.test_smoke import wait_until_gone
 from tests.docker.fixtures import attempt
 from tests.docker.images import BASE
 
@@ -34,6 +33,7 @@ class App:
 
     def promote(self, run: str, model: str, *options: str, fails: int = 0) -> None:
         arguments = ("run", "--rm", "promote", run, "--model", model, *options)
+        self.environment.wait_until_gone()
         done = self.environment.attempt(*arguments)
         assert done.returncode == fails, done.stderr
 
@@ -100,7 +100,7 @@ def test_the_application_follows_labels_of_two_models(app: App) -> None:
     app.environment.compose("run", "--rm", "rollback", "prices", "-m", "complaints")
     assert (app.answers("prices"), app.answers("opinions")) == ([3.0], [40.0])
     app.environment.compose("exec", "serving", "bash", "/healthcheck.sh")
-    wait_until_gone(app.environment, stay={"serving", "app"})
+    app.environment.wait_until_gone()
     app.environment.down()
     assert app.environment.left() == []
 

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import subprocess
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,9 @@ from tests.docker.fixtures import docker
 from tests.support import ending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
-
-
-def wait_until_gone(environment: Environment, *, stay: Iterable[str] = ("serving",)) -> None:
-    """Wait until no container runs but those that stay: neither a promotion's nor the smoke service's."""
-    end = time.monotonic() + 60
-    while left := set(environment.compose("ps", "--services").split()).difference(stay):
-        assert time.monotonic() < end, f"{left} did not end\n{environment.logs()}"
-        time.sleep(0.2)
 
 
 def add_run(environment: Environment, name: str, **export: Any) -> None:
@@ -92,11 +83,11 @@ def test_a_version_is_proven_and_the_server_goes(environment: Environment) -> No
     assert [one["outcome"] for one in proof["report"]["verdicts"]] == ["passed"]
     assert proof["staged"]
     assert "as declared" in environment.command("history")
-    wait_until_gone(environment)
+    environment.wait_until_gone()
     assert environment.predict() == (1, 3.0)
     # And again, with the container that has ended.
     assert environment.promote("two") == 2
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_a_broken_export_fails_there_and_nothing_is_served(environment: Environment) -> None:
@@ -105,6 +96,7 @@ def test_a_broken_export_fails_there_and_nothing_is_served(environment: Environm
     assert environment.promote("one") == 1
     config = environment.folder / "serving" / "models" / "models.config"
     before = config.read_bytes()
+    environment.wait_until_gone()
     refused = environment.attempt("run", "--rm", "promote", "broken", "--model", "m")
     assert refused.returncode == 70, refused.stderr
     assert "smoke:8500" in refused.stderr
@@ -113,14 +105,14 @@ def test_a_broken_export_fails_there_and_nothing_is_served(environment: Environm
     assert sorted(path.name for path in versions.iterdir()) == [".staging", "1"]
     assert list((versions / ".staging").iterdir()) == []
     assert environment.predict() == (1, 3.0)
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_a_run_that_does_not_exist_leaves_no_server(environment: Environment) -> None:
     environment.up()
     refused = environment.attempt("run", "--rm", "promote", "no-such-run", "--model", "m")
     assert refused.returncode == 20, refused.stderr
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_a_second_promotion_waits_and_says_for_whom(environment: Environment) -> None:
@@ -136,11 +128,12 @@ def test_a_second_promotion_waits_and_says_for_whom(environment: Environment) ->
             ).returncode == 40  # fmt: skip
         assert waiting.wait(60) == 0
     assert environment.predict() == (1, 3.0)
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_promotions_of_two_models_at_once_both_end_well(environment: Environment) -> None:
     """Once the service's container was made: Compose cannot make it twice at once, and says so."""
+    environment.variables["SMOKE_LINGER"] = "60"
     environment.up()
     environment.promote("one")
     with (
@@ -150,7 +143,7 @@ def test_promotions_of_two_models_at_once_both_end_well(environment: Environment
         assert [one.wait(120), two.wait(120)] == [0, 0], (one.communicate(), two.communicate())
     for model in ("other", "third"):
         assert [one["engine"] for one in proofs(environment, f"{model}@1")] == ["remote"]
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_ctrl_c_leaves_no_server(environment: Environment) -> None:
@@ -173,9 +166,9 @@ def test_ctrl_c_leaves_no_server(environment: Environment) -> None:
                 said += keyboard.read(4096)
             keyboard.write(b"\x03")
             assert promotion.wait(60) == 130
-    wait_until_gone(environment)
+    environment.wait_until_gone()
     assert environment.promote("one") == 2, "the number was burnt"
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_a_killed_promotion_leaves_no_server(environment: Environment) -> None:
@@ -186,15 +179,16 @@ def test_a_killed_promotion_leaves_no_server(environment: Environment) -> None:
         oneoff = "label=com.docker.compose.oneoff=True"
         docker("kill", docker("ps", "--quiet", "--filter", label, "--filter", oneoff))
         assert promotion.wait(60) == 137
-    wait_until_gone(environment)
+    environment.wait_until_gone()
     assert environment.promote("one") == 2
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_the_server_is_nobody_elses(environment: Environment) -> None:
     """It has no published ports, a network for promotions alone, writes nothing, and reads no live config."""
     environment.up()
     environment.promote("one")
+    environment.wait_until_gone()
     with taken(environment), promoting(environment, "two", "--model", "m") as promotion:
         told_to_wait(promotion)
         (facts,) = json.loads(docker("inspect", environment.compose("ps", "-q", "smoke").strip()))
@@ -211,14 +205,14 @@ def test_the_server_is_nobody_elses(environment: Environment) -> None:
         assert "/models/models.config" not in said
         with pytest.raises(AssertionError):
             environment.compose("exec", "smoke", "bash", "-c", "> /models/written")
-    wait_until_gone(environment)
+    environment.wait_until_gone()
 
 
 def test_a_down_without_the_profile_breaks_no_promotion(environment: Environment) -> None:
     """It leaves the smoke service's container and removes the default network, without which that would not start."""
     environment.up()
     environment.promote("one")
-    wait_until_gone(environment)
+    environment.wait_until_gone()
     environment.compose("down", "--timeout", "5")
     environment.up()
     assert environment.promote("two") == 2

@@ -180,20 +180,25 @@ def world_of(root: Path, contents: dict[str, str]) -> World:
     """Read the world from the disk."""
     repo = servingrepo.open(root)
     world: World = {}
-    for row in list_models(repo.value):
+    rows = {row.model: row for row in list_models(repo.value)}
+    for name in repo.models():
+        state = need_state(repo.value, name)
+        row = rows.get(name)
+        if (
+            row is None
+        ):  # a list leaves out a model of which nothing came; its number is burnt all the same
+            world[name] = Model(highest=state.highest)
+            continue
         served: list[int] = []
         labelled: set[tuple[str, int]] = set()
-        for event in repo.history(row.model):
+        for event in repo.history(name):
             labelled |= {*event.labels_before.items(), *event.labels_after.items()}
             for one in (event.served_before, event.served_after):
                 if one is not None and (not served or served[-1] != one):
                     served.append(one)
-        state = need_state(repo.value, row.model)
-        records = {
-            one: load_record(repo.value, row.model, one) for one in (*row.versions, *row.trash)
-        }
+        records = {one: load_record(repo.value, name, one) for one in (*row.versions, *row.trash)}
         known = {one: contents[record.digest] for one, record in records.items() if record}
-        world[row.model] = Model(
+        world[name] = Model(
             versions={one: known[one] for one in row.versions},
             trash={one: known[one] for one in row.trash},
             bad={one: contents[mark.digest] for one, mark in state.bad.items()},
