@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# No child of a test uses gRPC, and gRPC's handlers for forks have aborted one that was about to become a server.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 import signal
 from contextlib import ExitStack
 from pathlib import Path

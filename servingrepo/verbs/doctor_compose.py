@@ -36,6 +36,7 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _SIMPLE = re.compile(rf"\$(?:(?P<escaped>\$)|(?P<named>{_NAME})|(?P<braced>\{{))")
 _BRACED = re.compile(rf"(?P<name>{_NAME})(?:(?P<how>:?[-?+])(?P<other>.*))?", re.DOTALL)
 _SERVER = "tensorflow_model_server"
+_IMAGE_SCRIPT = "tf_serving_entrypoint"
 _IMAGE = re.compile(r"(?:^|[/_-])(?:tensorflow[/_-]serving|tf-?serving)", re.IGNORECASE)
 _FLAG = re.compile(r"--(?P<name>[a-z_]+)(?:=(?P<value>.*))?", re.DOTALL)
 _OURS = re.compile(r"--(?:model_config_file|model_base_path|model_name|rest_api_port)\b")
@@ -358,6 +359,9 @@ def _service(
     for one in sorted(unknown_flags):
         what = f"--{one}" if one != "*" else "its command"
         unresolved.append(f"{what}: a variable has no value here")
+    if raw.get("entrypoint") and not _starts_the_server(words):
+        unresolved.append(f"its flags: {' '.join(words[:3])} starts the server")
+        unknown_flags |= {"*"}
     environment, open_flags = _of_image(files, raw, unresolved)
     init = raw.get("init", False)
     image = text("image", raw.get("image", ""))
@@ -386,6 +390,12 @@ def _service(
         user=user,
         unresolved=tuple(dict.fromkeys(unresolved)),
     )
+
+
+def _starts_the_server(words: Sequence[str]) -> bool:
+    """Tell whether a command line is the server's or that of its image, and not a script of the user's."""
+    line = " ".join(words)
+    return _SERVER in line or _IMAGE_SCRIPT in line or _OURS.search(line) is not None
 
 
 def _of_image(

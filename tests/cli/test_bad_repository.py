@@ -32,7 +32,7 @@ def test_a_root_that_is_no_repository_is_refused(tmp_path: Path, run: Path) -> N
 
 def newer_marker(root: Path) -> Path:
     path = root / ".servingrepo" / "format.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 3'))
     return path
 
 

@@ -31,9 +31,10 @@ def named(scenario: Scenario) -> str:
 
 
 def untouched(root: Path) -> Tree:
-    """Return the tree without the lock itself."""
+    """Return the tree without the locks themselves."""
     tree = read_back(root)
     tree.pop(".servingrepo/lock")
+    tree.pop(".servingrepo/smoke-lock", None)
     return tree
 
 

@@ -27,7 +27,7 @@ NOT_SWEPT = {
     "export": "it changes nothing in a repository; tests/crash/test_export.py interrupts it",
     "smoke": "it changes nothing in a repository; tests/verbs/test_smoke_leftovers.py kills it",
     **dict.fromkeys(
-        ("scan", "diff", "status", "list", "show", "history", "run-server"),
+        ("scan", "diff", "status", "list", "show", "history", "doctor", "run-server"),
         "it changes nothing in a repository",
     ),
 }

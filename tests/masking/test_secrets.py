@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from servingrepo.masking import MASK, mask, mask_command, mask_text, masked
+from servingrepo.repository.adoption import Adoption
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.lagging import LaggingServers
@@ -208,7 +209,7 @@ def strings_of(kind: type) -> list[str]:
     return found
 
 
-KINDS = (VersionRecord, ModelState, Format, Intent, Event, LaggingServers, RoundState)
+KINDS = (*(VersionRecord, ModelState, Format, Intent, Event, Adoption, LaggingServers, RoundState),)
 
 
 def test_only_what_is_compared_is_recorded_as_it_is() -> None:

@@ -86,7 +86,7 @@ def test_versions_that_nobody_published_here_are_shown(repo: OpenRepository) -> 
     (shown,) = repo.status().models
     assert (shown.model, shown.ours, shown.foreign) == ("lr", False, (20201016, 20210118))
     assert repo.status().ok
-    assert repo.status().next == "servingrepo promote RUN --model NAME"
+    assert repo.status().next.startswith("servingrepo adopt --all")
     for call in (lambda: repo.serve("lr"), lambda: repo.show_version("lr@20201016")):
         with pytest.raises(NoSuchVersion, match="published no version of lr") as refused:
             call()
