@@ -24,6 +24,7 @@ from servingrepo.modelconfig import (
 from servingrepo.repository import history
 from servingrepo.repository.config import (
     below_server_root,
+    current_text,
     edited,
     forget_roots_before,
     last_text,
@@ -106,7 +107,7 @@ def rewrite(
     with writing(repo, dry_run=dry_run):
         refuse_unreplaceable(repo)
         path = repo.layout.config
-        old = _text(path)
+        old = current_text(repo)
         config, replaces_edit = _wanted(repo, edit)
         findings = check_numbers(config)
         roots_before = {*repo.server_roots_before, repo.server_root} - {root}
@@ -161,7 +162,7 @@ def _wanted(repo: Repository, edit: Edit) -> tuple[ModelConfig, bool]:
                 f"servingrepo has never written {repo.layout.config}, so there is nothing to go back to",
                 hint="servingrepo config write --take-edit takes it over as it is",
             )
-        return parse(last, source=str(repo.layout.last_config)), _text(repo.layout.config) != last
+        return parse(last, source=str(repo.layout.last_config)), current_text(repo) != last
     file = read_config(repo)
     if file.stamp is Stamp.UNEDITED:
         return file.config, False
@@ -215,12 +216,6 @@ def _pins_in_history(repo: Repository) -> dict[str, tuple[int, ...]]:
         if event.before or event.after:
             pins[event.model] = event.after
     return pins
-
-
-def _text(path: Path) -> str:
-    """Return the file's text to compare and show. Bytes that are not UTF-8 become escapes."""
-    with storage_errors("read", path):
-        return read_whole(path).decode(errors="backslashreplace") if path.exists() else ""
 
 
 def _back_up(repo: Repository, path: Path) -> Path | None:
