@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 import msgspec
-from click.core import ParameterSource
 
 from servingrepo.cli.app import App, Bar, pinned, sized, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
+from servingrepo.cli.proofs import typed_for_smoke
 from servingrepo.errors import UsageError
-from servingrepo.options import Option, fields_of
-from servingrepo.servers.engines.options import EngineChoice
+from servingrepo.options import Option
 from servingrepo.texts import plural, some
 from servingrepo.verbs.options import AdoptOptions, ChangeOptions
 
@@ -87,14 +86,7 @@ def _refuse_unsmoked(*, smoke: bool) -> None:
     Raises:
         UsageError: There are such options; the error names all.
     """
-    ctx = click.get_current_context()
-    names = {*(one.key for one in fields_of(EngineChoice)), "timeout", "cases", "strict"}
-    typed = [
-        max(param.opts, key=len)
-        for param in ctx.command.params
-        if param.name in names
-        and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
-    ]
+    typed = typed_for_smoke()
     if typed and not smoke:
         means = "means" if len(typed) == 1 else "mean"
         raise UsageError(

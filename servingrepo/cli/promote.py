@@ -18,11 +18,10 @@ from servingrepo.cli.keeping import policy_of_settings
 from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
 from servingrepo.cli.options import takes
-from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.proofs import proof_lines, typed_for_smoke
 from servingrepo.cli.switches import print_hooks
 from servingrepo.errors import UsageError
-from servingrepo.options import Option, fields_of
-from servingrepo.servers.engines.options import EngineChoice
+from servingrepo.options import Option
 from servingrepo.verbs.options import PromoteOptions
 
 if TYPE_CHECKING:
@@ -108,13 +107,7 @@ def _refuse_unsmoked(*, smoke: bool) -> None:
     if smoke:
         return
     ctx = click.get_current_context()
-    names = {*(one.key for one in fields_of(EngineChoice)), "timeout", "cases", "strict"}
-    typed = [
-        max(param.opts, key=len)
-        for param in ctx.command.params
-        if param.name in names
-        and ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
-    ]
+    typed = typed_for_smoke()
     if not typed:
         return
     came_from = {
