@@ -18,23 +18,31 @@ from servingrepo.errors import (
     NoSavedModel,
     RepositoryDamaged,
     ServingRepoError,
+    StorageFailed,
 )
 from servingrepo.modelconfig import (
     Entry,
     ModelConfig,
     check_name,
     models,
-    names_by_version,
     pin,
     same_base_path,
     version_of_entry,
 )
-from servingrepo.repository.config import MODEL_FILES, check_config, is_elsewhere, served_by_policy
+from servingrepo.repository.config import (
+    MODEL_FILES,
+    check_config,
+    folder_of,
+    is_elsewhere,
+    served_by_policy,
+)
 from servingrepo.repository.records import ModelState
 from servingrepo.repository.repository import (
+    link_on_way,
     load_state,
     model_names,
     record_numbers,
+    version_names,
 )
 from servingrepo.storage.disk import storage_errors
 from servingrepo.texts import some
@@ -139,7 +147,7 @@ def find_models(repo: Repository, config: ModelConfig) -> tuple[Found, ...]:
     wrong = _wrong_entries(repo, config)
     ours = model_names(repo)
     taken = {path_below(repo, one.base_path) or one.name for one in entries.values()}
-    taken |= {repo.layout.model(name).relative_to(repo.layout.models).as_posix() for name in ours}
+    taken |= {repo.layout.path(name) for name in ours}
     names = {*entries, *ours, *_folders(repo, taken)}
     return tuple(_found(repo, name, entries.get(name), wrong.get(name)) for name in sorted(names))
 
@@ -297,9 +305,9 @@ def _folders(repo: Repository, taken: Collection[str]) -> Iterator[str]:
         if name[0] == "." or any(f"{path}/".startswith(f"{name}/") for path in taken):
             continue
         try:
-            if _names(folder) or _is_flat(folder):
+            if version_names(folder) or _is_flat(folder):
                 yield name
-        except OSError:
+        except (OSError, StorageFailed):
             yield name  # `_found` says that it cannot be read
 
 
@@ -308,14 +316,14 @@ def _found(repo: Repository, model: str, entry: Entry | None, wrong: Left | None
         return Found(model=model, path="", entry=entry, wrong=wrong)
     path = path_below(repo, entry.base_path) if entry is not None else None
     if path is None:
-        path = repo.layout.model(model).relative_to(repo.layout.models).as_posix()
+        path = repo.layout.path(model)
     base = repo.layout.models / path
     found = Found(model=model, path=path, entry=entry)
     try:
         check_name(model)
         refuse_links_to(repo, base)
         with storage_errors("read", base):
-            names, flat = _names(base), _is_flat(base)
+            names, flat = version_names(base) or {}, _is_flat(base)
     except BadName as error:
         reason = f"{error.message}; {error.hint}"
         return msgspec.structs.replace(found, wrong=_left(model, error, reason))
@@ -337,28 +345,17 @@ def refuse_links_to(repo: Repository, base: Path) -> None:
     Raises:
         RepositoryDamaged: A part of the path below the models directory is a link.
     """
-    for place in (base, *base.parents):
-        if place == repo.layout.models:
-            return
-        with storage_errors("read", place):
-            if place.is_symlink():
-                raise RepositoryDamaged(
-                    f"{place} is a link, to {place.readlink()}: servingrepo manages no model behind a link"
-                )
+    with storage_errors("read", base):
+        if (link := link_on_way(repo, base)) is not None:
+            raise RepositoryDamaged(
+                f"{link} is a link, to {link.readlink()}: servingrepo manages no model behind a link"
+            )
 
 
 def path_below(repo: Repository, base_path: str) -> str | None:
     """Return the path below the models directory that a base path leads to; None if it leads elsewhere."""
-    root, path = same_base_path(repo.server_root), same_base_path(base_path)
-    below = path.removeprefix(f"{root.rstrip('/')}/")
-    return below if below not in {path, ""} else None
-
-
-def _names(base: Path) -> Mapping[int, tuple[str, ...]]:
-    try:
-        return names_by_version(path.name for path in base.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    folder = folder_of(repo, base_path)
+    return folder.relative_to(repo.layout.models).as_posix() if folder is not None else None
 
 
 def _is_flat(base: Path) -> bool:

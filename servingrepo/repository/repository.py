@@ -333,11 +333,16 @@ def model_folders(repo: Repository) -> dict[Path, str | None]:
     return folders | {layout.model(name): name for name in layout.paths}
 
 
-def is_behind_link(repo: Repository, place: Path) -> bool:
-    """Tell whether a place in the models directory is a link, or lies behind one."""
+def link_on_way(repo: Repository, place: Path) -> Path | None:
+    """Return a place in the models directory if it is a link, or else the link behind which it lies; None without."""
     models = repo.layout.models
     way = takewhile(lambda one: one != models, chain([place], place.parents))
-    return any(one.is_symlink() for one in way)
+    return next((one for one in way if one.is_symlink()), None)
+
+
+def is_behind_link(repo: Repository, place: Path) -> bool:
+    """Tell whether a place in the models directory is a link, or lies behind one."""
+    return link_on_way(repo, place) is not None
 
 
 def load_state(repo: Repository, model: str) -> ModelState | None:
