@@ -41,14 +41,52 @@ from servingrepo.repository.trash import trashed_versions
 from servingrepo.repository.trust import refuse_links, refuse_twin
 from servingrepo.storage.copying import copy_tree, need_space
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.repository.records import Source
+    from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.savedmodel.values import TensorCheck
     from servingrepo.storage.manifest import Manifest
     from servingrepo.storage.pipeline import Watch
     from servingrepo.storage.tree import SourceTree
+
+
+def new_record(
+    repo: Repository,
+    model: str,
+    version: int,
+    *,
+    txid: str,
+    message: str,
+    source: Source,
+    manifest: Manifest,
+    inspection: Inspection,
+    tensors: TensorCheck | None,
+) -> VersionRecord:
+    """Make the record of a version from what its files are and from who publishes it now."""
+    owner = me()
+    return VersionRecord(
+        model=model,
+        version=version,
+        txid=txid,
+        created=repo.now(),
+        user=owner.user,
+        host=owner.host,
+        message=message,
+        source=source,
+        manifest=manifest,
+        digest=content_digest(manifest),
+        size=manifest.size,
+        tensorflow=inspection.tensorflow_version,
+        signatures=inspection.signatures,
+        fingerprint=inspection.fingerprint,
+        tensors=tensors,
+        demands=inspection.demands,
+    )
 
 
 class Reservation(msgspec.Struct, frozen=True):

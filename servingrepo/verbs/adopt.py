@@ -54,6 +54,7 @@ from servingrepo.repository.config import (
 )
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.proving import Trial, prove, smoking
+from servingrepo.repository.publication import new_record
 from servingrepo.repository.records import (
     ADOPTED,
     ModelState,
@@ -68,11 +69,10 @@ from servingrepo.savedmodel.variables import read_variables
 from servingrepo.smoke.report import judge
 from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
-from servingrepo.storage.hashing import content_digest
 from servingrepo.storage.manifest import Manifest, Recipe
 from servingrepo.storage.reading import read_whole
 from servingrepo.storage.tree import SourceTree, read_tree
-from servingrepo.texts import as_path, plural, some
+from servingrepo.texts import as_path, escaped, plural, some
 from servingrepo.verbs.engines import engine_for
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from servingrepo.repository.history import Event
     from servingrepo.repository.repository import Repository
     from servingrepo.savedmodel.inspection import Inspection
+    from servingrepo.servers.engines.choice import Engine
     from servingrepo.verbs.options import AdoptOptions, ChangeOptions
 
 __all__ = ["Adopted", "AdoptedModel", "Undone", "adopt", "undo"]
@@ -191,14 +192,12 @@ def adopt(repo: Repository, names: Sequence[str], options: AdoptOptions) -> Adop
     _refuse_no_subject(names, options)
     _refuse_unwritable(repo)
     engine = engine_for(repo, options.engine) if options.smoke and not options.dry_run else None
-    if engine is not None:
-        options = msgspec.structs.replace(options, engine=engine)
     with writing(repo, dry_run=options.dry_run):  # what a dead command left must not count as ours
         pass
     start = _start(repo, names, options)
     txid = new_txid(repo)
     read, left = _read_all(repo, start.plans, options, txid=txid)
-    read, failed = _prove_all(repo, read, options)
+    read, failed = _prove_all(repo, read, engine, options)
     left = (*start.left, *left, *failed)
     if names or not (read or options.dry_run):
         _refuse(left)
@@ -419,26 +418,18 @@ def _check(
     if options.dry_run:
         return version
     _refuse_another_graph(path, inspection, manifest)
-    owner = me()
-    record = VersionRecord(
-        model=plan.model,
-        version=version.number,
+    record = new_record(
+        repo,
+        plan.model,
+        version.number,
         txid=txid,
-        created=repo.now(),
-        user=owner.user,
-        host=owner.host,
         message=options.message,
         source=Source(
-            run=_recordable(path), export=_recordable(path), kind=ADOPTED, provenance=_age(tree)
+            run=escaped(str(path)), export=escaped(str(path)), kind=ADOPTED, provenance=_age(tree)
         ),
         manifest=manifest,
-        digest=content_digest(manifest),
-        size=manifest.size,
-        tensorflow=inspection.tensorflow_version,
-        signatures=inspection.signatures,
-        fingerprint=inspection.fingerprint,
+        inspection=inspection,
         tensors=checked,
-        demands=inspection.demands,
     )
     return msgspec.structs.replace(version, record=record)
 
@@ -462,35 +453,29 @@ def _age(tree: SourceTree) -> dict[str, str]:
     return {"modified": datetime.fromtimestamp(newest / 1e9, UTC).isoformat(timespec="seconds")}
 
 
-def _recordable(path: Path) -> str:
-    """Return a path as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
-
-
 def _prove_all(
-    repo: Repository, read: Sequence[Read], options: AdoptOptions
+    repo: Repository, read: Sequence[Read], engine: Engine | None, options: AdoptOptions
 ) -> tuple[tuple[Read, ...], tuple[Left, ...]]:
-    """Smoke-test the served versions, if that is asked for. A model that fails stays unmanaged."""
-    if not options.smoke or options.dry_run:
+    """Smoke-test the served versions, if there is an engine for it. A model that fails stays unmanaged."""
+    if engine is None:
         return tuple(read), ()
     done: list[Read] = []
     left: list[Left] = []
     for one in read:
         try:
-            done.append(_proven(repo, one, options))
+            done.append(_proven(repo, one, engine, options))
         except ServingRepoError as error:
             reason = "; ".join([f"its smoke test failed: {error.message}", *error.problems])
             left.append(Left(model=one.plan.model, slug=error.slug, reason=reason))
     return tuple(done), tuple(left)
 
 
-def _proven(repo: Repository, read: Read, options: AdoptOptions) -> Read:
+def _proven(repo: Repository, read: Read, engine: Engine, options: AdoptOptions) -> Read:
     """Serve each served version of a model where it lies, send it requests, and add the proofs to the records.
 
     Raises:
         SmokeFailed, LoadFailed and other errors of the engine: A smoke test failed.
     """
-    engine = engine_for(repo, options.engine)
     plan, versions = read.plan, []
     for one in read.versions:
         if one.number not in plan.pins or one.record is None:

@@ -42,6 +42,7 @@ from servingrepo.repository.publication import (
     choose_number,
     find_same,
     may_be_known,
+    new_record,
     publish,
     refuse_flat_model,
     reserve,
@@ -50,7 +51,7 @@ from servingrepo.repository.publication import (
 )
 from servingrepo.repository.records import Proof, Source, VersionRecord, say_proofs
 from servingrepo.repository.references import Reference, previous_version, was_served
-from servingrepo.repository.repository import burn_number, load_record, me
+from servingrepo.repository.repository import burn_number, load_record
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
 from servingrepo.repository.transaction import append_event, free_reserved_space, new_event, writing
@@ -66,7 +67,7 @@ from servingrepo.smoke.fitting import check_cases
 from servingrepo.smoke.report import is_enough, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
-from servingrepo.texts import as_path, some
+from servingrepo.texts import as_path, escaped, some
 from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.compatibility import check_compatibility
 from servingrepo.verbs.engines import engine_for
@@ -398,46 +399,36 @@ def _record(
     proof: Proof | None,
     gates: tuple[GateVerdict, ...],
 ) -> VersionRecord:
-    owner = me()
-    run, inspection = candidate.run, candidate.run.inspection
-    return VersionRecord(
-        model=place.model,
-        version=place.version,
+    run = candidate.run
+    record = new_record(
+        repo,
+        place.model,
+        place.version,
         txid=place.txid,
-        created=repo.now(),
-        user=owner.user,
-        host=owner.host,
         message=options.message,
-        source=_source(candidate.run.scan, options),
+        source=_source(run.scan, options),
         manifest=manifest,
-        digest=content_digest(manifest),
-        size=manifest.size,
-        tensorflow=inspection.tensorflow_version,
-        signatures=inspection.signatures,
-        fingerprint=inspection.fingerprint,
+        inspection=run.inspection,
         tensors=tensors,
+    )
+    return msgspec.structs.replace(
+        record,
         proofs=(proof,) if proof is not None else (),
         measured=numbers_of(run.measured.measurements),
         gates=gates,
         doubts=run.staleness,
         unread=candidate.unread,
         origin=candidate.origin,
-        demands=inspection.demands,
     )
 
 
 def _source(scan: RunScan, options: PromoteOptions) -> Source:
     return Source(
-        run=_recordable(place_of(scan.run, scan, options.call)),
-        export=_recordable(place_of(scan.export, scan, options.call)),
+        run=escaped(place_of(scan.run, scan, options.call)),
+        export=escaped(place_of(scan.export, scan, options.call)),
         kind=scan.kind,
-        provenance={key: _recordable(value) for key, value in scan.provenance.items()},
+        provenance={key: escaped(value) for key, value in scan.provenance.items()},
     )
-
-
-def _recordable(path: str) -> str:
-    """Return a path as JSON can hold it: bytes that are not UTF-8 (PEP 383) become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def _commit(
