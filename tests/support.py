@@ -15,6 +15,8 @@ import msgspec
 
 import servingrepo
 from servingrepo.deadline import Deadline
+from servingrepo.protos import predict_pb2, types_pb2
+from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.servers.engines.processes import free_port, stop, wait_until_open
 from servingrepo.servers.states import Endpoint
@@ -177,3 +179,18 @@ def running_server(
 def bytes_read() -> int:
     """Return how many bytes this process has read from files so far (proc(5), rchar)."""
     return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def ask(endpoint: Endpoint, *, model: str = "half", label: str | None = None) -> tuple[int, float]:
+    """Return which version of a model answers x = 0, and what: the offset of its run."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    if label is not None:
+        request.model_spec.version_label = label
+    tensor = request.inputs["x"]
+    tensor.dtype = types_pb2.DT_FLOAT
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.float_val.append(0.0)
+    with ServingClient(endpoint) as client:
+        reply = client.predict(request, timeout=10)
+    return reply.model_spec.version.value, reply.outputs["y"].float_val[0]

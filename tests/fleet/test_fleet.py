@@ -23,8 +23,8 @@ from servingrepo.smoke.cases import load_cases
 from servingrepo.testing.fake_models import FakeModels
 from servingrepo.testing.fake_server import serve_fake
 from tests.cli.processes import started
-from tests.fleet.test_switch import ask, loaded, two_versions
-from tests.support import command, ending, live_server, run_with, running_server
+from tests.fleet.test_switch import loaded, two_versions
+from tests.support import ask, command, ending, live_server, run_with, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

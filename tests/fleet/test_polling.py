@@ -12,8 +12,8 @@ from servingrepo.errors import ServerTimeout, SwitchFailed
 from servingrepo.fleet.rules import Rules
 from servingrepo.modelconfig import entry
 from servingrepo.repository.config import pins, read_config
-from tests.fleet.test_switch import ask, loaded, two_versions
-from tests.support import command, live_server, run_with
+from tests.fleet.test_switch import loaded, two_versions
+from tests.support import ask, command, live_server, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,9 +23,9 @@ from servingrepo.servers.metrics import PAGE, Requests, count_requests
 from servingrepo.servers.security import Security
 from servingrepo.servers.states import Endpoint
 from tests.fleet.test_fleet import answering, at, fleet_of
-from tests.fleet.test_switch import ask, two_versions
+from tests.fleet.test_switch import two_versions
 from tests.servers.authority import Authority
-from tests.support import command, live_server, running_server
+from tests.support import ask, command, live_server, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

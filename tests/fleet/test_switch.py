@@ -19,14 +19,13 @@ from servingrepo.errors import (
     VersionDamaged,
 )
 from servingrepo.modelconfig import pin
-from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.repository.config import pins, read_config, write_config
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
 from servingrepo.testing.exports import Served
-from tests.support import command, live_server, new_repository, run_with
+from tests.support import ask, command, live_server, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,21 +42,6 @@ def two_versions(tmp_path: Path) -> OpenRepository:
     repo.promote(run_with(tmp_path / "a", offset=2.0), model="half", smoke=False)
     repo.promote(run_with(tmp_path / "b", offset=3.0), model="half", smoke=False, serve=False)
     return repo
-
-
-def ask(endpoint: Endpoint, *, label: str | None = None) -> tuple[int, float]:
-    """Return which version answers x = 0, and what."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "half"
-    if label is not None:
-        request.model_spec.version_label = label
-    tensor = request.inputs["x"]
-    tensor.dtype = types_pb2.DT_FLOAT
-    tensor.tensor_shape.dim.add(size=1)
-    tensor.float_val.append(0.0)
-    with ServingClient(endpoint) as client:
-        reply = client.predict(request, timeout=10)
-    return reply.model_spec.version.value, reply.outputs["y"].float_val[0]
 
 
 def loaded(endpoint: Endpoint) -> set[int]:

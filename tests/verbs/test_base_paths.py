@@ -11,11 +11,9 @@ import pytest
 import servingrepo
 from servingrepo.errors import ConfigInvalid
 from servingrepo.modelconfig import entry, models
-from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.repository.config import read_config
-from servingrepo.servers.client import ServingClient
 from servingrepo.testing.exports import write_export
-from tests.support import Outcome, command, live_server, run_with
+from tests.support import Outcome, ask, command, live_server, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,16 +59,7 @@ def state_of(repo: OpenRepository) -> dict[str, bytes]:
 
 
 def answers(endpoint: Endpoint, *, label: str | None = None) -> int:
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "lr"
-    if label is not None:
-        request.model_spec.version_label = label
-    request.inputs["x"].dtype = types_pb2.DT_FLOAT
-    request.inputs["x"].tensor_shape.dim.add(size=1)
-    request.inputs["x"].float_val.append(0.0)
-    with ServingClient(endpoint) as client:
-        version: int = client.predict(request, timeout=10).model_spec.version.value
-    return version
+    return ask(endpoint, model="lr", label=label)[0]
 
 
 VERBS = {

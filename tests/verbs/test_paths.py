@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from servingrepo.protos import predict_pb2, types_pb2
 from servingrepo.repository.repository import save_paths, with_paths
-from servingrepo.servers.client import ServingClient
-from tests.support import Outcome, command, live_server, new_repository, run_with
+from tests.support import Outcome, ask, command, live_server, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,17 +34,7 @@ def run(repo: OpenRepository, *arguments: str | Path, code: int = 0) -> Outcome:
 
 def answers(endpoint: Endpoint, *, label: str | None = None) -> float:
     """Return what the model says to 0, which is the offset of its run."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "lr"
-    if label is not None:
-        request.model_spec.version_label = label
-    request.inputs["x"].dtype = types_pb2.DT_FLOAT
-    request.inputs["x"].tensor_shape.dim.add(size=1)
-    request.inputs["x"].float_val.append(0.0)
-    with ServingClient(endpoint) as client:
-        reply = client.predict(request, timeout=10)
-    (value,) = next(iter(reply.outputs.values())).float_val
-    return float(value)
+    return ask(endpoint, model="lr", label=label)[1]
 
 
 @pytest.mark.tf

@@ -10,8 +10,8 @@ import pytest
 from servingrepo.errors import SwitchFailed
 from servingrepo.modelconfig import entry
 from servingrepo.repository.config import read_config
-from tests.fleet.test_switch import ask, loaded
-from tests.support import command, live_server, new_repository, run_with
+from tests.fleet.test_switch import loaded
+from tests.support import ask, command, live_server, new_repository, run_with
 
 if TYPE_CHECKING:
     from pathlib import Path
