@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from google.protobuf import text_format
 
 import servingrepo
 from servingrepo.deadline import Deadline
-from servingrepo.protos import predict_pb2, types_pb2
+from servingrepo.protos import predict_pb2, saved_model_pb2, types_pb2
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.servers.engines.processes import free_port, stop, wait_until_open
@@ -83,6 +84,23 @@ def run_with(run: Path, *, offset: float, slope: float = 0.5, **options: Any) ->
     """Leave a run directory whose SavedModel answers slope * x + offset."""
     write_export(run / "saved_model", slope=slope, offset=offset, **options)
     return run
+
+
+def put(path: Path, data: bytes) -> Path:
+    """Write a file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def as_text(export: Path) -> Path:
+    """Write the graph of an export as saved_model.pbtxt instead; return that file."""
+    binary = export / "saved_model.pb"
+    message = saved_model_pb2.SavedModel.FromString(binary.read_bytes())
+    binary.unlink()
+    file = export / "saved_model.pbtxt"
+    file.write_text(text_format.MessageToString(message))
+    return file
 
 
 def git(folder: Path, *arguments: str | Path, check: bool = True) -> str:

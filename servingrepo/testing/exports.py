@@ -11,7 +11,6 @@ import struct
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from google.protobuf import text_format
 
 from servingrepo.protos import (
     fingerprint_pb2,
@@ -61,12 +60,10 @@ def write_export(
     offset: float = 2.0,
     signatures: Sequence[Served] = (Served(),),
     assets: Mapping[str, bytes] | None = None,
-    extra_assets: Mapping[str, bytes] | None = None,
     payload_bytes: int = 0,
     variables: bool = False,
     fingerprint: bool = False,
     tags: Sequence[str] = ("serve",),
-    text: bool = False,
     device: str = "",
 ) -> Path:
     """Write a SavedModel into the directory `path`, which is made if need be, and return `path`.
@@ -77,12 +74,10 @@ def write_export(
         offset: The summand of every signature.
         signatures: What to serve; `serving_default`: x float32 [-1] -> y float32 [-1] by default.
         assets: Vocabularies in `assets/`, by name, one distinct word per line; loading reads them.
-        extra_assets: Files of `assets.extra/`; TensorFlow Serving ignores names it does not know.
         payload_bytes: Size of an extra file that no server reads, to make the export big.
         variables: Keep slope and offset in `variables/` instead of in the graph.
         fingerprint: Write `fingerprint.pb` with the right checkpoint hash.
         tags: The tag set of the one MetaGraph.
-        text: Write `saved_model.pbtxt` instead of `saved_model.pb`.
         device: Pin the graph's multiplications there, such as `/device:GPU:0`.
     """
     path.mkdir(parents=True, exist_ok=True)
@@ -95,18 +90,14 @@ def write_export(
         tags=tags,
         device=device,
     )
-    if text:
-        (path / "saved_model.pbtxt").write_text(text_format.MessageToString(message))
-    else:
-        (path / "saved_model.pb").write_bytes(message.SerializeToString(deterministic=True))
+    (path / "saved_model.pb").write_bytes(message.SerializeToString(deterministic=True))
     if variables:
         (path / "variables").mkdir(exist_ok=True)
         write_bundle(path / "variables" / "variables", {"slope": slope, "offset": offset})
-    for folder, files in (("assets", assets), ("assets.extra", extra_assets)):
-        for name, content in (files or {}).items():
-            target = path / folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+    for name, content in (assets or {}).items():
+        target = path / "assets" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
     if payload_bytes:
         _write_payload(path / "assets.extra" / "payload.bin", payload_bytes)
     if fingerprint:

@@ -16,6 +16,7 @@ from servingrepo.savedmodel.inspection import Inspection, inspect_export
 from servingrepo.savedmodel.values import Signature
 from servingrepo.testing.bundles import write_bundle
 from servingrepo.testing.exports import Served, saved_model, write_export
+from tests.support import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,7 +267,7 @@ def test_inspect_export_of_a_damaged_export_finds_exactly_that(
 def test_inspect_export_of_a_text_graph_that_tensorflow_refuses_says_where(
     tmp_path: Path, character: str
 ) -> None:
-    file = write_export(tmp_path / "1", text=True) / "saved_model.pbtxt"
+    file = as_text(write_export(tmp_path / "1"))
     assert inspect_export(tmp_path / "1").defects == ()
     file.write_text(f"\n {character}{file.read_text()}")
     (found,) = inspect_export(tmp_path / "1").defects

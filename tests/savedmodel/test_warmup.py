@@ -18,7 +18,7 @@ from servingrepo.savedmodel.crc32c import crc32c, mask
 from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.savedmodel.warmup import FILE
 from servingrepo.testing.exports import Served, write_export
-from tests.support import new_repository, run_with
+from tests.support import new_repository, put, run_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,7 +151,8 @@ def file_of(records: list[Any]) -> bytes:
 
 
 def export(path: Path, data: bytes) -> Path:
-    return write_export(path, signatures=SIGNATURES, extra_assets={FILE.split("/")[1]: data})
+    put(path / FILE, data)
+    return write_export(path, signatures=SIGNATURES)
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -231,11 +232,13 @@ def test_promote_refuses_a_bad_warm_up_file_and_says_whose_it_is(tmp_path: Path)
         ("a", DAMAGED["data"][0], DamagedExport),
         ("b", file_of(BAD["dtype"][0]), UnsupportedExport),
     ):
-        run = run_with(tmp_path / name, offset=1.0, extra_assets={FILE.split("/")[1]: data})
+        run = run_with(tmp_path / name, offset=1.0)
+        put(run / "saved_model" / FILE, data)
         with pytest.raises(kind, match="tf_serving_warmup_requests: record 2 at byte"):
             repo.promote(run, model="m", smoke=False)
     other = file_of(GOOD["another model's name"])
-    run = run_with(tmp_path / "c", offset=1.0, extra_assets={FILE.split("/")[1]: other})
+    run = run_with(tmp_path / "c", offset=1.0)
+    put(run / "saved_model" / FILE, other)
     done = repo.promote(run, model="m", smoke=False)
     assert done.guard is not None
     assert "written for the model other" in done.guard.notes[0]

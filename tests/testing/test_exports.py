@@ -13,6 +13,7 @@ from servingrepo.protos import saved_model_pb2
 from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.testing.bundles import write_bundle
 from servingrepo.testing.exports import Served, write_export
+from tests.support import as_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +114,8 @@ def test_write_export_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_write_export_as_text_can_be_parsed_back(tmp_path: Path) -> None:
-    found = inspect_export(write_export(tmp_path / "1", text=True, tags=("serve", "gpu")))
+    as_text(write_export(tmp_path / "1", tags=("serve", "gpu")))
+    found = inspect_export(tmp_path / "1")
     assert found.file == "saved_model.pbtxt"
     assert found.tag_sets == (("gpu", "serve"),)
 

@@ -245,7 +245,7 @@ def test_promote_when_saved_model_pb_is_truncated_is_refused(tmp_path: Path) -> 
 def test_promote_of_a_graph_that_is_not_the_fingerprints_is_refused(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "serving")
     run = run_with(tmp_path / "run", offset=2.0, variables=True, fingerprint=True)
-    run_with(tmp_path / "run", offset=2.0, variables=True, text=False, device="/device:CPU:0")
+    run_with(tmp_path / "run", offset=2.0, variables=True, device="/device:CPU:0")
     with pytest.raises(DamagedExport, match="saved_model_checksum"):
         repo.promote(run, model="half", smoke=False)
     assert repo.models() == ()
