@@ -14,7 +14,7 @@ import os
 import threading
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from servingrepo.storage.disk import (
     storage_errors,
     translate,
 )
-from servingrepo.storage.hashing import CHUNK, LARGE, LARGE_CHUNK, hash_all
+from servingrepo.storage.hashing import CHUNK, LARGE, hash_all
 from servingrepo.storage.manifest import FileEntry, Manifest, Recipe
 from servingrepo.storage.pipeline import END, Here, beside
 from servingrepo.storage.progress import Progress, silent
@@ -38,10 +38,23 @@ from servingrepo.storage.reading import closed_after
 from servingrepo.storage.tree import SourceFile, SourceTree, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from servingrepo.storage.pipeline import Chunks, Watch
+    from servingrepo.storage.pipeline import Watch
 
+_DIRECT = 4 << 20
+"""From this size on, a file is written past the page cache where `_go_direct` can do that."""
+
+_DIRECT_CHUNK = 2 << 20
+"""Bytes of one write. Each waits for the disk, so smaller ones are slower; larger ones only take more memory."""
+
+_ALIGNED = 4096
+"""Sizes and offsets of writes past the page cache are multiples of this: no disk here has larger blocks."""
+
+_SUITED = frozenset({0xEF53, 0x58465342})
+"""ext4 and XFS, as statfs(2) names them. A network file system would wait for its server at each write."""
+
+_LIBC = ctypes.CDLL(None)
 _WRITEBACK_STEP = 32 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _FICLONE = 0x40049409  # linux/fs.h: _IOW(0x94, 9, int)
@@ -210,15 +223,10 @@ def copy_file(
                 os.fchmod(descriptor, FILE_MODE)
                 if _clone(source, descriptor):
                     # Read the clone: the source may change from now on.
-                    origin, into = FileIO(descriptor, "rb", closefd=False), None
+                    origin, write = FileIO(descriptor, "rb", closefd=False), _nowhere
                 else:
-                    origin, into = source, descriptor
-                if file.size >= LARGE:
-                    with beside(take, chunk=LARGE_CHUNK) as chunks:
-                        size = _copy_bytes(origin, into, file, chunks, progress)
-                else:
-                    here = Here(take, chunk=min(CHUNK, file.size + 1))
-                    size = _copy_bytes(origin, into, file, here, progress)
+                    origin, write = source, _writing(descriptor, file.size)
+                size = _copy_bytes(origin, write, file, take, progress)
                 disk.step("copy.before-sync", target)
                 os.fsync(descriptor)
         _same_or_changed(file, os.fstat(source.fileno()))
@@ -241,22 +249,91 @@ def _clone(source: FileIO, target: int) -> bool:
 
 
 def _copy_bytes(
-    source: FileIO, descriptor: int | None, file: SourceFile, chunks: Chunks, progress: Progress
+    source: FileIO,
+    write: Callable[[memoryview], None],
+    file: SourceFile,
+    take: Callable[[memoryview], None],
+    progress: Progress,
 ) -> int:
-    """Copy the bytes in chunks, and return their number. Without a descriptor they are only read."""
+    """Copy the bytes in chunks, and return their number. Another thread writes those of a large file."""
+    chunk = _DIRECT_CHUNK if file.size >= _DIRECT else min(CHUNK, file.size + 1)
+    beside_or_here = (
+        beside(write, chunk=chunk) if file.size >= LARGE else nullcontext(Here(write, chunk=chunk))
+    )
     size = 0
-    while data := _read(source, chunks.room(), file):
-        chunks.give(data)
-        size += len(data)
-        if descriptor is not None:
-            left = data
-            while left:
-                left = left[os.write(descriptor, left) :]
-            _start_writeback(descriptor, size - len(data), size)
-        if size > file.size:  # another process writes faster than we read
-            raise _changed(Path(file.source))
-        progress(len(data))
+    with beside_or_here as chunks:
+        at_end = False
+        while not at_end:
+            room = chunks.room()
+            data = _fill(room, source, file, take)
+            chunks.give(data)
+            size += len(data)
+            if size > file.size:  # another process writes faster than we read
+                raise _changed(Path(file.source))
+            progress(len(data))
+            at_end = len(data) < len(room)
     return size
+
+
+def _fill(
+    room: memoryview, source: FileIO, file: SourceFile, take: Callable[[memoryview], None]
+) -> memoryview:
+    """Read until the room is full or the file ends; pieces are taken while they are in a core's cache."""
+    filled = 0
+    while count := len(data := _read(source, room[filled : filled + CHUNK], file)):
+        take(data)
+        filled += count
+    return room[:filled]
+
+
+def _nowhere(_: memoryview) -> None:
+    """Write nothing: the bytes are there."""
+
+
+def _writing(descriptor: int, size: int) -> Callable[[memoryview], None]:
+    """Return a function that writes the next bytes of a new file."""
+    if size >= _DIRECT:
+        _go_direct(descriptor)
+    written = 0
+
+    def write(data: memoryview) -> None:
+        nonlocal written
+        if len(data) % _ALIGNED:  # the end of the file
+            _leave_direct(descriptor)
+        left = data
+        while left:
+            try:
+                left = left[os.write(descriptor, left) :]
+            except OSError as error:
+                # EINVAL: this disk has larger blocks, or part of a block was written.
+                if error.errno != errno.EINVAL or not _leave_direct(descriptor):
+                    raise
+        _start_writeback(descriptor, written, written + len(data))
+        written += len(data)
+
+    return write
+
+
+def _go_direct(descriptor: int) -> None:
+    """Let the next writes go past the page cache (open(2), O_DIRECT), where the file system is known to be suited.
+
+    The kernel need not copy the bytes then, nor find memory for them, and a large copy pushes nothing out of the page
+    cache that running servers need. In return, the first reader of the file waits for the disk. fsync is still
+    needed: the disk may have the bytes in its own cache, and the file's size is not durable.
+    """
+    facts = (ctypes.c_long * 64)()  # struct statfs, with room to spare; the type is first
+    if _LIBC.fstatfs(ctypes.c_int(descriptor), facts) == 0 and facts[0] in _SUITED:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+
+
+def _leave_direct(descriptor: int) -> bool:
+    """Let the next writes go through the page cache; return whether they went past it."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    if flags & os.O_DIRECT:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+    return bool(flags & os.O_DIRECT)
 
 
 def _open_source(file: SourceFile) -> FileIO:
@@ -284,7 +361,7 @@ def _start_writeback(descriptor: int, before: int, after: int) -> None:
     """
     first, last = before // _WRITEBACK_STEP, after // _WRITEBACK_STEP
     if last > first:
-        ctypes.CDLL(None).sync_file_range(
+        _LIBC.sync_file_range(
             ctypes.c_int(descriptor),
             ctypes.c_int64(first * _WRITEBACK_STEP),
             ctypes.c_int64((last - first) * _WRITEBACK_STEP),

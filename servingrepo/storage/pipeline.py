@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,6 +24,9 @@ Watch = Callable[[str], Shown | None]
 END = memoryview(b"")
 """The bytes that a `Shown` gets at the end of a file."""
 
+_WORTH_A_MAP = 1 << 20
+"""Bytes of a chunk from which on its memory is mapped pages."""
+
 _BUFFERS = 4
 """Chunks in memory at a time: one is filled while the others wait."""
 
@@ -37,12 +41,24 @@ class Chunks(Protocol):
         """Hand over the bytes that were read into the last room. They stay unchanged until the next `room`."""
 
 
+def _memory(size: int) -> memoryview:
+    """Return memory for a chunk. That of a large one begins with a page: writes past the page cache need that."""
+    if size < _WORTH_A_MAP:
+        return memoryview(bytearray(size))
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(
+        OSError
+    ):  # not every kernel has huge pages; with them a write looks up fewer pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(pages)
+
+
 class Here:
     """Chunks that the reading thread itself takes, at once."""
 
     def __init__(self, take: Callable[[memoryview], object], *, chunk: int) -> None:
         self._take = take
-        self._room = memoryview(bytearray(chunk))
+        self._room = _memory(chunk)
 
     def room(self) -> memoryview:
         """Return the memory to read into, the same each time."""
@@ -61,13 +77,19 @@ class _Beside:
         self._full: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
         self._free: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(_BUFFERS):
-            self._free.put(memoryview(bytearray(chunk)))
+            self._free.put(_memory(chunk))
         self._filled = END
         self.failures: list[BaseException] = []
 
     def room(self) -> memoryview:
-        """Wait for free memory, and return it."""
+        """Wait for free memory, and return it.
+
+        Raises:
+            Exception: The other thread failed: the rest of the file need not be read.
+        """
         self._filled = self._free.get()
+        if self.failures:
+            raise self.failures[0]
         return self._filled
 
     def give(self, data: memoryview) -> None:

@@ -72,20 +72,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def cloning_disk(tmp_path: Path) -> Iterator[Path]:
     """A mounted XFS, whose files can share blocks; it is a sparse file of 400 MB."""
-    place, image = tmp_path / "cloning", tmp_path / "xfs.image"
+    yield from _image(
+        tmp_path / "cloning", ["mkfs.xfs", "-q", "-m", "reflink=1"], package="xfsprogs"
+    )
+
+
+@pytest.fixture
+def ext4_disk(tmp_path: Path) -> Iterator[Path]:
+    """A mounted ext4 on a sparse file of 400 MB: large files are written past its page cache."""
+    yield from _image(tmp_path / "ext4", ["mkfs.ext4", "-q", "-F", "-m", "0"], package="e2fsprogs")
+
+
+def _image(place: Path, make: list[str], *, package: str) -> Iterator[Path]:
+    image = place.with_suffix(".image")
     place.mkdir()
     with image.open("wb") as stream:
         stream.truncate(400 << 20)
-    for command in (
-        ["mkfs.xfs", "-q", "-m", "reflink=1", str(image)],
-        ["mount", "-o", "loop", str(image), str(place)],
-    ):
+    for command in ([*make, str(image)], ["mount", "-o", "loop", str(image), str(place)]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
-            pytest.skip("there is no mkfs.xfs here: apt-get install xfsprogs")
+            pytest.skip(f"there is no {command[0]} here: apt-get install {package}")
         if done.returncode != 0:
-            pytest.skip(f"an XFS cannot be mounted here: {done.stderr.strip()}")
+            pytest.skip(f"{command[0]} does not work here: {done.stderr.strip()}")
     try:
         yield place
     finally:

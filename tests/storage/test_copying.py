@@ -241,6 +241,59 @@ def test_a_full_disk_during_a_copy_is_no_space(source: Path, small_disk: Path) -
         copy_tree(tree_of(source), small_disk / "copy", disk=Disk())
 
 
+CHUNK = 2 << 20
+SIZES = [2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 3 * CHUNK + 4096, 40 << 20, (40 << 20) + 4097]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("disk", ["ext4_disk", "cloning_disk", "tmp_path"])
+def test_large_files_are_copied_whole(
+    disk: str, size: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Sizes at which the bytes fill the last chunk, the last block, or neither."""
+    source = tmp_path / "run"
+    source.mkdir()
+    data = os.urandom(size)
+    (source / "data").write_bytes(data)
+    copy: Path = request.getfixturevalue(disk) / "copy"
+    shown = bytearray()
+    made = copy_tree(tree_of(source), copy, disk=Disk(), watch=lambda _: shown.extend)
+    assert (copy / "data").read_bytes() == data
+    assert shown == data
+    assert made == hash_tree(copy)
+
+
+def is_cached(file: Path, offset: int) -> bool:
+    """Tell whether a byte of a file is in the page cache: otherwise the disk would be waited for."""
+    with file.open("rb", buffering=0) as stream:
+        try:
+            return os.preadv(stream.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+        except BlockingIOError:
+            return False
+
+
+def test_a_large_copy_leaves_the_page_cache_to_others(tmp_path: Path, ext4_disk: Path) -> None:
+    source = tmp_path / "run"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(5 * CHUNK + 1))
+    (source / "small").write_bytes(b"small")
+    copy_tree(tree_of(source), ext4_disk / "copy", disk=Disk())
+    assert is_cached(ext4_disk / "copy/small", 0)
+    assert not any(is_cached(ext4_disk / "copy/large", CHUNK * chunk) for chunk in range(5))
+
+
+@pytest.mark.parametrize("size", [20 << 20, 40 << 20])
+def test_a_disk_full_of_large_files_is_no_space(size: int, tmp_path: Path, ext4_disk: Path) -> None:
+    source = tmp_path / "run"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(size))
+    free = shutil.disk_usage(ext4_disk).free - (10 << 20)
+    with (ext4_disk / "others").open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, free)
+    with pytest.raises(NoSpace, match="large"):
+        copy_tree(tree_of(source), ext4_disk / "copy", disk=Disk())
+
+
 def test_a_target_that_exists_is_refused(source: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     with pytest.raises(StorageFailed):

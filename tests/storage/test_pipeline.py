@@ -57,6 +57,20 @@ def test_an_error_of_the_other_thread_is_raised() -> None:
     assert seen == [b"\7"]
 
 
+@pytest.mark.timeout(20)
+def test_a_reader_stops_when_the_other_thread_failed() -> None:
+    def take(_: memoryview) -> None:
+        raise OSError("no space")
+
+    def read_for_ever() -> None:
+        with beside(take, chunk=1) as chunks:
+            while True:
+                chunks.give(chunks.room())
+
+    with pytest.raises(OSError, match="no space"):
+        read_for_ever()
+
+
 def test_a_reader_that_fails_leaves_no_thread() -> None:
     def read() -> None:
         with beside(len, chunk=1) as chunks:
