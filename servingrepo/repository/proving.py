@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.repository import Repository
     from servingrepo.servers.engines.choice import Engine
+    from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
+    from servingrepo.smoke.report import SmokeReport
 
 
 _WORTH_SAYING = 2.0
@@ -77,10 +79,6 @@ def prove(
         BadCase: A case does not fit the export; nothing was started.
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine or the server failed.
     """
-    # gRPC takes longer to import than a small model takes to be promoted without a smoke test.
-    from servingrepo.servers.client import ServingClient
-    from servingrepo.smoke.run import run_smoke
-
     deadline = Deadline.after(timeout)
     inspection = trial.inspection
     # Some engines know the version before the start. What the server says later is more reliable.
@@ -90,28 +88,18 @@ def prove(
     check_cases(trial.cases, inspection)
     refuse_lacking(engine.name, inspection)
     try:
-        with (
-            engine.serve(
-                model=trial.model,
-                version=trial.version,
-                export=trial.export,
-                deadline=deadline,
-                txid=trial.txid,
-            ) as server,
-            ServingClient(server.endpoint) as client,
-        ):
+        with engine.serve(
+            model=trial.model,
+            version=trial.version,
+            export=trial.export,
+            deadline=deadline,
+            txid=trial.txid,
+        ) as server:
             if (reported := of_server(server.server)) is not None:
                 notes = _notes(inspection, reported)
             if files := outside_files(inspection.demands):
                 notes = (*notes, f"it depends on files outside of the export: {some(files)}")
-            report = run_smoke(
-                client,
-                model=trial.model,
-                version=trial.version,
-                inspection=inspection,
-                cases=trial.cases,
-                deadline=deadline,
-            )
+            report = _smoke(server, trial, deadline=deadline)
     except (LoadFailed, ServerDied, ServerTimeout) as error:
         error.problems = (*error.problems, *notes)
         if deadline.over >= _WORTH_SAYING:
@@ -130,6 +118,23 @@ def prove(
         report=report,
         notes=notes,
     )
+
+
+def _smoke(server: RunningServer, trial: Trial, *, deadline: Deadline) -> SmokeReport:
+    # gRPC takes longer to import than a small model takes to be promoted without a smoke test. Where an engine needs
+    # it, it is imported while the server loads.
+    from servingrepo.servers.client import ServingClient
+    from servingrepo.smoke.run import run_smoke
+
+    with ServingClient(server.endpoint) as client:
+        return run_smoke(
+            client,
+            model=trial.model,
+            version=trial.version,
+            inspection=trial.inspection,
+            cases=trial.cases,
+            deadline=deadline,
+        )
 
 
 def refuse_lacking(engine: str, inspection: Inspection) -> None:

@@ -221,11 +221,10 @@ def copy_file(
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL  # a link too is refused
             with closed_after(os.open(target, flags, FILE_MODE)) as descriptor:
                 os.fchmod(descriptor, FILE_MODE)
-                if _clone(source, descriptor):
-                    # Read the clone: the source may change from now on.
-                    origin, write = FileIO(descriptor, "rb", closefd=False), _nowhere
-                else:
-                    origin, write = source, _writing(descriptor, file.size)
+                cloned = _clone(source, descriptor)
+                # Read a clone itself: the source may change from now on.
+                origin = FileIO(descriptor, "rb", closefd=False) if cloned else source
+                write = _nowhere if cloned else _writing(descriptor, file.size)
                 size = _copy_bytes(origin, write, file, take, progress)
                 disk.step("copy.before-sync", target)
                 os.fsync(descriptor)

@@ -23,7 +23,6 @@ from servingrepo.errors import (
     ServingRepoError,
     UsageError,
 )
-from servingrepo.servers.client import ServingClient, SpeaksNoGrpc
 from servingrepo.servers.engines.docker_daemon import (
     DaemonSilent,
     DaemonUnreachable,
@@ -72,7 +71,12 @@ T = TypeVar("T")
 DEFAULT_IMAGE = "tensorflow/serving:2.19.1"
 _MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?([bkmg]b?)?", re.IGNORECASE)
 _GPUS = re.compile(r"all|[1-9][0-9]*")
-_POLL_SECONDS = 0.03
+_POLL_SECONDS = 0.02
+_POLLS_PER_QUESTION = 5
+"""Polls for the server's answer between two questions to the daemon, whether the container still runs.
+
+A question takes 5 ms of processor time, which the server needs to load the model.
+"""
 _CALL_SECONDS = 60.0
 _VERSION = ["tensorflow_model_server", "--version"]
 _VERSION_SECONDS = 10.0
@@ -353,19 +357,26 @@ class _Container:
             message = f"the image {self.image.name} cannot be started: {error.explanation}"
             raise EngineUnavailable(message, hint=_IMAGE_HINT) from error
         self._asking.start()
+        # gRPC, for `_answers`: it takes 70 ms to import, in which the server already loads.
+        import servingrepo.servers.client  # noqa: F401
+
         while True:
             self._check_alive()
-            for endpoint in self._endpoints():
-                if self._answers(endpoint):
-                    return endpoint
-            if self.deadline.passed:
-                raise ServerTimeout(
-                    f"the container had not loaded {self.what} after {self.deadline.seconds:.3g} s",
-                    hint="give it longer with --timeout SECONDS; if its log says that it serves, this machine does "
-                    "not reach it: --docker-network NAME puts it into a network that this machine reaches",
-                    problems=[text for text in (self.image.doubt, self.last_answer) if text],
-                )
-            self.deadline.pause(_POLL_SECONDS)
+            for _ in range(_POLLS_PER_QUESTION):
+                for endpoint in self._endpoints():
+                    if self._answers(endpoint):
+                        return endpoint
+                if self.deadline.passed:
+                    raise self._too_late()
+                self.deadline.pause(_POLL_SECONDS)
+
+    def _too_late(self) -> ServerTimeout:
+        return ServerTimeout(
+            f"the container had not loaded {self.what} after {self.deadline.seconds:.3g} s",
+            hint="give it longer with --timeout SECONDS; if its log says that it serves, this machine does "
+            "not reach it: --docker-network NAME puts it into a network that this machine reaches",
+            problems=[text for text in (self.image.doubt, self.last_answer) if text],
+        )
 
     def _endpoints(self) -> list[Endpoint]:
         """Return the addresses at which the server may answer, likeliest first.
@@ -390,6 +401,8 @@ class _Container:
         return found
 
     def _answers(self, endpoint: Endpoint) -> bool:
+        from servingrepo.servers.client import ServingClient, SpeaksNoGrpc
+
         # Docker's proxy accepts connections before the server listens, so only an answer counts.
         try:
             with ServingClient(endpoint) as client:
