@@ -32,7 +32,10 @@ docs/benchmarks.md.
 """
 
 LARGE = 32 << 20
-"""From this size on, a file gets two threads of its own: one reads and compares, the other hashes."""
+"""From this size on, a file gets two threads: one reads and compares, the other hashes.
+
+When a file is copied, the first one hashes too, and the other one writes.
+"""
 
 _THREADS, _BATCH = 2, 32
 
