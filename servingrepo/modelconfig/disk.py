@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -43,12 +44,12 @@ class DiskFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The directory at one base path.
 
     `exists` is false if it is missing or cannot be listed. `entries` has its children by name as listed;
-    names that TensorFlow Serving does not read as a version may be left out. `flat` says that a SavedModel
-    lies directly in it.
+    names that TensorFlow Serving does not read as a version may be left out. A kind is None if nobody looked: then
+    no entry may want that version. `flat` says that a SavedModel lies directly in it.
     """
 
     exists: bool
-    entries: dict[str, EntryKind] = {}
+    entries: Mapping[str, EntryKind | None] = {}
     flat: bool = False
 
     def versions(self) -> dict[int, tuple[str, ...]]:
@@ -118,9 +119,9 @@ def _check_wanted(
                 "keep one of them",
                 so="which one is served depends on the policy",
             )
-        for found in names:
+        for found in names if number in wanted else ():
             why = why_not_loaded(facts.entries[found])
-            if number in wanted and why:
+            if why:
                 wrong = error(
                     "cannot-load",
                     entry.name,
@@ -131,9 +132,9 @@ def _check_wanted(
                 yield msgspec.structs.replace(wrong, child=found)
 
 
-def why_not_loaded(kind: EntryKind) -> str:
+def why_not_loaded(kind: EntryKind | None) -> str:
     """Say why a child of this kind cannot be loaded; empty if that is not known."""
-    return _WHY_NOT.get(kind, "")
+    return _WHY_NOT.get(kind, "") if kind is not None else ""
 
 
 def wanted_versions(entry: Entry, numbers: list[int]) -> list[int]:

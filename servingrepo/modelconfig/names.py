@@ -41,6 +41,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_]+")
 _NOT_IN_LABEL = re.compile(r"[^A-Za-z0-9_]+")
 _INT64_TEXT = re.compile(r"[+-]?[0-9]+")
 _ASCII_SPACE = " \t\n\v\f\r"
+_SAFE_DIGITS = 18  # every number of so many digits is an int64
 _MAX_DIGITS = (
     400  # int() refuses very long digit strings; no directory name is longer than 255 bytes
 )
@@ -141,6 +142,8 @@ def version_of_entry(name: str) -> int | None:
     optional sign is a version to it, whatever the child is: `007`, `-1` and ` 5` are; out of range is not.
     `+1` is one from release 2.19 on (file_system_storage_path_source.cc).
     """
+    if len(name) <= _SAFE_DIGITS and name.isascii() and name.isdecimal():
+        return int(name)  # as nearly every name is, and a repository may have 100,000
     digits = name.strip(_ASCII_SPACE)
     if len(digits) > _MAX_DIGITS or _INT64_TEXT.fullmatch(digits) is None:
         return None

@@ -16,7 +16,7 @@ from servingrepo.modelconfig.stamp import stamp
 from servingrepo.protos import model_server_config_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from servingrepo.textproto import BadText, Remark
 
@@ -62,7 +62,7 @@ class OctalNumber(msgspec.Struct, frozen=True, kw_only=True):
         return sign + self.written.lstrip("-0")
 
 
-class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One ModelServerConfig. Treat `proto` as read-only; `to_proto` gives a copy to do with as you like."""
 
     proto: Any
@@ -72,6 +72,19 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """(model, label) written more than once in the text; the message has only the last of each."""
     octal_numbers: tuple[OctalNumber, ...] = ()
     """Numbers in the text that are others than they look like."""
+
+    @functools.cached_property
+    def by_name(self) -> Mapping[str, Any]:
+        """The message of each model's first entry. It is made once: commands ask for the entries of 1,000 models."""
+        index: dict[str, Any] = {}
+        for model in self.proto.model_config_list.config:
+            index.setdefault(model.name, model)
+        return index
+
+    @functools.cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, for `models`."""
+        return tuple(_entry(model) for model in self.proto.model_config_list.config)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,13 +188,13 @@ def to_proto(config: ModelConfig) -> Any:
 
 def models(config: ModelConfig) -> tuple[Entry, ...]:
     """Return all entries in the config's order, several of one name included."""
-    return tuple(_entry(model) for model in config.proto.model_config_list.config)
+    return config.entries
 
 
 def entry(config: ModelConfig, name: str) -> Entry | None:
     """Return the model's entry, None if the config has none (the first, should there be several)."""
-    listed = config.proto.model_config_list.config
-    return next((_entry(model) for model in listed if model.name == name), None)
+    found = config.by_name.get(name)
+    return _entry(found) if found is not None else None
 
 
 def diff(old_text: str, new_text: str, *, old: str = "old", new: str = "new") -> str:

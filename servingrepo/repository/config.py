@@ -20,6 +20,7 @@ from servingrepo.modelconfig import (
     entry,
     is_model_name,
     models,
+    names_by_version,
     parse,
     read_stamp,
     render,
@@ -31,10 +32,9 @@ from servingrepo.repository.repository import (
     names_on_disk,
     need_state,
     save_marker,
-    version_names,
 )
 from servingrepo.storage.disk import storage_errors
-from servingrepo.storage.reading import read_whole
+from servingrepo.storage.reading import names_in, read_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -419,26 +419,40 @@ def served_versions(repo: Repository, config: ModelConfig, model: str) -> tuple[
 def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
     """Return what each entry's base path holds on this disk, for `check`, by base path as the config has it.
 
-    We can see only base paths below `server_root`. The others are left out, and `check` says nothing of them.
+    We can see only base paths below `server_root`. The others are left out, and `check` says nothing of them. Of
+    50,000 versions, only those are looked into that an entry wants.
     """
-    from servingrepo.modelconfig import DiskFacts
-
-    facts: dict[str, DiskFacts] = {}
+    by_path: dict[str, list[Entry]] = {}
     for one in models(config):
-        base = folder_of(repo, one.base_path)
-        if base is None:
-            continue
-        found = version_names(base)
-        if found is None:
-            facts[one.base_path] = DiskFacts(exists=False)
-            continue
-        names = [name for several in found.values() for name in several]
-        facts[one.base_path] = DiskFacts(
-            exists=True,
-            entries={name: _kind(base / name) for name in names},
-            flat=bool(MODEL_FILES & _names(base)),
-        )
-    return facts
+        by_path.setdefault(one.base_path, []).append(one)
+    return {
+        base_path: _facts_of(folder, entries)
+        for base_path, entries in by_path.items()
+        if (folder := folder_of(repo, base_path)) is not None
+    }
+
+
+def _facts_of(folder: Path, entries: Collection[Entry]) -> DiskFacts:
+    """Return what a folder holds that is the base path of these entries."""
+    from servingrepo.modelconfig import DiskFacts
+    from servingrepo.modelconfig.disk import wanted_versions
+
+    with storage_errors("read", folder):
+        try:
+            names = names_in(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return DiskFacts(exists=False)
+    found = names_by_version(names)
+    wanted = {number for one in entries for number in wanted_versions(one, list(found))}
+    return DiskFacts(
+        exists=True,
+        entries={
+            name: _kind(folder / name) if number in wanted else None
+            for number, several in found.items()
+            for name in several
+        },
+        flat=not MODEL_FILES.isdisjoint(names),
+    )
 
 
 def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
@@ -478,6 +492,6 @@ def _kind(path: Path) -> EntryKind:
 
 def _names(path: Path) -> set[str]:
     try:
-        return {child.name for child in path.iterdir()}
+        return set(names_in(path))
     except OSError:
         return set()

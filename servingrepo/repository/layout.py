@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -32,17 +33,18 @@ def overlaps(paths: Mapping[str, str]) -> Iterator[tuple[str, str]]:
                 yield name, outer
 
 
-class Layout(msgspec.Struct, frozen=True):
+class Layout(msgspec.Struct, frozen=True, dict=True):
     """The paths of one repository. `models_at` is the models directory where it is not `<root>/models`.
 
-    `paths` has the path of each model whose folder in the models directory is not its name, as in `Format`.
+    `paths` has the path of each model whose folder in the models directory is not its name, as in `Format`. Folders
+    that every version's path begins with are joined once, because there may be 50,000 of these.
     """
 
     root: Path
     models_at: Path | None = None
     paths: Mapping[str, str] = {}
 
-    @property
+    @cached_property
     def models(self) -> Path:
         """The models directory, which servers mount."""
         return self.models_at or self.root / "models"
@@ -52,7 +54,7 @@ class Layout(msgspec.Struct, frozen=True):
         """The file that servers read, and the only record of what is served."""
         return self.models / CONFIG_NAME
 
-    @property
+    @cached_property
     def own(self) -> Path:
         """Our records: beside the models, never in them."""
         return self.root / ".servingrepo"
@@ -102,7 +104,7 @@ class Layout(msgspec.Struct, frozen=True):
         """The reserved space: a file that a rollback on a full disk may use up."""
         return self.own / "spare"
 
-    @property
+    @cached_property
     def states(self) -> Path:
         """The folder of model states and records."""
         return self.own / "models"
@@ -126,7 +128,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def record(self, model: str, version: int) -> Path:
         """Say where one version's record is."""
-        return self.records(model) / f"{version}.json"
+        return self.states.joinpath(model, f"{version}.json")
 
     @property
     def contracts(self) -> Path:
@@ -153,7 +155,7 @@ class Layout(msgspec.Struct, frozen=True):
 
     def version(self, model: str, version: int) -> Path:
         """Say where a published version is."""
-        return self.model(model) / str(version)
+        return self.models.joinpath(self.path(model), str(version))
 
     def staging(self, model: str, txid: str) -> Path:
         """Say where one promotion puts its staging copy.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain, takewhile
 from pathlib import Path
@@ -24,6 +24,7 @@ from servingrepo.errors import (
     RepositoryDamaged,
 )
 from servingrepo.modelconfig.names import (
+    MAX_VERSION,
     check_name,
     check_path,
     is_model_name,
@@ -45,6 +46,7 @@ from servingrepo.repository.records import (
 )
 from servingrepo.repository.trash import find_trashed
 from servingrepo.storage.disk import Disk, storage_errors
+from servingrepo.storage.reading import folders_in, is_folder, names_in
 
 if TYPE_CHECKING:
     from servingrepo.storage.lock import Owner
@@ -300,7 +302,7 @@ def model_names(repo: Repository) -> tuple[str, ...]:
     """
     with storage_errors("read", repo.layout.states):
         try:
-            names = [path.name for path in repo.layout.states.iterdir()]
+            names = names_in(repo.layout.states)
         except FileNotFoundError:
             names = []
             _refuse_lost_records(repo)
@@ -323,9 +325,9 @@ def model_folders(repo: Repository) -> dict[Path, str | None]:
     """
     layout = repo.layout
     with storage_errors("read", layout.models):
-        found = sorted(path for path in layout.models.iterdir() if path.is_dir())
+        found = folders_in(layout.models)
     folders: dict[Path, str | None] = {
-        path: None if path.name in layout.paths else path.name for path in found
+        layout.models / name: None if name in layout.paths else name for name in found
     }
     for name in layout.paths:
         for folder in layout.folders(name):
@@ -410,11 +412,11 @@ def record_numbers(repo: Repository, model: str) -> tuple[int, ...]:
     folder = repo.layout.records(model)
     with storage_errors("read", folder):
         try:
-            names = [path.name for path in folder.iterdir()]
+            names = names_in(folder)
         except FileNotFoundError:
             return ()
-    stems = (name.removesuffix(".json") for name in names if name.endswith(".json"))
-    return tuple(sorted(int(stem) for stem in stems if stem.isdecimal()))
+    stems = [name[: -len(".json")] for name in names if name.endswith(".json")]
+    return tuple(sorted([int(stem) for stem in stems if stem.isdecimal()]))
 
 
 def names_on_disk(repo: Repository, model: str) -> Mapping[int, tuple[str, ...]] | None:
@@ -426,7 +428,7 @@ def version_names(folder: Path) -> Mapping[int, tuple[str, ...]] | None:
     """Return the names in a folder that TF Serving takes for versions; None where there is no such folder."""
     with storage_errors("read", folder):
         try:
-            return names_by_version(path.name for path in folder.iterdir())
+            return names_by_version(names_in(folder))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -449,13 +451,20 @@ def versions_on_disk(repo: Repository, model: str) -> OnDisk:
     A record is written before its directory appears, and outlives it. So directories are listed first. Numbers
     without a record are listed once more: their directory and record may have been removed in between.
     """
-    names = names_on_disk(repo, model) or {}
-    recorded = record_numbers(repo, model)
-    published = tuple(
-        number
-        for number in recorded
-        if str(number) in names.get(number, ()) and repo.layout.version(model, number).is_dir()
-    )
+    folder = repo.layout.model(model)
+    children: dict[str, os.DirEntry[str]] = {}
+    with storage_errors("read", folder):
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as found:
+            children = {one.name: one for one in found}
+        published = tuple(
+            number
+            for number in record_numbers(repo, model)
+            if (child := children.get(str(number))) is not None
+            and is_folder(child)
+            and number <= MAX_VERSION
+        )
+    # Usually no name is left that could be a version.
+    names = names_by_version(children.keys() - set(map(str, published)))
     unmanaged = {number: names[number] for number in names.keys() - set(published)}
     if unmanaged:
         now = names_on_disk(repo, model) or {}

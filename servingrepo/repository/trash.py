@@ -20,6 +20,7 @@ import msgspec
 from servingrepo.errors import StorageFailed
 from servingrepo.repository.layout import TXID, Layout
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.reading import names_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -50,12 +51,23 @@ class Trashed(msgspec.Struct, frozen=True, kw_only=True):
 
 def trashed_versions(layout: Layout, model: str) -> tuple[Trashed, ...]:
     """Return the versions of a model that can be restored, by number."""
-    return _named(layout, model, _TRASHED)
+    return contents(layout, model)[0]
 
 
 def being_deleted(layout: Layout, model: str) -> tuple[Trashed, ...]:
     """Return the versions that are being deleted for good, those of dead commands included."""
-    return _named(layout, model, _DELETING)
+    return contents(layout, model)[1]
+
+
+def contents(layout: Layout, model: str) -> tuple[tuple[Trashed, ...], tuple[Trashed, ...]]:
+    """Return `trashed_versions` and `being_deleted` of a model, from one listing."""
+    trash = layout.trash(model)
+    with storage_errors("read", trash):
+        try:
+            names = [] if trash.is_symlink() else names_in(trash)
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        return _named(model, trash, names, _TRASHED), _named(model, trash, names, _DELETING)
 
 
 def find_trashed(layout: Layout, model: str, version: int) -> Trashed | None:
@@ -171,16 +183,15 @@ def sweep_trash(
                 yield one, "its deletion was finished"
 
 
-def _named(layout: Layout, model: str, pattern: re.Pattern[str]) -> tuple[Trashed, ...]:
-    trash = layout.trash(model)
+def _named(
+    model: str, trash: Path, names: Iterable[str], pattern: re.Pattern[str]
+) -> tuple[Trashed, ...]:
     found: list[Trashed] = []
-    with storage_errors("read", trash):
-        try:
-            paths = [] if trash.is_symlink() else list(trash.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
-    for path in paths:
-        name = pattern.fullmatch(path.name)
-        if name is not None and path.is_dir() and not path.is_symlink():
+    for child in names:
+        name = pattern.fullmatch(child)
+        if name is None:
+            continue
+        path = trash / child
+        if path.is_dir() and not path.is_symlink():
             found.append(Trashed(model=model, version=int(name[1]), txid=name[2], path=str(path)))
     return tuple(sorted(found, key=lambda one: (one.version, one.txid)))

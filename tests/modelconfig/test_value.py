@@ -177,6 +177,18 @@ def test_entry_when_the_model_is_not_there_then_none() -> None:
     assert entry(EMPTY, "m") is None
 
 
+def test_of_a_model_listed_twice_the_first_entry_counts() -> None:
+    config = parse(
+        "model_config_list { config { name: 'm' base_path: '/1' } config { name: 'n' base_path: '/n' } "
+        "config { name: 'm' base_path: '/2' } }"
+    )
+    found = entry(config, "m")
+    assert found is not None
+    assert found.base_path == "/1"
+    assert [one.base_path for one in models(config)] == ["/1", "/n", "/2"]
+    assert entry(config, "o") is None
+
+
 def test_of_a_label_given_twice_the_last_wins() -> None:
     pair = "version_labels {{ key: '{}' value: {} }}"
     text = "".join(pair.format(key, at) for key, at in [("a", 1), ("b", 2), ("\\141", 3)])
