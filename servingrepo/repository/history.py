@@ -11,6 +11,7 @@ are recognized by their bytes and are not decoded.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,10 +22,11 @@ from servingrepo.repository.records import SCHEMA, StageVerdict, damaged, withou
 from servingrepo.storage.disk import Disk, storage_errors, whole_lines_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
 _BLOCK = 1 << 18
+_MODEL = re.compile(rb'"model":"(?:[^"\\]|\\.)*"')
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,19 +129,59 @@ def read_backwards(path: Path, *, model: str | None = None) -> Iterator[Event]:
         NewerFormat, RepositoryDamaged: As for `read`, for the lines that were reached.
     """
     decoder = msgspec.json.Decoder(Event)
-    for line, offset in _lines_backwards(path, _needle(model)):
+    for line, offset in _lines_backwards(path, {_needle(model)}):
         yield _decode(decoder, line, path, offset)
 
 
 def moves_backwards(path: Path, *, model: str) -> Iterator[Move]:
     """Yield what was served before and after each event, newest first; see `read_backwards`."""
     decoder = msgspec.json.Decoder(Move)
-    for line, offset in _lines_backwards(path, _needle(model)):
+    for line, offset in _lines_backwards(path, {_needle(model)}):
         yield _decode(decoder, line, path, offset)
 
 
-def _lines_backwards(path: Path, needle: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the whole lines that contain the needle, last first, each with the offset at which it begins."""
+class Past:
+    """The past of some models: the history is read backwards once for all of them, only as far as they need it.
+
+    On the way to an event of one model the lines of the others are kept, and those of all other models are passed
+    over. Each method raises NewerFormat and RepositoryDamaged as `read_backwards` does.
+    """
+
+    def __init__(self, path: Path, models: Collection[str]) -> None:
+        self._path = path
+        self._kept: dict[bytes, list[tuple[bytes, int]]] = {_needle(model): [] for model in models}
+        self._lines = _lines_backwards(path, self._kept.keys())
+
+    def moves(self, model: str) -> Iterator[Move]:
+        """Yield what was served before and after each event of a model, newest first."""
+        return self._decoded(model, msgspec.json.Decoder(Move))
+
+    def events(self, model: str) -> Iterator[Event]:
+        """Yield the events of a model, newest first."""
+        return self._decoded(model, msgspec.json.Decoder(Event))
+
+    def _decoded(self, model: str, decoder: msgspec.json.Decoder[Kind]) -> Iterator[Kind]:
+        lines = self._kept[_needle(model)]
+        number = 0
+        while number < len(lines) or self._reads_on(lines):
+            line, offset = lines[number]
+            yield _decode(decoder, line, self._path, offset)
+            number += 1
+
+    def _reads_on(self, wanted: list[tuple[bytes, int]]) -> bool:
+        """Read back to the next line of a model; return false if there is none."""
+        before = len(wanted)
+        for line in self._lines:
+            for needle in {*_MODEL.findall(line[0])} & self._kept.keys():
+                self._kept[needle].append(line)
+            if len(wanted) > before:
+                return True
+        return False
+
+
+def _lines_backwards(path: Path, needles: Collection[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield the whole lines that contain a needle, last first, each with the offset at which it begins."""
+    contain = _search(needles)
     with _whole_lines(path) as (descriptor, size):
         end, rest = size, b""
         while end > 0:
@@ -148,12 +190,21 @@ def _lines_backwards(path: Path, needle: bytes) -> Iterator[tuple[bytes, int]]:
             # The bytes before the first newline may belong to a line that begins in the block before.
             first = block.find(b"\n") + 1 if start else 0
             rest, end = (block[:first], start) if first or not start else (block, start)
-            if len(rest) < len(block) and needle in block:
+            if len(rest) < len(block) and contain(block):
                 offset = start + len(block)
                 for line in reversed(block[first:-1].split(b"\n")):
                     offset -= len(line) + 1
-                    if needle in line:
+                    if contain(line):
                         yield line, offset
+
+
+def _search(needles: Collection[bytes]) -> Callable[[bytes], bool]:
+    """Return the search for needles in bytes: one is looked for by itself, as that is quickest."""
+    if len(needles) == 1:
+        (needle,) = needles
+        return lambda data: needle in data
+    wanted = frozenset(needles)
+    return lambda data: not wanted.isdisjoint(_MODEL.findall(data))
 
 
 def knows(path: Path, txid: str) -> bool:

@@ -32,12 +32,12 @@ from servingrepo.repository.repository import (
     version_names,
 )
 from servingrepo.repository.snapshot import Snapshot, snapshot_of
-from servingrepo.repository.trash import being_deleted, trashed_versions, tree_bytes
+from servingrepo.repository.trash import contents, trashed_versions, tree_bytes
 from servingrepo.runs.origin import Origin
 from servingrepo.storage.disk import storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from servingrepo.modelconfig import ModelConfig
     from servingrepo.repository.config import ConfigFile
@@ -130,7 +130,8 @@ def shown_names(repo: Repository, config: ModelConfig) -> tuple[str, ...]:
     """
     named = {one.name for one in models(config)}
     ours = model_names(repo)
-    names = {*named, *(name for name in ours if name in named or not _is_blank(repo, name))}
+    idle = [name for name in ours if name not in named]
+    names = {*named, *ours} - _blank(repo, idle)
     with storage_errors("read", repo.layout.models):
         folders = model_folders(repo) if repo.layout.models.exists() else {}
     others = {
@@ -164,15 +165,27 @@ def unmanaged_models(repo: Repository, config: ModelConfig) -> tuple[UnmanagedMo
     return tuple(found[name] for name in sorted(found))
 
 
-def _is_blank(repo: Repository, model: str) -> bool:
-    """Tell whether a model has no version, mark or event, and never had any."""
+def _blank(repo: Repository, names: Iterable[str]) -> set[str]:
+    """Return those of our models that have no version, mark or event, and never had any."""
+    empty = [name for name in names if _is_empty(repo, name)]
+    past = history.Past(repo.layout.history, empty)
+    blank: set[str] = set()
+    for name in empty:
+        with suppress(
+            ServingRepoError
+        ):  # commands that need the history report that it cannot be read
+            if not any(past.moves(name)):
+                blank.add(name)
+    return blank
+
+
+def _is_empty(repo: Repository, model: str) -> bool:
+    """Tell whether a model has no version or mark. What cannot be read is not empty."""
     state = load_state(repo, model)
     if state is None or state.bad or state.hold is not None or names_on_disk(repo, model):
         return False
-    with suppress(ServingRepoError):  # commands that need the history report that it cannot be read
-        return not trashed_versions(repo.layout, model) and not any(
-            history.read_backwards(repo.layout.history, model=model)
-        )
+    with suppress(ServingRepoError):
+        return not trashed_versions(repo.layout, model)
     return False
 
 
@@ -275,8 +288,7 @@ def _trash_rows(repo: Repository, now: Snapshot) -> Iterator[TrashRow]:
 
 def summed_trash(repo: Repository, model: str) -> tuple[tuple[int, ...], int]:
     """Return the versions in a model's trash, and its bytes on disk, those that are just being deleted included."""
-    found = trashed_versions(repo.layout, model)
-    going = being_deleted(repo.layout, model)
+    found, going = contents(repo.layout, model)
     size = sum(tree_bytes(Path(one.path)) for one in (*found, *going))
     return tuple(one.version for one in found), size
 
@@ -334,16 +346,13 @@ def lineage(
         NoSuchVersion: There is no such model.
     """
     config = read_config(repo).config
+    names = model_names(repo) if model is None else (model,)
+    past = history.Past(repo.layout.history, names)
     rows: list[Lineage] = []
-    for name in model_names(repo) if model is None else (model,):
+    for name in names:
         need_state(repo, name)
         now = snapshot_of(repo, name, config)
-        since = {
-            number: event.time
-            for event in history.read(repo.layout.history, model=name)
-            for number in event.after
-            if number not in event.before
-        }
+        since = _since(past.events(name), now.pins)
         for number in (version,) if version is not None else now.pins:
             # A version elsewhere may have the same number as a version of ours.
             ours = not now.elsewhere or number not in now.pins
@@ -354,7 +363,7 @@ def lineage(
                     version=number,
                     served=number == max(now.pins, default=None),
                     labels=tuple(sorted(label for label, at in now.labels.items() if at == number)),
-                    since=since.get(number, "") if number in now.pins else "",
+                    since=since.get(number, ""),
                     run=record.source.run if record is not None else "",
                     export=record.source.export if record is not None else "",
                     created=record.created if record is not None else "",
@@ -363,3 +372,15 @@ def lineage(
                 )
             )
     return tuple(rows)
+
+
+def _since(newest_first: Iterable[Event], versions: Collection[int]) -> dict[int, str]:
+    """Return when each of these versions was last switched to, by history, as far as that knows."""
+    found: dict[int, str] = {}
+    for event in newest_first:
+        for number in set(event.after) - set(event.before):
+            if number in versions:
+                found.setdefault(number, event.time)
+        if len(found) == len(versions):
+            break
+    return found

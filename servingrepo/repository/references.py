@@ -16,7 +16,9 @@ from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.trash import trashed_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from servingrepo.repository.history import Move, Past
 
 Kind = Literal["default", "number", "latest", "served", "previous", "label"]
 FORMS = "NAME, NAME@7, NAME@latest, NAME@served, NAME@previous, NAME@label:stable"
@@ -129,13 +131,15 @@ class Previous(msgspec.Struct, frozen=True):
     by_number: bool = False
 
 
-def previous_version(repo: Repository, now: Snapshot) -> int:
+def previous_version(repo: Repository, now: Snapshot, *, past: Past | None = None) -> int:
     """Return the version that a rollback goes to; see `find_previous`."""
-    return find_previous(repo, now).version
+    return find_previous(repo, now, past=past).version
 
 
-def find_previous(repo: Repository, now: Snapshot) -> Previous:
+def find_previous(repo: Repository, now: Snapshot, *, past: Past | None = None) -> Previous:
     """Return the usable version that was served before the present one, according to history.
+
+    A caller that asks about many models gives their `past`, so that the history is read once for all of them.
 
     History may not know a version that a policy such as `latest` serves. Then it is the next lower one on disk. Of an
     adopted model history knows nothing from before: then it is the next lower adopted version that is whole.
@@ -144,13 +148,14 @@ def find_previous(repo: Repository, now: Snapshot) -> Previous:
         NothingToRollBack: There is none.
     """
     model, current, good = now.model, now.top, set(now.good)
+    past = past or history.Past(repo.layout.history, (model,))
     found = history.served_before(
-        history.moves_backwards(repo.layout.history, model=model),
+        past.moves(model),
         current=current,
         usable=lambda version: version in good,
     )
     pinned = current is None or current in now.pins
-    if not pinned and (found is None or not was_served(repo, model, current)):
+    if not pinned and (found is None or not _serve(past.moves(model), current)):
         lower = (version for version in good if version < (current or 0))
         found = max(lower, default=found)
     if found is None and (lower_one := _next_lower_adopted(repo, now)) is not None:
@@ -158,7 +163,7 @@ def find_previous(repo: Repository, now: Snapshot) -> Previous:
     if found is None:
         trashed = {one.version for one in trashed_versions(repo.layout, model)}
         restorable = history.served_before(
-            history.moves_backwards(repo.layout.history, model=model),
+            past.moves(model),
             current=current,
             usable=lambda version: version in trashed and version not in now.bad,
         )
@@ -190,7 +195,11 @@ def _next_lower_adopted(repo: Repository, now: Snapshot) -> int | None:
 
 def was_served(repo: Repository, model: str, version: int | None) -> bool:
     """Tell whether unlabelled clients got a version at any time, according to history."""
-    moves = history.moves_backwards(repo.layout.history, model=model)
+    return _serve(history.moves_backwards(repo.layout.history, model=model), version)
+
+
+def _serve(moves: Iterable[Move], version: int | None) -> bool:
+    """Tell whether a version was served after or before one of these moves."""
     return any(version in {move.served_after, move.served_before} for move in moves)
 
 

@@ -207,6 +207,10 @@ def test_a_history_is_the_same_read_from_either_end(lengths: list[int], torn: bo
             mine = [one for one in events if model in {None, one.model}]
             assert list(history.read(path, model=model)) == mine
             assert list(history.read_backwards(path, model=model)) == mine[::-1]
+        past = history.Past(path, ("m0", "m1", "m2"))
+        for model in ("m1", "m0", "m2", "m1"):
+            mine = [one for one in events if model == one.model]
+            assert list(past.events(model)) == mine[::-1]
         assert [history.knows(path, f"t{one}") for one in range(len(events))] == [True] * len(
             events
         )
@@ -224,6 +228,16 @@ def test_a_line_that_cannot_be_read_is_named_from_either_end(kind: str, tmp_path
         with pytest.raises(error, match=r"line 4\b"):
             list(read(path))
     assert len(list(islice(history.read_backwards(path), 2))) == 2
+
+
+def test_a_line_of_one_model_stops_only_those_who_ask_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    bad = b'{"schema":1,"model":"bad"}\n'
+    path.write_bytes(msgspec.json.encode(event(1)) + b"\n" + bad + bad)
+    past = history.Past(path, ("m", "bad"))
+    assert [one.id for one in past.events("m")] == ["t1"]
+    with pytest.raises(RepositoryDamaged, match=r"line 3\b"):
+        list(past.events("bad"))
 
 
 LONG_HISTORY_BYTES = 20_000_000
@@ -291,3 +305,23 @@ def test_an_event_is_looked_for_in_one_pass(long_history: OpenRepository) -> Non
     before = bytes_read()
     assert not history.knows(path, "never was")
     assert bytes_read() - before < path.stat().st_size + 2_000_000
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda repo: repo.prune(keep=Keep(labelled=("*",)), dry_run=True),
+        lambda repo: repo.lineage(),
+        lambda repo: [
+            list(moves)
+            for past in [history.Past(repo.value.layout.history, ("m", "other", "third"))]
+            for moves in map(past.moves, ("third", "other", "m"))
+        ],
+    ],
+)
+def test_the_history_of_many_models_is_read_once(
+    ask: Callable[[OpenRepository], object], long_history: OpenRepository
+) -> None:
+    before = bytes_read()
+    ask(long_history)
+    assert bytes_read() - before < long_history.value.layout.history.stat().st_size + 2_000_000

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 
 from servingrepo.api import OpenRepository
 from servingrepo.errors import NoSuchVersion, StorageFailed
+from servingrepo.repository.records import ModelState, encode
 from servingrepo.repository.retention import Keep
 from servingrepo.storage.disk import Disk
 from servingrepo.storage.faults import Faults
@@ -127,6 +129,28 @@ def test_a_first_promotion_that_failed_leaves_no_row(
     assert [row.model for row in repo.list()] == ["m"]
     repo.release_hold("m")
     assert [row.model for row in repo.list()] == ["m"], "history knows of it"
+
+
+def test_models_without_version_or_event_have_no_row(
+    repo: OpenRepository, release: Release
+) -> None:
+    """The history is read once for all that have no version."""
+    release(1.0, model="gone", serve=False)
+    repo.prune(keep=Keep(labelled=("nosuch",)), empty_trash=True)
+    for name in ("burnt", "burnt-too"):
+        repo.value.layout.state(name).write_bytes(encode(ModelState(name=name, highest=1)))
+    assert [row.model for row in repo.list()] == ["gone"]
+
+
+def test_a_link_in_a_circle_is_no_version(repo: OpenRepository, release: Release) -> None:
+    release(1.0)
+    release(2.0)
+    directory = repo.value.layout.version("m", 1)
+    shutil.rmtree(directory)
+    directory.symlink_to("1")
+    (repo.value.layout.models / "circle").symlink_to("circle")
+    (row,) = repo.list()
+    assert (row.versions, row.foreign) == ((2,), (1,))
 
 
 def test_a_model_that_lost_all_its_versions_stays_in_the_list(
