@@ -6,8 +6,11 @@ In doubt a version is kept. Both the present config counts, whoever wrote it, an
 from __future__ import annotations
 
 import posixpath
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,13 +26,16 @@ from servingrepo.repository.config import (
     served_by_policy,
 )
 from servingrepo.repository.history import Move
+from servingrepo.repository.journal import Intent
 from servingrepo.repository.references import previous_version
 from servingrepo.repository.repository import is_behind_link, names_on_disk
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
-from servingrepo.repository.version_lock import is_used
+from servingrepo.repository.version_lock import used_versions
+from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.reading import links_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
     from servingrepo.repository.repository import Repository
 
@@ -53,34 +59,142 @@ class Foreseen(msgspec.Struct, frozen=True, kw_only=True):
     move: Move
 
 
+class ServedFolders(msgspec.Struct, frozen=True, kw_only=True):
+    """The entries of a config by the folder of ours that each serves from, under whatever name.
+
+    We do not always know where the server sees the folder: the entry may be hand-written, or the folder a link. So an
+    entry whose base path ends in the name of a folder counts too, unless there is another folder for it.
+
+    Attributes:
+        entries: All entries, in the config's order. The other fields have their places in it.
+        by_name: Entries by the name of their model.
+        by_folder: Entries by the folder that is their base path.
+        by_last_part: Entries that have no folder, by the last part of their base path.
+        by_inode: Entries whose folder is a link or lies behind one, by device and inode of its target.
+    """
+
+    entries: tuple[Entry, ...]
+    by_name: Mapping[str, list[int]]
+    by_folder: Mapping[Path, list[int]]
+    by_last_part: Mapping[str, list[int]]
+    by_inode: Mapping[tuple[int, int], list[int]]
+
+    def of(self, repo: Repository, model: str) -> tuple[Entry, ...]:
+        """Return every entry that serves from a model's folder."""
+        base = repo.layout.model(model)
+        places = {
+            *self.by_name.get(model, ()),
+            *self.by_folder.get(base, ()),
+            *self.by_last_part.get(base.name, ()),
+        }
+        if self.by_inode and base.exists():
+            places.update(self.by_inode.get(_inode(base), ()))
+        return tuple(self.entries[place] for place in sorted(places))
+
+
+def served_folders(repo: Repository, config: ModelConfig) -> ServedFolders:
+    """Find the folder of every entry of a config now."""
+    entries = models(config)
+    by_name: defaultdict[str, list[int]] = defaultdict(list)
+    by_folder: defaultdict[Path, list[int]] = defaultdict(list)
+    by_last_part: defaultdict[str, list[int]] = defaultdict(list)
+    by_inode: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, one in enumerate(entries):
+        by_name[one.name].append(place)
+        folder = folder_of(repo, one.base_path)
+        name = posixpath.basename(posixpath.normpath(one.base_path))
+        if folder is not None:
+            by_folder[folder].append(place)
+        if folder is None or not folder.is_dir():
+            by_last_part[name].append(place)
+        other = folder or repo.layout.models / name
+        if is_behind_link(repo, other) and other.exists():
+            by_inode[_inode(other)].append(place)
+    return ServedFolders(
+        entries=entries,
+        by_name=by_name,
+        by_folder=by_folder,
+        by_last_part=by_last_part,
+        by_inode=by_inode,
+    )
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    """Return device and inode of a file, links followed: equal for two paths of one file (os.path.samestat)."""
+    facts = path.stat()
+    return facts.st_dev, facts.st_ino
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the protections of all models depend on, read once for all of them.
+
+    Attributes:
+        config: models.config.
+        folders: Its entries, by folder.
+        folders_last: Those of the models.config that servingrepo wrote last; None if it is the same or unreadable.
+        intents: The unfinished commands.
+        past: The history of the models.
+    """
+
+    config: ModelConfig
+    folders: ServedFolders
+    folders_last: ServedFolders | None
+    intents: tuple[Intent, ...]
+    past: history.Past
+
+
+def read_surroundings(repo: Repository, models: Collection[str]) -> Surroundings:
+    """Read what the protections of these models depend on.
+
+    Raises:
+        ConfigInvalid: models.config cannot be read, so it is unknown what is served.
+        RepositoryDamaged: An intent cannot be read.
+    """
+    config = read_config(repo).config
+    return Surroundings(
+        config=config,
+        folders=served_folders(repo, config),
+        folders_last=_folders_last(repo, config),
+        intents=tuple(intent for intent, _ in journal.read_all(repo.layout.journal)),
+        past=history.Past(repo.layout.history, models),
+    )
+
+
+def _folders_last(repo: Repository, config: ModelConfig) -> ServedFolders | None:
+    text = last_text(repo)
+    if text is None or text == render(config):
+        return None
+    try:
+        last = parse(text, source=str(repo.layout.last_config))
+    except ConfigInvalid:
+        return None  # the copy is only a copy
+    return served_folders(repo, last)
+
+
 def protections(
     repo: Repository,
-    model: str,
-    versions: Collection[int],
+    now: Snapshot,
+    around: Surroundings,
     *,
     loaded: Loaded,
     foreseen: Foreseen | None = None,
 ) -> dict[int, tuple[str, ...]]:
-    """Return for each version all reasons why it must not go; the tuple is empty if there is none.
+    """Return for each published version all reasons why it must not go; the tuple is empty if there is none.
 
     With `foreseen`, the reasons are those after that promotion, and its version is among those returned.
-
-    Raises:
-        ConfigInvalid: models.config cannot be read, so it is unknown what is served.
     """
-    now = read_snapshot(repo, model)
+    model, versions = now.model, now.published
     found: dict[int, list[str]] = {version: [] for version in versions}
     if foreseen is not None:
         found.setdefault(foreseen.version, [])
-        by_configs = _by_config(
-            repo, foreseen.config, model, dict.fromkeys(found), said="models.config"
-        )
+        folders = served_folders(repo, foreseen.config)
+        by_configs = _by_config(folders.of(repo, model), model, found)
     else:
-        by_configs = _by_configs(repo, now)
+        by_configs = _by_configs(repo, now, around)
     for version, reason in chain(
         by_configs,
-        _previous(repo, now, foreseen),
-        _by_intents(repo, model),
+        _previous(repo, now, around, foreseen),
+        _by_intents(around, model),
         _loaded(loaded.get(model, {})),
         _held(now, found),
         _links(repo, model, versions),
@@ -89,28 +203,6 @@ def protections(
         if version in found and reason not in found[version]:
             found[version].append(reason)
     return {version: tuple(reasons) for version, reasons in found.items()}
-
-
-def entries_of(repo: Repository, config: ModelConfig, model: str) -> tuple[Entry, ...]:
-    """Return every entry that serves from a model's folder, under whatever name.
-
-    We do not always know where the server sees the folder: the entry may be hand-written, or the folder a link. So an
-    entry whose base path ends in the name of the folder counts too, unless there is another folder for it.
-    """
-    base = repo.layout.model(model)
-
-    def serves_from(one: Entry) -> bool:
-        if one.name == model:
-            return True
-        seen = folder_of(repo, one.base_path)
-        name = posixpath.basename(posixpath.normpath(one.base_path))
-        if seen == base or (name == base.name and (seen is None or not seen.is_dir())):
-            return True
-        other = seen or repo.layout.models / name
-        linked = is_behind_link(repo, other) and base.exists() and other.exists()
-        return linked and other.samefile(base)
-
-    return tuple(one for one in models(config) if serves_from(one))
 
 
 def refuse_deployment(repo: Repository, model: str, version: int) -> None:
@@ -122,7 +214,7 @@ def refuse_deployment(repo: Repository, model: str, version: int) -> None:
     """
     refuse_followers(read_snapshot(repo, model))
     on_disk = {*(names_on_disk(repo, model) or ()), version}
-    for one in entries_of(repo, read_config(repo).config, model):
+    for one in served_folders(repo, read_config(repo).config).of(repo, model):
         if one.policy != "specific" and version in served_by_policy(one, on_disk):
             policy = "no policy, which is latest" if one.policy == "default" else one.policy
             raise ConfigInvalid(
@@ -153,51 +245,46 @@ def refuse_followers(now: Snapshot) -> None:
         )
 
 
-def _by_configs(repo: Repository, now: Snapshot) -> Iterator[tuple[int, str]]:
-    on_disk = dict.fromkeys((*now.published, *now.unmanaged))
-    yield from _by_config(repo, now.config, now.model, on_disk, said="models.config")
-    text = last_text(repo)
-    if text is None or text == render(now.config):
-        return
-    try:
-        last = parse(text, source=str(repo.layout.last_config))
-    except ConfigInvalid:
-        return  # the copy is only a copy
-    said = "the models.config that servingrepo wrote last"
-    yield from _by_config(repo, last, now.model, on_disk, said=said)
+def _by_configs(repo: Repository, now: Snapshot, around: Surroundings) -> Iterator[tuple[int, str]]:
+    on_disk = (*now.published, *now.unmanaged)
+    yield from _by_config(around.folders.of(repo, now.model), now.model, on_disk)
+    if around.folders_last is not None:
+        last = around.folders_last.of(repo, now.model)
+        for version, reason in _by_config(last, now.model, on_disk):
+            yield version, f"{reason} by the models.config that servingrepo wrote last"
 
 
 def _by_config(
-    repo: Repository, config: ModelConfig, model: str, on_disk: Mapping[int, object], *, said: str
+    entries: Iterable[Entry], model: str, on_disk: Collection[int]
 ) -> Iterator[tuple[int, str]]:
-    for one in entries_of(repo, config, model):
-        kept = served_by_policy(one, on_disk.keys())
+    """Yield what entries that serve from the model's folder serve and label."""
+    for one in entries:
+        kept = served_by_policy(one, on_disk)
         named = "" if one.name == model else f" as {one.name}"
-        last = "" if said == "models.config" else f" by {said}"
         for version in sorted(kept):
             if one.policy != "specific":
-                yield version, f"served{named} under the policy {one.policy}{last}"
+                yield version, f"served{named} under the policy {one.policy}"
             elif version == max(kept):
-                yield version, f"served{named}{last}"
+                yield version, f"served{named}"
             else:
-                yield version, f"pinned{named}{last}"
+                yield version, f"pinned{named}"
         for label, version in sorted(one.labels.items()):
-            yield version, f"labelled {label}{named}{last}"
+            yield version, f"labelled {label}{named}"
 
 
 def _previous(
-    repo: Repository, now: Snapshot, foreseen: Foreseen | None
+    repo: Repository, now: Snapshot, around: Surroundings, foreseen: Foreseen | None
 ) -> Iterator[tuple[int, str]]:
     """Yield the version that `rollback` goes to now.
 
     For a hand-written entry with a policy such as `latest`, yield also the version for the case that it was pinned.
     """
     reason = "what rollback goes to"
+    past = around.past
     good = set(now.good)
     if foreseen is not None and foreseen.move.before != foreseen.move.after:
-        past = history.moves_backwards(repo.layout.history, model=now.model)
         previous = history.served_before(
-            chain([foreseen.move], past),
+            chain([foreseen.move], past.moves(now.model)),
             current=foreseen.move.served_after,
             usable=lambda version: version in good,
         )
@@ -205,12 +292,12 @@ def _previous(
             yield previous, reason
         return
     with suppress(NothingToRollBack, NoSuchVersion):
-        yield previous_version(repo, now), reason
+        yield previous_version(repo, now, past=past), reason
     on_disk = (*now.published, *now.unmanaged)
-    for one in entries_of(repo, now.config, now.model):
+    for one in around.folders.of(repo, now.model):
         if one.policy != "specific":
             found = history.served_before(
-                history.moves_backwards(repo.layout.history, model=now.model),
+                past.moves(now.model),
                 current=max(served_by_policy(one, on_disk), default=None),
                 usable=lambda version: version in good,
             )
@@ -230,19 +317,21 @@ def _held(now: Snapshot, versions: Collection[int]) -> Iterator[tuple[int, str]]
 
 def _links(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
     """Yield the versions that are links now. The trash keeps only directories, so a moved link would be lost."""
-    for version in versions:
-        if repo.layout.version(model, version).is_symlink():
-            yield version, "it is a link now, and not the published directory"
+    folder = repo.layout.model(model)
+    with storage_errors("read", folder), suppress(FileNotFoundError):
+        links = {*links_in(folder)}
+        for version in versions:
+            if str(version) in links:
+                yield version, "it is a link now, and not the published directory"
 
 
 def _in_use(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
-    for version in versions:
-        if is_used(repo, model, version):
-            yield version, "in use: another command verifies or smoke-tests it"
+    for version in used_versions(repo, model, versions):
+        yield version, "in use: another command verifies or smoke-tests it"
 
 
-def _by_intents(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
-    for intent, _ in journal.read_all(repo.layout.journal):
+def _by_intents(around: Surroundings, model: str) -> Iterator[tuple[int, str]]:
+    for intent in around.intents:
         if intent.model != model:
             continue
         event = intent.event
@@ -251,14 +340,14 @@ def _by_intents(repo: Repository, model: str) -> Iterator[tuple[int, str]]:
             yield version, f"named by the unfinished {intent.command} {intent.txid}"
 
 
-def labels_ever(repo: Repository, model: str) -> dict[int, tuple[str, ...]]:
+def labels_ever(repo: Repository, model: str, around: Surroundings) -> dict[int, tuple[str, ...]]:
     """Return for each version the labels that it has now or, according to history, had at any time."""
     found: dict[int, set[str]] = {}
-    for event in history.read(repo.layout.history, model=model):
+    for event in around.past.events(model):
         for labels in (event.labels_before, event.labels_after):
             for label, version in labels.items():
                 found.setdefault(version, set()).add(label)
-    for one in entries_of(repo, read_config(repo).config, model):
+    for one in around.folders.of(repo, model):
         for label, version in one.labels.items():
             found.setdefault(version, set()).add(label)
     return {version: tuple(sorted(labels)) for version, labels in found.items()}

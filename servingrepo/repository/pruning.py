@@ -23,25 +23,29 @@ from servingrepo.errors import (
     VersionDamaged,
 )
 from servingrepo.repository import history, journal
-from servingrepo.repository.config import read_config, refuse_elsewhere
+from servingrepo.repository.config import refuse_elsewhere
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.protection import labels_ever, protections, refuse_deployment
+from servingrepo.repository.protection import (
+    labels_ever,
+    protections,
+    read_surroundings,
+    refuse_deployment,
+)
 from servingrepo.repository.records import ADOPTED
 from servingrepo.repository.recovery import say_if_happened, settle
 from servingrepo.repository.repository import (
     Repository,
     load_head,
     load_record,
-    load_state,
     me,
     model_names,
     names_on_disk,
     need_state,
     new_txid,
-    published_versions,
     save_state,
 )
 from servingrepo.repository.retention import Candidate, Decision, Keep, decide, need_policies
+from servingrepo.repository.snapshot import snapshot_of
 from servingrepo.repository.transaction import new_event, recorded, writing
 from servingrepo.repository.trash import (
     Trashed,
@@ -62,7 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from servingrepo.repository.protection import Foreseen, Loaded
+    from servingrepo.repository.protection import Foreseen, Loaded, Surroundings
     from servingrepo.repository.records import RecordHead, VersionRecord
     from servingrepo.storage.progress import Progress
 
@@ -133,9 +137,10 @@ def prune(
     """
     need_policies(policies)
     with writing(repo, dry_run=dry_run):
-        refuse_elsewhere(repo, read_config(repo).config, *policies)
+        around = read_surroundings(repo, policies)
+        refuse_elsewhere(repo, around.config, *policies)
         plans = [
-            _decided(repo, model, keep, loaded=loaded or {}, adopted=adopted)
+            _decided(repo, model, keep, around, loaded=loaded or {}, adopted=adopted)
             for model, keep in policies.items()
         ]
         if dry_run:
@@ -161,26 +166,28 @@ def foresee(repo: Repository, model: str, keep: Keep, foreseen: Foreseen) -> Mod
         ConfigInvalid: models.config cannot be read.
     """
     need_policies({model: keep})
-    return _decided(repo, model, keep, loaded={}, foreseen=foreseen)
+    around = read_surroundings(repo, (model,))
+    return _decided(repo, model, keep, around, loaded={}, foreseen=foreseen)
 
 
 def _decided(
     repo: Repository,
     model: str,
     keep: Keep,
+    around: Surroundings,
     *,
     loaded: Loaded,
     adopted: bool = False,
     foreseen: Foreseen | None = None,
 ) -> ModelPruned:
+    now = snapshot_of(repo, model, around.config)
     # Only a foreseen promotion may be the first of its model, which has no state yet.
-    state = need_state(repo, model) if foreseen is None else load_state(repo, model)
-    bad = state.bad if state is not None else {}
-    versions = published_versions(repo, model)
-    protected = protections(repo, model, versions, loaded=loaded, foreseen=foreseen)
-    labels = labels_ever(repo, model) if keep.labelled else {}
+    if now.state is None and foreseen is None:
+        need_state(repo, model)
+    protected = protections(repo, now, around, loaded=loaded, foreseen=foreseen)
+    labels = labels_ever(repo, model, around) if keep.labelled else {}
     candidates = []
-    for version in versions:
+    for version in now.published:
         head, reasons = None, protected[version]
         try:
             head = load_head(repo, model, version)
@@ -193,12 +200,12 @@ def _decided(
                 version=version,
                 created=_made(head) if head is not None else "",
                 size=head.size if head is not None else 0,
-                bad=version in bad,
+                bad=version in now.bad,
                 labels=labels.get(version, ()),
                 protected=reasons,
             )
         )
-    if foreseen is not None and foreseen.version not in versions:
+    if foreseen is not None and foreseen.version not in now.published:
         candidates.append(
             Candidate(
                 version=foreseen.version,

@@ -15,7 +15,7 @@ from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.lock import try_flock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from servingrepo.repository.repository import Repository
@@ -77,7 +77,17 @@ def alone(repo: Repository, model: str, version: int) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def is_used(repo: Repository, model: str, version: int) -> bool:
-    """Tell whether a command reads a version right now."""
-    with alone(repo, model, version) as free:
-        return not free
+def used_versions(repo: Repository, model: str, versions: Iterable[int]) -> frozenset[int]:
+    """Return those of a model's versions that a command reads right now."""
+    folder = repo.layout.records(model)
+    used: set[int] = set()
+    with storage_errors("open", folder):
+        for version in versions:
+            path = f"{folder}/{version}.json"
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                if not try_flock(descriptor, path):
+                    used.add(version)
+            finally:
+                os.close(descriptor)
+    return frozenset(used)

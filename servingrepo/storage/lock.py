@@ -200,7 +200,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def try_flock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
+def try_flock(descriptor: int, path: Path | str, *, shared: bool = False) -> bool:
     """Take the lock if it is free."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:

@@ -13,7 +13,7 @@ from servingrepo.modelconfig import check_name
 from servingrepo.repository.config import read_config, refuse_elsewhere
 from servingrepo.repository.history import Move
 from servingrepo.repository.listing import summed_trash
-from servingrepo.repository.protection import Foreseen, entries_of
+from servingrepo.repository.protection import Foreseen, served_folders
 from servingrepo.repository.pruning import Emptied, ModelPruned, Pruned, empty_trash, foresee
 from servingrepo.repository.pruning import prune as prune_by
 from servingrepo.repository.records import SCHEMA
@@ -122,11 +122,11 @@ def loaded_on(repo: Repository, endpoints: Sequence[Endpoint], names: Sequence[s
     found: Loaded = {}
     if not endpoints:
         return found
-    config = read_config(repo).config
+    folders = served_folders(repo, read_config(repo).config)
     for endpoint in endpoints:
         with connect(endpoint) as server:
             for name in names:
-                names_of_folder = {name, *(one.name for one in entries_of(repo, config, name))}
+                names_of_folder = {name, *(one.name for one in folders.of(repo, name))}
                 for other in sorted(names_of_folder):
                     try:
                         states = _loaded(server, other)

@@ -182,6 +182,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "set_aside_unreadable", "is_held"): Mutation("False", _TRUST),
     _site("repository/version_lock", "using", "try_flock"): Mutation("True", _PRUNING),
     _site("repository/version_lock", "alone", "try_flock"): Mutation("True", _PRUNING),
+    _site("repository/version_lock", "used_versions", "try_flock"): Mutation("True", _PRUNING),
     _site("storage/scratch", "_make", "flock"): Mutation("None", _ARCHIVES),
     _site("storage/scratch", "the module", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _ARCHIVES),
     _site("storage/scratch", "sweep", "flock"): Mutation("None", _ARCHIVES),

@@ -18,7 +18,7 @@ from servingrepo.modelconfig.names import check_path
 from servingrepo.repository.config import check_config, folder_of, read_config, unseen_base_paths
 from servingrepo.repository.config_write import rewrite
 from servingrepo.repository.layout import STAGING_NAME, Layout
-from servingrepo.repository.protection import entries_of
+from servingrepo.repository.protection import served_folders
 from servingrepo.repository.records import (
     SCHEMA,
     Format,
@@ -382,12 +382,26 @@ def test_entries_of_a_path_are_found_under_any_name(pushed: OpenRepository) -> N
         m="/x",
     )
     config = read_config(pushed.value).config
-    assert [one.name for one in entries_of(pushed.value, config, "m")] == ["a", "b", "d", "m"]
+    assert [one.name for one in served_folders(pushed.value, config).of(pushed.value, "m")] == [
+        "a",
+        "b",
+        "d",
+        "m",
+    ]
     (pushed.value.layout.models / "gone" / "m").mkdir(parents=True)
-    assert [one.name for one in entries_of(pushed.value, config, "m")] == ["a", "b", "m"]
+    assert [one.name for one in served_folders(pushed.value, config).of(pushed.value, "m")] == [
+        "a",
+        "b",
+        "m",
+    ]
     (pushed.value.layout.models / "gone" / "m").rmdir()
     (pushed.value.layout.models / "gone" / "m").symlink_to("../push/m")
-    assert [one.name for one in entries_of(pushed.value, config, "m")] == ["a", "b", "d", "m"]
+    assert [one.name for one in served_folders(pushed.value, config).of(pushed.value, "m")] == [
+        "a",
+        "b",
+        "d",
+        "m",
+    ]
 
 
 def test_a_new_server_root_moves_paths_too(pushed: OpenRepository) -> None:

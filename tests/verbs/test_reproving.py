@@ -12,7 +12,7 @@ from servingrepo.deadline import Deadline
 from servingrepo.errors import Locked, SmokeFailed
 from servingrepo.repository.proving import add_proof
 from servingrepo.repository.records import Proof
-from servingrepo.repository.version_lock import alone, is_used, using
+from servingrepo.repository.version_lock import alone, used_versions, using
 from servingrepo.smoke.report import SmokeReport
 from tests.support import command, new_repository, run_with
 
@@ -116,10 +116,10 @@ def test_who_waits_for_a_record_that_is_replaced_locks_the_new_one(tmp_path: Pat
             deadline.pause(0.01)
         repo.value.disk.replace_file(path, path.read_bytes() + b"\n", step="record")
     assert reading.wait(20)
-    assert is_used(repo.value, "half", 1)
+    assert used_versions(repo.value, "half", [1]) == {1}
     done.set()
     reader.join(20)
-    assert not is_used(repo.value, "half", 1)
+    assert not used_versions(repo.value, "half", [1])
 
 
 def waits_for_a_lock(thread: threading.Thread) -> bool:
