@@ -147,6 +147,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/rollback.py
 	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/promote.py
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/adopt.py

@@ -318,7 +318,7 @@ def _held(now: Snapshot, versions: Collection[int]) -> Iterator[tuple[int, str]]
 def _links(repo: Repository, model: str, versions: Collection[int]) -> Iterator[tuple[int, str]]:
     """Yield the versions that are links now. The trash keeps only directories, so a moved link would be lost."""
     folder = repo.layout.model(model)
-    with storage_errors("read", folder), suppress(FileNotFoundError):
+    with storage_errors("read", folder), suppress(FileNotFoundError, NotADirectoryError):
         links = {*links_in(folder)}
         for version in versions:
             if str(version) in links:
