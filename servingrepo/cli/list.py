@@ -57,7 +57,7 @@ def command(app: App) -> None:
     if not ours:
         app.note(
             "servingrepo published no version of them, and never touches them; next: servingrepo adopt --all takes "
-            "them under management where they lie"
+            "them under management where they lie, or says why it cannot"
         )
     if unknown:
         refuse_unreadable(repo.value, {"models": rows})

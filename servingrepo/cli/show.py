@@ -119,7 +119,10 @@ def _model(model: ModelDetails) -> Iterator[str]:
     for name in model.foreign:
         yield f"unmanaged: {name} (no record: servingrepo did not publish it, and never touches it)"
     if not model.ours:
-        yield f"next: servingrepo adopt {model.model} takes it under management where it lies"
+        yield (
+            f"next: servingrepo adopt {model.model} takes it under management where it lies, or says why it "
+            "cannot"
+        )
 
 
 def _trashed(trashed: Trashed | None) -> Iterator[str]:

@@ -33,9 +33,10 @@ from servingrepo.repository.config import (
     MODEL_FILES,
     check_config,
     folder_of,
-    is_elsewhere,
     served_by_policy,
+    why_not_there,
 )
+from servingrepo.repository.layout import overlaps
 from servingrepo.repository.records import ModelState
 from servingrepo.repository.repository import (
     link_on_way,
@@ -48,7 +49,7 @@ from servingrepo.storage.disk import storage_errors
 from servingrepo.texts import some
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from servingrepo.repository.repository import Repository
@@ -209,6 +210,11 @@ def pinned(config: ModelConfig, plan: ModelPlan) -> ModelConfig:
     return pin(config, name=plan.model, base_path=plan.base_path, versions=plan.pins)
 
 
+def new_paths(repo: Repository, plans: Sequence[ModelPlan]) -> dict[str, str]:
+    """Return the models whose versions are not where this repository would look for them, each with its path."""
+    return {one.model: one.path for one in plans if one.path != repo.layout.path(one.model)}
+
+
 def without(plan: ModelPlan, left: tuple[Left, ...]) -> ModelPlan | Left:
     """Return the plan without some versions. A model whose served version is among them stays unmanaged."""
     names = {one.version for one in left}
@@ -254,27 +260,15 @@ def _wrong_entries(repo: Repository, config: ModelConfig) -> dict[str, Left]:
             reason = f"its entry is not one that TensorFlow Serving serves: {finding.field}: {finding.message}{hint}"
             left = Left(model=finding.model, slug=ConfigInvalid.slug, reason=reason)
             wrong.setdefault(finding.model, left)
-    reasons = [*_shared(entries), *((one.name, _why_not_there(repo, one)) for one in entries)]
+    reasons = [
+        *((one.name, why_not_there(repo, one)) for one in entries),
+        *_shared(entries),
+        *_crossing(repo, entries),
+    ]
     for name, reason in reasons:
         if reason:
             wrong.setdefault(name, Left(model=name, slug=ConfigInvalid.slug, reason=reason))
     return wrong
-
-
-def _why_not_there(repo: Repository, one: Entry) -> str:
-    """Say why the versions of an entry are not where this repository can keep them; empty if they are."""
-    if not is_elsewhere(repo, one):
-        return ""
-    if path_below(repo, one.base_path) is not None:
-        return (
-            f"its base path {one.base_path} is not {repo.base_path(one.name)}, the only place below the server root "
-            "where this servingrepo keeps a model of that name"
-        )
-    return (
-        f"its versions are at the base path {one.base_path}, and this repository sees {repo.layout.models} as "
-        f"{repo.server_root}: move them below it and correct the entry, or, if servers see it elsewhere, servingrepo "
-        "config write --server-root ROOT"
-    )
 
 
 def _shared(entries: tuple[Entry, ...]) -> Iterator[tuple[str, str]]:
@@ -291,6 +285,22 @@ def _shared(entries: tuple[Entry, ...]) -> Iterator[tuple[str, str]]:
                 name,
                 f"its base path {path[:-1]} is also that of {some(others)}, or one is within the other",
             )
+
+
+def _crossing(repo: Repository, entries: tuple[Entry, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the models that are not ours yet and whose folder is another model's, or within it, with the reason."""
+    ours = {name: repo.layout.path(name) for name in model_names(repo)}
+    below = {one.name: path_below(repo, one.base_path) or one.name for one in entries}
+    paths = below | ours
+    for pair in overlaps(paths):
+        if all(paths[name] == name for name in pair):
+            continue  # two folders whose names differ only in case
+        for name, other in (pair, pair[::-1]):
+            if name not in ours:
+                yield (
+                    name,
+                    f"its folder {paths[name]} is also {paths[other]}, that of {other}, or one is within the other",
+                )
 
 
 def _folders(repo: Repository, taken: Collection[str]) -> Iterator[str]:

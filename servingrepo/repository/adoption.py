@@ -1,8 +1,9 @@
 """Adoptions: models come under management where they lie, all of one adoption at once or none.
 
 Records and states come first, then models.config is replaced (C2). If an adoption leaves models.config as it is, the
-last state is its commit point. An adoption that died is finished if all of it is there, else its files are removed.
-Its note keeps what is needed for that, and for taking the adoption back later.
+last state is its commit point. Paths are in the marker before any state makes a model ours: an older servingrepo
+would look for it in another folder. An adoption that died is finished if all of it is there, else its files are
+removed and the marker is put back. Its note keeps what is needed for that, and for taking the adoption back later.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ from servingrepo.repository.config import (
 )
 from servingrepo.repository.history import Event
 from servingrepo.repository.records import SCHEMA, damaged, encode, load
-from servingrepo.repository.repository import load_state, model_names
+from servingrepo.repository.repository import (
+    forget_paths,
+    load_state,
+    model_names,
+    save_paths,
+    with_paths,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +57,7 @@ class Adoption(msgspec.Struct, frozen=True, kw_only=True):
         config_after: The digest of the text that it writes.
         events: Its lines of history, one for each model. `versions` are those that it adopts.
         states: The models that have a state by it, each with the highest number that the state says.
+        paths: The models that have a path by it, other than their name, each with the path.
     """
 
     schema: int = SCHEMA
@@ -58,6 +66,7 @@ class Adoption(msgspec.Struct, frozen=True, kw_only=True):
     config_after: str
     events: tuple[Event, ...]
     states: dict[str, int] = {}
+    paths: dict[str, str] = {}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -101,7 +110,7 @@ def take(
     records: Sequence[tuple[str, int, bytes]],
     states: Sequence[ModelState],
 ) -> None:
-    """Adopt: write the note, records, states, models.config (C2) and history, each durably before the next.
+    """Adopt: write the note, records, paths, states, models.config (C2) and history, each durably before the next.
 
     The caller holds the lock and has declared an intent of this transaction. A state makes a model ours, so all its
     records are durable by then. `records` has the bytes of each, with its model and number.
@@ -111,6 +120,8 @@ def take(
     repo.disk.replace_file(layout.adoption(adoption.txid), encode(adoption), step="adoption")
     files = [(layout.record(model, number), data) for model, number, data in records]
     repo.disk.write_files(files, step="records")
+    if adoption.paths:
+        save_paths(with_paths(repo, adoption.paths))
     save_states(repo, states)
     write_config(repo, config)
     _append_missing(repo, adoption.events)
@@ -142,7 +153,7 @@ def changes_since(repo: Repository, adoption: Adoption) -> list[str]:
 
 
 def take_back(repo: Repository, adoption: Adoption, about: Event) -> None:
-    """Take an adoption back: restore models.config (C2), remove states and records, write history, remove the note.
+    """Take an adoption back: restore models.config (C2); remove states, records, paths; write history; drop the note.
 
     The caller holds the lock and has declared an intent. `about` has the user, the time and the reason. All of this
     may be repeated: recovery does so after a crash.
@@ -236,13 +247,14 @@ def _records(repo: Repository, adoption: Adoption) -> list[Path]:
 
 
 def _remove(repo: Repository, adoption: Adoption) -> None:
-    """Remove states, then records, and what a killed command left beside them."""
+    """Remove states, then records, and what a killed command left beside them; then put the marker back."""
     for files in (_states(repo, adoption), _records(repo, adoption)):
         left = (path.with_name(f".{path.name}.tmp") for path in files)
         repo.disk.remove_files([*files, *left])
     for model in adoption.states:
         with suppress(OSError):  # it is not there, or not empty
             repo.layout.records(model).rmdir()
+    forget_paths(repo, adoption.paths)
 
 
 def _append_missing(repo: Repository, events: Sequence[Event]) -> None:
@@ -255,8 +267,10 @@ def _append_missing(repo: Repository, events: Sequence[Event]) -> None:
 
 
 def _undone(repo: Repository, adoption: Adoption, about: Event) -> list[Event]:
-    """Return the lines of history of an undoing."""
+    """Return the lines of history of an undoing, whose models lie where they lay while they were ours."""
     config = parse(adoption.config_before)
+    paths = {**repo.layout.paths, **adoption.paths}
+    seen = msgspec.structs.replace(repo, layout=msgspec.structs.replace(repo.layout, paths=paths))
     return [
         msgspec.structs.replace(
             about,
@@ -265,7 +279,7 @@ def _undone(repo: Repository, adoption: Adoption, about: Event) -> list[Event]:
             version=event.version,
             versions=event.versions,
             before=event.after,
-            after=served_versions(repo, config, event.model),
+            after=served_versions(seen, config, event.model),
             labels_before=event.labels_after,
             labels_after=event.labels_before,
         )

@@ -25,9 +25,11 @@ from servingrepo.modelconfig import (
     read_stamp,
     render,
 )
+from servingrepo.modelconfig.names import why_not_a_path
 from servingrepo.repository.repository import (
     Repository,
     load_marker,
+    load_state,
     model_names,
     names_on_disk,
     need_state,
@@ -319,6 +321,34 @@ def is_elsewhere(repo: Repository, one: Entry) -> bool:
     return same_base_path(one.base_path) not in ours
 
 
+def why_not_there(repo: Repository, one: Entry) -> str:
+    """Say why a model cannot have the base path of its entry for its own; empty if it has it or can get it.
+
+    Another model may still be in its way.
+    """
+    if not is_elsewhere(repo, one):
+        return ""
+    folder = folder_of(repo, one.base_path)
+    if folder is None:
+        return (
+            f"its versions are at the base path {one.base_path}, and this repository sees {repo.layout.models} as "
+            f"{repo.server_root}: move them below it and correct the entry, or, if servers see it elsewhere, "
+            "servingrepo config write --server-root ROOT"
+        )
+    why = why_not_a_path(folder.relative_to(repo.layout.models).as_posix())
+    if why is not None:
+        return (
+            f"its base path is {one.base_path}, and servingrepo keeps no model there: {why}; move its versions to "
+            f"{repo.layout.models}/{one.name} and correct the entry"
+        )
+    if load_state(repo, one.name) is not None:
+        return (
+            f"its base path is {one.base_path}, and servingrepo keeps other versions of that name at "
+            f"{repo.base_path(one.name)}: give it another name, or move its versions there and correct the entry"
+        )
+    return ""
+
+
 def base_path_elsewhere(repo: Repository, config: ModelConfig, model: str) -> str:
     """Return a model's base path if its versions are elsewhere (see `is_elsewhere`), else an empty text."""
     found = entry(config, model)
@@ -368,8 +398,8 @@ def _how_to_manage(repo: Repository, config: ModelConfig, model: str, base_path:
 
     Another server root is proposed only where it fits all models.
     """
-    folder = folder_of(repo, base_path)
-    if folder is not None and folder.is_dir():
+    folder, found = folder_of(repo, base_path), entry(config, model)
+    if folder is not None and folder.is_dir() and found and not why_not_there(repo, found):
         return f"servingrepo adopt {model} takes it under management where it lies ({folder})"
     write = "servingrepo config write"
     hint = (

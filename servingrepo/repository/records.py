@@ -53,7 +53,7 @@ EXACT = frozenset(
         "StageVerdict.endpoints",
         "LaggingServer.endpoint",
         # What an undone adoption restores.
-        *("Adoption.txid", "Adoption.config_before", "Adoption.config_after"),
+        *("Adoption.txid", "Adoption.config_before", "Adoption.config_after", "Adoption.paths"),
     }
 )
 """Fields that are recorded unmasked, because their values are compared. All other texts may have secrets in them."""

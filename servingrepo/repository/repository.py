@@ -189,6 +189,18 @@ def save_paths(repo: Repository) -> None:
     save_marker(repo, msgspec.structs.replace(marker, paths=dict(repo.layout.paths)))
 
 
+def forget_paths(repo: Repository, paths: Mapping[str, str]) -> None:
+    """Take paths that `save_paths` wrote out of the marker, whose bytes are those from before then.
+
+    It may be repeated. The caller holds the lock, and the models have no state.
+    """
+    marker = load_marker(repo)
+    if marker is not None:
+        kept = {name: at for name, at in marker.paths.items() if paths.get(name) != at}
+        if kept != marker.paths:
+            save_marker(repo, msgspec.structs.replace(marker, paths=kept))
+
+
 def _is_file(path: Path) -> bool:
     """Tell whether a path is a file; False also if we may not look."""
     try:
@@ -217,13 +229,22 @@ def locked(repo: Repository, *, is_new: bool = False) -> Iterator[None]:
         make_whole(now)
         if lock.was_left:
             make_durable(now)
-        if (now.layout, now.server_root) != (repo.layout, repo.server_root):
-            raise RepositoryChanged(
-                f"another command changed where the models of {repo.root} lie, or where servers see them, since "
-                "this one began; it changed nothing more",
-                hint="run this one again",
-            )
+        refuse_moved(repo, now)
         yield
+
+
+def refuse_moved(repo: Repository, now: Repository) -> None:
+    """Refuse to go on with a repository whose models lie elsewhere now: its paths are those from before.
+
+    Raises:
+        RepositoryChanged: Another command, or the recovery of one, changed where models lie since it was opened.
+    """
+    if (now.layout, now.server_root) != (repo.layout, repo.server_root):
+        raise RepositoryChanged(
+            f"another command changed where the models of {repo.root} lie, or where servers see them, since "
+            "this one began; it changed nothing more",
+            hint="run this one again",
+        )
 
 
 def make_whole(repo: Repository) -> None:

@@ -27,6 +27,8 @@ from servingrepo.repository.repository import (
     Repository,
     locked,
     me,
+    refuse_moved,
+    reread,
 )
 from servingrepo.repository.trash import what_happened
 from servingrepo.storage.disk import free_bytes
@@ -85,6 +87,7 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
 
     Raises:
         Locked: Another process holds the lock.
+        RepositoryChanged: Where models lie changed since the repository was opened, perhaps by that recovery.
     """
     if dry_run:
         yield
@@ -93,6 +96,7 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
         if not publishing:
             free_reserved_space(repo)
         recover(repo, reach=publishing)
+        refuse_moved(repo, reread(repo))
         yield
         keep_reserved_space(repo)
 

@@ -31,6 +31,7 @@ from servingrepo.repository.adoptable import (
     Left,
     ModelPlan,
     find_models,
+    new_paths,
     pinned,
     plan_model,
     without,
@@ -62,7 +63,7 @@ from servingrepo.repository.records import (
     VersionRecord,
     encode,
 )
-from servingrepo.repository.repository import load_state, me, model_names, new_txid
+from servingrepo.repository.repository import load_state, me, model_names, new_txid, reread
 from servingrepo.repository.transaction import declared, new_event, writing
 from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
 from servingrepo.savedmodel.variables import read_variables
@@ -74,6 +75,7 @@ from servingrepo.storage.reading import read_whole
 from servingrepo.storage.tree import SourceTree, read_tree
 from servingrepo.texts import as_path, escaped, plural, some
 from servingrepo.verbs.engines import engine_for
+from servingrepo.verbs.restore import recover
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -192,8 +194,9 @@ def adopt(repo: Repository, names: Sequence[str], options: AdoptOptions) -> Adop
     _refuse_no_subject(names, options)
     _refuse_unwritable(repo)
     engine = engine_for(repo, options.engine) if options.smoke and not options.dry_run else None
-    with writing(repo, dry_run=options.dry_run):  # what a dead command left must not count as ours
-        pass
+    if not options.dry_run:  # what a dead command left must not count as ours
+        recover(repo)
+        repo = reread(repo)
     start = _start(repo, names, options)
     txid = new_txid(repo)
     read, left = _read_all(repo, start.plans, options, txid=txid)
@@ -559,6 +562,7 @@ def _commit(
             states={
                 one.name: one.highest for one, of in zip(states, read, strict=True) if of.plan.new
             },
+            paths=new_paths(repo, [one.plan for one in read]),
         )
         only = adoption.models[0] if len(read) == 1 else ""
         with declared(repo, Intent(txid=txid, command=ADOPT, owner=me(), model=only)):

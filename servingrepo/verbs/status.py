@@ -633,7 +633,12 @@ def _when_all_agree(rows: Sequence[ModelStatus], *, asked: bool) -> str:
         )
         return f"{what} (it failed on {at}, and is not served); else disk, models.config and servers agree"
     elsewhere = any(row.elsewhere for row in rows)
-    unseen = "; the versions of unmanaged models were not checked" if elsewhere else ""
+    unseen = (
+        "; the versions of unmanaged models were not checked (servingrepo adopt --all --dry-run says which of them "
+        "it can manage)"
+        if elsewhere
+        else ""
+    )
     if not asked:
         return (
             f"all agrees on disk{unseen}; servingrepo status --endpoint HOST:PORT asks a server too"

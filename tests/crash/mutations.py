@@ -154,13 +154,16 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/disk", "sync", "sync_file"): Mutation("None", _loss("adopt")),
     _site("storage/disk", "_sync_folders", "sync_directory"): Mutation("None", _loss("adopt")),
     _site("storage/disk", "_write_file", "O_NOFOLLOW"): Mutation("0", _DISK),
-    _site("verbs/adopt", "adopt", "writing"): Mutation(
-        _NOBODY, ("tests/verbs/test_adoption.py", "-k", "dead_adoption")
-    ),
     _site("verbs/adopt", "_commit", "writing"): Mutation(
         _NOBODY, ("tests/verbs/test_adoption.py", "-k", "waits_for_the_lock")
     ),
     _site("repository/transaction", "writing", "locked"): Mutation(_NOBODY, _held("hold")),
+    _site("repository/transaction", "writing", "refuse_moved"): Mutation(
+        "None", ("tests/verbs/test_adoption_paths.py", "-k", "next_writer")
+    ),
+    _site("repository/repository", "locked", "refuse_moved"): Mutation(
+        "None", ("tests/repository/test_paths.py", "-k", "writer_stops")
+    ),
     _site("repository/publication", "reserve", "writing"): Mutation(
         _NOBODY, _held("promote, second version")
     ),

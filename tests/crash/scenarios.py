@@ -143,6 +143,18 @@ SCENARIOS = (
     Scenario("recover, path, died at staging", "path, died at staging", ("recover",)),
     Scenario("recover, path, died at C1", "path, died at C1", ("recover",)),
     Scenario("recover, path, died at trash", "path, died at trash", ("recover",)),
+    Scenario("adopt, path", "path, unmanaged", ("adopt", "--all")),
+    Scenario("adopt, path, config kept", "path, pinned by hand", ("adopt", "--all")),
+    Scenario(
+        *("adopt --undo, path", "path, adopted", ("adopt", "--undo")),
+        again=frozenset({NOTHING_TO_UNDO}),
+    ),
+    Scenario(
+        *("adopt --undo, path, config kept", "path, adopted as pinned", ("adopt", "--undo")),
+        again=frozenset({NOTHING_TO_UNDO}),
+    ),
+    Scenario("recover, path, died at adopting", "path, died at adopting", ("recover",)),
+    Scenario("recover, path, died at undoing", "path, died at undoing", ("recover",)),
 )
 
 _DEATHS = {
@@ -185,13 +197,17 @@ def write_runs(runs: Path) -> Path:
     return runs
 
 
-def _begun(root: Path, start: str, runs: Path) -> OpenRepository:
-    """Make the repository with its versions: unmanaged, adopted or promoted."""
-    adopts = start in {*_UNMANAGED, *_ADOPTED}
-    repo = _unmanaged(root, start, runs) if adopts else _promoted(root, start, runs)
-    if start in _ADOPTED:
-        repo.adopt((), all=True)
-    return repo
+def _begun(root: Path, start: str, runs: Path, *, path: str) -> OpenRepository:
+    """Make the repository with its versions: unmanaged, adopted or promoted; those of the model m lie at a path."""
+    if start in {*_UNMANAGED, *_ADOPTED}:
+        repo = _unmanaged(root, start, runs, path=path)
+        if start in _ADOPTED:
+            repo.adopt((), all=True)
+        return repo
+    repo, _ = servingrepo.init(root)
+    if path != "m":
+        save_paths(with_paths(repo.value, {"m": path}))
+    return _promoted(repo, start, runs)
 
 
 def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
@@ -199,11 +215,9 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
     root.mkdir()
     if start == "nothing":
         return root
-    if start.startswith(AT_PATH):
-        repo, _ = servingrepo.init(root)
-        save_paths(with_paths(repo.value, {"m": "push/m"}))
-        start = start.removeprefix(AT_PATH).removeprefix(", ") or "empty"
-    repo = _begun(root, start, runs)
+    path = "push/m" if start.startswith(AT_PATH) else "m"
+    start = start.removeprefix(AT_PATH).removeprefix(", ") or "empty"
+    repo = _begun(root, start, runs, path=path)
     match start:
         case "policy":
             (root / "servingrepo.toml").write_text("[prune]\nkeep_last = 1\n")
@@ -226,18 +240,18 @@ def prepare(root: Path, start: str, *, runs: Path, forking: Forking) -> Path:
     return root
 
 
-def _unmanaged(root: Path, start: str, runs: Path) -> OpenRepository:
+def _unmanaged(root: Path, start: str, runs: Path, *, path: str) -> OpenRepository:
     """Make a repository of a tree that others made: two versions of m, which a policy serves, and one of n."""
     models = root / "models"
-    for place, name in (("m/1", "first"), ("m/20240501", "second"), ("n/3", "third")):
+    for place, name in ((f"{path}/1", "first"), (f"{path}/20240501", "second"), ("n/3", "third")):
         shutil.copytree(runs / name / "saved_model", models / place)
     if start == "no config":
         return servingrepo.init(root)[0]
     by_hand = start in {"pinned by hand", "adopted as pinned"}
     policy = "model_version_policy { specific { versions: 20240501 } }" if by_hand else ""
     entries = "".join(
-        f'config {{ name: "{name}" base_path: "/models/{name}" model_platform: "tensorflow" {rest} }}\n'
-        for name, rest in (("m", policy), ("n", policy.replace("20240501", "3")))
+        f'config {{ name: "{name}" base_path: "/models/{at}" model_platform: "tensorflow" {rest} }}\n'
+        for name, at, rest in (("m", path, policy), ("n", "n", policy.replace("20240501", "3")))
     )
     (models / "models.config").write_text(f"# by hand\nmodel_config_list {{\n{entries}}}\n")
     repo, _ = servingrepo.init(root)
@@ -260,9 +274,8 @@ def _spoil(repo: OpenRepository, start: str) -> None:
         layout.config.write_text(f"{text}# by hand\n")
 
 
-def _promoted(root: Path, start: str, runs: Path) -> OpenRepository:
-    """Make a repository with the versions, in place or in the trash, that a start has."""
-    repo, _ = servingrepo.init(root)
+def _promoted(repo: OpenRepository, start: str, runs: Path) -> OpenRepository:
+    """Promote the versions, in place or in the trash, that a start has."""
     four = ("first", "second", "third", "fourth")
     names = {"empty": (), "one": ("first",), "three": four[:3], "died at trash": four}
     names |= dict.fromkeys(("four", "policy", *_WITH_TRASH), four)

@@ -12,7 +12,7 @@ CALLS = frozenset(
     {
         *("fsync", "fdatasync", "sync_directory", "sync_file", "make_durable"),
         *("flock", "lockf", "try_flock", "is_held", "was_left", "locked", "writing"),
-        *("hold_lock", "alone_on_server"),
+        *("hold_lock", "alone_on_server", "refuse_moved"),
         *("renameat2", "rename_without_replacing"),
     }
 )

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from servingrepo.modelconfig import ModelConfig, Stamp, models
+from servingrepo.modelconfig import Entry, ModelConfig, Stamp, models
 from servingrepo.repository import history
-from servingrepo.repository.config import last_text, read_config
+from servingrepo.repository.config import folder_of, last_text, read_config
 from servingrepo.repository.journal import UNREADABLE
 from servingrepo.repository.listing import list_models
 from servingrepo.repository.repository import (
@@ -31,12 +31,14 @@ def state_of(root: Path) -> dict[str, Any] | None:
     if not (root / ".servingrepo" / "format.json").exists():
         return None
     repo = open_repository(root)
+    places = {one.name: _place(repo, one) for one in models(read_config(repo).config)}
 
     def content(model: str, version: int) -> str:
+        """Return the digest on record; of what is unmanaged the bytes themselves, where it is served from."""
         record = load_record(repo, model, version)
         if record is not None:
             return record.digest
-        place = repo.layout.version(model, version)  # of an unmanaged one the bytes themselves
+        place = places.get(model, repo.layout.model(model)) / str(version)
         return content_digest(hash_tree(place)) if place.is_dir() else f"no record of {version}"
 
     def proven(model: str, version: int) -> bool:
@@ -58,8 +60,14 @@ def state_of(root: Path) -> dict[str, Any] | None:
             for row in list_models(repo)
         },
         "server_root": repo.server_root,
+        "paths": dict(repo.layout.paths),
         "unedited": read_config(repo).stamp is Stamp.UNEDITED,
     }
+
+
+def _place(repo: Repository, one: Entry) -> Path:
+    """Return where the versions of an entry lie on this disk: an unmanaged model may have another base path."""
+    return folder_of(repo, one.base_path) or repo.layout.model(one.name)
 
 
 def served(state: dict[str, Any] | None) -> dict[str, list[str]]:
@@ -124,21 +132,27 @@ def broken_promises(root: Path, *, history_before: bytes) -> list[str]:
         if (
             config.stamp is Stamp.UNEDITED
         ):  # of an edit by hand history knows only when it is taken over
-            problems += _about_entry(repo, one.name, one.versions, one.labels)
-    problems += _about_server_root(repo, config.config)
+            problems += _about_entry(repo, one)
+    problems += _about_places(repo, config.config)
     if config.stamp is Stamp.UNEDITED and last_text(repo) != config.text:
         problems.append("the copy of models.config is another one")
     return [*problems, *_about_history(repo, history_before)]
 
 
-def _about_server_root(repo: Repository, config: ModelConfig) -> list[str]:
+def _about_places(repo: Repository, config: ModelConfig) -> list[str]:
     left = repo.server_roots_before
+    ours = model_names(repo)
     return [
         *([f"the marker still says {left}"] if left else []),
         *(
             f"{one.name}: base path {one.base_path} in {repo.server_root}"
             for one in models(config)
-            if one.base_path != repo.base_path(one.name)
+            if one.base_path != repo.base_path(one.name) and one.name in ours
+        ),
+        *(
+            f"{one.name} is not ours, and has a path"
+            for one in models(config)
+            if one.name in repo.layout.paths and one.name not in ours
         ),
     ]
 
@@ -163,15 +177,13 @@ def _differences(repo: Repository, model: str, version: int, path: Path) -> list
     return compare_with_record(path, record).lines() if record is not None else []
 
 
-def _about_entry(
-    repo: Repository, name: str, versions: tuple[int, ...], labels: dict[str, int]
-) -> list[str]:
-    wanted = {*versions, *labels.values()}
-    gone = sorted(one for one in wanted if not repo.layout.version(name, one).is_dir())
+def _about_entry(repo: Repository, entry: Entry) -> list[str]:
+    name, wanted = entry.name, {*entry.versions, *entry.labels.values()}
+    gone = sorted(one for one in wanted if not (_place(repo, entry) / str(one)).is_dir())
     problems = [f"{name}@{one} is pinned and is not there" for one in gone]
     moved = [one.after for one in history.read(repo.layout.history, model=name) if one.after]
-    if not moved or moved[-1] != versions:
-        problems.append(f"{name}: history ends with {moved[-1:]}, {versions} is served")
+    if not moved or moved[-1] != entry.versions:
+        problems.append(f"{name}: history ends with {moved[-1:]}, {entry.versions} is served")
     return problems
 
 

@@ -194,22 +194,6 @@ def test_names_that_servingrepo_refuses_are_explained(tmp_path: Path) -> None:
         repo.adopt(["naïve"])
 
 
-def test_another_path_below_the_root_is_explained(tmp_path: Path) -> None:
-    """As models/push/lr of an entry lr, or models/saved_models of an entry email_model."""
-    models = tmp_path / "models"
-    versions(models / "push" / "lr", 20240501)
-    versions(models / "saved_models", 1)
-    repo = taken(
-        tmp_path,
-        entry(tmp_path, "lr", pins(20240501), base_path=f"{models}/push/lr"),
-        entry(tmp_path, "email_model", base_path=f"{models}/saved_models"),
-    )
-    said = reasons(repo)
-    assert {*said} == {"lr", "email_model"}  # no folder of theirs is taken for a model of its own
-    assert f"{models}/push/lr is not {models}/lr" in said["lr"]
-    assert f"{models}/saved_models" in said["email_model"]
-
-
 def test_entries_that_share_a_base_path_stay(tmp_path: Path) -> None:
     base = versions(tmp_path / "models" / "a", 1)
     repo = taken(

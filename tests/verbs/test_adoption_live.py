@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from servingrepo.servers.client import ServingClient
-from tests.support import command, live_server, new_repository
+from tests.support import ask, command, live_server, new_repository
 from tests.verbs.trees import entry, pins, taken, versions
 
 if TYPE_CHECKING:
@@ -41,15 +41,19 @@ def tree(root: Path) -> OpenRepository:
     )
 
 
-def said(endpoint: Endpoint) -> dict[str, Any]:
-    """Return what a server says of its models: states and answers, by name and by label."""
+def said(
+    endpoint: Endpoint,
+    *names: str,
+    labels: tuple[str, ...] = ("stable", "canary"),
+) -> dict[str, Any]:
+    """Return what a server says of its models, by name and by labels of lr: states that are not over, and answers."""
     with ServingClient(endpoint) as client:
         found: dict[str, Any] = {}
-        for name in ("ranker", "lr", "every"):
+        for name in names or ("ranker", "lr", "every"):
             states = client.status(name, timeout=10)
-            found[name] = sorted((one.version, one.state) for one in states)
+            found[name] = sorted((one.version, one.state) for one in states if one.state != "END")
             found[f"{name}, answering"] = client.metadata(name, timeout=10).version
-        for label in ("stable", "canary"):
+        for label in labels:
             found[label] = client.metadata("lr", label=label, timeout=10).version
     return found
 
@@ -105,6 +109,45 @@ def test_the_whole_first_day_on_a_live_server(tmp_path: Path, fleet: ExitStack) 
     moved = command(*root, "label", "set", "lr@20240601", "stable", "--endpoint", at)
     assert moved.code == 0, moved.err
     assert command(*root, "status", "--endpoint", at).code == 0
+
+
+@pytest.mark.parametrize("polls", [False, True])
+def test_models_at_paths_stay_loaded_and_go_on(
+    polls: bool, tmp_path: Path, fleet: ExitStack
+) -> None:
+    """models/push/lr and models/saved_models: a promotion lands beside their versions, and is served."""
+    models, names = tmp_path / "models", ("lr", "email_model")
+    versions(models / "push" / "lr", 20240501, 20240601)
+    versions(models / "saved_models", 1, 2)
+    stable = ' version_labels { key: "stable" value: 20240501 }'
+    repo = taken(
+        tmp_path,
+        entry(*(tmp_path, "lr", pins(20240501, 20240601) + stable), base_path=f"{models}/push/lr"),
+        entry(tmp_path, "email_model", base_path=f"{models}/saved_models"),
+    )
+    log, root = tmp_path / "log", ("--root", tmp_path)
+    flags = ["--model_config_file_poll_wait_seconds=1"] if polls else []
+    at = fleet.enter_context(live_server(repo, *flags, log=log))
+    live = ("--endpoint", str(at), *(("--reload", "poll") if polls else ()))
+    before, lines = said(at, *names, labels=("stable",)), loads(log)
+    assert lines
+    done = command(*root, "adopt", "--all")
+    assert done.code == 0, done.err
+    time.sleep(3.5)  # it reads the file every second, and looks for versions as often
+    assert command(*root, "reload", *live).code == 0
+    assert said(at, *names, labels=("stable",)) == before
+    assert loads(log) == lines
+    runs = versions(tmp_path / "runs", 1, 2, 3, 4)
+    for name, folder, number in (("lr", "push/lr", 20240602), ("email_model", "saved_models", 3)):
+        promote = ("promote", runs / "4", "--model", name, "--no-smoke", "-q")
+        promoted = command(*root, *promote, *live)
+        assert (promoted.code, promoted.out) == (0, f"{number}\n"), promoted.err
+        assert (models / folder / str(number) / "saved_model.pb").is_file()
+        assert ask(at, model=name) == (number, 4.0)
+        back = command(*root, "rollback", name, *live)
+        assert back.code == 0, back.err
+    assert said(at, *names, labels=("stable",)) == before
+    assert command(*root, "status", "--endpoint", str(at)).code == 0
 
 
 def test_served_versions_are_proven_first_if_asked(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_what_is_elsewhere_is_not_called_missing(tmp_path: Path) -> None:
         assert there in done.out, arguments
         assert "unmanaged" in done.out, arguments
         assert "missing" not in done.out + done.err
+        assert "servingrepo adopt" in done.out + done.err, arguments
     (row,) = run(repo, "status", "--json").json["result"]["models"]
     assert (row["elsewhere"], row["ours"], row["pinned"]) == (there, False, [OLD, NEW])
     (listed,) = run(repo, "list", "--json").json["result"]
