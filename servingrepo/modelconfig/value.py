@@ -125,6 +125,22 @@ def decode(data: bytes, *, source: str = "models.config") -> str:
     )
 
 
+def how_to_write(data: bytes) -> str:
+    """Return what to write instead of a config that no server reads, by what it looks like."""
+    entry = 'config { name: "NAME" base_path: "/models/NAME" model_platform: "tensorflow" }'
+    whole = f"model_config_list {{ {entry} }}"
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in data[:4]:
+        return "iconv -f UTF-16 -t UTF-8 OLD > NEW"
+    if data.startswith(b"\xef\xbb\xbf"):
+        return "take the byte order mark away: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE"
+    text = data.decode(errors="replace")
+    if text.count("model_config_list") > 1:
+        return "keep one model_config_list, with all entries in it"
+    if text.lstrip().startswith("config"):
+        return f"put all entries into one list: {whole}"
+    return f"write it as protobuf text: {whole}"
+
+
 @functools.lru_cache(maxsize=2)
 def parse(text: str, *, source: str = "models.config") -> ModelConfig:
     """Read a config from protobuf text format, as strictly as TensorFlow Serving does.

@@ -18,6 +18,7 @@ from servingrepo.modelconfig import (
     decode,
     diff,
     entry,
+    how_to_write,
     is_model_name,
     models,
     names_by_version,
@@ -91,7 +92,10 @@ def read_config(repo: Repository) -> ConfigFile:
         text = decode(data, source=str(path))
         return ConfigFile(text=text, config=parse(text, source=str(path)))
     except ConfigInvalid as invalid:
-        invalid.hint = _UNREADABLE_HINT
+        ours = last_text(repo) is not None
+        invalid.hint = (
+            _UNREADABLE_HINT if ours else f"{how_to_write(data)}; then this command again"
+        )
         raise
 
 

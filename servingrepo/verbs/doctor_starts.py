@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import ConfigInvalid
-from servingrepo.modelconfig import Entry, ModelConfig, decode, models, parse
+from servingrepo.modelconfig import Entry, ModelConfig, decode, how_to_write, models, parse
 from servingrepo.modelconfig.disk import DiskFacts
 from servingrepo.modelconfig.names import CONFIG_FILE
 from servingrepo.modelconfig.paths import LABELS_FLAG, PLATFORM
@@ -154,27 +154,11 @@ def _read_config(file: Path, *, boundary: Path | None) -> Start:
         config = parse(text, source=file.name)
     except ConfigInvalid as error:
         findings += [
-            found("config-refused", said, _how_to_write(data), path=file)
+            found("config-refused", said, how_to_write(data), path=file)
             for said in (error.message, *error.problems)
         ]
         return msgspec.structs.replace(start, findings=tuple(findings))
     return msgspec.structs.replace(start, config=config, findings=tuple(findings))
-
-
-def _how_to_write(data: bytes) -> str:
-    """Return what to write instead of a config that no server reads, by what it looks like."""
-    entry = 'config { name: "NAME" base_path: "/models/NAME" model_platform: "tensorflow" }'
-    whole = f"model_config_list {{ {entry} }}"
-    if data[:2] in {b"\xff\xfe", b"\xfe\xff"} or b"\0" in data[:4]:
-        return "iconv -f UTF-16 -t UTF-8 OLD > NEW"
-    if data.startswith(b"\xef\xbb\xbf"):
-        return "take the byte order mark away: sed -i '1s/^\\xEF\\xBB\\xBF//' FILE"
-    text = data.decode(errors="replace")
-    if text.count("model_config_list") > 1:
-        return "keep one model_config_list, with all entries in it"
-    if text.lstrip().startswith("config"):
-        return f"put all entries into one list: {whole}"
-    return f"write it as protobuf text: {whole}"
 
 
 def _server_root(entries: Sequence[Entry], place: Path) -> str:

@@ -30,6 +30,7 @@ WRITERS: dict[str, Callable[[OpenRepository], object]] = {
     "unserve": lambda repo: repo.unserve("m"),
     "rollback": lambda repo: repo.rollback("m"),
     "label set": lambda repo: repo.label_set("m@2", "stable"),
+    "adopt": lambda repo: repo.adopt((), all=True),
     "config write": lambda repo: rewrite(repo.value),
     "config write --take-edit": lambda repo: rewrite(repo.value, edit="take"),
     "config write --discard-edit": lambda repo: rewrite(repo.value, edit="discard"),

@@ -9,6 +9,7 @@ import pytest
 import servingrepo
 from servingrepo.errors import (
     BadName,
+    BadVersionNumber,
     ConfigEdited,
     ConfigInvalid,
     DamagedExport,
@@ -275,6 +276,18 @@ def test_a_flat_saved_model_is_told_and_left(tmp_path: Path) -> None:
     said = reasons(repo)
     assert "directory with a number" in said["flat"]
     assert "reads 1" in said["p297"]
+
+
+def test_entries_of_flat_saved_models_are_explained(tmp_path: Path) -> None:
+    write_export(tmp_path / "models" / "flat")
+    write_export(tmp_path / "models" / "p297")
+    versions(tmp_path / "models" / "p297", "0001")
+    repo = taken(tmp_path, entry(tmp_path, "flat"), entry(tmp_path, "p297"))
+    said = reasons(repo)
+    assert "directly" in said["flat"]
+    assert "served version 1 cannot be adopted" in said["p297"]
+    with pytest.raises((ConfigInvalid, BadVersionNumber)):
+        repo.adopt((), all=True)
 
 
 def test_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:

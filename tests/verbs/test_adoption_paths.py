@@ -175,16 +175,6 @@ def test_undo_takes_paths_out_of_the_marker(tmp_path: Path) -> None:
     assert repo.adopt((), all=True).models
 
 
-def test_undo_says_what_a_policy_serves_again(tmp_path: Path) -> None:
-    repo = adopted(tmp_path)
-    repo.undo_adoption()
-    undone = {one.model: (one.before, one.after) for one in repo.history() if "undo" in one.action}
-    assert undone == {
-        "email_model": ((2,), (2,)),
-        "lr": ((20240501, 20240601), (20240501, 20240601)),
-    }
-
-
 @pytest.mark.parametrize(
     ("base_path", "said"),
     [
