@@ -289,7 +289,7 @@ def _shared(entries: tuple[Entry, ...]) -> Iterator[tuple[str, str]]:
 
 def _crossing(repo: Repository, entries: tuple[Entry, ...]) -> Iterator[tuple[str, str]]:
     """Yield the models that are not ours yet and whose folder is another model's, or within it, with the reason."""
-    ours = {name: repo.layout.path(name) for name in model_names(repo)}
+    ours = {name: repo.layout.path(name) for name in (*model_names(repo), *repo.layout.paths)}
     below = {one.name: path_below(repo, one.base_path) or one.name for one in entries}
     paths = below | ours
     for pair in overlaps(paths):

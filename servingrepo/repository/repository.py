@@ -395,9 +395,9 @@ def need_state(repo: Repository, model: str) -> ModelState:
         known = model_names(repo)
         raise NoSuchVersion(
             f"there is no model {model} in {repo.root}",
-            hint=f"models here: {', '.join(known[:20])}"
+            hint=f"models here: {', '.join(known[:20])}; servingrepo list shows unmanaged ones, too"
             if known
-            else "servingrepo promote RUN --model NAME publishes one",
+            else "servingrepo promote RUN --model NAME publishes one; servingrepo adopt --all takes what is there",
         )
     return state
 

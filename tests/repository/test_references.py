@@ -117,11 +117,13 @@ def test_what_is_not_there_is_said_with_what_there_is(
 ) -> None:
     with pytest.raises(NoSuchVersion, match="no model m ") as caught:
         found(repo, "m@latest")
-    assert caught.value.hint == "servingrepo promote RUN --model NAME publishes one"
+    assert caught.value.hint == (
+        "servingrepo promote RUN --model NAME publishes one; servingrepo adopt --all takes what is there"
+    )
     release(1.0, serve=False)
     with pytest.raises(NoSuchVersion, match="no model other") as caught:
         found(repo, "other@1")
-    assert caught.value.hint == "models here: m"
+    assert caught.value.hint == "models here: m; servingrepo list shows unmanaged ones, too"
     with pytest.raises(NoSuchVersion, match="no version of m is served"):
         found(repo, "m@served")
     with pytest.raises(NoSuchVersion, match="has no label stable") as caught:

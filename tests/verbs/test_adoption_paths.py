@@ -372,6 +372,25 @@ def test_versions_that_came_later_are_adopted_there(tmp_path: Path) -> None:
     assert repo.show("lr").versions[0].version == 20240601
 
 
+@pytest.mark.tf
+def test_paths_of_a_config_elsewhere_are_proven(tmp_path: Path) -> None:
+    """Served where they lie for a smoke test; its entries come along, and the paths with them."""
+    samples_of = samples(tmp_path)
+    elsewhere = tmp_path / "etc"
+    write_config(elsewhere, *samples_of)
+    repo = new_repository(tmp_path)
+    file = elsewhere / "models" / "models.config"
+    done = repo.adopt((), all=True, config=file, smoke=True, engine="embedded")
+    assert [(one.path, len(one.proofs)) for one in done.models] == [
+        ("saved_models", 1),
+        ("push/lr", 2),
+    ]
+    assert repo.value.layout.paths == {"email_model": "saved_models", "lr": "push/lr"}
+    assert not list((tmp_path / "models").rglob(".staging/*"))
+    repo.undo_adoption()
+    assert repo.value.layout.paths == {}
+
+
 def test_a_server_root_is_corrected_before_adopting(tmp_path: Path) -> None:
     """Where the entry is right and the server root was not; both move together from then on."""
     models = tmp_path / "models"
