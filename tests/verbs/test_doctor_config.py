@@ -145,6 +145,29 @@ def test_an_empty_base_path_is_an_error(tmp_path: Path) -> None:
     assert "unloaded" in the(found, "base-path-empty").consequence
 
 
+@pytest.mark.parametrize(
+    ("slug", "children", "named"),
+    [
+        ("base-path-empty", (), ""),
+        ("flat-saved-model", (".",), ""),
+        ("same-number", ("1", "01"), ""),
+        ("cannot-load", (), "1"),
+    ],
+)
+def test_what_is_wrong_in_a_directory_names_it(
+    tmp_path: Path, slug: str, children: tuple[str, ...], named: str
+) -> None:
+    """Not the file with its entry: that one is right."""
+    shelf = models(tmp_path)
+    place = shelf / "odd"
+    (place / named).mkdir(parents=True)
+    for child in children:
+        export(place / child)
+    configure(shelf, entry("half", TWO), entry("odd", "specific { versions: 1 }"))
+    (found,) = (one for one in examine(tmp_path).findings if one.slug == slug)
+    assert found.path == str(place / named)
+
+
 def test_a_bucket_is_not_checked_and_not_wrong(tmp_path: Path) -> None:
     shelf = models(tmp_path)
     configure(shelf, entry("half", TWO), entry("far", TWO, base_path="gs://bucket/far"))

@@ -374,4 +374,6 @@ def test_ten_thousand_versions_are_not_all_inspected(tmp_path: Path) -> None:
 
 def test_what_is_no_directory_of_models_is_said(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert slugs(examine(tmp_path)) == ["no-models"]
+    found = examine(tmp_path)
+    assert slugs(found) == ["no-models"]
+    assert found.next == "servingrepo init, then servingrepo promote RUN --model NAME"
