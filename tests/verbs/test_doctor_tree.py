@@ -247,6 +247,13 @@ def test_served_links_out_of_a_mounted_tree_are_errors(tmp_path: Path) -> None:
     assert slugs(examine(tmp_path, compose=compose(tmp_path))) == []
 
 
+def test_an_unserved_link_out_is_named_once(tmp_path: Path) -> None:
+    shelf = models(tmp_path)
+    (shelf / "half" / "1").rename(tmp_path / "elsewhere")
+    (shelf / "half" / "1").symlink_to(tmp_path / "elsewhere")
+    assert slugs(examine(tmp_path)) == ["link-out"]
+
+
 def test_a_model_behind_a_link_out_is_missing_in_containers(tmp_path: Path) -> None:
     shelf = models(tmp_path)
     (shelf / "half").rename(tmp_path / "elsewhere")
