@@ -32,7 +32,10 @@ _TYPE_UNSPECIFIED, _TYPE_TENSORFLOW, _TYPE_OTHER = (
 
 
 def check(
-    config: ModelConfig, *, disk: Mapping[str, DiskFacts] | None = None
+    config: ModelConfig,
+    *,
+    disk: Mapping[str, DiskFacts] | None = None,
+    only: str | None = None,
 ) -> tuple[Finding, ...]:
     """Find every mistake, in the config's order.
 
@@ -43,6 +46,7 @@ def check(
         config: What to check.
         disk: The facts by base path as the config writes it. A base path that is not in there is reported as
             not checked; None leaves the disk out altogether.
+        only: The model whose entries are checked, alone and against those of the others; None checks all.
     """
     if config.proto.WhichOneof("config") == "custom_model_config":
         return (
@@ -65,7 +69,7 @@ def check(
                 so="fine when a server starts, but refused as a reload",
             ),
         )
-    return tuple(_findings(config, disk))
+    return tuple(_findings(config, disk, only))
 
 
 def check_numbers(config: ModelConfig) -> tuple[Finding, ...]:
@@ -83,11 +87,15 @@ def check_numbers(config: ModelConfig) -> tuple[Finding, ...]:
     )
 
 
-def _findings(config: ModelConfig, disk: Mapping[str, DiskFacts] | None) -> Iterator[Finding]:
+def _findings(
+    config: ModelConfig, disk: Mapping[str, DiskFacts] | None, only: str | None
+) -> Iterator[Finding]:
     entries = models(config)
-    yield from _check_between_models(entries)
-    yield from check_numbers(config)
+    between = (*_check_between_models(entries), *check_numbers(config))
+    yield from (one for one in between if only is None or one.model == only)
     for proto, entry in zip(config.proto.model_config_list.config, entries, strict=True):
+        if only is not None and entry.name != only:
+            continue
         path = why_not_a_base_path(entry.base_path)
         yield from _check_name(entry.name)
         if path is not None:

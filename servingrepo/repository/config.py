@@ -450,15 +450,18 @@ def served_versions(repo: Repository, config: ModelConfig, model: str) -> tuple[
     return tuple(sorted(served_by_policy(found, on_disk)))
 
 
-def disk_facts(repo: Repository, config: ModelConfig) -> dict[str, DiskFacts]:
+def disk_facts(
+    repo: Repository, config: ModelConfig, *, only: str | None = None
+) -> dict[str, DiskFacts]:
     """Return what each entry's base path holds on this disk, for `check`, by base path as the config has it.
 
-    We can see only base paths below `server_root`. The others are left out, and `check` says nothing of them. Of
-    50,000 versions, only those are looked into that an entry wants.
+    We can see only base paths below `server_root`. The others are left out, and `check` says nothing of them. `only`
+    is as in `check`. Of 50,000 versions, only those are looked into that an entry wants.
     """
     by_path: dict[str, list[Entry]] = {}
     for one in models(config):
-        by_path.setdefault(one.base_path, []).append(one)
+        if only is None or one.name == only:
+            by_path.setdefault(one.base_path, []).append(one)
     return {
         base_path: _facts_of(folder, entries)
         for base_path, entries in by_path.items()
@@ -489,11 +492,13 @@ def _facts_of(folder: Path, entries: Collection[Entry]) -> DiskFacts:
     )
 
 
-def check_config(repo: Repository, config: ModelConfig) -> tuple[Finding, ...]:
-    """Check a config against TF Serving's rules and against what is on this disk."""
+def check_config(
+    repo: Repository, config: ModelConfig, *, only: str | None = None
+) -> tuple[Finding, ...]:
+    """Check a config against TF Serving's rules and against what is on this disk; `only` is as in `check`."""
     from servingrepo.modelconfig import check
 
-    return check(config, disk=disk_facts(repo, config))
+    return check(config, disk=disk_facts(repo, config, only=only), only=only)
 
 
 def unseen_base_paths(repo: Repository, config: ModelConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -33,7 +34,7 @@ from servingrepo.repository.config import (
 )
 from servingrepo.repository.history import Event
 from servingrepo.repository.journal import Intent
-from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME, TXID
+from servingrepo.repository.layout import CONFIG_NAME, STAGING_NAME, TRASH_NAME, TXID
 from servingrepo.repository.records import (
     SCHEMA,
     BadMark,
@@ -58,10 +59,11 @@ from servingrepo.repository.repository import (
 from servingrepo.repository.snapshot import read_snapshot
 from servingrepo.repository.trash import sweep_trash, what_happened
 from servingrepo.servers.states import Endpoint
-from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.disk import storage_errors, translate
+from servingrepo.storage.reading import folders_in, names_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from servingrepo.repository.records import VersionRecord
 
@@ -118,12 +120,17 @@ def recover(repo: Repository, *, reach: bool = False) -> tuple[Recovered, ...]:
             continue
         outcome = settle(repo, intent, reach=reach)
         done.append(Recovered(intent.txid, intent.command, intent.model, intent.version, outcome))
-    done.extend(_sweep(repo, alive))
+    names = model_names(repo)
+    folders = list(_look_into(repo))
+    done.extend(_sweep(repo, folders, alive))
+    trashes = {one.model for one in folders if TRASH_NAME in one.hidden}
+    with_trash = [name for name in names if name in trashes]
     done.extend(
         Recovered(one.txid, "empty-trash", one.model, one.version, outcome)
-        for one, outcome in sweep_trash(repo.layout, repo.disk, alive)
+        for one, outcome in sweep_trash(repo.layout, repo.disk, with_trash, alive)
     )
     done.extend(_sweep_temporary_files(repo))
+    done.extend(_sweep_unfinished(repo, names, folders))
     done.extend(_settle_config(repo))
     return tuple(done)
 
@@ -340,15 +347,42 @@ def _drop_record(repo: Repository, intent: Intent) -> None:
         repo.disk.remove_file(repo.layout.record(intent.model, version))
 
 
-def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
+class Folder(msgspec.Struct, frozen=True):
+    """A folder in the models directory: its model, if it is one's, and its names that begin with a dot."""
+
+    path: Path
+    model: str | None
+    hidden: frozenset[str]
+
+
+def _look_into(repo: Repository) -> Iterator[Folder]:
+    """Yield the folders in which dead commands may have left something.
+
+    Each is listed once for all sweeps, because there may be 1,000 of them. In a folder that we may not list, staging
+    and trash may be there.
+    """
+    for path, model in model_folders(repo).items():
+        try:
+            hidden = frozenset(name for name in names_in(path) if name[0] == ".")
+        except PermissionError:
+            hidden = frozenset({STAGING_NAME, TRASH_NAME})
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise translate(error, "read", path) from error
+        if hidden:
+            yield Folder(path, model, hidden)
+
+
+def _sweep(repo: Repository, folders: Iterable[Folder], alive: set[str]) -> Iterator[Recovered]:
     """Remove staging directories that no live command owns."""
-    for base, model in model_folders(repo).items():
-        staging = base / STAGING_NAME
-        if not is_open(base) or is_behind_link(repo, staging):
+    for one in folders:
+        base, model, staging = one.path, one.model, one.path / STAGING_NAME
+        if STAGING_NAME not in one.hidden or not is_open(base) or is_behind_link(repo, staging):
             continue
         with storage_errors("read", staging):
             try:
-                left = sorted(path.name for path in staging.iterdir())
+                left = sorted(names_in(staging))
             except (FileNotFoundError, NotADirectoryError):
                 continue
         ours = [
@@ -367,30 +401,47 @@ def _sweep(repo: Repository, alive: set[str]) -> Iterator[Recovered]:
 
 
 def _sweep_temporary_files(repo: Repository) -> Iterator[Recovered]:
-    """Remove what `replace_file`, `declare` and `make_directory` left when they were killed.
+    """Remove what `replace_file` and `declare` left when they were killed.
 
-    The first two run only under our lock, so they do not run now. `make_directory` also runs without the lock; it
-    begins again if its directory is removed.
+    Both run only under our lock, so they do not run now.
     """
     layout = repo.layout
     places = [layout.own, layout.journal, layout.states, layout.adoptions]
     with storage_errors("read", layout.states):
-        places += sorted(path for path in layout.states.iterdir() if path.is_dir())
+        places += [layout.states / name for name in folders_in(layout.states)]
         left = [layout.models / f".{CONFIG_NAME}.tmp"]
         for place in places:
-            left += sorted(place.glob(".*.tmp"))
-        left += sorted(layout.contracts.glob(".*.contract.toml.tmp"))
+            left += _temporary_files(place, ".tmp")
+        left += _temporary_files(layout.contracts, ".contract.toml.tmp")
         left = [path for path in left if path.is_file()]
     for path in left:
         repo.disk.remove_file(path)
         yield Recovered("", "write", path.name, None, "temporary file removed")
-    # The trash is made in the folder of a model.
-    names = sorted({*model_names(repo), *layout.paths})
-    folders = dict.fromkeys(folder for name in names for folder in layout.folders(name))
-    for place in (
-        *(layout.root, layout.models, layout.own, layout.states),
-        *(folder for folder in folders if not is_behind_link(repo, folder)),
-    ):
+
+
+def _temporary_files(place: Path, ending: str) -> Iterator[Path]:
+    """Yield what has the name of a temporary file: a dot, a name and the ending."""
+    with suppress(PermissionError, FileNotFoundError, NotADirectoryError):
+        for name in sorted(names_in(place)):
+            if name[0] == "." and name.endswith(ending) and len(name) > len(ending):
+                yield place / name
+
+
+def _sweep_unfinished(
+    repo: Repository, names: Iterable[str], folders: Iterable[Folder]
+) -> Iterator[Recovered]:
+    """Remove what `make_directory` left when it was killed.
+
+    It also runs without the lock; it begins again if its directory is removed. The trash is made in the folder of a
+    model: that of a model of ours, of these `names`.
+    """
+    layout = repo.layout
+    places = [layout.root, layout.models, layout.own, layout.states]
+    some = [one.path for one in folders if any(name.endswith(".tmp") for name in one.hidden)]
+    if some:
+        ours = {folder for name in (*names, *layout.paths) for folder in layout.folders(name)}
+        places += [one for one in some if one in ours and not is_behind_link(repo, one)]
+    for place in places:
         for name in repo.disk.remove_unfinished(place):
             yield Recovered("", "write", name, None, "unfinished directory removed")
 

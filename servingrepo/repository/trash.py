@@ -162,14 +162,13 @@ def delete_condemned(disk: Disk, path: Path) -> None:
 
 
 def sweep_trash(
-    layout: Layout, disk: Disk, alive: Collection[str]
+    layout: Layout, disk: Disk, models: Iterable[str], alive: Collection[str]
 ) -> Iterator[tuple[Trashed, str]]:
-    """Finish the deletions of dead commands; the caller holds the lock. Yield each version and the outcome.
+    """Finish the deletions of dead commands in the trash of some models; the caller holds the lock.
 
-    Files that cannot be removed do not stop the caller: the outcome says so, and the next writer tries again.
+    Yield each version and the outcome. Files that cannot be removed do not stop the caller: the outcome says so, and
+    the next writer tries again.
     """
-    with storage_errors("read", layout.states):
-        models = sorted(path.stem for path in layout.states.glob("[!.]*.json"))
     for model in models:
         for one in being_deleted(layout, model):
             if one.txid in alive:

@@ -246,9 +246,10 @@ def refuse_unfit(repo: Repository, plan: Plan, *, of_model: bool, of_others: boo
     Raises:
         ConfigInvalid: The config has such mistakes; the error lists all that count.
     """
+    only = None if of_others else plan.model
     found = [
         finding
-        for finding in check_config(repo, plan.after)
+        for finding in check_config(repo, plan.after, only=only)
         if finding.severity == "error" and (of_model if finding.model == plan.model else of_others)
     ]
     if found:

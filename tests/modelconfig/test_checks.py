@@ -4,7 +4,16 @@ import re
 
 import pytest
 
-from servingrepo.modelconfig import EMPTY, DiskFacts, EntryKind, Finding, check, parse, pin
+from servingrepo.modelconfig import (
+    EMPTY,
+    DiskFacts,
+    EntryKind,
+    Finding,
+    check,
+    entry,
+    parse,
+    pin,
+)
 
 POLICY = "model_version_policy"
 LABELS = "version_labels"
@@ -233,3 +242,20 @@ def test_policy_latest_checks_what_would_be_served(latest: int, broken: list[str
     errors = [each.message for each in found if each.severity == "error"]
     assert len(errors) == len(broken)
     assert all(f"/models/m/{name} is" in text for name, text in zip(broken, errors, strict=True))
+
+
+def test_only_one_model_is_checked_if_one_is_named() -> None:
+    other = f'config {{ name: "x" base_path: "/models/m" {pinned()} }}'
+    text = config_text(more=other, model_platform="")
+    alone = check(parse(text), only="m")
+    assert [(each.model, each.slug) for each in alone] == [("m", "platform-missing")]
+    others = check(parse(text), only="x")
+    assert {each.slug for each in others} == {
+        *("base-path-shared", "platform-missing", "nothing-pinned"),
+    }
+
+
+def test_the_first_entry_of_a_name_is_returned() -> None:
+    config = parse(config_text(more=f'config {{ name: "m" {pinned(9)} }} config {{ name: "n" }}'))
+    found = [entry(config, name) for name in ("m", "n", "o")]
+    assert [one and one.versions for one in found] == [(3, 7), (), None]

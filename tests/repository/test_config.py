@@ -226,3 +226,18 @@ def test_a_file_that_never_stands_still_is_looked_at_a_few_times_only(repo: Open
         return looks
 
     assert read_steadily(repo.value, look) == looks < 100
+
+
+def test_all_entries_of_one_base_path_count(repo2: OpenRepository) -> None:
+    repo = repo2.value
+    broken = repo.layout.version("m", 1)
+    (broken / "saved_model.pb").unlink()
+    twin = (
+        'config { name: "twin" base_path: "/models/m" model_platform: "tensorflow" '
+        "model_version_policy { specific { versions: 1 } } }"
+    )
+    text = repo.layout.config.read_text().rstrip().removesuffix("}")
+    found = check_config(repo, parse(f"{text} {twin} }}"))
+    assert [(one.model, one.slug) for one in found if one.severity == "error"] == [
+        ("twin", "cannot-load")
+    ]

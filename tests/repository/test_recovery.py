@@ -234,6 +234,18 @@ def test_temporary_files_that_a_kill_left_go(repo: OpenRepository, release: Rele
     assert kept.exists()
 
 
+def test_links_among_the_models_do_not_stop_recovery(
+    repo: OpenRepository, release: Release, tmp_path: Path
+) -> None:
+    release(1.0)
+    elsewhere = tmp_path / "elsewhere" / ".staging" / "20260510T101112Z-0123abcd"
+    elsewhere.mkdir(parents=True)
+    (repo.root / "models" / "loop").symlink_to("loop")
+    (repo.root / "models" / "far").symlink_to(tmp_path / "elsewhere")
+    assert repo.recover() == ()
+    assert elsewhere.exists()
+
+
 def test_foreign_directories_and_files_of_others_stay(
     repo: OpenRepository, release: Release
 ) -> None:
