@@ -12,7 +12,7 @@ from servingrepo.errors import UsageError
 from servingrepo.texts import refuse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from servingrepo.options import Option
 
@@ -122,7 +122,9 @@ TYPES: dict[str, Callable[[Option], Any]] = {
 """Click's type by kind, for fields whose default does not give the type."""
 
 
-def _cases(files: Iterable[Path]) -> tuple[Any, ...]:
+def _cases(files: Collection[Path]) -> tuple[Any, ...]:
+    if not files:  # the usual call need not import what reads them
+        return ()
     from servingrepo.smoke.cases import load_cases
 
     return tuple(case for file in files for case in load_cases(Path(file)))

@@ -7,7 +7,6 @@ only, and every expression is bounded or cannot match the same characters in two
 from __future__ import annotations
 
 import re
-import string
 from binascii import Error as NotBase64
 from binascii import a2b_base64
 from typing import TYPE_CHECKING
@@ -76,7 +75,7 @@ def _is_user_and_password(value: str) -> bool:
 # Names and what is assigned to them
 
 _SIGN = r"""\\{0,4}["'`\]]{0,2}[ \t]{0,16}(?:=>|:=|={1,3}|:)[ \t]{0,16}|(?<=\w)>(?=[^<>\s])"""
-_NAME = string.ascii_letters + string.digits + "_.$-"
+_NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.$-"
 _OPENS = r"""[bBfFrRuU]{0,2}(\\{0,4})("{3}|'{3}|["'`])"""
 _PLAIN = r"""(?:[^\s"'`,;&<]|[,;&](?![\w.-]{1,64}\s?[=:]|[\s"'{\[\\]|\Z)|["'`](?![\s,;:)\]}>&|"'`\\]|\Z))+"""
 """A value without quotes. What could end it is a part of it unless something else begins there."""

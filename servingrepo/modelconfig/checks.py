@@ -46,7 +46,7 @@ def check(
         config: What to check.
         disk: The facts by base path as the config writes it. A base path that is not in there is reported as
             not checked; None leaves the disk out altogether.
-        only: The model whose entries are checked, alone and against those of the others; None checks all.
+        only: The model whose entries are checked; None checks all, and which models share a base path.
     """
     if config.proto.WhichOneof("config") == "custom_model_config":
         return (
@@ -90,12 +90,14 @@ def check_numbers(config: ModelConfig) -> tuple[Finding, ...]:
 def _findings(
     config: ModelConfig, disk: Mapping[str, DiskFacts] | None, only: str | None
 ) -> Iterator[Finding]:
-    entries = models(config)
-    between = (*_check_between_models(entries), *check_numbers(config))
-    yield from (one for one in between if only is None or one.model == only)
-    for proto, entry in zip(config.proto.model_config_list.config, entries, strict=True):
-        if only is not None and entry.name != only:
-            continue
+    entries = models(config, only=only)
+    yield from _check_once(entries)
+    if only is None:
+        yield from _check_base_paths(entries)
+    yield from (one for one in check_numbers(config) if only is None or one.model == only)
+    listed = config.proto.model_config_list.config
+    protos = [one for one in listed if only is None or one.name == only]
+    for proto, entry in zip(protos, entries, strict=True):
         path = why_not_a_base_path(entry.base_path)
         yield from _check_name(entry.name)
         if path is not None:
@@ -119,7 +121,7 @@ def _findings(
             yield from check_disk(entry, disk.get(entry.base_path))
 
 
-def _check_between_models(entries: tuple[Entry, ...]) -> Iterator[Finding]:
+def _check_once(entries: tuple[Entry, ...]) -> Iterator[Finding]:
     for name, count in Counter(entry.name for entry in entries).items():
         if count > 1:
             yield error(
@@ -130,6 +132,9 @@ def _check_between_models(entries: tuple[Entry, ...]) -> Iterator[Finding]:
                 "take all but one of its entries out",
                 so="the server refuses the whole config",
             )
+
+
+def _check_base_paths(entries: tuple[Entry, ...]) -> Iterator[Finding]:
     by_path: dict[str, list[str]] = {}
     for entry in entries:
         names = by_path.setdefault(same_base_path(entry.base_path), [])

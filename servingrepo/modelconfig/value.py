@@ -202,9 +202,12 @@ def to_proto(config: ModelConfig) -> Any:
     return copy
 
 
-def models(config: ModelConfig) -> tuple[Entry, ...]:
-    """Return all entries in the config's order, several of one name included."""
-    return config.entries
+def models(config: ModelConfig, *, only: str | None = None) -> tuple[Entry, ...]:
+    """Return all entries, or those of one model, in the config's order; several of one name included."""
+    if only is None:
+        return config.entries
+    listed = config.proto.model_config_list.config
+    return tuple(_entry(model) for model in listed if model.name == only)
 
 
 def entry(config: ModelConfig, name: str) -> Entry | None:

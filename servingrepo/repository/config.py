@@ -284,6 +284,8 @@ def below_server_root(
 
     Servers see the same versions there. An entry with any other base path stays: its versions are elsewhere.
     """
+    if not before:
+        return config
     from servingrepo.modelconfig import move, same_base_path
 
     ours = {name for name in model_names(repo) if is_model_name(name)}
@@ -459,9 +461,8 @@ def disk_facts(
     is as in `check`. Of 50,000 versions, only those are looked into that an entry wants.
     """
     by_path: dict[str, list[Entry]] = {}
-    for one in models(config):
-        if only is None or one.name == only:
-            by_path.setdefault(one.base_path, []).append(one)
+    for one in models(config, only=only):
+        by_path.setdefault(one.base_path, []).append(one)
     return {
         base_path: _facts_of(folder, entries)
         for base_path, entries in by_path.items()

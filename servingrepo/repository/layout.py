@@ -15,6 +15,11 @@ TXID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"
 """The names that `new_txid` makes, as a pattern. We remove nothing of another name."""
 
 
+def is_state_name(name: str) -> bool:
+    """Tell whether a file among the records is the state of a model: the model's name and `.json`."""
+    return name.endswith(".json") and name[0] != "."
+
+
 def overlaps(paths: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield two models each, of which the first one's path is that of the second or lies in it.
 

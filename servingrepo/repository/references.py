@@ -11,7 +11,13 @@ from servingrepo.modelconfig import check_name, parse_version
 from servingrepo.repository import history
 from servingrepo.repository.config import say_elsewhere
 from servingrepo.repository.records import ADOPTED
-from servingrepo.repository.repository import Repository, load_head, load_record, need_state
+from servingrepo.repository.repository import (
+    Repository,
+    load_head,
+    load_record,
+    need_state,
+    quick_differences,
+)
 from servingrepo.repository.snapshot import Snapshot, read_snapshot
 from servingrepo.repository.trash import trashed_versions
 
@@ -181,8 +187,6 @@ def find_previous(repo: Repository, now: Snapshot, *, past: Past | None = None) 
 
 def _next_lower_adopted(repo: Repository, now: Snapshot) -> int | None:
     """Return the highest good adopted version below the served one whose files have the names and sizes on record."""
-    from servingrepo.repository.verification import quick_differences
-
     for version in reversed([one for one in now.good if now.top is not None and one < now.top]):
         head = load_head(repo, now.model, version)
         if head is None or head.source.kind != ADOPTED:

@@ -32,7 +32,7 @@ from servingrepo.modelconfig.names import (
     why_not_a_path,
 )
 from servingrepo.repository import history
-from servingrepo.repository.layout import TRASH_NAME, Layout, overlaps
+from servingrepo.repository.layout import TRASH_NAME, Layout, is_state_name, overlaps
 from servingrepo.repository.records import (
     PLACES_SCHEMA,
     Format,
@@ -46,6 +46,7 @@ from servingrepo.repository.records import (
 )
 from servingrepo.repository.trash import find_trashed
 from servingrepo.storage.disk import Disk, storage_errors
+from servingrepo.storage.manifest import Differences, compare_sizes
 from servingrepo.storage.reading import folders_in, is_folder, names_in
 
 if TYPE_CHECKING:
@@ -210,10 +211,11 @@ def _is_file(path: Path) -> bool:
 
 
 @contextmanager
-def locked(repo: Repository, *, is_new: bool = False) -> Iterator[None]:
+def locked(repo: Repository, *, is_new: bool = False) -> Iterator[bool]:
     """Hold the repository's lock: to reserve a number, and from C1 to C2, never during a copy or a smoke test.
 
-    The marker is read anew. For a repository that `is_new` the caller does that.
+    The marker is read anew. For a repository that `is_new` the caller does that. The block gets whether the last
+    holder died with the lock.
 
     Raises:
         Locked: Another process held it for all of `lock_wait` seconds.
@@ -230,7 +232,7 @@ def locked(repo: Repository, *, is_new: bool = False) -> Iterator[None]:
         if lock.was_left:
             make_durable(now)
         refuse_moved(repo, now)
-        yield
+        yield lock.was_left
 
 
 def refuse_moved(repo: Repository, now: Repository) -> None:
@@ -303,9 +305,7 @@ def is_open(folder: Path) -> bool:
 
 def new_txid(repo: Repository) -> str:
     """Return a unique name for one command's work; these names sort by time."""
-    import secrets
-
-    return f"{repo.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return f"{repo.clock():%Y%m%dT%H%M%SZ}-{os.urandom(4).hex()}"
 
 
 def me() -> Owner:
@@ -327,13 +327,7 @@ def model_names(repo: Repository) -> tuple[str, ...]:
         except FileNotFoundError:
             names = []
             _refuse_lost_records(repo)
-    return tuple(
-        sorted(
-            name.removesuffix(".json")
-            for name in names
-            if name.endswith(".json") and not name.startswith(".")
-        )
-    )
+    return tuple(sorted(one.removesuffix(".json") for one in names if is_state_name(one)))
 
 
 def model_folders(repo: Repository) -> dict[Path, str | None]:
@@ -531,3 +525,8 @@ def find_version(repo: Repository, model: str, version: int) -> tuple[VersionRec
         if record is not None:
             return record, Path(trashed.path)
     return need_version(repo, model, version), directory
+
+
+def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
+    """Compare names and sizes only, because a rollback has no time for more. Bytes are not checked."""
+    return compare_sizes(record.manifest, repo.layout.version(record.model, record.version))

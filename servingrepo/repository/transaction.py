@@ -92,10 +92,10 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
     if dry_run:
         yield
         return
-    with locked(repo):
+    with locked(repo) as was_left:
         if not publishing:
             free_reserved_space(repo)
-        recover(repo, reach=publishing)
+        recover(repo, reach=publishing, thorough=was_left)
         refuse_moved(repo, reread(repo))
         yield
         keep_reserved_space(repo)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import StorageFailed
-from servingrepo.repository.layout import TXID, Layout
+from servingrepo.repository.layout import TXID, Layout, is_state_name
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import names_in
 
@@ -162,13 +162,15 @@ def delete_condemned(disk: Disk, path: Path) -> None:
 
 
 def sweep_trash(
-    layout: Layout, disk: Disk, models: Iterable[str], alive: Collection[str]
+    layout: Layout, disk: Disk, alive: Collection[str]
 ) -> Iterator[tuple[Trashed, str]]:
-    """Finish the deletions of dead commands in the trash of some models; the caller holds the lock.
+    """Finish the deletions of dead commands; the caller holds the lock. Yield each version and the outcome.
 
-    Yield each version and the outcome. Files that cannot be removed do not stop the caller: the outcome says so, and
-    the next writer tries again.
+    Files that cannot be removed do not stop the caller: the outcome says so, and the next writer tries again.
     """
+    with storage_errors("read", layout.states):
+        names = names_in(layout.states)
+    models = sorted(one.removesuffix(".json") for one in names if is_state_name(one))
     for model in models:
         for one in being_deleted(layout, model):
             if one.txid in alive:

@@ -27,7 +27,7 @@ from servingrepo.savedmodel.variables import read_variables
 from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.hashing import content_digest, hash_file, hash_tree
-from servingrepo.storage.manifest import Differences, Manifest, compare
+from servingrepo.storage.manifest import Differences, Manifest, compare, compare_sizes
 from servingrepo.storage.progress import silent
 from servingrepo.storage.tree import SourceTree, read_tree
 from servingrepo.texts import plural, some
@@ -204,7 +204,7 @@ def compare_with_record(
 
 
 def _quickly(subject: str, path: Path, *, record: VersionRecord) -> Verification:
-    differences = _other_sizes(path, record)
+    differences = compare_sizes(record.manifest, path)
     changed, unread = _changed_small_files(path, record, differences)
     differences = msgspec.structs.replace(
         differences, changed=tuple(sorted({*differences.changed, *changed}))
@@ -278,39 +278,6 @@ def _may_be_a_run(path: Path) -> bool:
     """Tell whether a directory may hold an export because it is not itself one of any kind."""
     defect = layout_defect(path) if path.is_dir() else None
     return defect is not None and defect.slug == "no-saved-model"
-
-
-def quick_differences(repo: Repository, record: VersionRecord) -> Differences:
-    """Compare names and sizes only, because a rollback has no time for more. Bytes are not checked."""
-    return _other_sizes(repo.layout.version(record.model, record.version), record)
-
-
-def _other_sizes(root: Path, record: VersionRecord) -> Differences:
-    found: dict[str, int | None] = {}
-
-    def walk(directory: str, prefix: str) -> None:
-        with os.scandir(directory) as entries:
-            for one in entries:
-                path = (prefix + one.name).encode("utf-8", "backslashreplace").decode()
-                if one.is_dir(follow_symlinks=False):
-                    found[path] = None
-                    walk(one.path, prefix + one.name + "/")
-                elif one.is_file(follow_symlinks=False):
-                    found[path] = one.stat(follow_symlinks=False).st_size
-                else:
-                    found[path] = -1  # a link or a device: never what was published
-
-    with storage_errors("read", root):
-        walk(str(root), "")
-    wanted: dict[str, int | None] = {file.path: file.size for file in record.manifest.files}
-    wanted |= dict.fromkeys(record.manifest.directories)
-    return Differences(
-        extra=tuple(sorted(found.keys() - wanted.keys())),
-        missing=tuple(sorted(wanted.keys() - found.keys())),
-        changed=tuple(
-            sorted(path for path in wanted.keys() & found.keys() if wanted[path] != found[path])
-        ),
-    )
 
 
 def _changed_small_files(

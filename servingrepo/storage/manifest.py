@@ -6,7 +6,16 @@ from it, in three lists.
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import msgspec
+
+from servingrepo.storage.disk import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -67,6 +76,36 @@ def compare(expected: Manifest, actual: Manifest) -> Differences:
     """Compare a tree's manifest with the one on record."""
     wanted = {file.path: file for file in expected.files} | dict.fromkeys(expected.directories)
     found = {file.path: file for file in actual.files} | dict.fromkeys(actual.directories)
+    return _differences(wanted, found)
+
+
+def compare_sizes(expected: Manifest, root: Path) -> Differences:
+    """Compare the names and sizes in a directory with a manifest. No file is read.
+
+    Raises:
+        StorageFailed: The directory cannot be read.
+    """
+    found: dict[str, int | None] = {}
+
+    def walk(directory: str, prefix: str) -> None:
+        with os.scandir(directory) as entries:
+            for one in entries:
+                path = (prefix + one.name).encode("utf-8", "backslashreplace").decode()
+                if one.is_dir(follow_symlinks=False):
+                    found[path] = None
+                    walk(one.path, prefix + one.name + "/")
+                elif one.is_file(follow_symlinks=False):
+                    found[path] = one.stat(follow_symlinks=False).st_size
+                else:
+                    found[path] = -1  # a link or a device: never what was published
+
+    with storage_errors("read", root):
+        walk(str(root), "")
+    wanted: dict[str, int | None] = {file.path: file.size for file in expected.files}
+    return _differences(wanted | dict.fromkeys(expected.directories), found)
+
+
+def _differences(wanted: Mapping[str, object], found: Mapping[str, object]) -> Differences:
     return Differences(
         extra=tuple(sorted(found.keys() - wanted.keys())),
         missing=tuple(sorted(wanted.keys() - found.keys())),

@@ -31,10 +31,10 @@ from servingrepo.repository.repository import (
     need_version,
     new_txid,
     published_versions,
+    quick_differences,
     save_state,
 )
 from servingrepo.repository.transaction import append_event, new_event, recorded
-from servingrepo.repository.verification import quick_differences
 from servingrepo.verbs.compatibility import say_changes
 from servingrepo.verbs.unproven import refuse_lacking_servers, say_unproven
 

@@ -46,7 +46,7 @@ def recover(repo: Repository) -> tuple[Recovered, ...]:
     Only `recover` also removes the folders that the servers of killed smoke tests left in the temporary directory.
     """
     with locked(repo):
-        done = changes.recover(repo, reach=True)
+        done = changes.recover(repo, reach=True, thorough=True)
     gone = sweep_folders()
     return (
         *done,

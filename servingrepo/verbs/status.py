@@ -31,10 +31,9 @@ from servingrepo.repository.config import (
 from servingrepo.repository.lagging import LaggingServer, read_lagging
 from servingrepo.repository.listing import shown_names, summed_trash
 from servingrepo.repository.overtaking import running_commands
-from servingrepo.repository.repository import load_record, reread
+from servingrepo.repository.repository import load_record, quick_differences, reread
 from servingrepo.repository.snapshot import Snapshot, snapshot_of
 from servingrepo.repository.trust import notes
-from servingrepo.repository.verification import quick_differences
 from servingrepo.servers.security import TlsMismatch
 from servingrepo.servers.states import VersionStatus
 from servingrepo.storage.lock import introduce

@@ -8,8 +8,8 @@ import pytest
 
 from servingrepo.errors import NoSavedModel, NoSuchVersion, UnsafeExport, UsageError
 from servingrepo.repository.records import encode
-from servingrepo.repository.repository import load_record
-from servingrepo.repository.verification import quick_differences, verify_version
+from servingrepo.repository.repository import load_record, quick_differences
+from servingrepo.repository.verification import verify_version
 from servingrepo.testing.exports import write_export
 
 if TYPE_CHECKING:
