@@ -40,8 +40,7 @@ def command(app: App, run: Path, options: ScanOptions, place: RunPlace) -> None:
     Exit code 0 means that `promote` would accept it, as far as that is known without a smoke test and without the
     model: operations that reach out need --allow-op, and the model's clients may rely on other signatures.
     """
-    from servingrepo.runs.archives import run_directory
-    from servingrepo.runs.run import read_run
+    from servingrepo.runs.run import read_run, run_directory
 
     run = place.runs / run
     read_in_a_child(run, seconds=options.run_wait)

@@ -28,7 +28,6 @@ from servingrepo.savedmodel.inspection import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.servers.engines.server_versions import of_server, too_new
 from servingrepo.smoke.cases import SmokeCase
-from servingrepo.smoke.fitting import check_cases
 from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
 from servingrepo.texts import some
@@ -85,6 +84,8 @@ def prove(
     notes = _notes(inspection, engine.expected_version())
     for note in notes:
         notice(note)
+    from servingrepo.smoke.fitting import check_cases  # 2 ms that other promotions need not pay
+
     check_cases(trial.cases, inspection)
     refuse_lacking(engine.name, inspection)
     try:

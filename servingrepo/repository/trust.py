@@ -19,6 +19,7 @@ from servingrepo.repository.repository import (
     version_names,
 )
 from servingrepo.storage.disk import storage_errors
+from servingrepo.storage.reading import names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,16 +84,16 @@ def refuse_twin(repo: Repository, model: str) -> None:
     """
     layout = repo.layout
     ours = {*model_names(repo)}
+    if model in ours:
+        return
     with storage_errors("read", layout.models):
-        names = {*ours, *(path.name for path in layout.models.iterdir())}
+        names = {*ours, *names_in(layout.models)}
     twins = sorted(one for one in names - {model} if one.casefold() == model.casefold())
     if model not in names and twins:
         raise BadName(
             f"the new model {model} would differ from {twins[0]} only in case: on some disks they are one folder",
             hint=f"promote to {twins[0]}, or choose another name",
         )
-    if model in ours:
-        return
     for pair in overlaps({name: layout.path(name) for name in {*ours, *layout.paths, model}}):
         if model in pair:
             other = pair[1] if pair[0] == model else pair[0]

@@ -41,9 +41,7 @@ from servingrepo.storage.scratch import PREFIX, scratch
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-__all__ = ["Limits", "archive_kind", "run_directory", "unpacked"]
-
-_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
+__all__ = ["Limits", "archive_kind", "unpacked"]
 
 _START = 512
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
@@ -68,25 +66,6 @@ def _kind(start: bytes) -> str | None:
     if start.startswith(_ZSTD):
         return "zstd"
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-
-
-@contextmanager
-def run_directory(run: Path) -> Iterator[Path]:
-    """Give the directory of a run for the block. An archive is unpacked first.
-
-    Errors of the block name the archive, because the unpacked directory is gone by then.
-
-    Raises:
-        UnsafeExport, NoSpace, StorageFailed: The archive cannot be unpacked.
-    """
-    if not run.name.endswith(_SUFFIXES) or not run.is_file():
-        yield run
-        return
-    with unpacked(run) as place:
-        try:
-            yield place
-        except ServingRepoError as error:
-            raise error.renamed(str(place), str(run)) from error.__cause__
 
 
 @contextmanager

@@ -12,9 +12,7 @@ import errno
 import math
 import os
 import re
-import shutil
 import stat
-import tempfile
 import time
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
@@ -29,7 +27,6 @@ from servingrepo.runs.measurements import Measurement, Point, measurement
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.values import Other, shown
 from servingrepo.storage.beneath import entries_of, opened_plain, stat_plain
-from servingrepo.storage.scratch import PREFIX, scratch
 
 if TYPE_CHECKING:
     import sqlite3
@@ -388,15 +385,20 @@ def _copied(path: str, limits: Limits) -> Iterator[Path]:
         ValueError: The database is too large, or there was no such moment.
         OSError: It cannot be read or copied.
     """
-    with scratch(Path(tempfile.gettempdir()), PREFIX) as place:
+    from shutil import disk_usage  # 3 ms that a run without a database need not pay
+    from tempfile import gettempdir
+
+    from servingrepo.storage.scratch import PREFIX, scratch
+
+    with scratch(Path(gettempdir()), PREFIX) as place:
         copy = place / "mlflow.db"
         for last in (*[False] * (_TRIES - 1), True):
             before = _states(path)
             size = sum(one.size for one in before.values())
             if size > limits.size:
                 raise ValueError(f"it has more than {limits.size:,} bytes")
-            if size > shutil.disk_usage(place).free - _KEPT_FREE:
-                raise ValueError(f"its {size:,} bytes do not fit into {tempfile.gettempdir()}")
+            if size > disk_usage(place).free - _KEPT_FREE:
+                raise ValueError(f"its {size:,} bytes do not fit into {gettempdir()}")
             unfinished = read_start(f"{path}-journal", 8) == _JOURNAL_MAGIC
             if not unfinished and not any(one.is_recent for one in before.values()):
                 for part, state in before.items():

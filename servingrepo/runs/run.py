@@ -5,11 +5,13 @@ The checks of a promotion, its copy and its record all use this value, so that t
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from servingrepo.errors import ServingRepoError
 from servingrepo.runs.listing import Listing
 from servingrepo.runs.measure import measure, size_of_events
 from servingrepo.runs.measurements import Measured
@@ -24,9 +26,32 @@ from servingrepo.storage.progress import Progress, silent
 from servingrepo.storage.tree import SourceTree, read_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Run", "read_run"]
+__all__ = ["Run", "read_run", "run_directory"]
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
+
+
+@contextmanager
+def run_directory(run: Path) -> Iterator[Path]:
+    """Give the directory of a run for the block. An archive is unpacked first.
+
+    Errors of the block name the archive, because the unpacked directory is gone by then.
+
+    Raises:
+        UnsafeExport, NoSpace, StorageFailed: The archive cannot be unpacked.
+    """
+    if not run.name.endswith(_ARCHIVES) or not run.is_file():
+        yield run
+        return
+    from servingrepo.runs.archives import unpacked  # 5 ms that a directory need not pay
+
+    with unpacked(run) as place:
+        try:
+            yield place
+        except ServingRepoError as error:
+            raise error.renamed(str(place), str(run)) from error.__cause__
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

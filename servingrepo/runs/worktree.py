@@ -11,8 +11,6 @@ import os
 import re
 import resource
 import stat
-import subprocess
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
@@ -23,7 +21,6 @@ from servingrepo.errors import StorageHung
 from servingrepo.runs.mounts import network_mount, refuse_hung
 from servingrepo.runs.origin import Code
 from servingrepo.storage.beneath import opened_plain
-from servingrepo.storage.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,6 +85,8 @@ def code_of(
     head = _head(git) if git is not None else None
     if git is None or head is None:
         return None
+    import subprocess  # 3 ms that a run outside of a repository need not pay
+
     try:
         dirty = _differs(git, head.commit, seconds=seconds)
     except (OSError, subprocess.SubprocessError):
@@ -217,7 +216,11 @@ def _differs(git: _Git, commit: str, *, seconds: float) -> bool | None:
     """
     if _setting(git.own, "worktree") and _home(git.own) != git.top:
         return None
-    with scratch(Path(tempfile.gettempdir()), _PREFIX) as place:
+    from tempfile import gettempdir
+
+    from servingrepo.storage.scratch import scratch
+
+    with scratch(Path(gettempdir()), _PREFIX) as place:
         _make_git_directory(place, git, commit)
         question = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames")
         said = _run(git, place, *question, "--ignore-submodules=all", seconds=seconds)
@@ -287,6 +290,8 @@ def _run(git: _Git, place: Path, *arguments: str, seconds: float) -> str:
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C",
     }
+    import subprocess
+
     with subprocess.Popen(  # nosec B603 B607 # git, in a directory of ours, without what a run could have it start
         ["git", "--no-optional-locks", "-C", git.top, *arguments],
         env={**kept, **ours},

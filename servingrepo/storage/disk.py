@@ -230,18 +230,21 @@ class Disk(msgspec.Struct, frozen=True):
 
     def remove_tree(self, path: Path) -> None:
         """Remove a directory and all below it, if it exists. A link is removed itself and not followed."""
-        from shutil import rmtree  # imported here: it takes 3 ms, and few commands need it
-
         self.step("remove-tree.before", path)
         with storage_errors("remove", path):
             try:
                 mode = path.lstat().st_mode
             except FileNotFoundError:
                 return
-            if stat.S_ISDIR(mode):
-                rmtree(path)
-            else:
+            if not stat.S_ISDIR(mode):
                 path.unlink()
+                return
+            with suppress(OSError):
+                path.rmdir()
+                return
+            from shutil import rmtree  # 3 ms that an empty directory need not pay
+
+            rmtree(path)
 
     def remove_file(self, path: Path) -> None:
         """Remove a file, if it exists, and make the removal durable."""
@@ -359,7 +362,7 @@ def rename_without_replacing(source: Path, target: Path) -> None:
     Some file systems cannot do this atomically (EINVAL from renameat2): there we check before the rename. The caller
     holds the repository's lock, so only another program could make the target in between.
     """
-    import ctypes  # imported here for the same reason as rmtree above
+    import ctypes  # imported here: few commands need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.renameat2(

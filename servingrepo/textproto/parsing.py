@@ -185,7 +185,7 @@ class _Parser:
         descriptor = message.DESCRIPTOR
         schema = self._schemas.get(descriptor)
         if schema is None:
-            schema = self._schemas[descriptor] = schema_of(descriptor)
+            schema = self._schemas[descriptor] = schema_of(message)
         self._within.append(message)
         while self._token.text not in _CLOSED if closing else self._token.kind != "end":
             self._field(message, schema)

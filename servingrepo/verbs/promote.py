@@ -53,17 +53,20 @@ from servingrepo.repository.records import Proof, Source, VersionRecord, say_pro
 from servingrepo.repository.references import Reference, previous_version, was_served
 from servingrepo.repository.repository import burn_number, load_record
 from servingrepo.repository.retention import need_policies
-from servingrepo.repository.snapshot import Snapshot, read_snapshot, snapshot_to_change
+from servingrepo.repository.snapshot import (
+    Snapshot,
+    read_snapshot,
+    snapshot_of,
+    snapshot_to_change,
+)
 from servingrepo.repository.transaction import append_event, free_reserved_space, new_event, writing
 from servingrepo.repository.version_lock import using
-from servingrepo.runs.archives import run_directory
 from servingrepo.runs.gates import Served, judge_gates, numbers_of
 from servingrepo.runs.mounts import refuse_hung
 from servingrepo.runs.origin import Origin
-from servingrepo.runs.run import Run, read_run
+from servingrepo.runs.run import Run, read_run, run_directory
 from servingrepo.runs.tracing import place_of, trace
 from servingrepo.savedmodel.inspection import refuse_defects
-from servingrepo.smoke.fitting import check_cases
 from servingrepo.smoke.report import is_enough, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
@@ -251,7 +254,10 @@ def _read(run: Path, options: PromoteOptions) -> Candidate:
         sizes=options.sizes,
         progress=options.progress,
     )
-    check_cases(options.smoke_cases, read.inspection)
+    if options.smoke_cases:
+        from servingrepo.smoke.fitting import check_cases
+
+        check_cases(options.smoke_cases, read.inspection)
     origin = trace(read.listing, read.tracked, options.call, reads=read.reads)
     return Candidate(run=read, origin=origin)
 
@@ -494,8 +500,10 @@ def _commit(
         reported.says_what_happened = True
         raise reported from failure
     live = bool(options.fleet) and serve_it
+    # models.config is what this promotion wrote: it need not be read again.
+    there = snapshot_of(repo, place.model, plan.after if plan is not None else now.config)
     return msgspec.structs.replace(
-        _result(repo, read_snapshot(repo, place.model), record, candidate.run.scan, options),
+        _result(repo, there, record, candidate.run.scan, options),
         same_as=None,
         published=True,
         proof=record.proofs[0] if record.proofs else None,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.runs.archives import run_directory
 from servingrepo.runs.export import export_model
 from servingrepo.runs.measure import measure_run
 from servingrepo.runs.mounts import refuse_hung
+from servingrepo.runs.run import run_directory
 from servingrepo.runs.scan import scan_run
 from servingrepo.texts import as_path
 from servingrepo.verbs.options import optional_path

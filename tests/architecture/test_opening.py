@@ -21,6 +21,7 @@ OPENING = frozenset(
 """Names of functions that take a path, or that go on from one."""
 
 ALLOWED: dict[str, dict[str, str]] = {
+    "runs/run.py": {"is_file": "the run itself, which the user names"},
     "runs/scan.py": {
         "stat": "the run itself, which the user names",
         "iterdir": "what lies beside a run that is not there",

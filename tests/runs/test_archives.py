@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from servingrepo.errors import NoPermission, NoSpace, RequestRefused, StorageFailed, UnsafeExport
-from servingrepo.runs.archives import Limits, archive_kind, run_directory, unpacked
+from servingrepo.runs.archives import Limits, archive_kind, unpacked
+from servingrepo.runs.run import run_directory
 from servingrepo.testing.exports import write_export
 from tests.runs.packing import (
     LFS_POINTER,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -129,8 +128,10 @@ def expected_server(engine: Engine | EngineChoice | None) -> ExpectedServer:
 def _best(choice: EngineChoice) -> Engine:
     if _docker_is_ready(choice):
         return _docker(choice)
+    from shutil import which  # 2 ms that a promotion without a smoke test need not pay
+
     binary = _binary(choice)
-    return binary if shutil.which(binary.path) is not None else _embedded()
+    return binary if which(binary.path) is not None else _embedded()
 
 
 # Engines are imported where they are made: most promotions need one, and others none.
