@@ -94,6 +94,7 @@ _WRONG = _BROKEN | _PASSED_OVER
 _VALUES = {"word", "integer", "float", "no_number"}
 _CLOSING = {"{": "}", "<": ">"}
 _CLOSED = set(_CLOSING.values())
+_SEPARATORS = {";", ","}
 
 
 def parse(text: str, message: Any) -> tuple[Remark, ...]:
@@ -134,6 +135,7 @@ class _Parser:
         self._within: list[Any] = []
         self._in_entry: dict[int, set[str]] = {}
         self._depth = 0
+        self._token = Token("end", "", len(text))
         self._advance()
 
     def run(self, message: Any) -> None:
@@ -144,13 +146,12 @@ class _Parser:
                 self._advance()
 
     def _advance(self) -> None:
-        for token in self._tokens:
-            kind = token.kind
-            if kind in _WRONG:
-                self.mistakes += broken(token)
-            if kind not in _PASSED_OVER:
-                self._token = token
-                return
+        self._token = token = next(self._tokens, self._token)
+        while token.kind in _WRONG:
+            self.mistakes += broken(token)
+            if token.kind not in _PASSED_OVER:
+                break
+            self._token = token = next(self._tokens)
 
     def _took(self, text: str) -> bool:
         if self._token.text != text:
@@ -223,16 +224,15 @@ class _Parser:
             self._note(token, f"{schema.name} has no field {token.text}{near}")
             self._pass_field()
         else:
-            self._check_once(message, field, token)
+            if not field.is_repeated:
+                self._check_once(message, field, token)
             if not self._took(":") and field.kind != "MESSAGE":
                 raise self._stop('":"')
             self._values(message, field)
-        if not self._took(";"):
-            self._took(",")
+        if self._token.text in _SEPARATORS:
+            self._advance()
 
     def _check_once(self, message: Any, field: Field, token: Token) -> None:
-        if field.is_repeated:
-            return
         given = self._in_entry.get(id(message))
         if given is not None:
             # In an entry of a map protobuf 3.21 knows a default value from none, and 31 does not.
@@ -341,7 +341,12 @@ class _Parser:
         if first.kind not in _STRINGS:
             self._wrong(field, "a string in quotes")
             return None
-        pieces = []
+        self._advance()
+        inner = first.text[1:-1]
+        is_plain = first.kind == "string" and inner.isascii() and "\\" not in inner
+        if is_plain and self._token.kind not in _STRINGS:
+            return inner.encode() if field.is_bytes else inner
+        pieces = [bytes_of(first.text)] if first.kind == "string" else []
         while self._token.kind in _STRINGS:
             if self._token.kind == "string":
                 pieces.append(bytes_of(self._token.text))
@@ -453,8 +458,8 @@ class _Parser:
             else:
                 raise self._stop("the name of a field")
             self._pass_field()
-            if not self._took(";"):
-                self._took(",")
+            if self._token.text in _SEPARATORS:
+                self._advance()
         self._expect(closing)
         self._depth -= 1
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +45,8 @@ _TOKEN = re.compile(
     |\Z)""",
     re.VERBOSE,
 )
+_KINDS = ("", *_TOKEN.groupindex)
+"""The kinds by the numbers of their groups, from 1 on: none of the groups has another one in it."""
 _UNICODE = r"u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})"
 _ESCAPED = re.compile(
     rf"\\(?:([0-7]{{1,3}})|x({_HEX}{{1,2}})|(?:{_UNICODE})(?:\\u([dD][c-fC-F]{_HEX}{{2}}))?|(.))".encode()
@@ -51,7 +55,7 @@ _LETTERS = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
 _LONGEST_SHOWN = 60
 
 
-class Token(NamedTuple):
+class Token(msgspec.Struct, frozen=True):
     """A piece of the text and where it begins; the end of the text is a token without text."""
 
     kind: str
@@ -62,17 +66,17 @@ class Token(NamedTuple):
 def tokens(text: str) -> Iterator[Token]:
     """Yield every token, the end of the text last; `broken` says what is wrong with those that are none."""
     for match in _TOKEN.finditer(text):
-        kind = match.lastgroup
-        if kind is None:
+        group = match.lastindex
+        if group is None:
             break
-        yield Token(kind, match[kind], match.start(kind))
+        yield Token(_KINDS[group], match[group], match.start(group))
     yield Token("end", "", len(text))
 
 
 def broken(token: Token) -> Iterator[tuple[int, str]]:
     """Yield where a token breaks the rules and how; nothing for one that keeps them."""
-    kind, text, start = token
-    match kind:
+    text, start = token.text, token.start
+    match token.kind:
         case "no_string":
             yield from _wrong_escapes(text, start)
         case "open_string":
