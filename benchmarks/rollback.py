@@ -51,6 +51,10 @@ def main() -> None:
             "versions_each": VERSIONS,
             "rounds": options.rounds,
             "median_seconds": seconds,
+            "processor_seconds": {
+                what: timing.middle([run.processor for run in one[1:]])
+                for what, one in runs.items()
+            },
             "slowest_rollback_seconds": max(one.seconds for one in runs["rollback"][1:]),
             "rollback_peak_mib": max(one.peak for one in runs["rollback"]) / timing.MIB,
         }

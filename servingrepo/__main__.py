@@ -18,12 +18,9 @@ def main() -> None:
     # eighth of a verification's time.
     gc.set_threshold(50_000, 20, 50)
 
-    from servingrepo.cli.main import run
+    from servingrepo.cli.main import end, run
 
-    code = run(sys.argv[1:])
-    # The interpreter's last collection would visit every module only to find that all of it goes: 10 ms.
-    gc.freeze()
-    sys.exit(code)
+    end(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

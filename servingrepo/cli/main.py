@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
+import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +152,22 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return nobody_reads()
     return code if isinstance(code, int) else 0
+
+
+def end(code: int) -> None:
+    """End the process, usually at once: to take hundreds of modules apart takes the interpreter 20 ms.
+
+    The interpreter's own end comes where a thread still runs, or where output is left that cannot be written.
+    """
+    if threading.active_count() == 1:
+        with contextlib.suppress(OSError, ValueError):
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+            os._exit(code)
+    # Its last collection would visit every module only to find that all of it goes: 10 ms.
+    gc.freeze()
+    sys.exit(code)
 
 
 def explain(app: App, error: BaseException) -> int:
