@@ -234,6 +234,48 @@ def test_temporary_files_that_a_kill_left_go(repo: OpenRepository, release: Rele
     assert kept.exists()
 
 
+def test_the_next_writer_sweeps_records_after_a_dead_promotion(
+    repo: OpenRepository, release: Release, tmp_path: Path
+) -> None:
+    release(1.0)
+    die_promoting(repo, tmp_path, "record.before-rename")
+    left = repo.value.layout.records("m") / ".2.json.tmp"
+    assert left.exists()
+    # Where no name can be left in the lock, the intent alone tells of the death.
+    repo.value.layout.lock.write_bytes(b"")
+    repo.hold("m", message="look")
+    assert not left.exists()
+
+
+def test_the_next_writer_sweeps_folders_of_models_after_a_death_under_the_lock(
+    repo: OpenRepository, release: Release
+) -> None:
+    for slope in (1.0, 2.0, 3.0):
+        release(slope)
+    prune = "from servingrepo.repository.retention import Keep\n" + DYING.replace(
+        "eval(sys.argv[-1])", "{'keep': Keep(last=1)}"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            prune,
+            repo.root,
+            "make-directory.before-rename=kill",
+            "prune",
+            "m",
+            "",
+        ],
+        check=False,
+    )
+    assert done.returncode == -9
+    model = repo.value.layout.model("m")
+    assert list(model.glob("..trash.*.tmp"))
+    assert not list(repo.value.layout.journal.iterdir())
+    repo.hold("m", message="look")
+    assert not list(model.glob("..trash.*.tmp"))
+
+
 def test_links_among_the_models_do_not_stop_recovery(
     repo: OpenRepository, release: Release, tmp_path: Path
 ) -> None:
