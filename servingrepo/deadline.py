@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from servingrepo.errors import SettingsError
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """A moment on the monotonic clock; `seconds` is the whole time, for messages.
 
     With a `halt`, any thread that shares it can end it early.
@@ -34,7 +34,7 @@ class Deadline:
 
     def stoppable(self) -> Deadline:
         """Return the same deadline, which `stop` can end early."""
-        return replace(self, halt=threading.Event())
+        return msgspec.structs.replace(self, halt=threading.Event())
 
     def stop(self) -> None:
         """End it now, if it is stoppable."""

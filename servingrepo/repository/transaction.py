@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import msgspec
 
 from servingrepo.errors import (
     ServingRepoError,
@@ -101,8 +102,7 @@ def writing(repo: Repository, *, dry_run: bool = False, publishing: bool = False
         keep_reserved_space(repo)
 
 
-@dataclass
-class Recording:
+class Recording(msgspec.Struct):
     """The event of the change that is being made. The block may replace it, to add the result of the change."""
 
     event: Event
