@@ -125,6 +125,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/journal", "declare", "O_EXCL"): Mutation("0", _JOURNAL),
     _site("storage/beneath", "the module", "O_NOFOLLOW"): Mutation("0", _BENEATH),
     _site("storage/beneath", "open_plain", "O_NOFOLLOW"): Mutation("0", _BENEATH),
+    _site("storage/beneath", "_open_at_once", "_RESOLVE_NO_SYMLINKS"): Mutation("0", _BENEATH),
     _site("runs/unpacking", "the module", "O_NOFOLLOW"): Mutation("0", _SWAPPED),
     _site("runs/unpacking", "the module", "O_EXCL"): Mutation("0", _SWAPPED),
     _site("cli/settings_file", "the module", "O_NOFOLLOW"): Mutation(

@@ -18,7 +18,12 @@ CALLS = frozenset(
 )
 """Calls whose removal must be noticed."""
 
-FLAGS = frozenset({"O_EXCL", "O_NOFOLLOW", "LOCK_EX", "LOCK_SH", "LOCK_NB", "_RENAME_NOREPLACE"})
+FLAGS = frozenset(
+    {
+        *("O_EXCL", "O_NOFOLLOW", "LOCK_EX", "LOCK_SH", "LOCK_NB"),
+        *("_RENAME_NOREPLACE", "_RESOLVE_NO_SYMLINKS"),
+    }
+)
 """Flags whose removal must be noticed."""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import pytest
 
 from servingrepo.storage.beneath import opened_plain
 
@@ -71,3 +74,14 @@ def test_a_directory_swapped_for_a_link_meanwhile_is_not_entered(tmp_path: Path)
         (folder / "file").write_text(text)
     with swapping(name, real, elsewhere):
         assert opened_meanwhile(name / "file") <= {"ours"}
+
+
+def test_a_link_anywhere_on_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "real" / "sub" / "file").write_text("ours")
+    (tmp_path / "link").symlink_to("real")
+    with opened_plain(str(tmp_path / "real" / "sub" / "file")) as descriptor:
+        assert os.pread(descriptor, 9, 0) == b"ours"
+    with pytest.raises(OSError, match="behind a link, link") as caught:
+        opened_plain(str(tmp_path / "link" / "sub" / "file"))
+    assert caught.value.errno == errno.ELOOP
