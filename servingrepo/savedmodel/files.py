@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.reading import ExportFiles
     from servingrepo.savedmodel.restoring import Assets
 
-__all__ = ["find_asset_defects", "layout_defect", "transport_defect"]
+__all__ = ["find_asset_defects", "layout_defect", "layout_defect_of", "transport_defect"]
 
 _LONGEST_POINTER = 1024
 _PARTS = ("variables", "assets", "assets.extra")
@@ -24,8 +24,13 @@ _PARTS = ("variables", "assets", "assets.extra")
 
 def layout_defect(path: Path, *, boundary: Path | None = None) -> Defect | None:
     """Say what a directory is that holds no SavedModel, or return None if it holds one; see `inspect_export`."""
+    return layout_defect_of(files_of(path, boundary=boundary))
+
+
+def layout_defect_of(files: ExportFiles) -> Defect | None:
+    """Say the same of files that may be an export."""
     try:
-        names = set(files_of(path, boundary=boundary).names())
+        names = set(files.names())
     except OSError as error:
         return Defect(
             slug="no-directory",

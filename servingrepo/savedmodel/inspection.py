@@ -23,7 +23,7 @@ from servingrepo.errors import (
 )
 from servingrepo.protos import graph_pb2, saved_model_pb2
 from servingrepo.savedmodel.demands import demands_of, find_unplaceable
-from servingrepo.savedmodel.files import find_asset_defects, layout_defect, transport_defect
+from servingrepo.savedmodel.files import find_asset_defects, layout_defect_of, transport_defect
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
@@ -129,10 +129,10 @@ def inspect_export(
         boundary: What its links may not leave: the run that it is in, by default the export itself.
         variables: Spares reading the index again.
     """
-    wrong = layout_defect(path, boundary=boundary)
+    files = files_of(path, boundary=boundary)
+    wrong = layout_defect_of(files)
     if wrong is not None:
         return Inspection(path=str(path), defects=(wrong,))
-    files = files_of(path, boundary=boundary)
     # A link to nowhere is there, too: it is the one that a server would try to read.
     binary = "saved_model.pb" in files.names()
     name = "saved_model.pb" if binary else "saved_model.pbtxt"
