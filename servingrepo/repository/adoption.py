@@ -9,7 +9,7 @@ removed and the marker is put back. Its note keeps what is needed for that, and 
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -36,7 +36,7 @@ from servingrepo.repository.repository import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from servingrepo.modelconfig import ModelConfig
@@ -107,7 +107,7 @@ def take(
     adoption: Adoption,
     config: ModelConfig,
     *,
-    records: Sequence[tuple[str, int, bytes]],
+    records: Iterable[tuple[str, int, bytes]],
     states: Sequence[ModelState],
 ) -> None:
     """Adopt: write the note, records, paths, states, models.config (C2) and history, each durably before the next.
@@ -118,7 +118,7 @@ def take(
     layout = repo.layout
     repo.disk.make_directory(layout.adoptions)
     repo.disk.replace_file(layout.adoption(adoption.txid), encode(adoption), step="adoption")
-    files = [(layout.record(model, number), data) for model, number, data in records]
+    files = ((layout.record(model, number), data) for model, number, data in records)
     repo.disk.write_files(files, step="records")
     if adoption.paths:
         save_paths(with_paths(repo, adoption.paths))
@@ -174,7 +174,7 @@ def has_happened(repo: Repository, intent: Intent) -> bool:
     if adoption is None:
         return intent.command == UNDO  # the note is removed last
     digest = config_digest(current_text(repo))
-    files = (*_states(repo, adoption), *_records(repo, adoption))
+    files = chain(_states(repo, adoption), _records(repo, adoption))
     whole = all(path.exists() for path in files)
     if intent.command == ADOPT:
         return digest == adoption.config_after and whole
@@ -233,24 +233,26 @@ def save_states(repo: Repository, states: Sequence[ModelState]) -> None:
     repo.disk.write_files(files, step="records")
 
 
-def _states(repo: Repository, adoption: Adoption) -> list[Path]:
-    return [repo.layout.state(model) for model in adoption.states]
+def _states(repo: Repository, adoption: Adoption) -> Iterator[Path]:
+    return (repo.layout.state(model) for model in adoption.states)
 
 
-def _records(repo: Repository, adoption: Adoption) -> list[Path]:
+def _records(repo: Repository, adoption: Adoption) -> Iterator[Path]:
     """Return the records of an adoption. No version of it had one before."""
-    return [
+    return (
         repo.layout.record(one.model, version)
         for one in adoption.events
         for version in one.versions
-    ]
+    )
 
 
 def _remove(repo: Repository, adoption: Adoption) -> None:
     """Remove states, then records, and what a killed command left beside them; then put the marker back."""
-    for files in (_states(repo, adoption), _records(repo, adoption)):
-        left = (path.with_name(f".{path.name}.tmp") for path in files)
-        repo.disk.remove_files([*files, *left])
+    for files in (_states, _records):
+        own = files(repo, adoption)
+        repo.disk.remove_files(
+            one for path in own for one in (path, path.with_name(f".{path.name}.tmp"))
+        )
     for model in adoption.states:
         with suppress(OSError):  # it is not there, or not empty
             repo.layout.records(model).rmdir()
@@ -261,9 +263,9 @@ def _append_missing(repo: Repository, events: Sequence[Event]) -> None:
     """Append the events that history lacks. Nothing else was appended since: every writer recovers first."""
     newest = islice(history.read_backwards(repo.layout.history), len(events))
     known = {event.id for event in newest}
-    for event in events:
-        if event.id not in known:
-            history.append(repo.disk, repo.layout.history, event)
+    missing = [event for event in events if event.id not in known]
+    if missing:
+        history.append(repo.disk, repo.layout.history, *missing)
 
 
 def _undone(repo: Repository, adoption: Adoption, about: Event) -> list[Event]:

@@ -1,8 +1,8 @@
 """The history: who changed what, when, why, from which run and with which proof, one JSON line per event.
 
-The file only grows. A power loss can leave a torn last line, without a newline or with zeros in it. Such a line is no
-event: readers skip it, and the next writer cuts it off. `models.config` says what is served now; the history says
-what was served before.
+The file only grows. A power loss can leave a torn last line, without a newline or with zeros in it, or zeros in the
+lines of an adoption, which are written at once. Such lines are no events: readers skip them, and the next writer cuts
+them off. `models.config` says what is served now; the history says what was served before.
 
 A long history stays quick to read. Most questions are about its end, so it is read backwards. Lines of other models
 are recognized by their bytes and are not decoded.
@@ -92,9 +92,10 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 Kind = TypeVar("Kind", Event, Move)
 
 
-def append(disk: Disk, path: Path, event: Event) -> None:
-    """Append an event durably; the caller holds the lock."""
-    disk.append_line(path, msgspec.json.encode(without_secrets(event)), step="history")
+def append(disk: Disk, path: Path, *events: Event) -> None:
+    """Append events, durably and in one write; the caller holds the lock."""
+    lines = [msgspec.json.encode(without_secrets(event)) for event in events]
+    disk.append_lines(path, lines, step="history")
 
 
 def read(path: Path, *, model: str | None = None) -> Iterator[Event]:

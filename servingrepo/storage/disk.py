@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,21 @@ from servingrepo.storage.faults import Faults
 from servingrepo.storage.reading import closed_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """The temporary name of a directory, until its mode is right."""
 
-_SYNCING = 16
-"""Threads that sync many files: file systems write together what is waited for at one time."""
+_THREADS = 16
+"""Threads that sync or remove many files: file systems do together what is waited for at one time."""
+
+_AT_ONCE = 1024
+"""Files that are handed to these threads at a time: what waits for a thread takes memory."""
+
+_WRITTEN_FROM = re.compile(rb',"written_from":([0-9]{1,15})}\n\Z')
+"""How a line ends that was written together with others: with the offset at which the first one begins."""
 
 _RENAME_NOREPLACE = 1
 _AT_FDCWD = -100
@@ -165,7 +172,7 @@ class Disk(msgspec.Struct, frozen=True):
 
         A SIGKILL may leave a file `.NAME.tmp` beside it. The next call overwrites this file, and recovery removes it.
         """
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = _temporary(path)
         with storage_errors("write", path):
             self.step(f"{step}.before-write", path)
             try:
@@ -188,10 +195,11 @@ class Disk(msgspec.Struct, frozen=True):
             self.sync_directory(path.parent)
         self.step(f"{step}.done", path)
 
-    def append_line(self, path: Path, line: bytes, *, step: str) -> None:
-        """Append one line durably. First cut off a torn line that a crash left at the end.
+    def append_lines(self, path: Path, lines: Sequence[bytes], *, step: str) -> None:
+        """Append lines, which are JSON objects, in one durable write. First cut off what a crash left torn.
 
-        The caller holds the repository's lock: there is one writer.
+        If they are several, each says where the first one begins (`whole_lines_end`). After a crash some of them may
+        be there: those at the beginning, or none. The caller holds the repository's lock: there is one writer.
         """
         with storage_errors("append to", path):
             self.step(f"{step}.before-append", path)
@@ -202,9 +210,9 @@ class Disk(msgspec.Struct, frozen=True):
                 end = whole_lines_end(descriptor)
                 if end < os.fstat(descriptor).st_size:
                     os.ftruncate(descriptor, end)
+                data = _joined(lines, begin=end)
                 try:
-                    written = os.write(descriptor, line + b"\n")
-                    if written != len(line) + 1:
+                    if os.write(descriptor, data) != len(data):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
                     self.step(f"{step}.before-sync", path)
                     os.fsync(descriptor)
@@ -253,48 +261,58 @@ class Disk(msgspec.Struct, frozen=True):
             path.unlink(missing_ok=True)
             self.sync_directory(path.parent)
 
-    def write_files(self, files: Sequence[tuple[Path, bytes]], *, step: str) -> None:
+    def write_files(self, files: Iterable[tuple[Path, bytes]], *, step: str) -> None:
         """Write many files, each atomically as by `replace_file`, and all durably when this returns.
 
         Thousands of files are synced together: each by itself would have to wait for the disk. So all bytes are
         durable before the first file gets its name, and the files get their names in the order of `files`. Missing
-        folders are made; their parents must exist.
+        folders are made; their parents must exist. Only the bytes of one file are held in memory at a time.
         """
-        folders = sorted({path.parent for path, _ in files})
-        above = sorted({folder.parent for folder in folders})
-        for folder in folders:
-            self._make_folder(folder, step=step)
-        written: list[tuple[Path, Path]] = []
+        names: list[str] = []  # a Path takes five times the memory
+        folders: set[Path] = set()
         try:
             for path, data in files:
-                temporary = path.with_name(f".{path.name}.tmp")
+                if path.parent not in folders:
+                    self._make_folder(path.parent, step=step)
+                    folders.add(path.parent)
                 self.step(f"{step}.before-write", path)
-                written.append((temporary, path))
+                names.append(str(path))
                 with storage_errors("write", path):
-                    _write_file(temporary, data)
+                    _write_file(_temporary(path), data)
             self.step(f"{step}.before-sync")
-            self._sync_files([temporary for temporary, _ in written])
-            for temporary, path in written:
+            self._sync_files(_temporary(Path(name)) for name in names)
+            for path in map(Path, names):
                 self.step(f"{step}.before-rename", path)
                 with storage_errors("write", path):
-                    temporary.replace(path)
+                    _temporary(path).replace(path)
         except BaseException:
-            for temporary, _ in written:
+            for name in names:
                 with suppress(OSError):
-                    temporary.unlink()
+                    _temporary(Path(name)).unlink()
             raise
         self.step(f"{step}.after-rename")
-        self._sync_folders([*above, *folders])
+        self._sync_folders({*folders, *(folder.parent for folder in folders)})
         self.step(f"{step}.done")
 
-    def remove_files(self, paths: Sequence[Path]) -> None:
-        """Remove many files, those that exist, and make that durable when this returns."""
-        for path in paths:
-            self.step("remove-files.before", path)
+    def remove_files(self, paths: Iterable[Path]) -> None:
+        """Remove many files, those that exist, and make that durable when this returns.
+
+        Of thousands many are removed at one time: each by itself waits for the file system. Of few each is a step.
+        """
+
+        def remove(path: Path) -> None:
             with storage_errors("remove", path):
                 path.unlink(missing_ok=True)
-        folders = sorted({path.parent for path in paths})
-        self._sync_folders([folder for folder in folders if folder.is_dir()])
+
+        folders: set[Path] = set()
+        left, most = iter(paths), 1
+        while some := list(islice(left, most)):
+            for path in some:
+                self.step("remove-files.before", path)
+                folders.add(path.parent)
+            _all_at_once(remove, some)
+            most = min(2 * most, _AT_ONCE)
+        self._sync_folders(folder for folder in folders if folder.is_dir())
 
     def _make_folder(self, folder: Path, *, step: str) -> None:
         """Create a folder, mode 0755 whatever the umask, or keep the one that is there. Its name is synced later."""
@@ -307,20 +325,33 @@ class Disk(msgspec.Struct, frozen=True):
             self.step(f"{step}.before-mode", folder)
             folder.chmod(DIRECTORY_MODE)
 
-    def _sync_files(self, paths: Sequence[Path]) -> None:
-        from concurrent.futures import ThreadPoolExecutor  # few commands need it
-
+    def _sync_files(self, paths: Iterable[Path]) -> None:
         def sync(path: Path) -> None:
             self.sync_file(path)
 
-        with ThreadPoolExecutor(_SYNCING) as pool:
-            for _ in pool.map(sync, paths):
+        _all_at_once(sync, paths)
+
+    def _sync_folders(self, folders: Iterable[Path]) -> None:
+        def sync_folder(path: Path) -> None:
+            with storage_errors("sync", path):
+                self.sync_directory(path)
+
+        _all_at_once(sync_folder, folders)
+
+
+def _all_at_once(work: Callable[[Path], None], paths: Iterable[Path]) -> None:
+    """Work on many paths in threads; raise the first error when all have ended."""
+    from concurrent.futures import ThreadPoolExecutor  # few commands need it
+
+    left = iter(paths)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while some := list(islice(left, _AT_ONCE)):
+            for _ in pool.map(work, some):
                 pass
 
-    def _sync_folders(self, folders: Sequence[Path]) -> None:
-        for folder in folders:
-            with storage_errors("sync", folder):
-                self.sync_directory(folder)
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -333,15 +364,36 @@ def _write_file(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
+def _joined(lines: Sequence[bytes], *, begin: int) -> bytes:
+    """Return lines as they are appended at an offset. Several say at their ends what this offset is."""
+    ending = b',"written_from":%d}' % begin
+    if len(lines) > 1:
+        lines = [line.removesuffix(b"}") + ending for line in lines]
+    return b"".join(line + b"\n" for line in lines)
+
+
 def whole_lines_end(descriptor: int) -> int:
     """Return the offset just behind the last whole line of an open file.
 
     A power loss may leave a line without its newline or with zeros in it: file systems may write the size of a file
-    before its blocks, and a later block before an earlier one.
+    before its blocks, and a later block before an earlier one. So of lines that were written at once, one in the
+    middle may have zeros, and all of these lines are cut then. Zeros in an earlier line are no tear but damage.
     """
     end = _newline_before(descriptor, os.fstat(descriptor).st_size)
-    start = _newline_before(descriptor, end - 1)
-    return start if b"\0" in os.pread(descriptor, end - start, start) else end
+    while True:
+        start = _newline_before(descriptor, end - 1)
+        line = os.pread(descriptor, end - start, start)
+        if (together := _WRITTEN_FROM.search(line)) is not None:
+            start = _begin_of_lines(descriptor, int(together[1]), start)
+        if b"\0" not in os.pread(descriptor, end - start, start):
+            return end
+        end = start
+
+
+def _begin_of_lines(descriptor: int, begin: int, start: int) -> int:
+    """Return where lines begin that were written at once, if the file has that place still; else of the last line."""
+    there = begin < start and (not begin or os.pread(descriptor, 1, begin - 1) == b"\n")
+    return begin if there else start
 
 
 def _newline_before(descriptor: int, end: int) -> int:

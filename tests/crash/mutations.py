@@ -82,8 +82,8 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/disk", "_make_directory", "sync_directory"): Mutation("None", _loss("init")),
     _site("storage/disk", "replace_file", "fsync"): Mutation("None", _loss("rollback")),
     _site("storage/disk", "replace_file", "sync_directory"): Mutation("None", _loss("rollback")),
-    _site("storage/disk", "append_line", "fsync"): Mutation("None", _loss("rollback")),
-    _site("storage/disk", "append_line", "sync_directory"): Mutation(
+    _site("storage/disk", "append_lines", "fsync"): Mutation("None", _loss("rollback")),
+    _site("storage/disk", "append_lines", "sync_directory"): Mutation(
         "None", _loss("promote, new model")
     ),
     _site("storage/disk", "publish_directory", "sync_directory"): Mutation(
@@ -153,7 +153,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/creation", "initialize", "locked"): Mutation(_NOBODY, _after("init")),
     _site("repository/creation", "initialize", "locked", 2): Mutation(_NOBODY, _held("init")),
     _site("storage/disk", "sync", "sync_file"): Mutation("None", _loss("adopt")),
-    _site("storage/disk", "_sync_folders", "sync_directory"): Mutation("None", _loss("adopt")),
+    _site("storage/disk", "sync_folder", "sync_directory"): Mutation("None", _loss("adopt")),
     _site("storage/disk", "_write_file", "O_NOFOLLOW"): Mutation("0", _DISK),
     _site("verbs/adopt", "_commit", "writing"): Mutation(
         _NOBODY, ("tests/verbs/test_adoption.py", "-k", "waits_for_the_lock")
@@ -193,7 +193,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("storage/scratch", "sweep", "LOCK_NB"): Mutation("0", (*_ARCHIVES, "--timeout=20")),
     _site("runs/export", "keep", "sync_file"): Mutation("None", _EXPORT),
     _site("runs/export", "keep", "sync_directory"): Mutation("None", _EXPORT),
-    _site("storage/disk", "append_line", "O_NOFOLLOW"): Mutation("0", (*_DISK, *_TRUST)),
+    _site("storage/disk", "append_lines", "O_NOFOLLOW"): Mutation("0", (*_DISK, *_TRUST)),
     _site("storage/hashing", "hash_file", "O_NOFOLLOW"): Mutation(
         "0", ("tests/storage/test_hashing.py",)
     ),

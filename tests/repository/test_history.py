@@ -130,6 +130,25 @@ def test_a_torn_last_line_is_skipped_and_cut_by_the_next_writer(
     assert path.read_bytes().startswith(whole)
 
 
+def test_events_of_one_write_are_read_as_any(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    events = [event(number) for number in range(1, 5)]
+    history.append(Disk(), path, *events)
+    assert list(history.read(path)) == events
+    assert list(history.read_backwards(path)) == events[::-1]
+
+
+def test_torn_events_of_one_write_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    history.append(Disk(), path, event(1))
+    begin = path.stat().st_size
+    history.append(Disk(), path, *(event(number) for number in range(2, 100)))
+    torn = bytearray(path.read_bytes())
+    torn[begin + 4096 : begin + 8192] = bytes(4096)
+    path.write_bytes(torn)
+    assert [one.id for one in history.read(path)] == ["t1"]
+
+
 def test_a_line_of_a_newer_schema_is_refused_by_number(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     history.append(Disk(), path, event(1))

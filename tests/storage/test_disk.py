@@ -147,28 +147,28 @@ def test_a_directory_without_write_permission_is_refused(
     assert "uid 65534" in done.stdout
 
 
-# append_line --------------------------------------------------------------------------------------
+# append_lines -------------------------------------------------------------------------------------
 
 
-def test_append_line_appends(tmp_path: Path) -> None:
+def test_append_lines_appends(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     for line in (b"one", b"two"):
-        Disk().append_line(path, line, step="s")
+        Disk().append_lines(path, [line], step="s")
     assert path.read_bytes() == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize("torn", [b"tor", b"x" * 200_000])
-def test_append_line_cuts_a_torn_tail(torn: bytes, tmp_path: Path) -> None:
+def test_append_lines_cuts_a_torn_tail(torn: bytes, tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"one\n" + torn)
-    Disk().append_line(path, b"two", step="s")
+    Disk().append_lines(path, [b"two"], step="s")
     assert path.read_bytes() == b"one\ntwo\n"
 
 
-def test_append_line_to_a_file_that_is_one_torn_line_starts_anew(tmp_path: Path) -> None:
+def test_append_lines_to_a_file_that_is_one_torn_line_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"torn")
-    Disk().append_line(path, b"one", step="s")
+    Disk().append_lines(path, [b"one"], step="s")
     assert path.read_bytes() == b"one\n"
 
 
@@ -177,7 +177,7 @@ def test_an_append_that_fails_leaves_no_part_of_a_line(fault: str, tmp_path: Pat
     path = tmp_path / "lines"
     path.write_bytes(b"one\n")
     with pytest.raises((StorageFailed, KeyboardInterrupt)):
-        failing(f"s.before-sync={fault}").append_line(path, b"two", step="s")
+        failing(f"s.before-sync={fault}").append_lines(path, [b"two"], step="s")
     assert path.read_bytes() == b"one\n"
 
 
@@ -185,15 +185,59 @@ def test_an_append_to_a_full_disk_leaves_no_part_of_a_line(small_disk: Path) -> 
     path = small_disk / "lines"
     path.write_bytes(b"one\n")
     with pytest.raises(NoSpace):
-        Disk().append_line(path, b"x" * 1_000_000, step="s")
+        Disk().append_lines(path, [b"x" * 1_000_000], step="s")
     assert path.read_bytes() == b"one\n"
+
+
+TOGETHER = (b'{"a":1}', b'{"b":2}', b'{"c":3}')
+"""Lines that are written at once."""
+
+
+def test_lines_written_at_once_say_where_they_begin(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    Disk().append_lines(path, TOGETHER[:1], step="s")
+    Disk().append_lines(path, TOGETHER[1:], step="s")
+    assert path.read_bytes() == (b'{"a":1}\n{"b":2,"written_from":8}\n{"c":3,"written_from":8}\n')
+
+
+@pytest.mark.parametrize("zeros", [slice(0, 3), slice(0, 30), slice(2, 60), slice(30, 40)])
+def test_zeros_in_lines_written_at_once_cut_all_of_them(zeros: slice, tmp_path: Path) -> None:
+    """A later block may be on the disk before an earlier one."""
+    path = tmp_path / "lines"
+    Disk().append_lines(path, [b"{}"], step="s")
+    Disk().append_lines(path, TOGETHER, step="s")
+    whole = path.read_bytes()
+    torn = bytearray(whole[3:])
+    torn[zeros] = bytes(len(torn[zeros]))
+    path.write_bytes(whole[:3] + torn)
+    Disk().append_lines(path, [b"{}"], step="s")
+    assert path.read_bytes() == b"{}\n{}\n"
+
+
+def test_whole_lines_written_at_once_stay_without_their_last(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    Disk().append_lines(path, TOGETHER, step="s")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    Disk().append_lines(path, TOGETHER[:1], step="s")
+    assert path.read_bytes().splitlines()[:2] == whole.splitlines()[:2]
+    assert path.read_bytes().endswith(b'"written_from":0}\n{"a":1}\n')
+
+
+@pytest.mark.parametrize("offset", [0, 3, 900])
+def test_zeros_before_lines_written_at_once_are_no_tear(offset: int, tmp_path: Path) -> None:
+    """Somebody may have shortened the file, so that the place is another one now."""
+    path = tmp_path / "lines"
+    path.write_bytes(b'\0ab\n{"b":2,"written_from":%d}\n' % (offset or 4))
+    with path.open("rb") as stream:
+        assert whole_lines_end(stream.fileno()) == path.stat().st_size
 
 
 def test_history_is_readable_by_others_whatever_the_umask(
     tmp_path: Path, umask: Callable[[int], int]
 ) -> None:
     umask(0o077)
-    Disk().append_line(tmp_path / "lines", b"one", step="s")
+    Disk().append_lines(tmp_path / "lines", [b"one"], step="s")
     assert stat.S_IMODE((tmp_path / "lines").stat().st_mode) == 0o644
 
 
@@ -424,6 +468,13 @@ def test_many_files_appear_whole_with_their_folders(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
     Disk().remove_files([path for path, _ in files])
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == []
+
+
+def test_many_files_are_removed_with_none_left(tmp_path: Path) -> None:
+    files = [(tmp_path / f"m{number % 7}" / f"{number}", b"x") for number in range(3000)]
+    Disk().write_files(iter(files), step="s")
+    Disk().remove_files(path for path, _ in [*files, (tmp_path / "m0" / "gone", b"")])
     assert [one for one in tmp_path.rglob("*") if one.is_file()] == []
 
 
