@@ -73,7 +73,7 @@ def command(app: App, models: tuple[str, ...], options: AdoptOptions, asked: Ask
         options = msgspec.structs.replace(
             options,
             notice=app.note,
-            sizes=None if options.dry_run else bar.expect,
+            sizes=bar.expect if bar.shows and not options.dry_run else None,
             progress=bar.advance,
         )
         done = adopt(repo.value, models, options)

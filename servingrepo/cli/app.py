@@ -285,6 +285,11 @@ class Bar:
         if self._watched and measure is not None:
             self.expect(measure())
 
+    @property
+    def shows(self) -> bool:
+        """Whether it shows once it knows how many bytes there are."""
+        return bool(self._watched)
+
     def expect(self, total: int) -> None:
         """Show the bar for a number of bytes; without bytes it does not show."""
         if self._watched and total > 0:

@@ -50,32 +50,33 @@ if TYPE_CHECKING:
     from servingrepo.repository.records import Source
     from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.savedmodel.values import TensorCheck
+    from servingrepo.storage.lock import Owner
     from servingrepo.storage.manifest import Manifest
     from servingrepo.storage.pipeline import Watch
     from servingrepo.storage.tree import SourceTree
 
 
 def new_record(
-    repo: Repository,
     model: str,
     version: int,
     *,
     txid: str,
+    by: Owner,
+    time: str,
     message: str,
     source: Source,
     manifest: Manifest,
     inspection: Inspection,
     tensors: TensorCheck | None,
 ) -> VersionRecord:
-    """Make the record of a version from what its files are and from who publishes it now."""
-    owner = me()
+    """Make the record of a version from what its files are, and from who publishes it when."""
     return VersionRecord(
         model=model,
         version=version,
         txid=txid,
-        created=repo.now(),
-        user=owner.user,
-        host=owner.host,
+        created=time,
+        user=by.user,
+        host=by.host,
         message=message,
         source=source,
         manifest=manifest,

@@ -1,4 +1,7 @@
-"""Scratch directories. Each process locks its own; the next process removes those that dead ones left."""
+"""Scratch directories and unnamed files for what is needed only while a command runs.
+
+Each process locks its own directories; the next process removes those that dead ones left.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,18 @@ import shutil
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.reading import closed_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PREFIX", "scratch", "sweep"]
+__all__ = ["PREFIX", "Place", "Spool", "scratch", "spool", "sweep"]
+
+Place = tuple[int, int]
+"""Where bytes lie in a spool: the offset and the length."""
 
 PREFIX = "servingrepo-scratch-"
 """The names of directories for what came out of a run."""
@@ -71,3 +78,48 @@ def sweep(parent: Path, prefix: str) -> tuple[str, ...]:
                     shutil.rmtree(left, ignore_errors=True)  # it refuses links
                     gone.append(name)
     return tuple(gone)
+
+
+class Spool:
+    """Bytes that wait in an unnamed file, because there may be more than memory should hold."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._end = 0
+
+    def add(self, data: bytes) -> Place:
+        """Write bytes, and return where they are.
+
+        Raises:
+            NoSpace, StorageFailed: They cannot be written.
+        """
+        place = (self._end, len(data))
+        with storage_errors("write to a temporary file in", Path(str(self._file.name))):
+            self._file.write(data)
+        self._end += len(data)
+        return place
+
+    def read(self, place: Place) -> bytes:
+        """Return bytes that were added.
+
+        Raises:
+            NoSpace, StorageFailed: They cannot be written or read.
+        """
+        offset, length = place
+        with storage_errors("read a temporary file in", Path(str(self._file.name))):
+            self._file.flush()
+            return os.pread(self._file.fileno(), length, offset)
+
+
+@contextmanager
+def spool(parent: Path) -> Iterator[Spool]:
+    """Make a spool on the file system of a directory, for the block.
+
+    Raises:
+        NoSpace, StorageFailed: It cannot be made.
+    """
+    # A process that is killed before the name is gone leaves a name that recovery knows as a temporary file's.
+    with storage_errors("make a temporary file in", parent):
+        file = tempfile.TemporaryFile(dir=parent, prefix=".spool-", suffix=".tmp")  # noqa: SIM115
+    with file:
+        yield Spool(file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +64,13 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
         NoPermission: A directory cannot be read.
         SourceChanged: A directory was swapped for a link, or moved, while it was read.
     """
-    reader = _Reader(boundary.resolve())
     with storage_errors("read", root):
-        if root.resolve().is_relative_to(reader.boundary):
-            reader.read(root.resolve(), "", ())
+        place = root.resolve()
+        reader = _Reader(boundary.resolve() if boundary != root else place)
+        if place.is_relative_to(reader.boundary):
+            reader.read(place, "", ())
         else:
-            reader.leave(str(root), root.resolve())
+            reader.leave(str(root), place)
     if reader.problems:
         raise UnsafeExport(
             f"{root} has files or links that must not be published",
@@ -83,6 +84,16 @@ def read_tree(root: Path, *, boundary: Path) -> SourceTree:
         directories=tuple(sorted(reader.directories)),
         links=tuple(sorted(reader.links)),
     )
+
+
+def size_below(root: Path) -> int:
+    """Return the bytes of the files below a directory, for a progress bar: what cannot be read counts nothing."""
+    total = 0
+    for place, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(f"{place}/{name}").st_size
+    return total
 
 
 class _Reader:

@@ -7,20 +7,18 @@ compared with what was read, and one transaction writes records, states and pins
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.errors import (
     ConfigInvalid,
-    DamagedExport,
     NoPermission,
     NoSuchVersion,
     NothingToRollBack,
     ServingRepoError,
     SourceChanged,
-    UnsafeExport,
     UsageError,
     every_error,
 )
@@ -53,38 +51,38 @@ from servingrepo.repository.config import (
     read_config,
     refuse_unreplaceable,
 )
+from servingrepo.repository.examination import (
+    About,
+    Question,
+    children_for,
+    examine_all,
+    seal_of,
+    waiting_records,
+)
 from servingrepo.repository.journal import Intent
 from servingrepo.repository.proving import Trial, prove, smoking
-from servingrepo.repository.publication import new_record
-from servingrepo.repository.records import (
-    ADOPTED,
-    ModelState,
-    Source,
-    VersionRecord,
-    encode,
-)
+from servingrepo.repository.records import ModelState, Proof, VersionRecord, encode
 from servingrepo.repository.repository import load_state, me, model_names, new_txid, reread
 from servingrepo.repository.transaction import declared, new_event, writing
-from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
-from servingrepo.savedmodel.variables import read_variables
+from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.smoke.report import judge
-from servingrepo.storage.copying import hash_source
 from servingrepo.storage.disk import storage_errors
-from servingrepo.storage.manifest import Manifest, Recipe
 from servingrepo.storage.reading import read_whole
-from servingrepo.storage.tree import SourceTree, read_tree
-from servingrepo.texts import as_path, escaped, plural, some
+from servingrepo.storage.scratch import Place
+from servingrepo.storage.tree import read_tree, size_below
+from servingrepo.texts import as_path, plural, some
 from servingrepo.verbs.engines import engine_for
 from servingrepo.verbs.restore import recover
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from servingrepo.repository.examination import Answer
     from servingrepo.repository.history import Event
     from servingrepo.repository.repository import Repository
-    from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.servers.engines.choice import Engine
+    from servingrepo.storage.scratch import Spool
     from servingrepo.verbs.options import AdoptOptions, ChangeOptions
 
 __all__ = ["Adopted", "AdoptedModel", "Undone", "adopt", "undo"]
@@ -153,11 +151,13 @@ class Undone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One version that was read: its files as they were, and its record; None in a dry run."""
+    """One version that was read: its size, the state of its files, and where its record waits; None in a dry run."""
 
     number: int
-    tree: SourceTree
-    record: VersionRecord | None = None
+    size: int
+    seal: bytes
+    record: Place | None = None
+    proofs: tuple[Proof, ...] = ()
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,16 +199,18 @@ def adopt(repo: Repository, names: Sequence[str], options: AdoptOptions) -> Adop
         repo = reread(repo)
     start = _start(repo, names, options)
     txid = new_txid(repo)
-    read, left = _read_all(repo, start.plans, options, txid=txid)
-    read, failed = _prove_all(repo, read, engine, options)
-    left = (*start.left, *left, *failed)
-    if names or not (read or options.dry_run):
-        _refuse(left)
-    config = start.config
-    for one in read:
-        config = pinned(config, one.plan)
-    if not options.dry_run and read:
-        _commit(repo, start, config, read, txid=txid, message=options.message)
+    with nullcontext() if options.dry_run else waiting_records(repo) as waiting:
+        read, left = _read_all(repo, start.plans, options, txid=txid, waiting=waiting)
+        read, failed = _prove_all(repo, read, engine, options)
+        left = (*start.left, *left, *failed)
+        if names or not (read or options.dry_run):
+            _refuse(left)
+        config = start.config
+        for one in read:
+            config = pinned(config, one.plan)
+        if waiting is not None and read:
+            records = _records(waiting, read)
+            _commit(repo, start, config, read, records, txid=txid, message=options.message)
     return Adopted(
         models=tuple(map(_adopted, read)),
         left=left,
@@ -331,21 +333,55 @@ def _config_elsewhere(path: Path, own: ModelConfig) -> ModelConfig:
 
 
 def _read_all(
-    repo: Repository, plans: Sequence[ModelPlan], options: AdoptOptions, *, txid: str
+    repo: Repository,
+    plans: Sequence[ModelPlan],
+    options: AdoptOptions,
+    *,
+    txid: str,
+    waiting: Spool | None,
 ) -> tuple[tuple[Read, ...], tuple[Left, ...]]:
     """Read the versions of all plans. Return the models that can be adopted, and what stays unmanaged."""
-    left: list[Left] = []
-    walked = [read for plan in plans if (read := _kept(plan, _walk(repo, plan), left)) is not None]
+    found: dict[str, dict[int, Version | Left]] = {plan.model: {} for plan in plans}
+    places = (_place(repo, plan, number) for plan in plans for number in plan.versions)
     if options.sizes is not None:
-        options.sizes(sum(one.tree.size for read in walked for one in read.versions))
+        options.sizes(sum(map(size_below, places)))
+
+    def took(question: Question, answer: Answer) -> None:
+        if answer.changed:
+            raise _changed([answer.changed])
+        if answer.left is not None:
+            found[question.model][question.number] = answer.left
+        elif answer.found is not None:
+            one = answer.found
+            found[question.model][question.number] = Version(
+                number=question.number,
+                size=one.size,
+                seal=one.seal,
+                record=waiting.add(one.record) if waiting is not None else None,
+            )
+
+    examine_all(
+        About(txid=txid, message=options.message, by=me(), dry_run=options.dry_run),
+        _questions(repo, plans),
+        children=children_for(sum(len(plan.versions) for plan in plans)),
+        progress=options.progress,
+        took=took,
+    )
+    left: list[Left] = []
     done: list[Read] = []
-    for read in walked:
-        checked = [_check(repo, read.plan, one, options, txid=txid) for one in read.versions]
-        kept = _kept(read.plan, checked, left)
+    for plan in plans:
+        kept = _kept(plan, [found[plan.model][number] for number in plan.versions], left)
         if kept is not None:
             done.append(kept)
             left += kept.plan.left
     return tuple(done), tuple(left)
+
+
+def _questions(repo: Repository, plans: Sequence[ModelPlan]) -> Iterator[Question]:
+    for plan in plans:
+        for number in plan.versions:
+            place = os.fsencode(_place(repo, plan, number))
+            yield Question(model=plan.model, number=number, place=place, time=repo.now())
 
 
 def _kept(plan: ModelPlan, found: Sequence[Version | Left], left: list[Left]) -> Read | None:
@@ -357,103 +393,8 @@ def _kept(plan: ModelPlan, found: Sequence[Version | Left], left: list[Left]) ->
     return Read(plan=rest, versions=tuple(one for one in found if isinstance(one, Version)))
 
 
-def _walk(repo: Repository, plan: ModelPlan) -> list[Version | Left]:
-    """List the files of each version."""
-    found: list[Version | Left] = []
-    for number in plan.versions:
-        try:
-            found.append(Version(number=number, tree=_tree(repo, plan, number)))
-        except ServingRepoError as error:
-            found.append(_left_by(plan, number, error))
-    return found
-
-
-def _tree(repo: Repository, plan: ModelPlan, number: int) -> SourceTree:
-    """List the files of one version.
-
-    Raises:
-        UnsafeExport: It is a link or has links in it, or files that are no files.
-        DamagedExport: It is no directory.
-    """
-    path = _place(repo, plan, number)
-    hint = f"servingrepo promote {path} --model {plan.model} copies what links lead to"
-    with storage_errors("read", path):
-        if path.is_symlink():
-            raise UnsafeExport(f"it is a link, to {path.readlink()}", hint=hint)
-        if not path.is_dir():
-            raise DamagedExport("it is no directory")
-    tree = read_tree(path, boundary=path)
-    if tree.links:
-        raise UnsafeExport(f"it has links in it: {some(tree.links)}", hint=hint)
-    return tree
-
-
 def _place(repo: Repository, plan: ModelPlan, number: int) -> Path:
     return repo.layout.models / plan.path / str(number)
-
-
-def _left_by(plan: ModelPlan, number: int, error: ServingRepoError) -> Left:
-    """Return a version as left, by the error that it has."""
-    said = [error.message, *([some(error.problems)] if error.problems else [])]
-    reason = ": ".join(said) + (f"; {error.hint}" if error.hint else "")
-    return Left(model=plan.model, version=str(number), slug=error.slug, reason=reason)
-
-
-def _check(
-    repo: Repository, plan: ModelPlan, version: Version, options: AdoptOptions, *, txid: str
-) -> Version | Left:
-    """Hash every byte of a version, check every tensor and inspect the export; a dry run only inspects."""
-    path, tree = _place(repo, plan, version.number), version.tree
-    try:
-        variables = read_variables(path, boundary=path)
-        tensors = variables.tensors()
-        manifest = Manifest(recipe=Recipe(), files=(), directories=())
-        if not options.dry_run:
-            watch = tensors.watch if tensors is not None else None
-            manifest = hash_source(tree, progress=options.progress, watch=watch)
-        inspection = inspect_export(path, boundary=path, variables=variables)
-        checked = tensors.result() if tensors is not None and not options.dry_run else None
-        damaged = checked.defects() if checked is not None else ()
-        defects = (*inspection.defects, *damaged)
-        refuse_defects(msgspec.structs.replace(inspection, defects=defects), path)
-    except ServingRepoError as error:
-        return _left_by(plan, version.number, error)
-    if options.dry_run:
-        return version
-    _refuse_another_graph(path, inspection, manifest)
-    record = new_record(
-        repo,
-        plan.model,
-        version.number,
-        txid=txid,
-        message=options.message,
-        source=Source(
-            run=escaped(str(path)), export=escaped(str(path)), kind=ADOPTED, provenance=_age(tree)
-        ),
-        manifest=manifest,
-        inspection=inspection,
-        tensors=checked,
-    )
-    return msgspec.structs.replace(version, record=record)
-
-
-def _refuse_another_graph(path: Path, inspection: Inspection, manifest: Manifest) -> None:
-    """Compare the graph that was inspected with the one that was hashed.
-
-    Raises:
-        SourceChanged: They differ.
-    """
-    hashes = {file.path: file.hash for file in manifest.files}
-    if hashes.get(inspection.file) != inspection.digest:
-        raise _changed(
-            [f"{path / inspection.file}: it changed between its hash and its inspection"]
-        )
-
-
-def _age(tree: SourceTree) -> dict[str, str]:
-    """Return when the newest file of a version was written, by its time on disk: rules of a prune go by that."""
-    newest = max((file.mtime_ns for file in tree.files), default=0)
-    return {"modified": datetime.fromtimestamp(newest / 1e9, UTC).isoformat(timespec="seconds")}
 
 
 def _prove_all(
@@ -481,7 +422,7 @@ def _proven(repo: Repository, read: Read, engine: Engine, options: AdoptOptions)
     """
     plan, versions = read.plan, []
     for one in read.versions:
-        if one.number not in plan.pins or one.record is None:
+        if one.number not in plan.pins:
             versions.append(one)
             continue
         path = _place(repo, plan, one.number)
@@ -499,8 +440,7 @@ def _proven(repo: Repository, read: Read, engine: Engine, options: AdoptOptions)
                 engine, trial, timeout=options.timeout, time=repo.now(), notice=options.notice
             )
         judge(proof.report, strict=options.strict)
-        record = msgspec.structs.replace(one.record, proofs=(proof,))
-        versions.append(msgspec.structs.replace(one, record=record))
+        versions.append(msgspec.structs.replace(one, proofs=(proof,)))
     return msgspec.structs.replace(read, versions=tuple(versions))
 
 
@@ -526,11 +466,25 @@ def _refuse(left: Sequence[Left]) -> None:
 # The commit, under the lock ----------------------------------------------------------------------
 
 
+def _records(waiting: Spool, read: Sequence[Read]) -> Iterator[tuple[str, int, bytes]]:
+    """Yield the bytes of each record, with its model and number."""
+    for one in read:
+        for version in one.versions:
+            if version.record is None:
+                continue
+            data = waiting.read(version.record)
+            if version.proofs:
+                record = msgspec.json.decode(data, type=VersionRecord)
+                data = encode(msgspec.structs.replace(record, proofs=version.proofs))
+            yield one.plan.model, version.number, data
+
+
 def _commit(
     repo: Repository,
     start: Start,
     config: ModelConfig,
     read: Sequence[Read],
+    records: Iterable[tuple[str, int, bytes]],
     *,
     txid: str,
     message: str,
@@ -540,25 +494,17 @@ def _commit(
     Raises:
         SourceChanged: Something changed meanwhile; nothing was changed.
     """
-    records = [
-        (one.plan.model, version.number, encode(version.record))
-        for one in read
-        for version in one.versions
-        if version.record is not None
-    ]
     with writing(repo):
         changed = list(_changes(repo, start, read))
         if changed:
             raise _changed(changed)
         states = [_state(repo, one) for one in read]
+        about = new_event(repo, txid=txid, action=ADOPT, model="", why=message)
         adoption = Adoption(
             txid=txid,
             config_before=start.text,
             config_after=config_digest(render(config)),
-            events=tuple(
-                _event(repo, one, number, txid=txid, message=message)
-                for number, one in enumerate(read, start=1)
-            ),
+            events=tuple(_event(one, number, about) for number, one in enumerate(read, start=1)),
             states={
                 one.name: one.highest for one, of in zip(states, read, strict=True) if of.plan.new
             },
@@ -574,6 +520,7 @@ def _changes(repo: Repository, start: Start, read: Sequence[Read]) -> Iterator[s
     if (current_text(repo) or render(EMPTY)) != start.text:
         yield f"{repo.config_name} was changed"
     known = {one.model: one for one in find_models(repo, start.config)}
+    before = {one.model: one for one in start.plans}
     for one in read:
         found = known.get(one.plan.model)
         plan = (
@@ -581,8 +528,7 @@ def _changes(repo: Repository, start: Start, read: Sequence[Read]) -> Iterator[s
             if found is not None
             else None
         )
-        before = next(each for each in start.plans if each.model == one.plan.model)
-        if plan != before:
+        if plan != before[one.plan.model]:
             yield f"{one.plan.model}: its versions, or what servingrepo knows of them, changed"
             continue
         for version in one.versions:
@@ -592,7 +538,7 @@ def _changes(repo: Repository, start: Start, read: Sequence[Read]) -> Iterator[s
             except ServingRepoError as error:
                 yield error.message
                 continue
-            if now != version.tree:
+            if seal_of(now) != version.seal:
                 yield f"{path}: its files changed"
 
 
@@ -614,20 +560,17 @@ def _state(repo: Repository, read: Read) -> ModelState:
     )
 
 
-def _event(repo: Repository, read: Read, number: int, *, txid: str, message: str) -> Event:
+def _event(read: Read, number: int, about: Event) -> Event:
     plan = read.plan
-    proofs = [str(proof) for one in read.versions if one.record for proof in one.record.proofs]
-    return new_event(
-        repo,
-        txid=f"{txid}.{number}",
-        action=ADOPT,
+    return msgspec.structs.replace(
+        about,
+        id=f"{about.id}.{number}",
         model=plan.model,
         version=max(plan.pins, default=None),
         versions=plan.versions,
         before=plan.pins,
         after=plan.pins,
-        why=message,
-        proof="; ".join(proofs),
+        proof="; ".join(str(proof) for one in read.versions for proof in one.proofs),
         labels_before=dict(plan.labels),
         labels_after=dict(plan.labels),
     )
@@ -635,17 +578,12 @@ def _event(repo: Repository, read: Read, number: int, *, txid: str, message: str
 
 def _adopted(read: Read) -> AdoptedModel:
     plan = read.plan
-    proofs = [
-        f"{one.number}: {proof}"
-        for one in read.versions
-        if one.record is not None
-        for proof in one.record.proofs
-    ]
+    proofs = [f"{one.number}: {proof}" for one in read.versions for proof in one.proofs]
     return AdoptedModel(
         model=plan.model,
         path=plan.path,
         versions=plan.versions,
-        size=sum(one.tree.size for one in read.versions),
+        size=sum(one.size for one in read.versions),
         pins=plan.pins,
         policy=plan.policy,
         entry=plan.becomes,

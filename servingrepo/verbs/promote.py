@@ -51,7 +51,7 @@ from servingrepo.repository.publication import (
 )
 from servingrepo.repository.records import Proof, Source, VersionRecord, say_proofs
 from servingrepo.repository.references import Reference, previous_version, was_served
-from servingrepo.repository.repository import burn_number, load_record
+from servingrepo.repository.repository import burn_number, load_record, me
 from servingrepo.repository.retention import need_policies
 from servingrepo.repository.snapshot import (
     Snapshot,
@@ -407,10 +407,11 @@ def _record(
 ) -> VersionRecord:
     run = candidate.run
     record = new_record(
-        repo,
         place.model,
         place.version,
         txid=place.txid,
+        by=me(),
+        time=repo.now(),
         message=options.message,
         source=_source(run.scan, options),
         manifest=manifest,

@@ -340,7 +340,7 @@ def test_what_changes_meanwhile_stops_the_adoption(what: str, tmp_path: Path) ->
         changed.append(what)
         match what:
             case "file":
-                (base / "2" / "saved_model.pb").touch()
+                (base / "1" / "saved_model.pb").touch()
             case "version":
                 write_export(base / "3")
             case "config":
