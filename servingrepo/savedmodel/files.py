@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.reading import ExportFiles
     from servingrepo.savedmodel.restoring import Assets
 
-__all__ = ["find_asset_defects", "layout_defect", "layout_defect_of", "transport_defect"]
+__all__ = [
+    "find_asset_defects",
+    "layout_defect",
+    "layout_defect_of",
+    "top_names",
+    "transport_defect",
+]
 
 _LONGEST_POINTER = 1024
 _PARTS = ("variables", "assets", "assets.extra")
@@ -24,13 +30,14 @@ _PARTS = ("variables", "assets", "assets.extra")
 
 def layout_defect(path: Path, *, boundary: Path | None = None) -> Defect | None:
     """Say what a directory is that holds no SavedModel, or return None if it holds one; see `inspect_export`."""
-    return layout_defect_of(files_of(path, boundary=boundary))
+    names = top_names(files_of(path, boundary=boundary))
+    return names if isinstance(names, Defect) else layout_defect_of(names)
 
 
-def layout_defect_of(files: ExportFiles) -> Defect | None:
-    """Say the same of files that may be an export."""
+def top_names(files: ExportFiles) -> frozenset[str] | Defect:
+    """Return the names in the directory of what may be an export, or the defect that it cannot be read as one."""
     try:
-        names = set(files.names())
+        return frozenset(files.names())
     except OSError as error:
         return Defect(
             slug="no-directory",
@@ -38,6 +45,10 @@ def layout_defect_of(files: ExportFiles) -> Defect | None:
             message=f"it cannot be read as a directory: {error.strerror or error}",
             hint="give the directory that holds saved_model.pb",
         )
+
+
+def layout_defect_of(names: frozenset[str]) -> Defect | None:
+    """Say the same by the names in a directory."""
     if names & {"saved_model.pb", "saved_model.pbtxt"}:
         return None
     if "saved_model.cpb" in names:
@@ -70,18 +81,19 @@ def layout_defect_of(files: ExportFiles) -> Defect | None:
     )
 
 
-def transport_defect(files: ExportFiles, read: Iterable[str]) -> Defect | None:
+def transport_defect(
+    files: ExportFiles, names: frozenset[str], read: Iterable[str]
+) -> Defect | None:
     """Say what became of an export on its way here, if its files are not what they were.
 
     Args:
         files: The export.
+        names: The names in its directory.
         read: What a server reads of it, besides assets and data files.
     """
-    try:
-        names = sorted(files.names())
-    except OSError:
-        return None
-    windows = [name for name in names if name.startswith(tuple(f"{part}\\" for part in _PARTS))]
+    windows = [
+        name for name in sorted(names) if name.startswith(tuple(f"{part}\\" for part in _PARTS))
+    ]
     if windows and windows[0].partition("\\")[0] not in names:
         return damaged(
             "backslashes",

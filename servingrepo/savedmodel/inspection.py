@@ -23,7 +23,12 @@ from servingrepo.errors import (
 )
 from servingrepo.protos import graph_pb2, saved_model_pb2
 from servingrepo.savedmodel.demands import demands_of, find_unplaceable
-from servingrepo.savedmodel.files import find_asset_defects, layout_defect_of, transport_defect
+from servingrepo.savedmodel.files import (
+    find_asset_defects,
+    layout_defect_of,
+    top_names,
+    transport_defect,
+)
 from servingrepo.savedmodel.fingerprint import fingerprint_defects, read_fingerprint
 from servingrepo.savedmodel.graph import GraphReader, example_inputs
 from servingrepo.savedmodel.reading import ExportFiles, Unreadable, files_of
@@ -130,13 +135,16 @@ def inspect_export(
         variables: Spares reading the index again.
     """
     files = files_of(path, boundary=boundary)
-    wrong = layout_defect_of(files)
+    names = top_names(files)
+    if isinstance(names, Defect):
+        return Inspection(path=str(path), defects=(names,))
+    wrong = layout_defect_of(names)
     if wrong is not None:
         return Inspection(path=str(path), defects=(wrong,))
     # A link to nowhere is there, too: it is the one that a server would try to read.
-    binary = "saved_model.pb" in files.names()
+    binary = "saved_model.pb" in names
     name = "saved_model.pb" if binary else "saved_model.pbtxt"
-    wrong = transport_defect(files, (name, "variables/variables.index", WARMUP))
+    wrong = transport_defect(files, names, (name, "variables/variables.index", WARMUP))
     if wrong is not None:
         return Inspection(path=str(path), file=name, defects=(wrong,))
     try:

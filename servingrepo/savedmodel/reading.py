@@ -49,7 +49,7 @@ class ExportFiles(msgspec.Struct, frozen=True):
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def names(self, folder: str = ".") -> list[str]:
+    def names(self, folder: str = "") -> list[str]:
         """Return what is in a directory of the export, links to nowhere too.
 
         Raises:
