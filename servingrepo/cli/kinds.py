@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,19 @@ class RunPath(LocalPath):
         """Return the path as it is."""
         self.refuse_url(value, param, ctx)
         return self.coerce_path_result(value)
+
+
+class CaseSource(click.Path):
+    """A file of cases that exists, or what is no file: MODULE:FUNCTION, or warmup."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return a path, or the text of what is no file."""
+        if isinstance(value, str) and not os.path.lexists(value):
+            from servingrepo.smoke.files import OWN_WARMUP, CaseCode
+
+            if value == OWN_WARMUP or CaseCode.names(value):
+                return value
+        return super().convert(value, param, ctx)
 
 
 class Header(HeaderType):
@@ -109,6 +123,7 @@ def _run_path(_: Option) -> click.Path:
 
 TYPES: dict[str, Callable[[Option], Any]] = {
     "file": _file,
+    "case": lambda _: CaseSource(path_type=Path, dir_okay=False, exists=True),
     "cases": _file,
     "pem": lambda _: click.Path(path_type=Path),
     "run path": _run_path,
@@ -125,7 +140,7 @@ TYPES: dict[str, Callable[[Option], Any]] = {
 def _cases(files: Collection[Path]) -> tuple[Any, ...]:
     if not files:  # the usual call need not import what reads them
         return ()
-    from servingrepo.smoke.cases import load_cases
+    from servingrepo.smoke.files import load_cases
 
     return tuple(case for file in files for case in load_cases(Path(file)))
 

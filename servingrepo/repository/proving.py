@@ -27,7 +27,7 @@ from servingrepo.repository.version_lock import alone
 from servingrepo.savedmodel.inspection import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.servers.engines.server_versions import of_server, too_new
-from servingrepo.smoke.cases import SmokeCase
+from servingrepo.smoke.files import Cases
 from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
 from servingrepo.texts import some
@@ -53,7 +53,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         version: The number under which it is served.
         export: Its directory.
         inspection: What its files say.
-        cases: The user's own requests; a signature without a case gets made-up data.
+        cases: The user's own requests, read anew by each iteration; a signature without a case gets made-up data.
         staged: Whether it is a staging copy.
         txid: The transaction of the test, by which recovery finds what the test left; it may be empty.
     """
@@ -62,7 +62,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     export: Path
     inspection: Inspection
-    cases: tuple[SmokeCase, ...] = ()
+    cases: Cases = Cases()
     staged: bool = False
     txid: str = ""
 
@@ -75,7 +75,7 @@ def prove(
     `notice` gets a line if the export is newer than the server, before the server starts if its version is known.
 
     Raises:
-        BadCase: A case does not fit the export; nothing was started.
+        BadCase: A file or function of cases cannot be used.
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine or the server failed.
     """
     deadline = Deadline.after(timeout)
@@ -84,9 +84,6 @@ def prove(
     notes = _notes(inspection, engine.expected_version())
     for note in notes:
         notice(note)
-    from servingrepo.smoke.fitting import check_cases  # 2 ms that other promotions need not pay
-
-    check_cases(trial.cases, inspection)
     refuse_lacking(engine.name, inspection)
     try:
         with engine.serve(
@@ -133,7 +130,7 @@ def _smoke(server: RunningServer, trial: Trial, *, deadline: Deadline) -> SmokeR
             model=trial.model,
             version=trial.version,
             inspection=trial.inspection,
-            cases=trial.cases,
+            cases=trial.cases.of(trial.export),
             deadline=deadline,
         )
 

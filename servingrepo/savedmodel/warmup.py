@@ -22,7 +22,15 @@ from servingrepo.savedmodel.values import Defect, Signature, Warmup
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["FILE", "MAX_RECORDS", "WarmupCheck", "check_warmup"]
+__all__ = [
+    "FILE",
+    "MAX_RECORDS",
+    "RECORD_LIMIT",
+    "BadRecord",
+    "WarmupCheck",
+    "check_warmup",
+    "read_records",
+]
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
@@ -44,8 +52,8 @@ class WarmupCheck(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class _Stop(Exception):
-    """The file cannot be read on from here; the message says why."""
+class BadRecord(Exception):
+    """A TFRecord file cannot be read on from here; the message says why."""
 
 
 def check_warmup(
@@ -76,7 +84,7 @@ def _check(file: IO[bytes], size: int, known: Known) -> WarmupCheck:
     models: set[str] = set()
     number = 0
     try:
-        for number, offset, data in _records(file, size, notes):
+        for number, offset, data in read_records(file, size, notes):
             where = f"record {number} at byte {offset}"
             if number > MAX_RECORDS:
                 problems.append(f"it has more than {MAX_RECORDS} records; {where} is one too many")
@@ -92,7 +100,7 @@ def _check(file: IO[bytes], size: int, known: Known) -> WarmupCheck:
             if len(problems) >= MOST_PROBLEMS:
                 problems.append("what follows was not checked")
                 break
-    except _Stop as error:
+    except BadRecord as error:
         damage.append(str(error))
     notes = [
         *notes[:MOST_PROBLEMS],
@@ -131,7 +139,7 @@ def _check_record(data: bytes, known: Known, models: set[str]) -> tuple[list[str
     return replay_problems(kind, request, known)
 
 
-def _records(
+def read_records(
     file: IO[bytes], size: int, notes: list[str]
 ) -> Iterator[tuple[int, int, bytes | None]]:
     """Yield number, offset and bytes of the records of an uncompressed TFRecord file; None for a huge one.
@@ -139,7 +147,7 @@ def _records(
     As xla/tsl/lib/io/record_reader.cc reads it: less than a header at the end is the end.
 
     Raises:
-        _Stop: A checksum is wrong or a record is cut short: a server stops there with DATA_LOSS.
+        BadRecord: A checksum is wrong or a record is cut short: a server stops there with DATA_LOSS.
     """
     offset = 0
     number = 0
@@ -148,25 +156,25 @@ def _records(
         where = f"record {number} at byte {offset}"
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size:
-            raise _Stop(f"{where} is cut short: the file shrank")
+            raise BadRecord(f"{where} is cut short: the file shrank")
         length, stored = _HEADER.unpack(head)
         if stored != mask(crc32c(head[:8])):
             if number == 1:
                 what = "gzip-compressed" if head.startswith(_GZIP) else "no TFRecord file"
-                raise _Stop(f"it is {what}: servers read uncompressed TFRecords ({where})")
-            raise _Stop(f"{where} is damaged: the checksum of its length is wrong")
+                raise BadRecord(f"it is {what}: servers read uncompressed TFRecords ({where})")
+            raise BadRecord(f"{where} is damaged: the checksum of its length is wrong")
         if length > size - offset - _HEADER.size - _FOOTER.size:
-            raise _Stop(f"{where} is cut short: it should have {length} bytes")
+            raise BadRecord(f"{where} is cut short: it should have {length} bytes")
         if length > RECORD_LIMIT:
             file.seek(length + _FOOTER.size, 1)
             yield number, offset, None
         else:
             body = file.read(length + _FOOTER.size)
             if len(body) < length + _FOOTER.size:
-                raise _Stop(f"{where} is cut short: the file shrank")
+                raise BadRecord(f"{where} is cut short: the file shrank")
             data = body[:length]
             if _FOOTER.unpack(body[length:])[0] != mask(crc32c(data)):
-                raise _Stop(f"{where} is damaged: the checksum of its data is wrong")
+                raise BadRecord(f"{where} is damaged: the checksum of its data is wrong")
             yield number, offset, data
         offset += _HEADER.size + length + _FOOTER.size
     if size > offset:

@@ -17,8 +17,10 @@ __all__ = [
     "check_outputs",
     "check_regression",
     "check_version",
+    "classification_outputs",
     "not_finite",
     "read_outputs",
+    "regression_outputs",
     "shape_problems",
 ]
 
@@ -87,6 +89,27 @@ def check_regression(reply: Any, count: int) -> tuple[list[str], list[str]]:
     problems = [] if len(results) == count else [f"{len(results)} values for {count} examples"]
     bad = _first_not_finite(one.value for one in results)
     return problems, [] if bad is None else [f"a value is not finite: {bad}"]
+
+
+def classification_outputs(reply: Any) -> dict[str, Tensor]:
+    """Return the labels and scores of a ClassificationResponse, if all examples have the same number of them."""
+    results = reply.result.classifications
+    sizes = {len(one.classes) for one in results}
+    if len(sizes) != 1:
+        return {}
+    shape = (len(results), *sizes)
+    classes = [one for each in results for one in each.classes]
+    scores = Tensor(dtype="float32", shape=shape, values=tuple(one.score for one in classes))
+    if not any(one.label for one in classes):
+        return {"scores": scores}
+    labels = tuple(one.label.encode() for one in classes)
+    return {"classes": Tensor(dtype="string", shape=shape, values=labels), "scores": scores}
+
+
+def regression_outputs(reply: Any) -> dict[str, Tensor]:
+    """Return the values of a RegressionResponse."""
+    values = tuple(one.value for one in reply.result.regressions)
+    return {"outputs": Tensor(dtype="float32", shape=(len(values),), values=values)}
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:

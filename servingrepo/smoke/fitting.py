@@ -2,23 +2,22 @@
 
 The rules are those of TensorFlow Serving's REST API (util/json_tensor.cc): lists nest without gaps, integer types
 take integers only, strings are text or `{"b64": "..."}`. One rule is more tolerant: where the graph says that a
-feature is a float, JSON may have an integer.
+feature is a float, JSON may have an integer. Arrays and messages must have the very dtype of the signature.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import cmath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servingrepo.errors import BadCase
-from servingrepo.protos import example_pb2
+from servingrepo.protos import example_pb2, tensor_pb2
+from servingrepo.savedmodel.signatures import dtype_name
 from servingrepo.savedmodel.values import Signature
+from servingrepo.smoke.expectations import as_bytes, differences, flatten, short
 from servingrepo.smoke.report import Api
-from servingrepo.smoke.tensors import FLOATING, INTEGERS, Tensor, make_tensor
+from servingrepo.smoke.tensors import FLOATING, INTEGERS, Array, Tensor, array_tensor, make_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +32,9 @@ APIS: dict[str, Api] = {
     "tensorflow/serving/classify": "Classify",
     "tensorflow/serving/regress": "Regress",
 }
+
+_MOST_PROBLEMS = 1000
+_KINDS = {"bytes_list": "string", "float_list": "float32", "int64_list": "int64"}
 
 
 class Misfit(Exception):
@@ -59,12 +61,15 @@ def check_cases(cases: Iterable[SmokeCase], inspection: Inspection) -> None:
     Raises:
         BadCase: Some do not; the error lists the file, position and problem of each.
     """
-    problems = []
+    problems: list[str] = []
     for case in cases:
         try:
             fit_case(case, inspection)
         except Misfit as misfit:
             problems += [f"{case.file}#{case.position}: {text}" for text in misfit.problems]
+            if len(problems) >= _MOST_PROBLEMS:
+                problems.append("what follows was not checked")
+                break
     if problems:
         raise BadCase(
             f"smoke cases do not fit the signatures of {inspection.path}",
@@ -79,7 +84,9 @@ def fit_case(case: SmokeCase, inspection: Inspection) -> Fitted:
     Raises:
         Misfit: The case does not fit the export's signatures.
     """
-    signature = inspection.signature(case.signature)
+    if case.problems:
+        raise Misfit(list(case.problems))
+    signature = inspection.signature(case.signature or _default_signature(case, inspection))
     if signature is None:
         known = ", ".join(one.key for one in inspection.signatures) or "none"
         raise Misfit([f"there is no signature {case.signature!r}; there is {known}"])
@@ -103,6 +110,34 @@ def fit_case(case: SmokeCase, inspection: Inspection) -> Fitted:
     return Fitted(signature=signature, api="Predict", inputs=inputs)
 
 
+def _default_signature(case: SmokeCase, inspection: Inspection) -> str:
+    """Return the signature that is meant where a file of data names none.
+
+    Raises:
+        Misfit: Several could be meant.
+    """
+    keys = [one.key for one in inspection.signatures]
+    if case.form == "examples":
+        keys = [key for key in keys if _takes_examples(key, inspection)]
+        if len(keys) != 1 and "serving_default" not in keys:
+            listed = ", ".join(keys) or "none"
+            raise Misfit(
+                [
+                    (
+                        f"it names no signature, and of those that take tf.Examples there is {listed}: "
+                        "name one in a document, beside file"
+                    )
+                ]
+            )
+    return "serving_default" if "serving_default" in keys or len(keys) != 1 else keys[0]
+
+
+def _takes_examples(key: str, inspection: Inspection) -> bool:
+    signature = inspection.signature(key)
+    declared = APIS.get(signature.method_name) if signature is not None else None
+    return declared is not None or any(one.signature == key for one in inspection.examples)
+
+
 def check_expected(case: SmokeCase, outputs: Mapping[str, Tensor]) -> list[str]:
     """Return a problem for each output that differs from the expected one; none if the case expects nothing."""
     if case.expected_form is None:
@@ -122,7 +157,7 @@ def check_expected(case: SmokeCase, outputs: Mapping[str, Tensor]) -> list[str]:
         if alias not in outputs:
             problems.append(f"output {alias} is expected, but not there")
             continue
-        difference = _difference(value, outputs[alias], case)
+        difference = differences(value, outputs[alias], rtol=case.rtol, atol=case.atol)
         if difference:
             problems.append(f"output {alias}: {difference}")
     return problems
@@ -173,28 +208,25 @@ def _name_problems(
 
 
 def _tensor(value: Any, spec: TensorSpec) -> Any:
-    shape, flat = _flatten(value)
+    if isinstance(value, Array):
+        if value.dtype != spec.dtype:
+            raise ValueError(
+                f"it is {value.dtype}, and the signature wants {spec.dtype}: convert it first"
+            )
+        return array_tensor(value)
+    if isinstance(value, tensor_pb2.TensorProto):
+        if dtype_name(value.dtype) != spec.dtype:
+            raise ValueError(
+                f"it is {dtype_name(value.dtype)}, and the signature wants {spec.dtype}"
+            )
+        return value
+    shape, flat = flatten(value)
     return make_tensor(spec.dtype, shape, [_scalar(one, spec.dtype) for one in flat])
-
-
-def _flatten(value: Any) -> tuple[list[int], list[Any]]:
-    """Return the shape and the elements of nested lists. It goes level by level, so that depth costs no stack."""
-    shape: list[int] = []
-    level = [value]
-    while level and all(isinstance(one, list) for one in level):
-        sizes = {len(one) for one in level}
-        if len(sizes) != 1:
-            raise ValueError(f"lists of different lengths: {', '.join(map(str, sorted(sizes)))}")
-        shape.append(sizes.pop())
-        level = [inner for one in level for inner in one]
-    if any(isinstance(one, list) for one in level):
-        raise ValueError("lists and plain values are mixed")
-    return shape, level
 
 
 def _scalar(value: Any, dtype: str) -> Any:
     if dtype == "string":
-        return _bytes(value)
+        return as_bytes(value)
     if dtype == "bool":
         if isinstance(value, bool):
             return value
@@ -203,18 +235,7 @@ def _scalar(value: Any, dtype: str) -> Any:
             return value
     elif isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    raise ValueError(f"{_short(value)} is no {dtype}")
-
-
-def _bytes(value: Any) -> bytes:
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"the text of b64 is no base64: {error}") from error
-    raise ValueError(f"{_short(value)} is no string")
+    raise ValueError(f"{short(value)} is no {dtype}")
 
 
 def _fit_examples(case: SmokeCase, signature: Signature, inspection: Inspection) -> Fitted:
@@ -223,17 +244,20 @@ def _fit_examples(case: SmokeCase, signature: Signature, inspection: Inspection)
     features = {one.key: one for taker in takers for one in taker.features}
     problems: list[str] = []
     # The context gives its features to all examples, so these need not repeat them.
-    needed = {key for key, one in features.items() if not one.has_default} - set(case.context or ())
-    examples = []
-    for place, value in enumerate(case.data):
-        where = f"examples[{place}]"
-        examples.append(_example(value, features, where, problems))
-        if isinstance(value, dict):
-            missing = sorted(needed - value.keys())
-            problems += [f"{where}: feature {key} is missing" for key in missing]
     context = None
     if case.context is not None:
         context = _example(case.context, features, "context", problems)
+    given = set(context.features.feature) if context is not None else set()
+    needed = {key for key, one in features.items() if not one.has_default} - given
+    examples: list[Any] = []
+    for place, value in enumerate(case.data):
+        where = f"examples[{place}]"
+        examples.append(_example(value, features, where, problems))
+        if isinstance(value, dict | example_pb2.Example):
+            missing = sorted(needed - examples[-1].features.feature.keys())
+            problems += [f"{where}: feature {key} is missing" for key in missing]
+    if not case.data:
+        problems.append("there is no tf.Example")
     if declared == "Predict" and (len(takers) != 1 or len(signature.inputs) != 1):
         problems.append(f"signature {signature.key} takes no tf.Examples")
     if problems:
@@ -251,6 +275,14 @@ def _fit_examples(case: SmokeCase, signature: Signature, inspection: Inspection)
 
 
 def _example(value: Any, features: Mapping[str, Feature], where: str, problems: list[str]) -> Any:
+    if isinstance(value, example_pb2.Example):
+        problems += [
+            f"{where}: feature {key} is {found}, and the graph wants {features[key].dtype}"
+            for key, one in value.features.feature.items()
+            if key in features
+            and (found := _KINDS.get(one.WhichOneof("kind"), "")) not in {"", features[key].dtype}
+        ]
+        return value
     example = example_pb2.Example()
     if not isinstance(value, dict):
         problems.append(f"{where} must be an object of features")
@@ -285,34 +317,3 @@ def _guess_dtype(values: list[Any]) -> str:
     if any(isinstance(one, str | dict) for one in values):
         return "string"
     return "float32" if any(isinstance(one, float) for one in values) else "int64"
-
-
-def _difference(wanted: Any, tensor: Tensor, case: SmokeCase) -> str:
-    try:
-        shape, flat = _flatten(wanted)
-        values = [_bytes(one) if tensor.dtype == "string" else one for one in flat]
-    except ValueError as error:
-        return f"the expected value cannot be read: {error}"
-    if tuple(shape) != tensor.shape:
-        return f"expected the shape {shape}, got {list(tensor.shape)}"
-    for place, (want, got) in enumerate(zip(values, tensor.values, strict=True)):
-        if not _close(want, got, case):
-            return f"element {place} is {_short(got)}, expected {_short(want)}"
-    return ""
-
-
-def _close(want: Any, got: Any, case: SmokeCase) -> bool:
-    numbers = (int, float, complex)
-    if isinstance(want, bool) or not isinstance(want, numbers) or not isinstance(got, numbers):
-        return bool(type(want) is type(got) and want == got)
-    # The rule of numpy.isclose: atol + rtol * |expected|.
-    return want == got or (
-        cmath.isfinite(want)
-        and cmath.isfinite(got)
-        and abs(got - want) <= case.atol + case.rtol * abs(want)
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."  # noqa: PLR2004 - room in one line

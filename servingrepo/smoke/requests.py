@@ -21,21 +21,25 @@ from servingrepo.smoke.answers import (
     check_outputs,
     check_regression,
     check_version,
+    classification_outputs,
     not_finite,
     read_outputs,
+    regression_outputs,
     shape_problems,
 )
 from servingrepo.smoke.report import Outcome
 from servingrepo.smoke.tensors import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from servingrepo.deadline import Deadline
     from servingrepo.savedmodel.values import Signature
     from servingrepo.servers.client import ServingClient
+    from servingrepo.smoke.cases import SmokeCase
+    from servingrepo.smoke.fitting import Fitted
 
-__all__ = ["Result", "Target", "send_examples", "send_predict"]
+__all__ = ["Result", "Target", "send_case", "send_examples", "send_predict"]
 
 _REQUEST_SECONDS = 60.0
 """The longest wait for one answer. The first request to a model may take long, because it compiles and allocates."""
@@ -60,7 +64,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one request.
 
     `final` says that an answer breaks the signature's promise: then other data are of no use. `outputs` are those of
-    an answer to Predict.
+    the answer: of Classify `classes` and `scores`, of Regress `outputs`. `code` and `text` are those of a refusal.
     """
 
     outcome: Outcome
@@ -68,10 +72,44 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: float
     final: bool = False
     outputs: dict[str, Tensor] = {}
+    code: str = ""
+    text: str = ""
+
+
+def send_case(target: Target, case: SmokeCase, fitted: Fitted) -> Result:
+    """Send a user's case and check the answer. A case that is not answered in the time of one request fails."""
+    if fitted.api == "Predict":
+        expected = case.expect.outputs if case.expect is not None else {}
+        result = send_predict(
+            target,
+            fitted.signature,
+            fitted.inputs,
+            guessed=False,
+            vouched=True,
+            not_numbers=[alias for alias, one in expected.items() if not one.finite],
+        )
+    else:
+        result = send_examples(
+            target,
+            fitted.signature,
+            fitted.examples,
+            regress=fitted.api == "Regress",
+            vouched=True,
+            context=fitted.context,
+        )
+    if result.outcome == "inconclusive" and not target.deadline.passed:
+        return msgspec.structs.replace(result, outcome="failed")
+    return result
 
 
 def send_predict(
-    target: Target, signature: Signature, inputs: Mapping[str, Any], *, guessed: bool, vouched: bool
+    target: Target,
+    signature: Signature,
+    inputs: Mapping[str, Any],
+    *,
+    guessed: bool,
+    vouched: bool,
+    not_numbers: Collection[str] = (),
 ) -> Result:
     """Send a PredictRequest and check the answer.
 
@@ -81,6 +119,7 @@ def send_predict(
         inputs: TensorProtos by alias.
         guessed: The rank of an input was guessed, so a shape that does not fit proves nothing.
         vouched: The data are a user's, who vouches for them.
+        not_numbers: Outputs that may have NaN and infinity.
     """
     request = predict_pb2.PredictRequest()
     _address(request, target, signature)
@@ -90,7 +129,8 @@ def send_predict(
     def check(reply: Any) -> tuple[list[str], list[str], dict[str, Tensor]]:
         outputs, wrong = read_outputs(reply)
         wrong += check_outputs(outputs, signature)
-        doubtful = not_finite(outputs)
+        numbers = {alias: one for alias, one in outputs.items() if alias not in not_numbers}
+        doubtful = not_finite(numbers)
         (doubtful if guessed and not vouched else wrong).extend(shape_problems(outputs, signature))
         return wrong, doubtful, outputs
 
@@ -122,7 +162,8 @@ def send_examples(
 
     def check(reply: Any) -> tuple[list[str], list[str], dict[str, Tensor]]:
         found = check_regression(reply, count) if regress else check_classification(reply, count)
-        return *found, {}
+        read = regression_outputs if regress else classification_outputs
+        return *found, read(reply)
 
     send = target.client.regress if regress else target.client.classify
     return _send(target, request, send, check, vouched=vouched, has_data=True)
@@ -165,7 +206,8 @@ def _send(
         reply = send(request, timeout=target.timeout)
     except RequestRefused as refused:
         outcome = "failed" if certain else _classify_refusal(refused)
-        return result(outcome, f"{refused.code}: {refused.text}")
+        found = result(outcome, f"{refused.code}: {refused.text}")
+        return msgspec.structs.replace(found, code=refused.code, text=refused.text)
     except ServerTimeout as late:
         return result("inconclusive", late.message)
     except EndpointUnreachable as gone:

@@ -1,24 +1,34 @@
 """Smoke-test one version on a running server, and return a verdict for each signature.
 
-A smoke test waits for exactly that version, compares its served signatures with the export, and sends requests. It
-does not decide on a promotion: `judge` and the caller do.
+A smoke test waits for exactly that version, compares its served signatures with the export, and sends requests, one
+after the other. It does not decide on a promotion: `judge` and the caller do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from servingrepo.errors import LoadFailed, ServerTimeout
+from servingrepo.errors import EndpointUnreachable, LoadFailed, ServerTimeout, ServingRepoError
 from servingrepo.savedmodel.signatures import signatures_from
-from servingrepo.smoke.fitting import APIS, check_cases, check_expected, fit_case
+from servingrepo.smoke.budgets import Budgets
+from servingrepo.smoke.code import Predicates
+from servingrepo.smoke.expectations import check_conditions
+from servingrepo.smoke.fitting import (
+    APIS,
+    Fitted,
+    Misfit,
+    check_cases,
+    check_expected,
+    fit_case,
+)
 from servingrepo.smoke.inputs import CannotMakeUp, made_up_examples, made_up_tensors
-from servingrepo.smoke.report import Api, SmokeReport, Verdict
-from servingrepo.smoke.requests import Result, Target, send_examples, send_predict
+from servingrepo.smoke.report import Api, SmokeReport, Tally, Verdict
+from servingrepo.smoke.requests import Result, Target, send_case, send_examples, send_predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from servingrepo.deadline import Deadline
     from servingrepo.savedmodel.inspection import Inspection
@@ -40,46 +50,46 @@ def run_smoke(
     model: str,
     version: int,
     inspection: Inspection,
-    cases: Sequence[SmokeCase] = (),
+    cases: Iterable[SmokeCase] = (),
     deadline: Deadline,
 ) -> SmokeReport:
     """Send at least one request to every servable signature of one version, and return the verdicts.
 
-    A signature with cases gets these; any other one gets made-up data.
+    A signature with cases gets these. Any other one, and one with cases that expect errors alone, gets made-up data.
+    A case that does not fit the export, or is not answered, fails; the others are sent all the same.
 
     Args:
         client: The client of the server.
         model: The name under which the server has the model.
         version: The version that must answer; every request names it.
         inspection: The export as it is on disk.
-        cases: The user's own requests.
+        cases: The user's own requests, read one at a time.
         deadline: The end of the wait for the version and for all answers. A signature for which no time is left is
             inconclusive.
 
     Raises:
-        BadCase: A case does not fit the export; nothing was sent.
+        BadCase: A file or function of cases cannot be used.
         LoadFailed: The server could not load the version; the message has the server's reason.
         ServerTimeout: The version was not available in time.
-        EndpointUnreachable: The server is gone.
+        EndpointUnreachable: The server is gone. The problems name the case at which it went, and those that failed
+            before.
         RequestRefused: The server serves the version but does not return its signatures.
     """
-    check_cases(cases, inspection)
     await_version(client, model=model, version=version, deadline=deadline)
     target = Target(client=client, model=model, version=version, deadline=deadline)
-    verdicts = list(_compare(target, inspection))
-    with_cases = {case.signature for case in cases}
-    verdicts += [_run_case(target, case, inspection) for case in cases]
-    verdicts += [
-        _made_up(target, signature, inspection)
-        for signature in inspection.signatures
-        if signature.key not in with_cases
-    ]
-    return SmokeReport(
+    tally = Tally()
+    for verdict in _compare(target, inspection):
+        tally.add(verdict)
+    with Predicates() as predicates:
+        with_cases = _run_all(target, cases, inspection, tally, predicates)
+    for signature in inspection.signatures:
+        if signature.key not in with_cases:
+            tally.add(_made_up(target, signature, inspection))
+    return tally.report(
         model=model,
         version=version,
         endpoint=str(client.endpoint),
         signatures=tuple(one.key for one in inspection.signatures),
-        verdicts=tuple(verdicts),
     )
 
 
@@ -89,7 +99,7 @@ def run_cases(
     model: str,
     version: int,
     inspection: Inspection,
-    cases: Sequence[SmokeCase],
+    cases: Iterable[SmokeCase],
     deadline: Deadline,
 ) -> tuple[Verdict, ...]:
     """Send the user's own cases to one version, and return a verdict for each.
@@ -102,7 +112,8 @@ def run_cases(
     """
     check_cases(cases, inspection)
     target = Target(client=client, model=model, version=version, deadline=deadline)
-    return tuple(_run_case(target, case, inspection) for case in cases)
+    with Predicates() as predicates:
+        return tuple(_run_case(target, one, inspection, predicates).verdict for one in cases)
 
 
 def await_version(client: ServingClient, *, model: str, version: int, deadline: Deadline) -> None:
@@ -185,36 +196,147 @@ def _comparable(signature: Signature) -> dict[str, object]:
     }
 
 
-def _run_case(target: Target, case: SmokeCase, inspection: Inspection) -> Verdict:
-    fitted = fit_case(case, inspection)
-    signature = fitted.signature
-    if target.deadline.passed:
-        result = _no_time()
-    elif fitted.api == "Predict":
-        result = send_predict(target, signature, fitted.inputs, guessed=False, vouched=True)
-    else:
-        result = send_examples(
-            target,
-            signature,
-            fitted.examples,
-            regress=fitted.api == "Regress",
-            vouched=True,
-            context=fitted.context,
+class _Ran(NamedTuple):
+    """One case that was sent, or that does not fit."""
+
+    verdict: Verdict
+    answered: bool = False
+    fitted: Fitted | None = None
+
+
+def _run_all(
+    target: Target,
+    cases: Iterable[SmokeCase],
+    inspection: Inspection,
+    tally: Tally,
+    predicates: Predicates,
+) -> set[str]:
+    """Send all cases. Return the signatures for which no data needs to be made up.
+
+    Raises:
+        EndpointUnreachable: The server is gone.
+    """
+    with_cases = set()
+    budgets = Budgets()
+    for case in cases:
+        if target.deadline.passed:
+            tally.add(_unsent(case))
+            with_cases.add(case.signature)
+            break
+        try:
+            ran = _run_case(target, case, inspection, predicates)
+        except EndpointUnreachable as gone:
+            ran = _Ran(_lost(target, case, gone, tally))
+        tally.add(ran.verdict)
+        if case.expect is None or case.expect.error is None:
+            with_cases.add(ran.verdict.signature)
+        if ran.answered and ran.fitted is not None:
+            milliseconds = ran.verdict.milliseconds
+            if tally.time(ran.verdict.signature, milliseconds):
+                budgets.add(case, milliseconds)
+            budgets.keep(case, ran.fitted)
+    for verdict in budgets.verdicts(target):
+        tally.add(verdict)
+    return with_cases
+
+
+def _run_case(
+    target: Target, case: SmokeCase, inspection: Inspection, predicates: Predicates
+) -> _Ran:
+    """Send one case, and judge its answer.
+
+    Raises:
+        EndpointUnreachable: The server went away.
+    """
+    try:
+        fitted = fit_case(case, inspection)
+    except Misfit as misfit:
+        return _Ran(
+            Verdict(
+                signature=case.signature or "*",
+                api="Predict",
+                outcome="failed",
+                reason="; ".join(misfit.problems),
+                source=case.source,
+                requests=0,
+            )
         )
+    result = send_case(target, case, fitted)
     outcome, reason = result.outcome, result.reason
-    if outcome == "passed" and case.expected_form is not None:
-        if fitted.api == "Predict":
-            problems = check_expected(case, result.outputs)
-        else:
-            problems = [f"the expected value cannot be compared with an answer of {fitted.api}"]
+    error = case.expect.error if case.expect is not None else None
+    if error is not None and outcome != "inconclusive":
+        found = f"{result.code}: {result.text}" if result.code else "an answer"
+        right = error.code == result.code and error.text in result.text
+        outcome = "passed" if right else "failed"
+        reason = "" if right else f"expected {error.code}: {error.text}, got {found}"
+    elif outcome == "passed":
+        problems = _unexpected(case, fitted, result, predicates)
         outcome, reason = ("failed", "; ".join(problems)) if problems else (outcome, reason)
-    return Verdict(
-        signature=signature.key,
+    verdict = Verdict(
+        signature=fitted.signature.key,
         api=fitted.api,
         outcome=outcome,
         reason=reason,
         source=case.source,
         milliseconds=result.milliseconds,
+    )
+    return _Ran(verdict, answered=bool(result.outputs), fitted=fitted)
+
+
+def _unexpected(
+    case: SmokeCase, fitted: Fitted, result: Result, predicates: Predicates
+) -> list[str]:
+    """Return how an answer differs from what its case expects."""
+    problems = []
+    if case.expected_form is not None:
+        if fitted.api == "Predict":
+            problems += check_expected(case, result.outputs)
+        else:
+            problems.append(
+                f"the expected value cannot be compared with an answer of {fitted.api}: give it in expect"
+            )
+    if case.expect is not None:
+        problems += check_conditions(case.expect, result.outputs)
+        if case.expect.predicate and not problems:
+            said = predicates.problem(case.expect.predicate, case, result.outputs)
+            problems += [said] if said else []
+    return problems
+
+
+def _unsent(case: SmokeCase) -> Verdict:
+    """Return the verdict on a case that came too late, and on all that follow it."""
+    return Verdict(
+        signature=case.signature or "*",
+        api="Predict",
+        outcome="inconclusive",
+        reason="no time was left for this case and those after it",
+        source=case.source,
+        requests=0,
+    )
+
+
+def _lost(target: Target, case: SmokeCase, gone: EndpointUnreachable, tally: Tally) -> Verdict:
+    """Return the verdict on a case whose request broke the connection, if the server still answers.
+
+    Raises:
+        EndpointUnreachable: It does not answer any more.
+    """
+    try:
+        target.client.answers(
+            target.model, target.version, timeout=target.deadline.at_most(STATUS_SECONDS)
+        )
+    except ServingRepoError:
+        raise EndpointUnreachable(
+            gone.message,
+            hint=gone.hint,
+            problems=[f"{case.source}: the server went away", *map(str, tally.failed)],
+        ) from gone
+    return Verdict(
+        signature=case.signature or "*",
+        api="Predict",
+        outcome="failed",
+        reason=gone.message,
+        source=case.source,
     )
 
 

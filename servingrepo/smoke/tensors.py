@@ -24,8 +24,11 @@ __all__ = [
     "ELEMENT_LIMIT",
     "FLOATING",
     "INTEGERS",
+    "TENSOR_LIMIT",
+    "Array",
     "Scalar",
     "Tensor",
+    "array_tensor",
     "fill_tensor",
     "make_tensor",
     "read_tensor",
@@ -33,6 +36,9 @@ __all__ = [
 
 ELEMENT_LIMIT = 1 << 26
 """The most elements of a tensor: one repeated value could stand for any number, and fill our memory or a server's."""
+
+TENSOR_LIMIT = 1 << 30
+"""The most bytes of one tensor of a case. A message has 2 GiB at most (protobuf's encoding), for all inputs."""
 
 Scalar = float | int | bool | bytes | complex
 
@@ -71,6 +77,38 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     shape: tuple[int, ...]
     values: tuple[Any, ...]
+
+
+class Array(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor as numpy stores it: `content` has the elements in row-major order, little-endian.
+
+    Strings are in `texts` instead.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: bytes = b""
+    texts: tuple[bytes, ...] = ()
+
+
+def array_tensor(array: Array) -> Any:
+    """Return an array as a TensorProto.
+
+    Raises:
+        ValueError: Values of this dtype cannot be sent, or the content does not fit its shape.
+    """
+    if array.dtype == "string":
+        if len(array.texts) != prod(array.shape):
+            raise ValueError(f"{len(array.texts)} strings are no {list(array.shape)}")
+        return make_tensor("string", array.shape, array.texts)
+    if array.dtype not in _DTYPES:
+        raise ValueError(f"no {array.dtype} can be sent in a request")
+    size = struct.calcsize(_DTYPES[array.dtype][1]) * prod(array.shape)
+    if len(array.content) != size:
+        raise ValueError(f"{len(array.content)} bytes are no {list(array.shape)} of {array.dtype}")
+    message = make_tensor(array.dtype, array.shape, ())
+    message.tensor_content = array.content
+    return message
 
 
 def fill_tensor(dtype: str, shape: Sequence[int], value: Scalar) -> Any:

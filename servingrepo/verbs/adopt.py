@@ -71,6 +71,7 @@ from servingrepo.storage.reading import read_whole
 from servingrepo.storage.scratch import Place
 from servingrepo.storage.tree import read_tree, size_below
 from servingrepo.texts import as_path, plural, some
+from servingrepo.verbs.cases import cases_beside
 from servingrepo.verbs.engines import engine_for
 from servingrepo.verbs.restore import recover
 
@@ -433,7 +434,7 @@ def _proven(repo: Repository, read: Read, engine: Engine, options: AdoptOptions)
                 version=one.number,
                 export=path,
                 inspection=inspect_export(path, boundary=path),
-                cases=options.smoke_cases,
+                cases=cases_beside(repo, plan.model, options.smoke_cases),
                 txid=txid,
             )
             proof = prove(

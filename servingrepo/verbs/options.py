@@ -35,16 +35,18 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.choice import Engine  # noqa: TC004 - it talks to servers, and a help need not
     from servingrepo.servers.engines.server_versions import ExpectedServer
     from servingrepo.smoke.cases import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
+    from servingrepo.smoke.files import Cases
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds for a smoke test, including the server's start."""
 _proof = partial(Option, section="proof")
 
 _CASES = _proof(
-    help="Requests to send instead of made-up ones: JSON as for TF Serving's REST; repeatable.",
+    help="Requests to send instead of made-up ones: a file (JSON as for TF Serving's REST, JSON Lines, TOML, .npz, "
+    "TFRecords), MODULE:FUNCTION of your own, or warmup, the model's warm-up file; repeatable.",
     flags="--case",
-    metavar="FILE",
-    kind="file",
+    metavar="CASES",
+    kind="case",
 )
 _TIMEOUT = _proof(
     help="How long the smoke test may take, including the server's start; its end may take 30 seconds more.",
@@ -184,9 +186,9 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
         return cast("tuple[Gate, ...]", self.require)
 
     @property
-    def smoke_cases(self) -> tuple[SmokeCase, ...]:
+    def smoke_cases(self) -> Cases:
         """Requests to send instead of made-up ones."""
-        return cast("tuple[SmokeCase, ...]", self.cases)
+        return cast("Cases", self.cases)
 
     @property
     def call(self) -> Context:
@@ -237,9 +239,9 @@ class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "cases", as_cases(self.cases))
 
     @property
-    def smoke_cases(self) -> tuple[SmokeCase, ...]:
+    def smoke_cases(self) -> Cases:
         """Requests to send instead of made-up ones."""
-        return cast("tuple[SmokeCase, ...]", self.cases)
+        return cast("Cases", self.cases)
 
 
 class ScanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -431,9 +433,9 @@ class AdoptOptions(ChangeOptions, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "cases", as_cases(self.cases))
 
     @property
-    def smoke_cases(self) -> tuple[SmokeCase, ...]:
+    def smoke_cases(self) -> Cases:
         """Requests to send instead of made-up ones."""
-        return cast("tuple[SmokeCase, ...]", self.cases)
+        return cast("Cases", self.cases)
 
 
 class MarkOptions(ChangeOptions, frozen=True, kw_only=True):
@@ -502,21 +504,18 @@ def as_gates(gates: Iterable[str | Gate]) -> tuple[Gate, ...]:
     return tuple(parse_gate(one) if isinstance(one, str) else one for one in gates)
 
 
-def as_cases(cases: Iterable[str | Path | SmokeCase]) -> tuple[SmokeCase, ...]:
-    """Return cases, and read those that are in files.
+def as_cases(cases: Iterable[str | Path | SmokeCase]) -> Cases:
+    """Return cases that can be read: files, functions, or cases themselves.
 
     Raises:
         BadCase: A file does not hold cases, or cannot be read.
     """
-    from servingrepo.smoke.cases import load_cases
+    from servingrepo.smoke.files import Cases, as_source
 
-    return tuple(
-        case
-        for one in cases
-        for case in (
-            load_cases(as_path(one, "case file")) if isinstance(one, str | Path) else (one,)
-        )
-    )
+    if isinstance(cases, Cases):
+        return cases
+    sources = (as_source(one) if isinstance(one, str | Path) else one for one in cases)
+    return Cases(sources=tuple(sources))
 
 
 def optional_path(path: str | Path | None) -> Path | None:

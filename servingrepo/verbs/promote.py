@@ -67,10 +67,12 @@ from servingrepo.runs.origin import Origin
 from servingrepo.runs.run import Run, read_run, run_directory
 from servingrepo.runs.tracing import place_of, trace
 from servingrepo.savedmodel.inspection import refuse_defects
+from servingrepo.smoke.files import Cases
 from servingrepo.smoke.report import is_enough, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
 from servingrepo.texts import as_path, escaped, some
+from servingrepo.verbs.cases import cases_beside, cases_in_run
 from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.compatibility import check_compatibility
 from servingrepo.verbs.engines import engine_for
@@ -104,6 +106,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     run: Run
     origin: Origin
+    cases: Cases
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
         if folder != given:
             packed = msgspec.structs.replace(options.call, archive=os.path.realpath(given))
             options = msgspec.structs.replace(options, context=packed)
-        candidate = _read(folder, options)
+        candidate = _read(repo, folder, options)
         if options.dry_run:
             return _foresee(repo, candidate, options)
         foresee = partial(_foresee, repo, candidate, options.rehearsal())
@@ -240,7 +243,7 @@ def _prepare(
     )
 
 
-def _read(run: Path, options: PromoteOptions) -> Candidate:
+def _read(repo: Repository, run: Path, options: PromoteOptions) -> Candidate:
     """Read the run, once. So gates, copy and record are of the same files.
 
     Raises:
@@ -254,12 +257,16 @@ def _read(run: Path, options: PromoteOptions) -> Candidate:
         sizes=options.sizes,
         progress=options.progress,
     )
-    if options.smoke_cases:
+    cases = options.smoke_cases
+    if options.smoke:
         from servingrepo.smoke.fitting import check_cases
 
-        check_cases(options.smoke_cases, read.inspection)
+        cases = cases or cases_beside(repo, options.model, cases) + cases_in_run(
+            read.listing, read.reads
+        )
+        check_cases(cases.of(read.export), read.inspection)
     origin = trace(read.listing, read.tracked, options.call, reads=read.reads)
-    return Candidate(run=read, origin=origin)
+    return Candidate(run=read, origin=origin, cases=cases)
 
 
 def _pass_gates(
@@ -366,7 +373,7 @@ def _prove(
         version=place.version,
         export=place.export,
         inspection=candidate.run.inspection,
-        cases=options.smoke_cases,
+        cases=candidate.cases,
         staged=True,
         txid=place.txid,
     )
@@ -600,7 +607,7 @@ def _prove_again(
                 version=version,
                 export=repo.layout.version(model, version),
                 inspection=candidate.run.inspection,
-                cases=options.smoke_cases,
+                cases=candidate.cases,
                 txid=txid,
             ),
             timeout=options.timeout,

@@ -9,10 +9,12 @@ from servingrepo.repository.proving import Trial, alone_on_server, prove, smokin
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.version_lock import using
-from servingrepo.runs.scan import scan_run
+from servingrepo.runs.reading import FilesRead
+from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE
 from servingrepo.texts import as_path, is_path
+from servingrepo.verbs.cases import cases_beside, cases_in_run
 from servingrepo.verbs.engines import engine_for
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof
 
     Raises:
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine could not serve it.
-        BadCase: A case does not fit the export.
+        BadCase: A file of cases cannot be used.
     """
     engine = engine_for(repo, options.engine)
     if is_path(subject):
@@ -64,7 +66,7 @@ def smoke_version(
                 version=version,
                 export=export,
                 inspection=inspection,
-                cases=options.smoke_cases,
+                cases=cases_beside(repo, model, options.smoke_cases),
                 txid=txid,
             ),
             timeout=options.timeout,
@@ -80,7 +82,8 @@ def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: The run has no whole export, or several.
         LoadFailed and other errors of the engine: The engine could not serve it.
     """
-    scan = scan_run(run)
+    listing = list_run(run)
+    scan = scan_run(run, seen=listing)
     export = Path(scan.export)
     inspection = inspect_export(export, boundary=Path(scan.run))
     refuse_defects(inspection, export)
@@ -91,7 +94,7 @@ def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
             version=1,
             export=export,
             inspection=inspection,
-            cases=options.smoke_cases,
+            cases=options.smoke_cases or cases_in_run(listing, FilesRead()),
         ),
         timeout=options.timeout,
         time=utc_now().isoformat(timespec="milliseconds"),

@@ -19,7 +19,7 @@ from servingrepo.repository.config import pins, read_config
 from servingrepo.repository.lagging import LaggingServer, note_lagging, read_lagging
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.processes import free_port
-from servingrepo.smoke.cases import load_cases
+from servingrepo.smoke.files import load_cases
 from servingrepo.testing.fake_models import FakeModels
 from servingrepo.testing.fake_server import serve_fake
 from tests.cli.processes import started

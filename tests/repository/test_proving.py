@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import servingrepo
-from servingrepo.errors import BadCase, EngineUnavailable, ServerTimeout
+from servingrepo.errors import EngineUnavailable, ServerTimeout
 from servingrepo.repository.proving import Trial, prove, smoking
 from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.servers.engines.binary import BinaryEngine
@@ -19,7 +19,6 @@ from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.servers.engines.processes import free_port
 from servingrepo.servers.engines.remote import RemoteEngine
 from servingrepo.servers.states import Endpoint
-from servingrepo.smoke.cases import SmokeCase
 from servingrepo.storage.lock import hold_lock, this_process
 from servingrepo.testing.exports import write_export
 
@@ -72,27 +71,6 @@ def test_prove_says_it_before_the_server_starts(
         )
     assert len(heard) == 1
     assert "the server has 2.12" in heard[0]
-
-
-def test_prove_when_a_case_does_not_fit_starts_no_server(tmp_path: Path) -> None:
-    export = write_export(tmp_path / "export")
-    with pytest.raises(BadCase, match="do not fit"):
-        prove(
-            EmbeddedEngine(python=str(tmp_path / "must-not-be-run")),
-            Trial(
-                model="m",
-                version=1,
-                export=export,
-                inspection=inspect_export(export),
-                cases=(
-                    SmokeCase(
-                        file="f", position=1, signature="no_such", form="instances", data=[1.0]
-                    ),
-                ),
-            ),
-            timeout=30,
-            time="",
-        )
 
 
 def test_expected_version_is_none_where_nothing_tells(tmp_path: Path) -> None:

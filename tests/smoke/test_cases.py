@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servingrepo.errors import BadCase
-from servingrepo.smoke.cases import SmokeCase, load_cases
+from servingrepo.smoke.files import load_cases
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from servingrepo.smoke.cases import SmokeCase
 
 
 def write(tmp_path: Path, content: Any) -> Path:

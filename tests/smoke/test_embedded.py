@@ -13,7 +13,7 @@ from servingrepo.errors import LoadFailed, SmokeFailed
 from servingrepo.savedmodel.inspection import inspect_export
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.embedded import EmbeddedEngine
-from servingrepo.smoke.cases import SmokeCase, load_cases
+from servingrepo.smoke.files import load_cases
 from servingrepo.smoke.report import SmokeReport, judge
 from servingrepo.smoke.run import run_smoke
 from servingrepo.testing.exports import Served, write_export
@@ -21,6 +21,8 @@ from servingrepo.testing.exports import Served, write_export
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from servingrepo.smoke.cases import SmokeCase
 
 pytestmark = pytest.mark.tf
 

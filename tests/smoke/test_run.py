@@ -15,6 +15,7 @@ from servingrepo.savedmodel.inspection import Inspection, inspect_export
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.states import Endpoint
 from servingrepo.smoke.cases import SmokeCase
+from servingrepo.smoke.report import judge
 from servingrepo.smoke.run import run_smoke
 from servingrepo.smoke.tensors import make_tensor, read_tensor
 from servingrepo.testing.exports import Served, saved_model, write_export
@@ -218,14 +219,17 @@ def test_run_smoke_without_a_server_says_that_nothing_answers(bench: Bench) -> N
         )
 
 
-def test_run_smoke_with_a_case_that_does_not_fit_sends_nothing(bench: Bench) -> None:
-    case = SmokeCase(file="c.json", position=2, signature="other", form="inputs", data=[1.0])
-    with pytest.raises(BadCase) as caught:
-        bench.run(case)
-    assert caught.value.problems == (
-        "c.json#2: there is no signature 'other'; there is serving_default",
-    )
-    assert bench.fake.requests == []
+def test_a_case_that_does_not_fit_fails_alone(bench: Bench) -> None:
+    wrong = SmokeCase(file="c.json", position=2, signature="other", form="inputs", data=[1.0])
+    report = bench.run(wrong, CASE)
+    assert [(one.outcome, one.source, one.requests) for one in report.verdicts] == [
+        ("failed", "case c.json#2", 0),
+        ("passed", "case c.json#1", 1),
+    ]
+    assert report.failed[0].reason == "there is no signature 'other'; there is serving_default"
+    assert len(bench.fake.requests) == 1
+    with pytest.raises(BadCase, match="1 smoke cases do not fit m version 7"):
+        judge(report, strict=False)
 
 
 @pytest.mark.parametrize(

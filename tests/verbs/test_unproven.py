@@ -9,7 +9,7 @@ import pytest
 from servingrepo.errors import UnsupportedExport, UsageError
 from servingrepo.fleet.rules import Rules
 from servingrepo.servers.engines.server_versions import parse_server_version
-from servingrepo.smoke.cases import load_cases
+from servingrepo.smoke.files import load_cases
 from servingrepo.testing.exports import Served
 from tests.savedmodel.graphs import export_with
 from tests.support import command, live_server, new_repository, run_with
