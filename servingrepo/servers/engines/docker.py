@@ -521,6 +521,7 @@ class _Container:
             try:
                 self._check_alive()
             except ServingRepoError as cause:
+                cause.problems = (*error.problems, *cause.problems)
                 return cause
             except Exception:  # noqa: BLE001 - the daemon went too: report what happened first
                 self.silent = True

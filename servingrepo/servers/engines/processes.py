@@ -46,6 +46,7 @@ LOADING_FLAGS = (
 """Flags for the one load of a version that an engine waits for."""
 
 _STOP_SECONDS = 3.0
+_ENDING_SECONDS = 2.0
 _FAILED = "Failed to start server. Error: "
 
 
@@ -120,7 +121,10 @@ def serve_process(
             refuse_unknown_flags(read_log(log))
             yield RunningServer(endpoint=endpoint, engine=engine, server=server)
         except EndpointUnreachable as error:
-            code = process.poll()
+            # The kernel closes a dying server's socket some time before the process has ended.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=_ENDING_SECONDS)
+            code = process.returncode
             if code is None:
                 error.log = error.log or last_lines(log)
                 raise
@@ -128,6 +132,7 @@ def serve_process(
             raise ServerDied(
                 f"the server {ended(code)} while it was sent requests for {what}",
                 hint=f"a request to this model ends the server; {see_log(said)}",
+                problems=error.problems,
                 log=said,
             ) from error
         except ServingRepoError as error:
