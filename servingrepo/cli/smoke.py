@@ -11,7 +11,7 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
 from servingrepo.cli.subjects import taken_for_names
-from servingrepo.errors import SmokeFailed
+from servingrepo.errors import BadCase, SmokeFailed
 from servingrepo.options import Option
 from servingrepo.servers.engines.options import EngineChoice
 from servingrepo.texts import as_path, is_path
@@ -35,6 +35,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     examples="""
     servingrepo smoke ranker@latest
     servingrepo smoke ./runs/2026_05_10_baseline --case requests.json
+    servingrepo smoke ranker@served --write-answers golden.json
+    servingrepo smoke ./runs/2026_05_11_wider --case golden.json
     servingrepo smoke ranker --strict""",
 )
 @click.argument("subject", metavar="REF|PATH")
@@ -43,7 +45,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> None:
     """Serve a version, or an export that was never published, in a child process and send it requests.
 
-    Every signature gets at least one request: from the --case files, or made up from the signature and the graph.
+    Every signature gets at least one request: from cases, or made up from the signature and the graph.
+    Without --case, the cases in configs/NAME.cases.* of the repository are used, or in the folder smoke of a run.
     This changes and records nothing. NAME alone means its served version, else its latest. A path has a slash in it.
     """
     from servingrepo.servers.engines.choice import choose_engine
@@ -53,13 +56,14 @@ def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> Non
     options = msgspec.structs.replace(options, notice=app.note)
     if is_path(subject):
         assert isinstance(options.engine, EngineChoice)  # nosec B101 # noqa: S101 - takes made it
-        proof = smoke_path(as_path(subject, "path"), choose_engine(options.engine), options)
+        engine = choose_engine(options.engine)
+        proof = smoke_path(as_path(subject, "path"), engine, options, disk=app.disk())
     else:
         with taken_for_names(subject):
             proof = smoke(app.open().value, subject, options)
     try:
         judge(proof.report, strict=asked.strict)
-    except SmokeFailed as failed:
+    except (SmokeFailed, BadCase) as failed:
         failed.details["proof"] = proof
         if not app.json:
             app.result(proof, [subject, *proof_lines(proof)])

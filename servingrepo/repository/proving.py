@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.processes import RunningServer
     from servingrepo.servers.engines.server_versions import Version
     from servingrepo.smoke.report import SmokeReport
+    from servingrepo.smoke.writing import Sink
 
 
 _WORTH_SAYING = 2.0
@@ -68,11 +69,18 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prove(
-    engine: Engine, trial: Trial, *, timeout: float, time: str, notice: Notice = unheard
+    engine: Engine,
+    trial: Trial,
+    *,
+    timeout: float,
+    time: str,
+    notice: Notice = unheard,
+    sink: Sink | None = None,
 ) -> Proof:
     """Serve an export, send it requests, and return the proof, which may have failed verdicts.
 
     `notice` gets a line if the export is newer than the server, before the server starts if its version is known.
+    `sink` takes all requests that are answered.
 
     Raises:
         BadCase: A file or function of cases cannot be used.
@@ -97,7 +105,7 @@ def prove(
                 notes = _notes(inspection, reported)
             if files := outside_files(inspection.demands):
                 notes = (*notes, f"it depends on files outside of the export: {some(files)}")
-            report = _smoke(server, trial, deadline=deadline)
+            report = _smoke(server, trial, sink=sink, deadline=deadline)
     except (LoadFailed, ServerDied, ServerTimeout) as error:
         error.problems = (*error.problems, *notes)
         if deadline.over >= _WORTH_SAYING:
@@ -118,7 +126,9 @@ def prove(
     )
 
 
-def _smoke(server: RunningServer, trial: Trial, *, deadline: Deadline) -> SmokeReport:
+def _smoke(
+    server: RunningServer, trial: Trial, *, sink: Sink | None, deadline: Deadline
+) -> SmokeReport:
     # gRPC takes longer to import than a small model takes to be promoted without a smoke test. Where an engine needs
     # it, it is imported while the server loads.
     from servingrepo.servers.client import ServingClient
@@ -131,6 +141,7 @@ def _smoke(server: RunningServer, trial: Trial, *, deadline: Deadline) -> SmokeR
             version=trial.version,
             inspection=trial.inspection,
             cases=trial.cases.of(trial.export),
+            sink=sink,
             deadline=deadline,
         )
 

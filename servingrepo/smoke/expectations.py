@@ -49,7 +49,9 @@ _CODES = frozenset(
 """gRPC's codes, but for those of a server that gives no answer: UNAVAILABLE and DEADLINE_EXCEEDED."""
 
 
-class ExpectedOutput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExpectedOutput(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Conditions on one output. A row is what the last dimension holds.
 
     Attributes:
@@ -83,14 +85,18 @@ class ExpectedOutput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     label_in: list[str | int] | None = None
 
 
-class ExpectedError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExpectedError(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """The refusal that a case expects: gRPC's name of the code, and a part of the text."""
 
     code: str
     text: str = ""
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Expected(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What a case expects: conditions by output, or an error, or what a predicate says."""
 
     outputs: dict[str, ExpectedOutput] = {}

@@ -27,6 +27,7 @@ from servingrepo.smoke.answers import (
     regression_outputs,
     shape_problems,
 )
+from servingrepo.smoke.fitting import Fitted
 from servingrepo.smoke.report import Outcome
 from servingrepo.smoke.tensors import Tensor
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.values import Signature
     from servingrepo.servers.client import ServingClient
     from servingrepo.smoke.cases import SmokeCase
-    from servingrepo.smoke.fitting import Fitted
 
 __all__ = ["Result", "Target", "send_case", "send_examples", "send_predict"]
 
@@ -65,6 +65,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     `final` says that an answer breaks the signature's promise: then other data are of no use. `outputs` are those of
     the answer: of Classify `classes` and `scores`, of Regress `outputs`. `code` and `text` are those of a refusal.
+    `sent` is the request, if its data were made up.
     """
 
     outcome: Outcome
@@ -74,6 +75,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Tensor] = {}
     code: str = ""
     text: str = ""
+    sent: Fitted | None = None
 
 
 def send_case(target: Target, case: SmokeCase, fitted: Fitted) -> Result:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.client import ServingClient
     from servingrepo.servers.states import VersionStatus
     from servingrepo.smoke.cases import SmokeCase
+    from servingrepo.smoke.writing import Sink
 
 __all__ = ["await_version", "run_cases", "run_smoke"]
 
@@ -51,6 +52,7 @@ def run_smoke(
     version: int,
     inspection: Inspection,
     cases: Iterable[SmokeCase] = (),
+    sink: Sink | None = None,
     deadline: Deadline,
 ) -> SmokeReport:
     """Send at least one request to every servable signature of one version, and return the verdicts.
@@ -64,6 +66,7 @@ def run_smoke(
         version: The version that must answer; every request names it.
         inspection: The export as it is on disk.
         cases: The user's own requests, read one at a time.
+        sink: What takes all requests that are answered.
         deadline: The end of the wait for the version and for all answers. A signature for which no time is left is
             inconclusive.
 
@@ -81,10 +84,11 @@ def run_smoke(
     for verdict in _compare(target, inspection):
         tally.add(verdict)
     with Predicates() as predicates:
-        with_cases = _run_all(target, cases, inspection, tally, predicates)
+        sender = _Sender(target, inspection, predicates, sink)
+        with_cases = _run_all(sender, cases, tally)
     for signature in inspection.signatures:
         if signature.key not in with_cases:
-            tally.add(_made_up(target, signature, inspection))
+            tally.add(_made_up(target, signature, inspection, sink))
     return tally.report(
         model=model,
         version=version,
@@ -113,7 +117,8 @@ def run_cases(
     check_cases(cases, inspection)
     target = Target(client=client, model=model, version=version, deadline=deadline)
     with Predicates() as predicates:
-        return tuple(_run_case(target, one, inspection, predicates).verdict for one in cases)
+        sender = _Sender(target, inspection, predicates, None)
+        return tuple(_run_case(sender, one).verdict for one in cases)
 
 
 def await_version(client: ServingClient, *, model: str, version: int, deadline: Deadline) -> None:
@@ -196,21 +201,25 @@ def _comparable(signature: Signature) -> dict[str, object]:
     }
 
 
+class _Sender(NamedTuple):
+    """What a case is sent with."""
+
+    target: Target
+    inspection: Inspection
+    predicates: Predicates
+    sink: Sink | None
+
+
 class _Ran(NamedTuple):
     """One case that was sent, or that does not fit."""
 
     verdict: Verdict
     answered: bool = False
+    taken: bool = False
     fitted: Fitted | None = None
 
 
-def _run_all(
-    target: Target,
-    cases: Iterable[SmokeCase],
-    inspection: Inspection,
-    tally: Tally,
-    predicates: Predicates,
-) -> set[str]:
+def _run_all(sender: _Sender, cases: Iterable[SmokeCase], tally: Tally) -> set[str]:
     """Send all cases. Return the signatures for which no data needs to be made up.
 
     Raises:
@@ -218,15 +227,20 @@ def _run_all(
     """
     with_cases = set()
     budgets = Budgets()
+    target = sender.target
     for case in cases:
         if target.deadline.passed:
             tally.add(_unsent(case))
             with_cases.add(case.signature)
+            if sender.sink is not None:
+                sender.sink.lack(f"{case.source}, and those after it")
             break
         try:
-            ran = _run_case(target, case, inspection, predicates)
+            ran = _run_case(sender, case)
         except EndpointUnreachable as gone:
             ran = _Ran(_lost(target, case, gone, tally))
+        if sender.sink is not None and not ran.taken:
+            sender.sink.lack(f"{case.source}: {ran.verdict.reason}")
         tally.add(ran.verdict)
         if case.expect is None or case.expect.error is None:
             with_cases.add(ran.verdict.signature)
@@ -240,16 +254,14 @@ def _run_all(
     return with_cases
 
 
-def _run_case(
-    target: Target, case: SmokeCase, inspection: Inspection, predicates: Predicates
-) -> _Ran:
+def _run_case(sender: _Sender, case: SmokeCase) -> _Ran:
     """Send one case, and judge its answer.
 
     Raises:
         EndpointUnreachable: The server went away.
     """
     try:
-        fitted = fit_case(case, inspection)
+        fitted = fit_case(case, sender.inspection)
     except Misfit as misfit:
         return _Ran(
             Verdict(
@@ -261,7 +273,10 @@ def _run_case(
                 requests=0,
             )
         )
-    result = send_case(target, case, fitted)
+    given = case
+    if sender.sink is not None:
+        case = sender.sink.to_judge(case)
+    result = send_case(sender.target, case, fitted)
     outcome, reason = result.outcome, result.reason
     error = case.expect.error if case.expect is not None else None
     if error is not None and outcome != "inconclusive":
@@ -270,7 +285,7 @@ def _run_case(
         outcome = "passed" if right else "failed"
         reason = "" if right else f"expected {error.code}: {error.text}, got {found}"
     elif outcome == "passed":
-        problems = _unexpected(case, fitted, result, predicates)
+        problems = _unexpected(case, fitted, result, sender.predicates)
         outcome, reason = ("failed", "; ".join(problems)) if problems else (outcome, reason)
     verdict = Verdict(
         signature=fitted.signature.key,
@@ -280,7 +295,10 @@ def _run_case(
         source=case.source,
         milliseconds=result.milliseconds,
     )
-    return _Ran(verdict, answered=bool(result.outputs), fitted=fitted)
+    taken = sender.sink is not None and (result.outcome == "passed" or outcome == "passed")
+    if taken and sender.sink is not None:
+        sender.sink.take(given, fitted, result)
+    return _Ran(verdict, answered=bool(result.outputs), taken=taken, fitted=fitted)
 
 
 def _unexpected(
@@ -340,15 +358,17 @@ def _lost(target: Target, case: SmokeCase, gone: EndpointUnreachable, tally: Tal
     )
 
 
-def _made_up(target: Target, signature: Signature, inspection: Inspection) -> Verdict:
+def _made_up(
+    target: Target, signature: Signature, inspection: Inspection, sink: Sink | None
+) -> Verdict:
     """Try the API that the signature declares; if that does not work, try Predict."""
     api = APIS.get(signature.method_name)
     if api is None:
-        return _best(signature, "Predict", _predicted(target, signature, inspection))[0]
-    first, final = _best(signature, api, _with_examples(target, signature, inspection, api))
+        return _best(signature, "Predict", _predicted(target, signature, inspection), sink)[0]
+    first, final = _best(signature, api, _with_examples(target, signature, inspection, api), sink)
     if final:
         return first
-    second, _ = _best(signature, "Predict", _predicted(target, signature, inspection))
+    second, _ = _best(signature, "Predict", _predicted(target, signature, inspection), sink)
     requests = first.requests + second.requests
     if second.outcome == "passed":
         return replace(second, requests=requests, reason=f"{api} does not work: {first.reason}")
@@ -365,8 +385,11 @@ def _predicted(target: Target, signature: Signature, inspection: Inspection) -> 
         if target.deadline.passed:
             yield _no_time()
             return
-        yield send_predict(
+        result = send_predict(
             target, signature, attempt.inputs, guessed=attempt.guessed, vouched=False
+        )
+        yield replace(
+            result, sent=Fitted(signature=signature, api="Predict", inputs=attempt.inputs)
         )
 
 
@@ -378,10 +401,15 @@ def _with_examples(
         if target.deadline.passed:
             yield _no_time()
             return
-        yield send_examples(target, signature, [example], regress=api == "Regress", vouched=False)
+        result = send_examples(
+            target, signature, [example], regress=api == "Regress", vouched=False
+        )
+        yield replace(result, sent=Fitted(signature=signature, api=api, examples=(example,)))
 
 
-def _best(signature: Signature, api: Api, results: Iterable[Result]) -> tuple[Verdict, bool]:
+def _best(
+    signature: Signature, api: Api, results: Iterable[Result], sink: Sink | None
+) -> tuple[Verdict, bool]:
     """Return one verdict for several results, and whether it is final.
 
     A passed result is final, and so is an answer that breaks the signature's promise. Otherwise the first refusal
@@ -392,6 +420,8 @@ def _best(signature: Signature, api: Api, results: Iterable[Result]) -> tuple[Ve
     try:
         for result in results:
             seen.append(result)
+            if sink is not None and result.outcome == "passed" and result.sent is not None:
+                sink.take(None, result.sent, result)
             if result.outcome == "passed" or result.final:
                 break
     except CannotMakeUp as error:

@@ -228,15 +228,50 @@ class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         BadCase: A file does not hold cases, or cannot be read.
+        UsageError: A file to write has another ending than .json and .jsonl, or there are two.
     """
 
     cases: Annotated[Iterable[str | Path | SmokeCase], _CASES] = ()
     timeout: Annotated[float, _TIMEOUT] = DEFAULT_TIMEOUT
+    write_cases: Annotated[
+        str | Path | None,
+        _proof(
+            help="If the test is passed, write the requests that were answered, made-up ones too, as cases (.json "
+            "or .jsonl).",
+            metavar="FILE",
+            kind="run path",
+        ),
+    ] = None
+    write_answers: Annotated[
+        str | Path | None,
+        _proof(
+            help="The same, with the answers of this version as what is expected: it is trusted.",
+            metavar="FILE",
+            kind="run path",
+        ),
+    ] = None
     engine: Annotated[Engine | EngineChoice | str | None, Several(EngineChoice)] = None
     notice: Notice = unheard
 
     def __post_init__(self) -> None:
+        from servingrepo.smoke.writing import refuse_other_names
+
         msgspec.structs.force_setattr(self, "cases", as_cases(self.cases))
+        for name in ("write_cases", "write_answers"):
+            path = optional_path(getattr(self, name))
+            msgspec.structs.force_setattr(self, name, path)
+            if path is not None:
+                refuse_other_names(path)
+        if self.write_cases and self.write_answers:
+            raise UsageError(
+                "--write-cases and --write-answers exclude each other",
+                hint="--write-answers writes the cases too",
+            )
+
+    @property
+    def written(self) -> Path | None:
+        """The file to write."""
+        return optional_path(self.write_answers or self.write_cases)
 
     @property
     def smoke_cases(self) -> Cases:

@@ -1,10 +1,11 @@
-"""smoke: proves a version again, or an export that is not published. It records nothing."""
+"""smoke: proves a version again, or an export that is not published. It records nothing in the repository."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from servingrepo.errors import BadCase
 from servingrepo.repository.proving import Trial, alone_on_server, prove, smoking
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
@@ -13,7 +14,10 @@ from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE
-from servingrepo.texts import as_path, is_path
+from servingrepo.smoke.report import is_enough
+from servingrepo.smoke.writing import Sink
+from servingrepo.storage.disk import Disk
+from servingrepo.texts import as_path, is_path, plural
 from servingrepo.verbs.cases import cases_beside, cases_in_run
 from servingrepo.verbs.engines import engine_for
 
@@ -36,7 +40,7 @@ def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof
     engine = engine_for(repo, options.engine)
     if is_path(subject):
         with alone_on_server(repo, engine, options.notice):
-            return smoke_path(as_path(subject, "path"), engine, options)
+            return smoke_path(as_path(subject, "path"), engine, options, disk=repo.disk)
     reference = parse_reference(str(subject))
     return smoke_version(repo, reference.model, resolve(repo, reference), engine, options)
 
@@ -59,7 +63,8 @@ def smoke_version(
         export = repo.layout.version(model, version)
         inspection = inspect_export(export, boundary=ANYWHERE)
         refuse_defects(inspection, export)
-        return prove(
+        sink = _sink(options)
+        proof = prove(
             engine,
             Trial(
                 model=model,
@@ -72,10 +77,15 @@ def smoke_version(
             timeout=options.timeout,
             time=repo.now(),
             notice=options.notice,
+            sink=sink,
         )
+    _write(sink, proof, options, repo.disk)
+    return proof
 
 
-def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
+def smoke_path(
+    run: Path, engine: Engine, options: SmokeOptions, *, disk: Disk | None = None
+) -> Proof:
     """Serve the export of a run, as version 1 of a model named `model`, and send it requests.
 
     Raises:
@@ -87,7 +97,8 @@ def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
     export = Path(scan.export)
     inspection = inspect_export(export, boundary=Path(scan.run))
     refuse_defects(inspection, export)
-    return prove(
+    sink = _sink(options)
+    proof = prove(
         engine,
         Trial(
             model="model",
@@ -99,4 +110,35 @@ def smoke_path(run: Path, engine: Engine, options: SmokeOptions) -> Proof:
         timeout=options.timeout,
         time=utc_now().isoformat(timespec="milliseconds"),
         notice=options.notice,
+        sink=sink,
     )
+    _write(sink, proof, options, disk or Disk())
+    return proof
+
+
+def _sink(options: SmokeOptions) -> Sink | None:
+    """Return what takes the requests of the test, if they are to be written."""
+    return Sink(answers=options.write_answers is not None) if options.written is not None else None
+
+
+def _write(sink: Sink | None, proof: Proof, options: SmokeOptions, disk: Disk) -> None:
+    """Write the requests of a test that was passed.
+
+    Raises:
+        BadCase: A case cannot be written; nothing was.
+        StorageFailed, NoSpace, NoPermission: The file cannot be written.
+    """
+    path = options.written
+    if sink is None or path is None:
+        return
+    if not is_enough(proof.report, strict=False):
+        options.notice(f"{path} was not written, because the test was not passed")
+        return
+    if sink.lacking:
+        raise BadCase(
+            f"{path} was not written, because cases cannot be written as JSON",
+            problems=sink.lacking[:100],
+            hint="leave them out",
+        )
+    disk.replace_file(path, sink.document(path.name), step="cases")
+    options.notice(f"{path} has {plural(sink.count, 'case', 'cases')} now")

@@ -62,6 +62,12 @@ NEED_KERAS = {
 }
 """Steps of `export`, which no scenario has: each would load Keras."""
 
+NEED_SMOKE = {
+    f"cases.{end}": "tests/verbs/test_written_cases.py"
+    for end in ("before-write", "before-sync", "before-rename", "after-rename", "done")
+}
+"""Steps of `smoke --write-cases`, which no scenario has: each would start a server. The file is the user's own."""
+
 GOING_BACK = "c2-copy-back."
 """The steps after a C2 that failed: two faults are needed to be interrupted there, and have a test of their own."""
 
@@ -118,7 +124,7 @@ def test_every_step_in_the_code_is_reached_by_a_scenario(
         reached |= {step.partition("@")[0] for step in steps}
         shutil.rmtree(folder)
     known = {step for step in steps_in_the_code() if not step.startswith(GOING_BACK)}
-    elsewhere = NEED_SERVERS.keys() | NEED_KERAS.keys()
+    elsewhere = NEED_SERVERS.keys() | NEED_KERAS.keys() | NEED_SMOKE.keys()
     assert elsewhere <= known
     assert known - reached == elsewhere
     assert reached - known == set()

@@ -264,7 +264,7 @@ def test_a_server_that_hangs_leaves_cases_undecided(tmp_path: Path) -> None:
 @pytest.mark.tf
 def test_every_bad_case_is_named_on_the_command_line(tmp_path: Path) -> None:
     write_export(tmp_path / "run", signatures=[Served(), Served(key="other")])
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"name": "good", "inputs": {"x": [1.0]}},
         {"name": "unknown signature", "signature_name": "none", "inputs": [1.0]},
         {"name": "missing input", "inputs": {}},
