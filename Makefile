@@ -152,6 +152,7 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/verify.py
 	$(BIN)/python benchmarks/adopt.py
 	$(BIN)/python benchmarks/smoke.py
+	$(BIN)/python benchmarks/cases.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/container.py
 	$(BIN)/python benchmarks/runs.py

@@ -6,6 +6,7 @@ what a server accepts and sends. Everything here can be encoded by msgspec.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
@@ -104,6 +105,7 @@ _PARTS = {
 """Encodings of a TensorInfo that no server can feed or fetch: slug, what it is, what to list instead."""
 
 
+@lru_cache(maxsize=256)
 def dtype_name(number: int) -> str:
     """Return a DataType's name as Python users know it: float32, int64, string, bool; refs reduced."""
     base = number - _REF if number > _REF else number
@@ -114,6 +116,7 @@ def dtype_name(number: int) -> str:
     return _PYTHON_NAMES.get(name, name)
 
 
+@lru_cache(maxsize=256)
 def dtype_number(name: str) -> int:
     """Return the DataType of a name that `dtype_name` gave.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import math
 from typing import TYPE_CHECKING, Any
 
 from servingrepo.smoke.tensors import Tensor, read_tensor
@@ -126,5 +127,9 @@ def _shown(spec: TensorSpec) -> str:
 
 
 def _first_not_finite(values: Iterable[Any]) -> float | complex | None:
+    if isinstance(values, tuple):  # of a tensor: all values have one type
+        kind = type(values[0]) if values else int
+        if kind in {int, bool, bytes} or (kind is float and math.isfinite(sum(values))):
+            return None
     wrong = (one for one in values if isinstance(one, float | complex) and not cmath.isfinite(one))
     return next(wrong, None)

@@ -224,7 +224,8 @@ def _name(value: Any) -> str:
 def _problems(value: Any, keys: frozenset[str]) -> list[str]:
     if not isinstance(value, dict):
         return [f"a case is an object, not {_kind(value)}"]
-    problems = [f"unknown key {key!r}" for key in sorted(map(str, value.keys() - keys))]
+    unknown = value.keys() - keys
+    problems = [f"unknown key {key!r}" for key in sorted(map(str, unknown))] if unknown else []
     possible = (*_FORMS, "file") if "file" in keys else _FORMS
     forms = [form for form in possible if form in value]
     if len(forms) != 1:

@@ -144,7 +144,7 @@ class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             position += 1
             try:
-                value = json.loads(line)
+                value = _decoded(line)
             except (ValueError, RecursionError) as error:
                 why = f"the line is no JSON: {error}"
                 yield SmokeCase(file=self.shown, position=position, problems=(why,))
@@ -342,6 +342,14 @@ def _toml(data: bytes, shown: str) -> Any:
         return tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise BadCase(f"{shown} is no TOML: {error}", hint=HINT) from error
+
+
+def _decoded(line: bytes) -> Any:
+    """Return the value of a line: by msgspec, which takes half the time, or with NaN and Infinity by json."""
+    try:
+        return msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return json.loads(line)
 
 
 def _line(file: IO[bytes]) -> bytes:

@@ -221,7 +221,9 @@ def _tensor(value: Any, spec: TensorSpec) -> Any:
             )
         return value
     shape, flat = flatten(value)
-    return make_tensor(spec.dtype, shape, [_scalar(one, spec.dtype) for one in flat])
+    if spec.dtype not in FLOATING or set(map(type, flat)) != {float}:
+        flat = [_scalar(one, spec.dtype) for one in flat]
+    return make_tensor(spec.dtype, shape, flat)
 
 
 def _scalar(value: Any, dtype: str) -> Any:
