@@ -132,6 +132,7 @@ def _smoke(
     # gRPC takes longer to import than a small model takes to be promoted without a smoke test. Where an engine needs
     # it, it is imported while the server loads.
     from servingrepo.servers.client import ServingClient
+    from servingrepo.smoke.inputs import read_words
     from servingrepo.smoke.run import run_smoke
 
     with ServingClient(server.endpoint) as client:
@@ -141,6 +142,7 @@ def _smoke(
             version=trial.version,
             inspection=trial.inspection,
             cases=trial.cases.of(trial.export),
+            words=read_words(trial.export, trial.inspection.assets),
             sink=sink,
             deadline=deadline,
         )

@@ -23,16 +23,22 @@ from servingrepo.smoke.fitting import (
     check_expected,
     fit_case,
 )
-from servingrepo.smoke.inputs import CannotMakeUp, made_up_examples, made_up_tensors
+from servingrepo.smoke.inputs import (
+    CannotMakeUp,
+    made_up_examples,
+    made_up_tensors,
+    varied_examples,
+    varied_tensors,
+)
 from servingrepo.smoke.report import Api, SmokeReport, Tally, Verdict
 from servingrepo.smoke.requests import Result, Target, send_case, send_examples, send_predict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from servingrepo.deadline import Deadline
     from servingrepo.savedmodel.inspection import Inspection
-    from servingrepo.savedmodel.values import Signature, TensorSpec
+    from servingrepo.savedmodel.values import Feature, Signature, TensorSpec
     from servingrepo.servers.client import ServingClient
     from servingrepo.servers.states import VersionStatus
     from servingrepo.smoke.cases import SmokeCase
@@ -43,6 +49,8 @@ __all__ = ["await_version", "run_cases", "run_smoke"]
 POLL_SECONDS = 0.05
 STATUS_SECONDS = 10.0
 LAST_CALL_SECONDS = 0.5
+SLOW_MILLISECONDS = 1000.0
+"""A signature that takes longer for its answer gets no varied data."""
 
 
 def run_smoke(
@@ -52,6 +60,7 @@ def run_smoke(
     version: int,
     inspection: Inspection,
     cases: Iterable[SmokeCase] = (),
+    words: Mapping[str, tuple[bytes, ...]] | None = None,
     sink: Sink | None = None,
     deadline: Deadline,
 ) -> SmokeReport:
@@ -66,6 +75,7 @@ def run_smoke(
         version: The version that must answer; every request names it.
         inspection: The export as it is on disk.
         cases: The user's own requests, read one at a time.
+        words: The words of the export's vocabularies, for made-up data; see `read_words`.
         sink: What takes all requests that are answered.
         deadline: The end of the wait for the version and for all answers. A signature for which no time is left is
             inconclusive.
@@ -86,9 +96,11 @@ def run_smoke(
     with Predicates() as predicates:
         sender = _Sender(target, inspection, predicates, sink)
         with_cases = _run_all(sender, cases, tally)
-    for signature in inspection.signatures:
-        if signature.key not in with_cases:
-            tally.add(_made_up(target, signature, inspection, sink))
+    left = [one for one in inspection.signatures if one.key not in with_cases]
+    made_up = [_made_up(target, one, inspection, sink) for one in left]
+    # All signatures come first: of one that is slow, varied data could take the time of the others.
+    for signature, verdict in zip(left, made_up, strict=True):
+        tally.add(_vary(sender, signature, verdict, words or {}))
     return tally.report(
         model=model,
         version=version,
@@ -380,6 +392,55 @@ def _made_up(
     return replace(counts, requests=requests, reason=reason)
 
 
+def _vary(
+    sender: _Sender,
+    signature: Signature,
+    verdict: Verdict,
+    words: Mapping[str, tuple[bytes, ...]],
+) -> Verdict:
+    """Send varied data in several sizes of a batch to a signature that has answered.
+
+    What speaks against an answer is only noted: a model may have a reason to refuse data that were made up.
+    """
+    if verdict.outcome != "passed" or verdict.milliseconds > SLOW_MILLISECONDS:
+        return verdict
+    requests, noted = verdict.requests, ""
+    for rows, result in _varied(sender, signature, verdict.api, words):
+        requests += 1
+        if result.outcome == "passed" and sender.sink is not None and result.sent is not None:
+            sender.sink.take(None, result.sent, result)
+        elif result.outcome != "passed" and not noted:
+            noted = f"{rows} varied rows got no right answer: {result.reason}"
+    reason = "; ".join(one for one in (verdict.reason, noted) if one)
+    return replace(verdict, requests=requests, reason=reason)
+
+
+def _varied(
+    sender: _Sender, signature: Signature, api: Api, words: Mapping[str, tuple[bytes, ...]]
+) -> Iterator[tuple[int, Result]]:
+    """Yield the number of rows and the result of each varied request, as long as there is time."""
+    target, inspection = sender.target, sender.inspection
+    if api == "Predict":
+        for rows, inputs in varied_tensors(signature, inspection, words):
+            if target.deadline.passed:
+                return
+            result = send_predict(target, signature, inputs, guessed=False, vouched=False)
+            sent = Fitted(signature=signature, api=api, inputs=inputs)
+            yield rows, replace(result, sent=sent)
+        return
+    for examples in varied_examples(signature.key, _features(signature, inspection), words):
+        if target.deadline.passed:
+            return
+        result = send_examples(target, signature, examples, regress=api == "Regress", vouched=False)
+        sent = Fitted(signature=signature, api=api, examples=examples)
+        yield len(examples), replace(result, sent=sent)
+
+
+def _features(signature: Signature, inspection: Inspection) -> tuple[Feature, ...]:
+    parsed = [one for one in inspection.examples if one.signature == signature.key]
+    return parsed[0].features if parsed else ()
+
+
 def _predicted(target: Target, signature: Signature, inspection: Inspection) -> Iterator[Result]:
     for attempt in made_up_tensors(signature, inspection):
         if target.deadline.passed:
@@ -396,8 +457,7 @@ def _predicted(target: Target, signature: Signature, inspection: Inspection) -> 
 def _with_examples(
     target: Target, signature: Signature, inspection: Inspection, api: Api
 ) -> Iterator[Result]:
-    parsed = [one for one in inspection.examples if one.signature == signature.key]
-    for example in made_up_examples(parsed[0].features if parsed else ()):
+    for example in made_up_examples(_features(signature, inspection)):
         if target.deadline.passed:
             yield _no_time()
             return

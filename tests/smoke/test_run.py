@@ -10,7 +10,7 @@ import pytest
 
 from servingrepo.deadline import Deadline
 from servingrepo.errors import BadCase, EndpointUnreachable, LoadFailed, ServerTimeout
-from servingrepo.protos import example_pb2
+from servingrepo.protos import example_pb2, predict_pb2
 from servingrepo.savedmodel.inspection import Inspection, inspect_export
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.states import Endpoint
@@ -70,10 +70,16 @@ def test_every_smoke_request_names_the_version(
     assert [one.outcome for one in report.verdicts] == ["passed"]
     assert report.verdicts[0].milliseconds > 0
     assert report.unproven == ()
-    (request,) = bench.fake.requests
-    assert request.model_spec.version.value == VERSION
-    assert request.model_spec.signature_name == "serving_default"
-    assert read_tensor(request.inputs["x"]).values == (1.0,)
+    assert report.verdicts[0].requests == len(bench.fake.requests) == 3
+    for request in bench.fake.requests:
+        assert request.model_spec.version.value == VERSION
+        assert request.model_spec.signature_name == "serving_default"
+    sent = [read_tensor(one.inputs["x"]).values for one in bench.fake.requests]
+    assert [len(one) for one in sent] == [1, 2, 8]
+    assert sent[0] == (1.0,)
+    assert len(set(sent[2])) > 2
+    bench.run()
+    assert [read_tensor(one.inputs["x"]).values for one in bench.fake.requests[3:]] == sent
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,17 @@ def test_run_smoke_of_an_answer_from_another_version_fails(bench: Bench) -> None
 def test_run_smoke_of_nan_for_ones_but_not_for_zeros_passes(bench: Bench) -> None:
     bench.fake.outputs = [{"y": make_tensor("float32", [1], [math.nan])}, GOOD]
     assert bench.verdict() == ("passed", "")
-    assert [read_tensor(one.inputs["x"]).values for one in bench.fake.requests] == [(1.0,), (0.0,)]
+    sent = [read_tensor(one.inputs["x"]).values for one in bench.fake.requests]
+    assert sent[:2] == [(1.0,), (0.0,)]
+
+
+def test_a_model_that_refuses_varied_data_passes_with_a_note(bench: Bench) -> None:
+    bench.fake.outputs = [GOOD, {"y": make_tensor("float32", [1, 1], [1.0])}]
+    (verdict,) = bench.run().verdicts
+    assert verdict.outcome == "passed"
+    assert verdict.reason == (
+        "2 varied rows got no right answer: output y has the shape [1, 1], declared [?]"
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -276,7 +292,10 @@ def test_a_classifier_that_refuses_classify_gets_predict(
     (verdict,) = classifier.run().verdicts
     assert (verdict.api, verdict.outcome) == ("Predict", "passed")
     assert verdict.reason == "Classify does not work: INVALID_ARGUMENT: Expected one input"
-    (sent,) = read_tensor(classifier.fake.requests[-1].inputs["inputs"]).values
+    predicted = next(
+        one for one in classifier.fake.requests if isinstance(one, predict_pb2.PredictRequest)
+    )
+    (sent,) = read_tensor(predicted.inputs["inputs"]).values
     assert example_pb2.Example.FromString(sent).features.feature["x"].float_list.value == [1.0]
 
 
