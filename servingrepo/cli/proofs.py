@@ -29,13 +29,37 @@ def typed_for_smoke() -> list[str]:
     ]
 
 
+_MOST_PASSED = 20
+"""Lines on cases that passed; JSON has more."""
+
+
 def proof_lines(proof: Proof) -> Iterator[str]:
-    """Yield the engine, and a line for each signature. An inconclusive one is not proven, and says so."""
+    """Yield the engine, and a line for each verdict. An inconclusive one is not proven, and says so.
+
+    Of many cases that passed, the first ones have a line, and the others are counted.
+    """
     yield f"  proof     {proof.engine} ({proof.server})"
     for note in proof.notes:
         yield f"            note: {note}"
-    for one in proof.report.verdicts:
+    report, passed = proof.report, 0
+    for one in report.verdicts:
+        if one.outcome == "passed" and one.source != MADE_UP:
+            passed += 1
+            if passed > _MOST_PASSED:
+                continue
         mark = "not proven (inconclusive)" if one.outcome == "inconclusive" else one.outcome
         source = f", {one.source}" if one.source != MADE_UP else ""
         why = f": {one.reason}" if one.reason else ""
         yield f"            {one.signature}: {mark} ({one.api}{source}){why}"
+    more = report.left_out.get("passed", 0) + max(0, passed - _MOST_PASSED)
+    if more:
+        yield f"            and {more} more cases passed"
+    for outcome in ("failed", "inconclusive"):
+        if report.left_out.get(outcome):
+            yield f"            and {report.left_out[outcome]} more {outcome}"
+    if report.latency is not None:
+        took = report.latency
+        yield (
+            f"            {took.requests} answers to cases: median {took.p50_ms:.3g} ms, "
+            f"99th percent {took.p99_ms:.3g} ms"
+        )

@@ -110,11 +110,11 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Return the server and the counts of verdicts, in a few words."""
         report = self.report
-        parts = [f"{len(report.passed)} passed"]
+        parts = [f"{report.count('passed')} passed"]
         if report.inconclusive:
-            parts.append(f"{len(report.inconclusive)} inconclusive")
+            parts.append(f"{report.count('inconclusive')} inconclusive")
         if report.failed:
-            parts.append(f"{len(report.failed)} failed")
+            parts.append(f"{report.count('failed')} failed")
         return f"{self.engine} ({self.server}): {', '.join(parts)}"
 
 

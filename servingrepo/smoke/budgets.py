@@ -8,6 +8,8 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from servingrepo.errors import EndpointUnreachable
 from servingrepo.smoke.report import Outcome, Verdict, quantile
 from servingrepo.smoke.requests import send_case
@@ -26,6 +28,8 @@ ENOUGH = 100
 ENOUGH_FOR_MEDIAN = 20
 _SENT_AGAIN = 20
 """The most cases of a document that are sent again."""
+_KEPT_BYTES = 64 << 20
+"""The most bytes of all requests that are kept to be sent again, beside the first one of each document."""
 
 
 class Budgets:
@@ -35,6 +39,7 @@ class Budgets:
         self._budgets: dict[str, Budget] = {}
         self._times: dict[str, array[float]] = {}
         self._again: dict[str, list[tuple[SmokeCase, Fitted]]] = {}
+        self._size = 0
 
     def keep(self, case: SmokeCase, fitted: Fitted) -> None:
         """Keep a case that was answered, to be sent again."""
@@ -42,8 +47,12 @@ class Budgets:
             return
         self._budgets[case.budget.document] = case.budget
         again = self._again.setdefault(case.budget.document, [])
-        if len(again) < _SENT_AGAIN:
-            again.append((case, fitted))
+        if len(again) >= _SENT_AGAIN:
+            return
+        self._size += sum(one.ByteSize() for one in (*fitted.inputs.values(), *fitted.examples))
+        if not again or self._size <= _KEPT_BYTES:
+            # Of the case only its conditions and its name are needed: the data are in the request.
+            again.append((msgspec.structs.replace(case, data=None), fitted))
 
     def add(self, case: SmokeCase, milliseconds: float) -> None:
         """Take the time of an answer."""

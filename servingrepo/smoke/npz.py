@@ -48,6 +48,8 @@ def read_npz(file: IO[bytes], *, limit: int = TENSOR_LIMIT) -> Mapping[str, Arra
             arrays = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
+                if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                    raise ValueError(f"array {name} is not packed as numpy packs arrays")
                 try:
                     with packed.open(member) as content:
                         arrays[name] = _read_npy(content, left)
@@ -55,6 +57,7 @@ def read_npz(file: IO[bytes], *, limit: int = TENSOR_LIMIT) -> Mapping[str, Arra
                     raise ValueError(f"array {name}: {error}") from error
                 left -= len(arrays[name].content) + sum(map(len, arrays[name].texts))
             return arrays
+    # zipfile's own errors, for what is damaged, encrypted, or of another version of the format.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"it is no whole .npz file: {error}") from error
 

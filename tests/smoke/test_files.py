@@ -7,10 +7,13 @@ import json
 import struct
 import tracemalloc
 import zipfile
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from servingrepo.errors import BadCase
 from servingrepo.protos import example_pb2, prediction_log_pb2
@@ -227,6 +230,50 @@ def test_a_small_file_of_a_run_unpacks_to_little(tmp_path: Path) -> None:
     (case,) = source
     assert "there is room for 67,108,864" in case.problems[0]
     assert cases_of(tmp_path / "c.npz")[0].problems == ()
+
+
+def test_an_npz_packed_in_another_way_is_a_bad_case(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "c.npz", "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("x.npy", b"")
+    assert "not packed as numpy" in cases_of(tmp_path / "c.npz")[0].problems[0]
+
+
+SEEDS = {
+    "c.npz": b"",
+    "c.tfrecord": records(example(x=1.0).SerializeToString(), b""),
+    "tf_serving_warmup_requests": b"",
+    "c.json": json.dumps({**DOCUMENT, "budget": {"p50_ms": 1}}).encode(),
+    "c.jsonl": LINES.encode(),
+    "c.toml": TOML.encode(),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(sorted(SEEDS)),
+    changes=st.lists(
+        st.tuples(st.integers(0, 1 << 16), st.integers(0, 3), st.binary(max_size=6)), max_size=5
+    ),
+)
+def test_damaged_files_of_a_run_are_bad_cases(
+    name: str, changes: list[tuple[int, int, bytes]]
+) -> None:
+    content = bytearray(SEEDS[name] or hostile_seed(name))
+    for place, size, new in changes:
+        at = place % (len(content) + 1)
+        content[at : at + size] = new
+    (source,) = cases_in({name: bytes(content)}, shown="run/smoke")
+    with suppress(BadCase):
+        for case in source:
+            assert case.file == f"run/smoke/{name}" or not case.problems
+
+
+def hostile_seed(name: str) -> bytes:
+    if name != "c.npz":
+        return records(*warmup_requests())
+    packed = io.BytesIO()
+    np.savez_compressed(packed, x=np.array(["a", "b"]), y=np.zeros((2, 3), "int64"))
+    return packed.getvalue()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", b"PK\x05\x06" + bytes(18)])

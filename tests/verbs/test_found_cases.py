@@ -125,3 +125,41 @@ def test_cases_that_change_meanwhile_stop_a_promotion(tmp_path: Path, run: Path)
 
     with pytest.raises(SourceChanged, match=r"smoke/c\.json"):
         repo.promote(run, model="m", engine="embedded", progress=change)
+
+
+@pytest.mark.tf
+def test_many_cases_have_few_lines_and_a_count(tmp_path: Path, run: Path) -> None:
+    lines = ['{"schema": 1}', *['{"inputs": [1.0]}'] * 29, '{"inputs": ["text"]}']
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    done = command(
+        *("smoke", f"{run}/", "--engine", "embedded", "--case", tmp_path / "c.jsonl"), cwd=tmp_path
+    )
+    assert done.code == 71
+    assert done.out.count(": passed (") == 20
+    assert "and 9 more cases passed" in done.out
+    assert "c.jsonl#30): input x: 'text' is no float32" in done.out
+    assert "28 answers to cases: median" in done.out
+
+
+@pytest.mark.tf
+def test_functions_and_warm_up_are_named_as_cases(tmp_path: Path, run: Path) -> None:
+    from tests.smoke.test_files import records, warmup_requests
+
+    extra = write_export(tmp_path / "warm") / "assets.extra"
+    extra.mkdir()
+    (extra / "tf_serving_warmup_requests").write_bytes(records(warmup_requests()[0]))
+    (tmp_path / "own.py").write_text(
+        "import numpy as np\n"
+        "def some(): yield {'name': 'n', 'inputs': {'x': np.ones(2, 'float32')},"
+        " 'expect': {'predicate': 'own:check'}}\n"
+        "def check(case, outputs): return outputs['y'].tolist() == [2.5, 2.5]\n"
+    )
+    done = command(
+        *("smoke", "./warm", "--engine", "embedded", "--case", "own:some", "--case", "warmup"),
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.err
+    assert "case own:some#1 (n)" in done.out
+    assert "case assets.extra/tf_serving_warmup_requests#1" in done.out
+    done = command("smoke", f"{run}/", "--case", "own.some", cwd=tmp_path)
+    assert (done.code, "does not exist" in done.err) == (2, True)
