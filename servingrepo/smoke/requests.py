@@ -47,17 +47,21 @@ _REQUEST_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The target of requests: a client, exactly one version of one model, and a deadline."""
+    """The target of requests: a client, exactly one version of one model, and a deadline.
+
+    `patience` is the longest wait for one answer, in seconds.
+    """
 
     client: ServingClient
     model: str
     version: int
     deadline: Deadline
+    patience: float = _REQUEST_SECONDS
 
     @property
     def timeout(self) -> float:
         """Seconds for the next request."""
-        return self.deadline.at_most(_REQUEST_SECONDS)
+        return self.deadline.at_most(self.patience)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

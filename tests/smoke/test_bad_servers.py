@@ -20,7 +20,9 @@ from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.smoke.cases import Budget, SmokeCase
 from servingrepo.smoke.expectations import read_expected
 from servingrepo.smoke.files import Cases
+from servingrepo.smoke.fitting import fit_case
 from servingrepo.smoke.report import KEPT, SmokeReport, judge
+from servingrepo.smoke.requests import Target, send_case
 from servingrepo.smoke.run import run_smoke
 from servingrepo.smoke.tensors import make_tensor
 from servingrepo.testing.exports import Served, saved_model, write_export
@@ -117,6 +119,32 @@ def test_no_time_is_said_once_for_the_rest(smoke: Any, fake: Scripted) -> None:
     assert report.inconclusive[1].reason == "no time was left for this case and those after it"
     with pytest.raises(SmokeFailed, match="did not end: not every case was answered"):
         judge(report, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("patience", "seconds", "outcome"), [(0.5, 20, "failed"), (20, 0.5, "inconclusive")]
+)
+def test_a_case_without_an_answer_fails_unless_time_ran_out(
+    tmp_path: Path, fake: Scripted, patience: float, seconds: float, outcome: str
+) -> None:
+    fake.acts[2] = lambda _: time.sleep(2)
+    fitted = fit_case(case(2), inspect_export(write_export(tmp_path / "1")))
+    with serve_fake(fake) as client:
+        target = Target(
+            client=client,
+            model="m",
+            version=VERSION,
+            deadline=Deadline.after(seconds),
+            patience=patience,
+        )
+        result = send_case(target, case(2), fitted)
+    assert (result.outcome, "did not answer" in result.reason) == (outcome, True)
+
+
+def test_a_slow_signature_gets_no_varied_data(smoke: Any, fake: Scripted) -> None:
+    fake.acts[1] = lambda _: time.sleep(1.2)
+    (verdict,) = smoke([]).verdicts
+    assert (verdict.outcome, verdict.requests, len(fake.requests)) == ("passed", 1, 1)
 
 
 def test_an_expected_error_passes_and_no_other_does(smoke: Any, fake: Scripted) -> None:

@@ -122,9 +122,9 @@ def test_a_huge_array_of_a_function_fails_alone(write: Callable[[str], None]) ->
 
 
 def test_code_is_searched_here_behind_libraries(write: Callable[[str], None]) -> None:
-    write("def some(): yield {'inputs': 1}")
-    Path("numpy.py").write_text("raise SystemExit('shadowed')")
-    Path("msgspec.py").write_text("raise SystemExit('shadowed')")
+    write("import colorsys\ndef some(): yield {'inputs': 1}")
+    for name in ("colorsys.py", "numpy.py", "msgspec.py"):
+        Path(name).write_text("raise SystemExit('shadowed')")
     assert cases("own:some")[0].problems == ()
 
 

@@ -312,6 +312,7 @@ def test_a_truncated_record_is_named_behind_whole_ones(tmp_path: Path) -> None:
     [
         (b"", "it holds no record"),
         (b"short", "ends within the record"),
+        (records(b"") + b"short", "ends within the record"),
         (b"\x1f\x8b" + bytes(20), "gzip"),
         (records(b"\xff\xff"), "no tf.Example"),
     ],
