@@ -23,7 +23,7 @@ from servingrepo.smoke.files import Cases
 from servingrepo.smoke.fitting import fit_case
 from servingrepo.smoke.report import KEPT, SmokeReport, judge
 from servingrepo.smoke.requests import Target, send_case
-from servingrepo.smoke.run import run_smoke
+from servingrepo.smoke.run import run_cases, run_smoke
 from servingrepo.smoke.tensors import make_tensor
 from servingrepo.testing.exports import Served, saved_model, write_export
 from servingrepo.testing.fake_server import VERSION, FakeServing, serve_fake
@@ -339,3 +339,20 @@ def test_a_server_that_is_gone_is_told(smoke: Any, fake: Scripted) -> None:
     with pytest.raises(EndpointUnreachable) as caught:
         smoke([case(1), case(2), case(3)])
     assert caught.value.problems == ("case c#2: the server went away",)
+
+
+def test_live_servers_are_held_against_conditions_too(tmp_path: Path, fake: Scripted) -> None:
+    inspection = inspect_export(write_export(tmp_path / "1"))
+    expects = [read_expected({"outputs": {"y": {"max": most}}}) for most in (3, 2)]
+    cases = [case(number, expect=one) for number, one in enumerate(expects, start=1)]
+    with serve_fake(fake) as client:
+        verdicts = run_cases(
+            client,
+            model="m",
+            version=VERSION,
+            inspection=inspection,
+            cases=cases,
+            deadline=Deadline.after(20),
+        )
+    assert [one.outcome for one in verdicts] == ["passed", "failed"]
+    assert len(fake.requests) == 2
