@@ -27,8 +27,9 @@ from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.binary import BinaryEngine
 from servingrepo.servers.engines.choice import EngineChoice, choose_engine
 from servingrepo.servers.engines.embedded import EmbeddedEngine
+from servingrepo.servers.engines.processes import Beside
 from servingrepo.servers.engines.remote import RemoteEngine
-from tests.support import command, live_server, new_repository, run_with
+from tests.support import ask, command, live_server, new_repository, run_with
 
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository
@@ -337,3 +338,30 @@ def test_error_points_to_an_existing_log_only(words: str, said: str, tmp_path: P
         pass
     assert said in (died.value.hint or "")
     assert died.value.log == words
+
+
+def test_engines_serve_two_exports_side_by_side(tmp_path: Path, binary: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    for number, offset in enumerate((2.0, 3.0), start=1):
+        repo.promote(
+            run_with(tmp_path / f"a{number}", offset=offset), model="half", smoke=False, serve=False
+        )
+    layout = repo.value.layout
+    with live_server(new_repository(tmp_path / "empty"), log=tmp_path / "log") as endpoint:
+        remote = RemoteEngine(
+            endpoint=endpoint, models=layout.models, server_root=str(layout.models)
+        )
+        for engine in (BinaryEngine(path=str(binary)), EmbeddedEngine(), remote):
+            beside = Beside(model="half-served", version=1, export=layout.version("half", 1))
+            with engine.serve(
+                model="half",
+                version=2,
+                export=layout.version("half", 2),
+                deadline=Deadline.after(60),
+                beside=beside,
+            ) as server:
+                assert ask(server.endpoint) == (2, 3.0)
+                assert ask(server.endpoint, model="half-served") == (1, 2.0)
+        with ServingClient(endpoint) as client:
+            for name in ("half", "half-served"):
+                assert {one.state for one in client.status(name, timeout=5)} <= {"END"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from servingrepo.deadline import Deadline
-    from servingrepo.servers.engines.processes import RunningServer
+    from servingrepo.servers.engines.processes import Beside, RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
 BINARY = "tensorflow_model_server"
@@ -52,7 +52,14 @@ class BinaryEngine(msgspec.Struct, frozen=True):
         return of_server(binary_version(find_binary(self.path)))
 
     def serve(
-        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+        self,
+        *,
+        model: str,
+        version: int,
+        export: Path,
+        deadline: Deadline,
+        txid: str = "",
+        beside: Beside | None = None,
     ) -> AbstractContextManager[RunningServer]:
         """Serve `export` as that version of the model, for the block, on a socket that only we can reach.
 
@@ -72,6 +79,7 @@ class BinaryEngine(msgspec.Struct, frozen=True):
             version=version,
             export=export,
             deadline=deadline,
+            beside=beside,
             prepare=partial(die_with, os.getpid()),
         )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.binary import BinaryEngine
     from servingrepo.servers.engines.docker import DockerEngine
     from servingrepo.servers.engines.embedded import EmbeddedEngine
-    from servingrepo.servers.engines.processes import RunningServer
+    from servingrepo.servers.engines.processes import Beside, RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
 __all__ = ["NAMES", "Engine", "EngineChoice", "choose_engine", "expected_server", "ignored_by"]
@@ -45,9 +45,16 @@ class Engine(Protocol):
         """Return the version of TensorFlow in its server, if that is known before it starts."""
 
     def serve(
-        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+        self,
+        *,
+        model: str,
+        version: int,
+        export: Path,
+        deadline: Deadline,
+        txid: str = "",
+        beside: Beside | None = None,
     ) -> AbstractContextManager[RunningServer]:
-        """Serve the directory `export` as that version of the model, for the block."""
+        """Serve the directory `export` as that version of the model, and another one beside it, for the block."""
 
 
 _USES = {"binary": {"arguments"}, "embedded": set[str](), "remote": {"image"}}

@@ -48,6 +48,7 @@ from servingrepo.servers.engines.docker_reaping import labels, reap_left
 from servingrepo.servers.engines.options import ContainerOptions, refuse_unknown_flags
 from servingrepo.servers.engines.processes import (
     LOADING_FLAGS,
+    Beside,
     RunningServer,
     free_port,
     tail,
@@ -58,7 +59,7 @@ from servingrepo.servers.sockets import SOCKET, server_folder
 from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from servingrepo.servers.engines.docker_daemon import Daemon
@@ -109,7 +110,14 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
 
     @contextmanager
     def serve(
-        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+        self,
+        *,
+        model: str,
+        version: int,
+        export: Path,
+        deadline: Deadline,
+        txid: str = "",
+        beside: Beside | None = None,
     ) -> Iterator[RunningServer]:
         """Serve `export` in a container as that version of the model, for the block.
 
@@ -131,13 +139,15 @@ class DockerEngine(ContainerOptions, frozen=True, kw_only=True):
             image = find_image(
                 daemon, self.image, pull=self.pull, platform=self.platform, deadline=deadline
             )
-            config, socket = write_config(folder, model=model, version=version)
+            both = [Beside(model=model, version=version, export=export)]
+            both += [beside] if beside is not None else []
+            config, socket = write_config(folder, {one.model: one.version for one in both})
             container = _Container(
                 self, daemon, image, model=model, version=version, deadline=deadline, txid=txid
             )
             try:
                 with daemon_errors(daemon.url):
-                    container.create(export, config, socket)
+                    container.create(both, config, socket)
                     endpoint = container.start()
                     if self.arguments:
                         refuse_unknown_flags(container.printed())
@@ -212,7 +222,7 @@ class _Container:
         self._version: list[str] = []
         self._asking = threading.Thread(target=self._ask_version, name="version", daemon=True)
 
-    def create(self, export: Path, config: Path, socket: Path) -> None:
+    def create(self, exports: Sequence[Beside], config: Path, socket: Path) -> None:
         """Create the container. Mount our files if the daemon sees them, else copy them.
 
         The server listens on a socket in a mounted folder if it can, because no other user reaches that; else on a
@@ -221,18 +231,18 @@ class _Container:
         Raises:
             EngineUnavailable: The container needs a network, and the user asked for none.
         """
-        model = {f"/models/{self.model}/{self.version}": export}
+        trees = {f"/models/{one.model}/{one.version}": one.export for one in exports}
         settings = {CONFIG_FOLDER: config}
         against = against_a_socket(self.daemon, self.engine.user)
         self.socket = None if against else socket / SOCKET
         if self.daemon.local:
             ours = settings if against else {**settings, SOCKET_FOLDER: socket}
-            # The server's user must be able to read the export, by its file modes.
-            readable = self.engine.user is None or is_readable_for_all(export)
-            if readable and self._create_mounted({**model, **ours}):
+            # The server's user must be able to read the exports, by their file modes.
+            readable = self.engine.user is None or all(map(is_readable_for_all, trees.values()))
+            if readable and self._create_mounted({**trees, **ours}):
                 return
             if self.socket is not None and self._create_mounted(ours):
-                self._copy(model)
+                self._copy(trees)
                 return
         self.socket = None
         if self.network == "none":
@@ -242,7 +252,7 @@ class _Container:
                 hint="leave --docker-network none out",
             )
         self._create({})
-        self._copy({**model, **settings})
+        self._copy({**trees, **settings})
 
     def _create_mounted(self, files: Mapping[str, Path]) -> bool:
         """Create the container with mounts; tell whether it sees our files there.

@@ -39,7 +39,7 @@ _BLOCK = 1 << 20
 _FOR_ALL = 0o777
 
 
-def write_config(folder: Path, *, model: str, version: int) -> tuple[Path, Path]:
+def write_config(folder: Path, versions: Mapping[str, int]) -> tuple[Path, Path]:
     """Write the container's config, and make a folder for its socket; return both folders.
 
     Any user in the container may read the first and write the second. On this machine, only we can enter the folder
@@ -47,16 +47,16 @@ def write_config(folder: Path, *, model: str, version: int) -> tuple[Path, Path]
 
     Args:
         folder: The folder for both, which no other user may enter.
-        model: The model's name.
-        version: Its version.
+        versions: The version of each model to serve.
     """
     config, socket = folder / "config", folder / "socket"
     config.mkdir()
     config.chmod(0o755)
     file = config / "models.config"
-    file.write_text(
-        render(pin(EMPTY, name=model, base_path=f"/models/{model}", versions=[version]))
-    )
+    pinned = EMPTY
+    for model, version in versions.items():
+        pinned = pin(pinned, name=model, base_path=f"/models/{model}", versions=[version])
+    file.write_text(render(pinned))
     file.chmod(0o644)
     socket.mkdir()
     socket.chmod(_FOR_ALL)

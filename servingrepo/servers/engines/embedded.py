@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servingrepo.deadline import Deadline
-    from servingrepo.servers.engines.processes import RunningServer
+    from servingrepo.servers.engines.processes import Beside, RunningServer
     from servingrepo.servers.engines.server_versions import Version
 
 
@@ -42,7 +42,14 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
         return of_server(installed_version())
 
     def serve(
-        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+        self,
+        *,
+        model: str,
+        version: int,
+        export: Path,
+        deadline: Deadline,
+        txid: str = "",
+        beside: Beside | None = None,
     ) -> AbstractContextManager[RunningServer]:
         """Serve `export` as that version of the model on a socket that only we can reach, for the block.
 
@@ -62,6 +69,7 @@ class EmbeddedEngine(msgspec.Struct, frozen=True):
             version=version,
             export=export,
             deadline=deadline,
+            beside=beside,
         )
 
 

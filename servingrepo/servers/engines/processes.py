@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,7 +33,6 @@ from servingrepo.servers.states import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from servingrepo.deadline import Deadline
 
@@ -64,6 +64,14 @@ class RunningServer(msgspec.Struct, frozen=True, kw_only=True):
     declared: str = ""
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """A second export that a server has beside the first one, under a name of its own."""
+
+    model: str
+    version: int
+    export: Path
+
+
 @contextmanager
 def serve_process(
     program: Sequence[str],
@@ -75,6 +83,7 @@ def serve_process(
     version: int,
     export: Path,
     deadline: Deadline,
+    beside: Beside | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[RunningServer]:
     """Run a server that serves `export` as a version, for the block, on a socket that only we can reach.
@@ -88,6 +97,7 @@ def serve_process(
         version: Its version.
         export: The version's directory.
         deadline: The time by which the model must have loaded.
+        beside: A second export to serve.
         prepare: Called in the child before it becomes the server.
 
     Raises:
@@ -100,10 +110,9 @@ def serve_process(
     """
     what = f"{model}@{version}"
     with server_folder() as folder:
-        base = base_path_for(export, version, folder)
-        config = pin(EMPTY, name=model, base_path=str(base), versions=[version])
+        first = Beside(model=model, version=version, export=export)
         config_file, log = folder / "models.config", folder / "server.log"
-        config_file.write_text(render(config))
+        config_file.write_text(_config(folder, [first, *([beside] if beside else [])]))
         endpoint = Endpoint.unix(folder / SOCKET)
         command = [
             *program,
@@ -142,14 +151,22 @@ def serve_process(
             stop(process)
 
 
+def _config(folder: Path, served: Sequence[Beside]) -> str:
+    """Return the text of a models.config that serves these exports."""
+    config = EMPTY
+    for number, one in enumerate(served):
+        base = base_path_for(one.export, one.version, folder / f"base{number}")
+        config = pin(config, name=one.model, base_path=str(base), versions=[one.version])
+    return render(config)
+
+
 def base_path_for(export: Path, version: int, folder: Path) -> Path:
-    """Return a base path in which `export` has its number, by a link if needed: TF Serving follows it."""
+    """Return a base path where `export` has its number: its parent, or `folder` with a link, which servers follow."""
     if export.name == str(version):
         return export.parent.absolute()
-    base = folder / "base"
-    base.mkdir()
-    (base / str(version)).symlink_to(export.resolve())
-    return base
+    folder.mkdir()
+    (folder / str(version)).symlink_to(export.resolve())
+    return folder
 
 
 def _spawn(

@@ -32,6 +32,7 @@ from servingrepo.servers.states import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from servingrepo.servers.engines.processes import Beside
     from servingrepo.servers.engines.server_versions import Version
     from servingrepo.servers.states import VersionStatus
 
@@ -131,7 +132,14 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
 
     @contextmanager
     def serve(
-        self, *, model: str, version: int, export: Path, deadline: Deadline, txid: str = ""
+        self,
+        *,
+        model: str,
+        version: int,
+        export: Path,
+        deadline: Deadline,
+        txid: str = "",
+        beside: Beside | None = None,
     ) -> Iterator[RunningServer]:
         """Let the server serve `export` as that version of the model, for the block, and nothing after it.
 
@@ -143,10 +151,16 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
         """
         del txid
         config = pin(EMPTY, name=model, base_path=self._seen(export), versions=[version])
+        names = [model]
+        if beside is not None:
+            base = self._seen(beside.export)
+            config = pin(config, name=beside.model, base_path=base, versions=[beside.version])
+            names.append(beside.model)
         with ServingClient(self.endpoint) as client:
-            self._refuse_live(client, model)
+            self._refuse_live(client, names)
             # A model that is added while it unloads fails (servable_state_monitor.cc).
-            _await_end(client, model, deadline=deadline)
+            for name in names:
+                _await_end(client, name, deadline=deadline)
             try:
                 client.reload(to_proto(config), timeout=deadline.left)
             except ServerTimeout as error:
@@ -158,7 +172,7 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                 ) from error
             except RequestRefused as refused:
                 # The server has the config nevertheless, and must not keep the model.
-                self._leave(client, model)
+                self._leave(client, names)
                 reason = load_error(refused.text)
                 raise LoadFailed(
                     f"{self.endpoint} could not load {model}@{version}: {reason}",
@@ -174,13 +188,14 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                     declared=self.image,
                 )
             finally:
-                self._leave(client, model)
+                self._leave(client, names)
 
-    def _leave(self, client: ServingClient, model: str) -> None:
-        """Empty the server's config and wait until the model has ended; ignore errors."""
+    def _leave(self, client: ServingClient, models: Iterable[str]) -> None:
+        """Empty the server's config and wait until the models have ended; ignore errors."""
         with suppress(ServingRepoError):
             client.reload(to_proto(EMPTY), timeout=_GO_BACK_SECONDS)
-            _await_end(client, model, deadline=Deadline.after(_GO_BACK_SECONDS))
+            for model in models:
+                _await_end(client, model, deadline=Deadline.after(_GO_BACK_SECONDS))
 
     def _seen(self, export: Path) -> str:
         """Return the base path of an export on the server."""
@@ -193,14 +208,14 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
             )
         return f"{self.server_root}/{export.relative_to(self.models).parent.as_posix()}"
 
-    def _refuse_live(self, client: ServingClient, model: str) -> None:
+    def _refuse_live(self, client: ServingClient, models: Iterable[str]) -> None:
         """Refuse a server that serves a model of ours; unload what dead smoke tests left there.
 
         Raises:
             EngineUnavailable: It serves such a model.
         """
         left = self.left()
-        for name in sorted({*self.ours, model}):
+        for name in sorted({*self.ours, *models}):
             states = client.status(name, timeout=_CALL_SECONDS)
             there = _not_ended(client, name, states)
             live = [status.version for status in there if status.state == "AVAILABLE"]
@@ -210,4 +225,4 @@ class RemoteEngine(msgspec.Struct, frozen=True, kw_only=True):
                     hint="start a server of its own for smoke tests, with an empty models.config",
                 )
             if live:
-                self._leave(client, name)
+                self._leave(client, [name])

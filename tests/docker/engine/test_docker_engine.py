@@ -21,6 +21,7 @@ from servingrepo.errors import (
 )
 from servingrepo.servers.client import ServingClient
 from servingrepo.servers.engines.docker import DockerEngine
+from servingrepo.servers.engines.processes import Beside
 from servingrepo.testing.exports import write_export
 from tests.docker.engine.conftest import owned_by
 from tests.docker.fixtures import attempt, docker
@@ -146,6 +147,7 @@ from pathlib import Path
 from servingrepo.servers.client import ServingClient
 from servingrepo.deadline import Deadline
 from servingrepo.servers.engines.docker import DockerEngine
+from servingrepo.servers.engines.processes import Beside
 
 def serve():
     engine, export, deadline = DockerEngine(image=sys.argv[1]), Path(sys.argv[2]), Deadline.after(60)
@@ -312,3 +314,21 @@ def test_stand_in_without_model_or_memory_is_refused(standin_image: str, tmp_pat
     done = command("smoke", f"{good}/", *engine, "--memory", "48m", timeout=120)
     assert done.code == ServerDied.exit_code, done.out + done.err
     assert "out of memory" in done.json["error"]["message"]
+
+
+def test_two_exports_are_served_side_by_side(standin_image: str, tmp_path: Path) -> None:
+    engine = DockerEngine(image=standin_image)
+    beside = Beside(model="ranker-served", version=7, export=write_export(tmp_path / "live"))
+    with (
+        engine.serve(
+            model="ranker",
+            version=12,
+            export=write_export(tmp_path / "export"),
+            deadline=Deadline.after(SECONDS),
+            beside=beside,
+        ) as server,
+        ServingClient(server.endpoint) as client,
+    ):
+        for name, version in (("ranker", 12), ("ranker-served", 7)):
+            (status,) = client.status(name, timeout=5)
+            assert (status.version, status.state) == (version, "AVAILABLE")
