@@ -52,14 +52,13 @@ else:  # a call imports only the verb that it uses
     _live = Later("servingrepo.fleet.options")
     _contracts = Later("servingrepo.repository.contracts")
     _listing = Later("servingrepo.repository.listing")
-    _adopt, _doctor = (Later(f"servingrepo.verbs.{one}") for one in ("adopt", "doctor"))
-    _diff, _label, _mark, _options, _promote, _prune, _reload, _restore = (
+    _adopt, _diff, _doctor, _label, _mark, _options, _promote, _prune, _reload = (
         Later(f"servingrepo.verbs.{one}")
-        for one in ["diff", "label", "mark", "options", "promote", "prune", "reload", "restore"]
+        for one in "adopt diff doctor label mark options promote prune reload".split()  # noqa: SIM905
     )
-    _rollback, _scan, _serve, _show, _smoke, _status, _unserve, _verify = (
+    _restore, _rollback, _scan, _serve, _show, _smoke, _status, _unserve, _verify = (
         Later(f"servingrepo.verbs.{one}")
-        for one in ["rollback", "scan", "serve", "show", "smoke", "status", "unserve", "verify"]
+        for one in "restore rollback scan serve show smoke status unserve verify".split()  # noqa: SIM905
     )
 
 __all__ = ["OpenRepository", "doctor", "init", "open"]
@@ -133,7 +132,7 @@ class OpenRepository:
     promote = verb(_promote.promote, _options.PromoteOptions)
     smoke = verb(_smoke.smoke, _options.SmokeOptions)
     size = verb(_verify.size)
-    diff = verb(_diff.diff)
+    diff = verb(_diff.diff, _options.TrialOptions)
     contract = verb(_contracts.show_contract)
     write_contract = verb(_contracts.write_contract)
     check_contract = verb(_diff.check_subject)
@@ -161,7 +160,6 @@ class OpenRepository:
         options = _options.VerifyOptions(quick=quick, deep=deep, progress=progress)
         return _verify.verify_for(self.value, references, seconds, options)
 
-    # Live servers.
     serve = verb(_serve.serve, _live.ServeOptions)
     unserve = verb(_unserve.unserve, _live.LiveOptions)
     rollback = verb(_rollback.rollback, _live.RollbackOptions)

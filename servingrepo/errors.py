@@ -467,6 +467,14 @@ class SmokeFailed(ServingRepoError):
     summary = "the smoke test failed, or nothing was proven"
 
 
+class DriftInconclusive(ServingRepoError):
+    """A budget for the drift of a candidate was given, and the cases do not decide whether it keeps to it."""
+
+    slug = "drift-inconclusive"
+    exit_code = 72
+    summary = "the cases do not decide whether a candidate keeps to its budget for drift"
+
+
 class BadCase(ServingRepoError):
     """A smoke case file that cannot be read or does not fit the model."""
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import change_lines
+from servingrepo.cli.options import takes
+from servingrepo.cli.proofs import drift_lines
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.texts import some
+from servingrepo.verbs.options import TrialOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,13 +27,18 @@ if TYPE_CHECKING:
     examples="""
     servingrepo diff ranker@served ranker@latest
     servingrepo diff ranker ./runs/2026_05_10_baseline
-    servingrepo diff -q ranker@6 ranker@7""",
+    servingrepo diff -q ranker@6 ranker@7
+    servingrepo diff ranker@6 ranker@7 --case requests.json""",
 )
 @click.argument("old", metavar="REF|PATH")
 @click.argument("new", metavar="REF|PATH")
+@takes(options=TrialOptions)
 @click.pass_obj
-def command(app: App, old: str, new: str) -> None:
+def command(app: App, old: str, new: str, options: TrialOptions) -> None:
     """Compare the signatures of two versions or exports, as their clients see them: same, compatible or breaking.
+
+    With --case both also answer these cases, in one server, OLD twice: this shows how their answers differ, and how
+    much OLD differs from itself.
 
     NAME alone is its served version. A path has a slash in it. -q prints the verdict alone. The exit code is 0 for
     every verdict: use `promote` or `contract --check` to stop a pipeline.
@@ -39,7 +48,8 @@ def command(app: App, old: str, new: str) -> None:
 
     with taken_for_names(old, new):
         only_paths = is_path(old) and is_path(new)
-        found = diff(None, old, new) if only_paths else app.open().diff(old, new)
+        repo = None if only_paths else app.open().value
+        found = diff(repo, old, new, msgspec.structs.replace(options, notice=app.note))
     app.result(found, _lines(found), bare=found.verdict)
 
 
@@ -55,3 +65,5 @@ def _lines(found: Diff) -> Iterator[str]:
         yield f"  operations  new: {some(found.new_ops, most=10)}"
     for op in found.new_effects or ():
         yield f"  reaches out by {op}: promote refuses it without --allow-op {op}"
+    if found.drift is not None:
+        yield from drift_lines(found.drift, found.old)

@@ -157,10 +157,17 @@ def _version(text: str | None) -> int | None:
     return parse_version(text) if text is not None else None
 
 
+def _share(text: str | float | None) -> float | None:
+    from servingrepo.verbs.options import as_share
+
+    return as_share(text)
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "cases": _cases,
     "gate": lambda gates: tuple(dict.fromkeys(map(GateText(), gates))),
     "server version": _server_version,
+    "share": _share,
     "version": _version,
 }
 """The function that makes a verb's value, by kind. It runs when all values of the call are known."""

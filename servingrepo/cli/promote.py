@@ -18,7 +18,7 @@ from servingrepo.cli.keeping import policy_of_settings
 from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
 from servingrepo.cli.options import takes
-from servingrepo.cli.proofs import proof_lines, typed_for_smoke
+from servingrepo.cli.proofs import drift_lines, proof_lines, typed_for_smoke
 from servingrepo.cli.switches import print_hooks
 from servingrepo.errors import UsageError
 from servingrepo.options import Option
@@ -170,6 +170,8 @@ def _proofs(done: Promotion) -> Iterator[str]:
         yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
     if done.proof is not None:
         yield from proof_lines(done.proof)
+        if done.proof.drift is not None:
+            yield from drift_lines(done.proof.drift, f"{done.model}@{done.proof.drift.live}")
         if done.same_as is not None:
             yield "            added to its record"
     if done.same_as is not None:

@@ -9,18 +9,28 @@ from click.core import ParameterSource
 
 from servingrepo.options import fields_of
 from servingrepo.servers.engines.options import EngineChoice
+from servingrepo.smoke.drift import churn_interval
 from servingrepo.smoke.report import MADE_UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.records import Proof
+    from servingrepo.smoke.drift import Drift, OutputDrift
 
 
 def typed_for_smoke() -> list[str]:
     """Return the options of the smoke test that were typed on this command line."""
     ctx = click.get_current_context()
-    names = {*(one.key for one in fields_of(EngineChoice)), "timeout", "cases", "strict"}
+    names = {
+        *(one.key for one in fields_of(EngineChoice)),
+        "timeout",
+        "cases",
+        "strict",
+        "against",
+        "max_diff",
+        "max_churn",
+    }
     return [
         max(param.opts, key=len)
         for param in ctx.command.params
@@ -62,4 +72,44 @@ def proof_lines(proof: Proof) -> Iterator[str]:
         yield (
             f"            {took.requests} answers to cases: median {took.p50_ms:.3g} ms, "
             f"99th percent {took.p99_ms:.3g} ms"
+        )
+
+
+def drift_lines(found: Drift, live: str) -> Iterator[str]:
+    """Yield how the answers differ from the live version's, what the budget says, and what was not compared."""
+    if found.why:
+        yield f"  against   {live}: not compared: {found.why}"
+    else:
+        yield f"  against   {live}, in the same server: {found.cases} case{'s' * (found.cases != 1)}"
+    for one in found.outputs:
+        yield f"            {one.signature}: {one.output}: {'; '.join(_differences(one))}"
+    for each in found.accuracy:
+        yield (
+            f"            {each.signature}: {each.output}: right in {each.live} > {each.candidate} of "
+            f"{each.rows} rows (McNemar's p = {each.p_value:.2g})"
+        )
+    if found.live_latency is not None and found.latency is not None:
+        before, after = found.live_latency, found.latency
+        yield (
+            f"            latency p50 {before.p50_ms:.3g} > {after.p50_ms:.3g} ms, p99 {before.p99_ms:.3g} > "
+            f"{after.p99_ms:.3g} ms ({after.requests} requests each, in turns)"
+        )
+    yield from (f"            {one}" for one in found.verdicts)
+    yield from (f"            note: {one}" for one in (*found.notes, *found.one_sided))
+    yield from (f"            not compared: {one}" for one in found.left)
+    if more := found.left_count - len(found.left):
+        yield f"            not compared: {more} more"
+
+
+def _differences(one: OutputDrift) -> Iterator[str]:
+    if one.elements:
+        yield (
+            f"largest difference {one.largest:.3g}, mean {one.mean:.3g} "
+            f"(live from itself: {one.noise_largest:.3g}, {one.noise_mean:.3g})"
+        )
+    if one.labelled:
+        low, high = churn_interval(one.changed, one.labelled)
+        yield (
+            f"{one.changed} of {one.labelled} rows change their label, {one.changed / one.labelled:.2%} "
+            f"(95 %: {low:.2%} to {high:.2%}; live from itself: {one.noise_changed})"
         )

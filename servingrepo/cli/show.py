@@ -12,7 +12,7 @@ from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import compatibility_lines, demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
 from servingrepo.cli.options import takes
-from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.proofs import drift_lines, proof_lines
 from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.options import Option
@@ -163,6 +163,8 @@ def _version(record: VersionRecord) -> Iterator[str]:
         yield f"  proof         {'adopted, and not smoke-tested' if adopted else 'not checked'}"
     for proof in record.proofs:
         yield from proof_lines(proof)
+        if proof.drift is not None:
+            yield from drift_lines(proof.drift, f"{record.model}@{proof.drift.live}")
 
 
 def _origin(origin: Origin) -> Iterator[str]:

@@ -130,7 +130,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 50
     allow_inconclusive: Annotated[
-        bool, _stage(help="Go on after a stage that is inconclusive.")
+        bool,
+        _stage(help="Go on after a stage, or a comparison with a budget, that is inconclusive."),
     ] = False
 
     @property

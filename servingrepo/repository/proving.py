@@ -27,6 +27,7 @@ from servingrepo.repository.version_lock import alone
 from servingrepo.savedmodel.inspection import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.servers.engines.server_versions import of_server, too_new
+from servingrepo.smoke.drift import Drift, DriftBudget
 from servingrepo.smoke.files import Cases
 from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
@@ -36,14 +37,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from servingrepo.repository.repository import Repository
+    from servingrepo.servers.client import ServingClient
     from servingrepo.servers.engines.choice import Engine
-    from servingrepo.servers.engines.processes import RunningServer
+    from servingrepo.servers.engines.processes import Beside, RunningServer
     from servingrepo.servers.engines.server_versions import Version
     from servingrepo.smoke.report import SmokeReport
     from servingrepo.smoke.writing import Sink
 
 
 _WORTH_SAYING = 2.0
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """A live version that a candidate is compared with: its number, its directory, and what its files say."""
+
+    version: int
+    export: Path
+    inspection: Inspection
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +65,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         export: Its directory.
         inspection: What its files say.
         cases: The user's own requests, read anew by each iteration; a signature without a case gets made-up data.
+        live: The live version that the answers are compared with; None if they are compared with nothing.
+        budget: By how much they may differ.
         staged: Whether it is a staging copy.
         txid: The transaction of the test, by which recovery finds what the test left; it may be empty.
     """
@@ -64,6 +76,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     export: Path
     inspection: Inspection
     cases: Cases = Cases()
+    live: Live | None = None
+    budget: DriftBudget = DriftBudget()
     staged: bool = False
     txid: str = ""
 
@@ -86,13 +100,37 @@ def prove(
         BadCase: A file or function of cases cannot be used.
         LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine or the server failed.
     """
-    deadline = Deadline.after(timeout)
-    inspection = trial.inspection
     # Some engines know the version before the start. What the server says later is more reliable.
-    notes = _notes(inspection, engine.expected_version())
+    notes = _notes(trial.inspection, engine.expected_version())
     for note in notes:
         notice(note)
-    refuse_lacking(engine.name, inspection)
+    refuse_lacking(engine.name, trial.inspection)
+    live = trial.live
+    if live is None:
+        return _prove_once(engine, trial, timeout=timeout, time=time, notes=notes, sink=sink)
+    try:
+        return _prove_once(engine, trial, timeout=timeout, time=time, notes=notes, sink=sink)
+    except (LoadFailed, ServerDied, ServerTimeout) as error:
+        # Either of the two may be the reason: alone the candidate shows whether it is.
+        why = f"one server does not serve both: {error.message}"
+        notice(f"{trial.model}@{live.version} is not compared with: {why}")
+        alone = msgspec.structs.replace(trial, live=None)
+        proof = _prove_once(engine, alone, timeout=timeout, time=time, notes=notes, sink=sink)
+        return msgspec.structs.replace(proof, drift=Drift(live=live.version, why=why))
+
+
+def _prove_once(
+    engine: Engine,
+    trial: Trial,
+    *,
+    timeout: float,
+    time: str,
+    notes: tuple[str, ...],
+    sink: Sink | None,
+) -> Proof:
+    """Start a server with the export, and with the live version if there is one; send requests to both."""
+    deadline = Deadline.after(timeout)
+    inspection = trial.inspection
     try:
         with engine.serve(
             model=trial.model,
@@ -100,12 +138,13 @@ def prove(
             export=trial.export,
             deadline=deadline,
             txid=trial.txid,
+            beside=_beside(trial),
         ) as server:
             if (reported := of_server(server.server)) is not None:
                 notes = _notes(inspection, reported)
             if files := outside_files(inspection.demands):
                 notes = (*notes, f"it depends on files outside of the export: {some(files)}")
-            report = _smoke(server, trial, sink=sink, deadline=deadline)
+            report, drift = _smoke(server, trial, sink=sink, deadline=deadline)
     except (LoadFailed, ServerDied, ServerTimeout) as error:
         error.problems = (*error.problems, *notes)
         if deadline.over >= _WORTH_SAYING:
@@ -123,12 +162,24 @@ def prove(
         staged=trial.staged,
         report=report,
         notes=notes,
+        drift=drift,
+    )
+
+
+def _beside(trial: Trial) -> Beside | None:
+    """Return the live version as a second export for the server, under a name of its own."""
+    from servingrepo.servers.engines.processes import Beside
+
+    if trial.live is None:
+        return None
+    return Beside(
+        model=f"{trial.model}-served", version=trial.live.version, export=trial.live.export
     )
 
 
 def _smoke(
     server: RunningServer, trial: Trial, *, sink: Sink | None, deadline: Deadline
-) -> SmokeReport:
+) -> tuple[SmokeReport, Drift | None]:
     # gRPC takes longer to import than a small model takes to be promoted without a smoke test. Where an engine needs
     # it, it is imported while the server loads.
     from servingrepo.servers.client import ServingClient
@@ -136,7 +187,7 @@ def _smoke(
     from servingrepo.smoke.run import run_smoke
 
     with ServingClient(server.endpoint) as client:
-        return run_smoke(
+        report = run_smoke(
             client,
             model=trial.model,
             version=trial.version,
@@ -146,6 +197,28 @@ def _smoke(
             sink=sink,
             deadline=deadline,
         )
+        return report, _compared(client, trial, deadline)
+
+
+def _compared(client: ServingClient, trial: Trial, deadline: Deadline) -> Drift | None:
+    """Compare the answers with those of the live version, if there is one."""
+    from servingrepo.smoke.comparison import Side, compare
+    from servingrepo.smoke.requests import Target
+
+    live, beside = trial.live, _beside(trial)
+    if live is None or beside is None:
+        return None
+
+    def side(model: str, version: int, inspection: Inspection) -> Side:
+        target = Target(client=client, model=model, version=version, deadline=deadline)
+        return Side(target=target, inspection=inspection)
+
+    return compare(
+        side(beside.model, beside.version, live.inspection),
+        side(trial.model, trial.version, trial.inspection),
+        trial.cases.of(trial.export),
+        budget=trial.budget,
+    )
 
 
 def refuse_lacking(engine: str, inspection: Inspection) -> None:

@@ -17,6 +17,7 @@ from servingrepo.runs.measurements import GateVerdict, Number
 from servingrepo.runs.origin import Origin
 from servingrepo.savedmodel.compatibility import Change, Compatibility
 from servingrepo.savedmodel.values import Demands, Fingerprint, Signature, TensorCheck
+from servingrepo.smoke.drift import Drift
 from servingrepo.smoke.report import SmokeReport
 from servingrepo.storage.disk import storage_errors
 from servingrepo.storage.manifest import Manifest
@@ -95,7 +96,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one smoke test of a version, and the server that it ran on.
 
     `image` is the container image, if there was one. `declared` is the image that the caller said a running server
-    has, which nobody could see. `notes` say why the proof is worth less than it seems.
+    has, which nobody could see. `notes` say why the proof is worth less than it seems. `drift` is that with the
+    version that was served then; None if nothing was compared.
     """
 
     engine: str
@@ -106,6 +108,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     staged: bool
     report: SmokeReport
     notes: tuple[str, ...] = ()
+    drift: Drift | None = None
 
     def __str__(self) -> str:
         """Return the server and the counts of verdicts, in a few words."""

@@ -17,6 +17,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from servingrepo.savedmodel.effects import find_effects
 from servingrepo.savedmodel.server_fit import known_versions, op_state
+from servingrepo.savedmodel.state import changes_of
 from servingrepo.savedmodel.values import Demands
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def demands_of(meta_graph: Any, reader: GraphReader) -> Demands:
         function_ops=tuple(sorted(inner)),
         custom=tuple(custom),
         effects=find_effects(meta_graph, reader),
+        state=changes_of(meta_graph, reader),
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from servingrepo.savedmodel.graph import MAX_DEPTH, Scope, origins
+from servingrepo.savedmodel.graph import MAX_DEPTH, Scope, node_of, origins
 from servingrepo.savedmodel.restoring import asset_definitions
 from servingrepo.savedmodel.signatures import INIT_OP_KEY, texts_of
 from servingrepo.savedmodel.values import Effect
@@ -143,11 +143,11 @@ class _Finder:
     def __init__(self, meta_graph: Any, reader: GraphReader) -> None:
         self.reader = reader
         saver = meta_graph.saver_def
-        self.checkpoint = _node(saver.filename_tensor_name)
-        self.assets = {_node(one.tensor_info.name) for one in asset_definitions(meta_graph)}
+        self.checkpoint = node_of(saver.filename_tensor_name)
+        self.assets = {node_of(one.tensor_info.name) for one in asset_definitions(meta_graph)}
         definitions = meta_graph.signature_def
         self.fed = {
-            _node(info.name) for key in definitions for info in definitions[key].inputs.values()
+            node_of(info.name) for key in definitions for info in definitions[key].inputs.values()
         }
         fetched = {
             (key, alias): info.name
@@ -155,9 +155,9 @@ class _Finder:
             for alias, info in definitions[key].outputs.items()
         }
         initial = fetched.pop((INIT_OP_KEY, INIT_OP_KEY), "")
-        self.asked = self._behind([*fetched.values()])
-        self.served = self.asked | self._behind([initial, *_main_ops(meta_graph)])
-        self.restoring = self._behind([saver.restore_op_name] if saver.restore_op_name else [])
+        self.asked = reader.behind([*fetched.values()])
+        self.served = self.asked | reader.behind([initial, *_main_ops(meta_graph)])
+        self.restoring = reader.behind([saver.restore_op_name] if saver.restore_op_name else [])
         self.suspects: dict[str, list[Any]] = {}
         self.telling = self._functions_with_effects()
         self.untraced: set[tuple[str, _Use]] = set()
@@ -269,7 +269,7 @@ class _Finder:
             if one.name in self.assets:
                 return not use.asked or one.op == "Placeholder"
             if one.op == "ReadVariableOp" and one.input:
-                variable = _node(one.input[0])
+                variable = node_of(one.input[0])
                 if variable not in self.kept:
                     self.kept[variable] = self._keeps_asset(variable)
                 return self.kept[variable]
@@ -306,19 +306,6 @@ class _Finder:
             )
         )
 
-    def _behind(self, names: list[str]) -> set[str]:
-        """Return the nodes of the main graph that must run for these to be known."""
-        nodes = self.reader.main.nodes
-        found: set[str] = set()
-        pending = [_node(name) for name in names]
-        while pending:
-            name = pending.pop()
-            if name in found or name not in nodes:
-                continue
-            found.add(name)
-            pending.extend(_node(one) for one in nodes[name].input)
-        return found
-
     def _functions_with_effects(self) -> set[str]:
         """Return the functions that have an effect themselves or call one that has."""
         callers: dict[str, set[str]] = {}
@@ -351,7 +338,3 @@ def _main_ops(meta_graph: Any) -> list[str]:
 def _shared_name(handle: Any) -> bytes:
     name: bytes = handle.attr["shared_name"].s if "shared_name" in handle.attr else b""
     return name or handle.name.encode()
-
-
-def _node(name: str) -> str:
-    return name.removeprefix("^").partition(":")[0]

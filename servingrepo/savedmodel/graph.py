@@ -14,7 +14,7 @@ from servingrepo.savedmodel.signatures import INIT_OP_KEY, dtype_name, shape_fro
 from servingrepo.savedmodel.values import ExampleInput, Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from servingrepo.savedmodel.values import FeatureKind
 
@@ -104,6 +104,19 @@ class GraphReader:
             self._bodies[name] = Body(function.node_def, function)
         return Scope(self._bodies[name], caller, call)
 
+    def behind(self, tensors: Iterable[str]) -> set[str]:
+        """Return the names of the nodes of the main graph that must run for these tensors or nodes to be known."""
+        nodes = self.main.nodes
+        found: set[str] = set()
+        pending = [node_of(name) for name in tensors]
+        while pending:
+            name = pending.pop()
+            if name in found or name not in nodes:
+                continue
+            found.add(name)
+            pending.extend(node_of(one) for one in nodes[name].input)
+        return found
+
     def called(self, node: Any) -> Any:
         """Return the function that a call op runs, or None."""
         name = node.attr["f"].func.name if "f" in node.attr else node.op
@@ -163,6 +176,11 @@ class GraphReader:
                 return []
             scopes[site] = self.scope(function, scope, node)
         return [(scopes[site], function.signature.input_arg[place].name)]
+
+
+def node_of(name: str) -> str:
+    """Return the node of a tensor, or of an input, whose name may say that only its end is waited for."""
+    return name.removeprefix("^").partition(":")[0]
 
 
 def example_inputs(reader: GraphReader, definitions: Any) -> tuple[ExampleInput, ...]:

@@ -191,6 +191,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
         function_ops: Operations that only functions have which the main graph can reach.
         custom: Those of both that no known TensorFlow Serving has, in any version.
         effects: Operations that touch files, the network or processes.
+        state: Operations by which a request changes what later requests find.
     """
 
     producer: int = 0
@@ -199,6 +200,7 @@ class Demands(msgspec.Struct, frozen=True, kw_only=True):
     function_ops: tuple[str, ...] = ()
     custom: tuple[str, ...] = ()
     effects: tuple[Effect, ...] = ()
+    state: tuple[str, ...] = ()
 
 
 class Warmup(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ HINT = "the form is that of TensorFlow Serving's REST API: instances, inputs or 
 _FORMS = ("instances", "inputs", "examples")
 _EXPECTED = ("predictions", "outputs")
 _KEYS = frozenset({"signature_name", "context", "rtol", "atol", *_FORMS, *_EXPECTED})
-_MORE_KEYS = _KEYS | {"name", "file", "expect"}
+_MORE_KEYS = _KEYS | {"name", "file", "expect", "labels"}
 _DOCUMENT_KEYS = frozenset({"schema", "cases", "budget"})
 
 
@@ -60,6 +60,7 @@ class SmokeCase(msgspec.Struct, frozen=True, kw_only=True):
         atol: How far it may be besides.
         name: Its name in reports.
         expect: Conditions on the answer.
+        labels: The right label of each row, by output: an index of its argmax, or a value.
         budget: The budget of its document.
         problems: Why it cannot be sent; then `data` is of no use.
     """
@@ -76,6 +77,7 @@ class SmokeCase(msgspec.Struct, frozen=True, kw_only=True):
     atol: float = ATOL
     name: str = ""
     expect: Expected | None = None
+    labels: dict[str, list[int | str | bool]] = {}
     budget: Budget | None = None
     problems: tuple[str, ...] = ()
 
@@ -189,6 +191,7 @@ def read_case(
         atol=value.get("atol", ATOL),
         name=_name(value),
         expect=expect,
+        labels=value.get("labels", {}),
         budget=document.budget,
     )
 
@@ -214,6 +217,14 @@ def _signature(value: Mapping[str, Any]) -> str:
     if isinstance(named, str) and named:
         return named
     return "" if "file" in value else "serving_default"
+
+
+def _are_labels(value: Any) -> bool:
+    try:
+        msgspec.convert(value, dict[str, list[int | str | bool]])
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _name(value: Any) -> str:
@@ -242,6 +253,8 @@ def _problems(value: Any, keys: frozenset[str]) -> list[str]:
         for key in ("signature_name", "name", "file")
         if not isinstance(value.get(key, ""), str)
     ]
+    if not _are_labels(value.get("labels", {})):
+        problems.append("labels must be an object with a list of labels for each output")
     if "context" in value and (forms != ["examples"] or not isinstance(value["context"], dict)):
         problems.append("context must be an object, beside examples")
     return problems + _expectation_problems(value)

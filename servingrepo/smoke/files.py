@@ -185,6 +185,7 @@ class CaseFile(msgspec.Struct, frozen=True, kw_only=True):
                         signature=case.signature or one.signature,
                         name=case.name,
                         expect=case.expect,
+                        labels=case.labels,
                         budget=case.budget,
                         expected=case.expected,
                         expected_form=case.expected_form,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from servingrepo.errors import NoSuchVersion
 from servingrepo.modelconfig import check_name
 from servingrepo.repository.contracts import current_baseline, signatures_of
+from servingrepo.repository.proving import Live, Trial, alone_on_server, prove
 from servingrepo.repository.references import parse_reference, resolve
-from servingrepo.repository.repository import load_record
+from servingrepo.repository.repository import load_record, utc_now
+from servingrepo.repository.version_lock import using
 from servingrepo.runs.scan import scan_run
 from servingrepo.savedmodel.compatibility import (
     Change,
@@ -20,11 +23,21 @@ from servingrepo.savedmodel.compatibility import (
     compare_signatures,
 )
 from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
+from servingrepo.savedmodel.reading import ANYWHERE
 from servingrepo.savedmodel.values import Demands, Signature
+from servingrepo.servers.engines.choice import choose_engine
+from servingrepo.servers.engines.options import EngineChoice
+from servingrepo.smoke.drift import Drift
 from servingrepo.texts import as_path, is_path
+from servingrepo.verbs.engines import engine_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
     from servingrepo.repository.repository import Repository
+    from servingrepo.servers.engines.choice import Engine
+    from servingrepo.verbs.options import TrialOptions
 
 __all__ = ["Checked", "Diff", "Subject", "check_subject", "diff"]
 
@@ -42,7 +55,8 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """A change from `old` to `new` as clients and servers see it.
 
     `new_ops` are the operations that only the new graph has. `new_effects` are the new operations that touch files,
-    network or processes. Both are None if the record of a side does not list its operations.
+    network or processes. Both are None if the record of a side does not list its operations. `drift` is how their
+    answers differ; None without cases.
     """
 
     old: str
@@ -52,6 +66,7 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     tensorflow: tuple[str, str]
     new_ops: tuple[str, ...] | None
     new_effects: tuple[str, ...] | None
+    drift: Drift | None = None
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,10 +82,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
+def diff(repo: Repository | None, old: str | Path, new: str | Path, options: TrialOptions) -> Diff:
     """Compare two versions or exports. Without a repository both must be paths.
 
+    With cases, both also answer these in one server, and their answers are compared.
+
     Raises:
+        LoadFailed, ServerDied, ServerTimeout, EngineUnavailable: The engine could not serve `new`.
+        BadCase: A file of cases cannot be used.
         NoSuchVersion, NothingToRollBack: A reference names a version that does not exist.
         NoSavedModel, AmbiguousExport, DamagedExport, UnsupportedExport: No whole export is at a path.
     """
@@ -85,7 +104,55 @@ def diff(repo: Repository | None, old: str | Path, new: str | Path) -> Diff:
         tensorflow=(before.tensorflow, after.tensorflow),
         new_ops=ops,
         new_effects=effects,
+        drift=_compare_answers(repo, old, new, options) if options.smoke_cases else None,
     )
+
+
+def _compare_answers(
+    repo: Repository | None, old: str | Path, new: str | Path, options: TrialOptions
+) -> Drift | None:
+    """Serve both in one server, and send them the cases."""
+    with ExitStack() as stack:
+        live, candidate = (stack.enter_context(_served_from(repo, one)) for one in (old, new))
+        if repo is None:
+            choice = options.engine
+            engine = choose_engine(choice) if isinstance(choice, EngineChoice) else choice
+        else:
+            engine = engine_for(repo, options.engine)
+            stack.enter_context(alone_on_server(repo, engine, options.notice))
+        proof = prove(
+            cast("Engine", engine),
+            Trial(
+                model="model",
+                version=candidate.version,
+                export=candidate.export,
+                inspection=candidate.inspection,
+                cases=options.smoke_cases,
+                live=live,
+            ),
+            timeout=options.timeout,
+            time=utc_now().isoformat(timespec="milliseconds"),
+            notice=options.notice,
+        )
+    return proof.drift
+
+
+@contextmanager
+def _served_from(repo: Repository | None, subject: str | Path) -> Iterator[Live]:
+    """Give the directory from which one side is served, and keep it from being pruned. An export is version 1."""
+    if repo is None or is_path(subject):
+        scan = scan_run(as_path(subject, "path"))
+        version, export, boundary = 1, Path(scan.export), Path(scan.run)
+        held: AbstractContextManager[object] = nullcontext()
+    else:
+        reference = parse_reference(str(subject))
+        version = resolve(repo, reference)
+        export, boundary = repo.layout.version(reference.model, version), ANYWHERE
+        held = using(repo, reference.model, version)
+    with held:
+        inspection = inspect_export(export, boundary=boundary)
+        refuse_defects(inspection, export)
+        yield Live(version=version, export=export, inspection=inspection)
 
 
 def check_subject(repo: Repository, model: str, subject: str | Path) -> Checked:

@@ -5,10 +5,11 @@ This file does not import the verbs: a help or a settings file needs their optio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self, cast
+from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
 
 import msgspec
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.choice import Engine  # noqa: TC004 - it talks to servers, and a help need not
     from servingrepo.servers.engines.server_versions import ExpectedServer
     from servingrepo.smoke.cases import SmokeCase  # noqa: TC004 - it reads SavedModels, and a help need not
+    from servingrepo.smoke.drift import DriftBudget
     from servingrepo.smoke.files import Cases
 
 DEFAULT_TIMEOUT = 120.0
@@ -63,6 +65,21 @@ _RUN_WAIT = Option(
     least=0.1,
     env="SERVINGREPO_RUN_WAIT",
     shows=("env",),
+)
+
+
+_MAX_DIFF = _proof(
+    help="The largest difference from the served version that an element of an output may have.",
+    metavar="NUMBER",
+    kind="seconds",
+    least=0,
+    tables=("models",),
+)
+_MAX_CHURN = _proof(
+    help="The share of rows whose argmax or label may change against the served version, such as 1% or 0.01.",
+    metavar="SHARE",
+    kind="share",
+    tables=("models",),
 )
 
 
@@ -125,6 +142,18 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
             help="Refuse a signature that the smoke test leaves inconclusive, and a stale or mixed run."
         ),
     ] = False
+    against: Annotated[
+        Literal["served", "none"],
+        _proof(
+            help="Compare its answers to the cases with those of the served version, in one server. Without cases, "
+            "or with nothing served, there is nothing to compare.",
+            choices={"served": "served", "none": "none"},
+            shows=("default",),
+            tables=("models",),
+        ),
+    ] = "served"
+    max_diff: Annotated[float | None, _MAX_DIFF] = None
+    max_churn: Annotated[float | str | None, _MAX_CHURN] = None
     allow_breaking: Annotated[
         bool,
         _proof(help="Publish it although clients of the served version would break; recorded."),
@@ -163,6 +192,7 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
             "require": as_gates(self.require),
             "cases": as_cases(self.cases),
             "allow_ops": tuple(self.allow_ops),
+            "max_churn": as_share(self.max_churn),
             "engine": EngineChoice(name=self.engine or "auto")
             if isinstance(self.engine, str)
             else self.engine,
@@ -189,6 +219,13 @@ class PromoteOptions(StagedOptions, frozen=True, kw_only=True):
     def smoke_cases(self) -> Cases:
         """Requests to send instead of made-up ones."""
         return cast("Cases", self.cases)
+
+    @property
+    def budget(self) -> DriftBudget:
+        """By how much its answers may differ from those of the served version."""
+        from servingrepo.smoke.drift import DriftBudget
+
+        return DriftBudget(max_diff=self.max_diff, max_churn=cast("float | None", self.max_churn))
 
     @property
     def call(self) -> Context:
@@ -223,7 +260,28 @@ class StatusOptions(FleetOptions, frozen=True, kw_only=True):
     ] = 0.0
 
 
-class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
+class TrialOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The cases that an export is sent, and the engine that serves it.
+
+    Raises:
+        BadCase: A file does not hold cases, or cannot be read.
+    """
+
+    cases: Annotated[Iterable[str | Path | SmokeCase], _CASES] = ()
+    timeout: Annotated[float, _TIMEOUT] = DEFAULT_TIMEOUT
+    engine: Annotated[Engine | EngineChoice | str | None, Several(EngineChoice)] = None
+    notice: Notice = unheard
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "cases", as_cases(self.cases))
+
+    @property
+    def smoke_cases(self) -> Cases:
+        """Requests to send instead of made-up ones."""
+        return cast("Cases", self.cases)
+
+
+class SmokeOptions(TrialOptions, frozen=True, kw_only=True):
     """How a version or an export is smoke-tested without a promotion.
 
     Raises:
@@ -231,8 +289,6 @@ class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
         UsageError: A file to write has another ending than .json and .jsonl, or there are two.
     """
 
-    cases: Annotated[Iterable[str | Path | SmokeCase], _CASES] = ()
-    timeout: Annotated[float, _TIMEOUT] = DEFAULT_TIMEOUT
     write_cases: Annotated[
         str | Path | None,
         _proof(
@@ -250,13 +306,11 @@ class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
             kind="run path",
         ),
     ] = None
-    engine: Annotated[Engine | EngineChoice | str | None, Several(EngineChoice)] = None
-    notice: Notice = unheard
 
     def __post_init__(self) -> None:
         from servingrepo.smoke.writing import refuse_other_names
 
-        msgspec.structs.force_setattr(self, "cases", as_cases(self.cases))
+        super().__post_init__()
         for name in ("write_cases", "write_answers"):
             path = optional_path(getattr(self, name))
             msgspec.structs.force_setattr(self, name, path)
@@ -272,11 +326,6 @@ class SmokeOptions(msgspec.Struct, frozen=True, kw_only=True):
     def written(self) -> Path | None:
         """The file to write."""
         return optional_path(self.write_answers or self.write_cases)
-
-    @property
-    def smoke_cases(self) -> Cases:
-        """Requests to send instead of made-up ones."""
-        return cast("Cases", self.cases)
 
 
 class ScanOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -551,6 +600,26 @@ def as_cases(cases: Iterable[str | Path | SmokeCase]) -> Cases:
         return cases
     sources = (as_source(one) if isinstance(one, str | Path) else one for one in cases)
     return Cases(sources=tuple(sources))
+
+
+def as_share(share: float | str | None) -> float | None:
+    """Return a share from 0 to 1 that is given as a number, or as a text such as 1% or 0.01.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if share is None:
+        return None
+    text = str(share).strip()
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise UsageError(
+            f"{text!r} is no share of rows", hint="give a share from 0 to 1, or a percentage: 1%"
+        )
+    return number
 
 
 def optional_path(path: str | Path | None) -> Path | None:

@@ -30,6 +30,7 @@ from servingrepo.repository.contracts import find_baseline
 from servingrepo.repository.overtaking import newest_event, overtaken_by
 from servingrepo.repository.protection import refuse_followers
 from servingrepo.repository.proving import (
+    Live,
     Trial,
     add_proof,
     alone_on_server,
@@ -67,11 +68,13 @@ from servingrepo.runs.origin import Origin
 from servingrepo.runs.run import Run, read_run, run_directory
 from servingrepo.runs.tracing import place_of, trace
 from servingrepo.savedmodel.inspection import refuse_defects
+from servingrepo.smoke.drift import Drift, judge_drift
 from servingrepo.smoke.files import Cases
 from servingrepo.smoke.report import is_enough, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
 from servingrepo.texts import as_path, escaped, some
+from servingrepo.verbs.against import live_version
 from servingrepo.verbs.cases import cases_beside, cases_in_run
 from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.compatibility import check_compatibility
@@ -157,7 +160,7 @@ def promote(repo: Repository, run: str | Path, options: PromoteOptions) -> Promo
                 _check_compatibility(repo, now, candidate.run.inspection, options)
                 newest = newest_event(repo, options.model)
                 with _reserve(repo, candidate, options) as place:
-                    record = _prepare(repo, place, candidate, options, gates)
+                    record = _prepare(repo, place, candidate, options, gates=gates, now=now)
                     options.run_read()
                     with writing(repo, publishing=True):
                         done = _commit(repo, place, record, candidate, options, since=newest)
@@ -217,7 +220,9 @@ def _prepare(
     place: Reservation,
     candidate: Candidate,
     options: PromoteOptions,
+    *,
     gates: tuple[GateVerdict, ...],
+    now: Snapshot,
 ) -> VersionRecord:
     """Stage the export and prove the staging copy; return the record of the future version.
 
@@ -225,10 +230,12 @@ def _prepare(
         SourceChanged: The run changed meanwhile.
         DamagedExport: A tensor differs from its entry in the index.
         LoadFailed, SmokeFailed and other errors of the engine: The staging copy failed its smoke test.
+        DriftInconclusive: There is a budget for its drift, and the cases do not decide.
     """
     manifest, tensors = _stage(repo, place, candidate, options.progress)
-    engine = options.starts
-    proof = _prove(repo, place, candidate, options, engine=engine) if engine is not None else None
+    proof = None
+    if (engine := options.starts) is not None:
+        proof = _prove(repo, place, candidate, options, engine=engine, now=now)
     _refuse_changed(candidate)
     repo.disk.step("proven", place.export)
     return _record(
@@ -361,19 +368,24 @@ def _prove(
     options: PromoteOptions,
     *,
     engine: Engine,
+    now: Snapshot,
 ) -> Proof:
-    """Serve the staging copy and send it requests.
+    """Serve the staging copy and send it requests; compare its answers with those of the live version.
 
     Raises:
         Locked: Another smoke test uses the running server of the engine, and did so for all of `lock_wait` seconds.
         LoadFailed, SmokeFailed and other errors of the engine: The smoke test failed.
+        DriftInconclusive: There is a budget for its drift, and the cases do not decide.
     """
+    live = live_version(repo, now, candidate.cases, options)
     trial = Trial(
         model=place.model,
         version=place.version,
         export=place.export,
         inspection=candidate.run.inspection,
         cases=candidate.cases,
+        live=live if isinstance(live, Live) else None,
+        budget=options.budget,
         staged=True,
         txid=place.txid,
     )
@@ -382,6 +394,15 @@ def _prove(
             engine, trial, timeout=options.timeout, time=repo.now(), notice=options.notice
         )
     judge(proof.report, strict=options.strict)
+    if isinstance(live, Drift):
+        proof = msgspec.structs.replace(proof, drift=live)
+    if proof.drift is not None:
+        judge_drift(
+            proof.drift,
+            options.budget,
+            model=place.model,
+            allow_inconclusive=options.fleet_rules.allow_inconclusive,
+        )
     return proof
 
 

@@ -38,6 +38,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     repo.promote(first, model="ranker", engine="embedded")
     write_export(tmp_path / "runs" / "better" / "export", payload_bytes=10)
     write_export(tmp_path / "runs" / "broken" / "export", offset=2.5)
+    write_export(tmp_path / "runs" / "other" / "export", offset=2.5, payload_bytes=10)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
     said = {}
@@ -54,7 +55,8 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{line}: {done.stderr}"
-        assert shown in done.stdout, line
+        for each in shown.splitlines():
+            assert each in done.stdout, line
         said[line] = done.stdout
     assert len(said) >= 12
     assert "ranker@2" in said["servingrepo promote runs/better --model ranker"]
