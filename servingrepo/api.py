@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from servingrepo.verbs import status as _status
     from servingrepo.verbs import unserve as _unserve
     from servingrepo.verbs import verify as _verify
+    from servingrepo.verbs import warmup as _warmup
     from servingrepo.verbs.change import Switched
     from servingrepo.verbs.status import Status
 else:  # a call imports only the verb that it uses
@@ -56,9 +57,9 @@ else:  # a call imports only the verb that it uses
         Later(f"servingrepo.verbs.{one}")
         for one in "adopt diff doctor label mark options promote prune reload".split()  # noqa: SIM905
     )
-    _restore, _rollback, _scan, _serve, _show, _smoke, _status, _unserve, _verify = (
+    _restore, _rollback, _scan, _serve, _show, _smoke, _status, _unserve, _verify, _warmup = (
         Later(f"servingrepo.verbs.{one}")
-        for one in "restore rollback scan serve show smoke status unserve verify".split()  # noqa: SIM905
+        for one in "restore rollback scan serve show smoke status unserve verify warmup".split()  # noqa: SIM905
     )
 
 __all__ = ["OpenRepository", "doctor", "init", "open"]
@@ -131,6 +132,7 @@ class OpenRepository:
     export = verb(_scan.export, _options.ExportOptions)
     promote = verb(_promote.promote, _options.PromoteOptions)
     smoke = verb(_smoke.smoke, _options.SmokeOptions)
+    warmup = verb(_warmup.warmup, _options.WarmupOptions)
     size = verb(_verify.size)
     diff = verb(_diff.diff, _options.TrialOptions)
     contract = verb(_contracts.show_contract)

@@ -38,6 +38,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "contract": ("contract", "Show, pin or check the signatures that clients rely on."),
         "export": ("export", "Make a SavedModel from a Keras model."),
         "smoke": ("smoke", "Serve a version in a child process and send it requests."),
+        "warmup": (
+            "warmup",
+            "Write the requests that servers replay before a version is available.",
+        ),
     },
     "Serve": {
         "serve": ("serve", "Serve a version."),

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.client import ServingClient
     from servingrepo.smoke.cases import SmokeCase
 
-__all__ = ["Result", "Target", "send_case", "send_examples", "send_predict"]
+__all__ = ["Result", "Target", "fill_input", "send_case", "send_examples", "send_predict"]
 
 _REQUEST_SECONDS = 60.0
 """The longest wait for one answer. The first request to a model may take long, because it compiles and allocates."""
@@ -159,11 +159,7 @@ def send_examples(
         regression_pb2.RegressionRequest if regress else classification_pb2.ClassificationRequest
     )()
     _address(request, target, signature)
-    if context is None:
-        request.input.example_list.examples.extend(examples)
-    else:
-        request.input.example_list_with_context.examples.extend(examples)
-        request.input.example_list_with_context.context.CopyFrom(context)
+    fill_input(request, examples, context)
     count = len(examples)
 
     def check(reply: Any) -> tuple[list[str], list[str], dict[str, Tensor]]:
@@ -173,6 +169,15 @@ def send_examples(
 
     send = target.client.regress if regress else target.client.classify
     return _send(target, request, send, check, vouched=vouched, has_data=True)
+
+
+def fill_input(request: Any, examples: Sequence[Any], context: Any) -> None:
+    """Put tf.Examples into a request for Classify or Regress."""
+    if context is None:
+        request.input.example_list.examples.extend(examples)
+    else:
+        request.input.example_list_with_context.examples.extend(examples)
+        request.input.example_list_with_context.context.CopyFrom(context)
 
 
 def _address(request: Any, target: Target, signature: Signature) -> None:

@@ -167,14 +167,19 @@ class Disk(msgspec.Struct, frozen=True):
                 if stat.S_ISDIR(mode) and stat.S_IMODE(mode) != DIRECTORY_MODE:
                     one.chmod(DIRECTORY_MODE)
 
-    def replace_file(self, path: Path, data: bytes, *, step: str) -> None:
+    def replace_file(
+        self, path: Path, data: bytes, *, step: str, shown: Path | None = None
+    ) -> None:
         """Replace a file's content atomically and durably: readers see either the old or the new content.
+
+        `shown` is its path in errors, if `path` goes through an open directory (/proc/self/fd/N).
 
         A SIGKILL may leave a file `.NAME.tmp` beside it. The next call overwrites this file, and recovery removes it.
         """
         temporary = _temporary(path)
-        with storage_errors("write", path):
-            self.step(f"{step}.before-write", path)
+        shown = shown or path
+        with storage_errors("write", shown):
+            self.step(f"{step}.before-write", shown)
             try:
                 # O_NONBLOCK: if a FIFO has this name, we must not wait for its reader (fifo(7)).
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK
@@ -183,17 +188,17 @@ class Disk(msgspec.Struct, frozen=True):
                     os.fchmod(stream.fileno(), FILE_MODE)
                     stream.write(data)
                     stream.flush()
-                    self.step(f"{step}.before-sync", path)
+                    self.step(f"{step}.before-sync", shown)
                     os.fsync(stream.fileno())
-                self.step(f"{step}.before-rename", path)
+                self.step(f"{step}.before-rename", shown)
                 temporary.replace(path)
             except BaseException:
                 with suppress(OSError):
                     temporary.unlink()
                 raise
-            self.step(f"{step}.after-rename", path)
+            self.step(f"{step}.after-rename", shown)
             self.sync_directory(path.parent)
-        self.step(f"{step}.done", path)
+        self.step(f"{step}.done", shown)
 
     def append_lines(self, path: Path, lines: Sequence[bytes], *, step: str) -> None:
         """Append lines, which are JSON objects, in one durable write. First cut off what a crash left torn.

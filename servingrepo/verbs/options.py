@@ -281,6 +281,17 @@ class TrialOptions(msgspec.Struct, frozen=True, kw_only=True):
         return cast("Cases", self.cases)
 
 
+class WarmupOptions(TrialOptions, frozen=True, kw_only=True):
+    """How a warm-up file is written into a run: with which cases, and on which engine it is tried."""
+
+    saved_model: Annotated[str | Path | None, _SAVED_MODEL] = None
+    replace: Annotated[
+        bool, Option(help="Write it although the export has a warm-up file already.")
+    ] = False
+    dry_run: Annotated[bool, DRY_RUN] = False
+    run_wait: Annotated[float, _RUN_WAIT] = RUN_WAIT
+
+
 class SmokeOptions(TrialOptions, frozen=True, kw_only=True):
     """How a version or an export is smoke-tested without a promotion.
 

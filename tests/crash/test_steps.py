@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NOT_SWEPT = {
     "export": "it changes nothing in a repository; tests/crash/test_export.py interrupts it",
     "smoke": "it changes nothing in a repository; tests/verbs/test_smoke_leftovers.py kills it",
+    "warmup": "it changes nothing in a repository; tests/verbs/test_warmup.py fails each of its steps",
     **dict.fromkeys(
         ("scan", "diff", "status", "list", "show", "history", "doctor", "run-server"),
         "it changes nothing in a repository",
@@ -67,6 +68,12 @@ NEED_SMOKE = {
     for end in ("before-write", "before-sync", "before-rename", "after-rename", "done")
 }
 """Steps of `smoke --write-cases`, which no scenario has: each would start a server. The file is the user's own."""
+
+NEED_WARMUP = {
+    f"warmup.{end}": "tests/verbs/test_warmup.py"
+    for end in ("before-write", "before-sync", "before-rename", "after-rename", "done")
+}
+"""Steps of `warmup`, which no scenario has: each would start a server. The file lies in the run."""
 
 GOING_BACK = "c2-copy-back."
 """The steps after a C2 that failed: two faults are needed to be interrupted there, and have a test of their own."""
@@ -124,7 +131,7 @@ def test_every_step_in_the_code_is_reached_by_a_scenario(
         reached |= {step.partition("@")[0] for step in steps}
         shutil.rmtree(folder)
     known = {step for step in steps_in_the_code() if not step.startswith(GOING_BACK)}
-    elsewhere = NEED_SERVERS.keys() | NEED_KERAS.keys() | NEED_SMOKE.keys()
+    elsewhere = {**NEED_SERVERS, **NEED_KERAS, **NEED_SMOKE, **NEED_WARMUP}.keys()
     assert elsewhere <= known
     assert known - reached == elsewhere
     assert reached - known == set()
