@@ -169,7 +169,7 @@ def _proofs(done: Promotion) -> Iterator[str]:
     for gate in done.gates:
         yield f"  gate      {gate.gate}: {gate.verdict}: {gate.why}"
     if done.proof is not None:
-        yield from proof_lines(done.proof)
+        yield from proof_lines(done.proof, f"{done.model}@{done.version}")
         if done.proof.drift is not None:
             yield from drift_lines(done.proof.drift, f"{done.model}@{done.proof.drift.live}")
         if done.same_as is not None:

@@ -43,10 +43,11 @@ _MOST_PASSED = 20
 """Lines on cases that passed; JSON has more."""
 
 
-def proof_lines(proof: Proof) -> Iterator[str]:
-    """Yield the engine, and a line for each verdict. An inconclusive one is not proven, and says so.
+def proof_lines(proof: Proof, subject: str) -> Iterator[str]:
+    """Yield the engine, and a line for each verdict. What is not proven says so, and by which command it would be.
 
-    Of many cases that passed, the first ones have a line, and the others are counted.
+    Of many cases that passed, the first ones have a line, and the others are counted. `subject` is what `smoke` calls
+    the version or export.
     """
     yield f"  proof     {proof.engine} ({proof.server})"
     for note in proof.notes:
@@ -73,6 +74,8 @@ def proof_lines(proof: Proof) -> Iterator[str]:
             f"            {took.requests} answers to cases: median {took.p50_ms:.3g} ms, "
             f"99th percent {took.p99_ms:.3g} ms"
         )
+    if proof.report.inconclusive:
+        yield f"            real data would prove it: servingrepo smoke {subject} --case FILE"
 
 
 def drift_lines(found: Drift, live: str) -> Iterator[str]:

@@ -162,7 +162,7 @@ def _version(record: VersionRecord) -> Iterator[str]:
         adopted = record.source.kind == ADOPTED
         yield f"  proof         {'adopted, and not smoke-tested' if adopted else 'not checked'}"
     for proof in record.proofs:
-        yield from proof_lines(proof)
+        yield from proof_lines(proof, f"{record.model}@{record.version}")
         if proof.drift is not None:
             yield from drift_lines(proof.drift, f"{record.model}@{proof.drift.live}")
 

@@ -66,6 +66,6 @@ def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> Non
     except (SmokeFailed, BadCase) as failed:
         failed.details["proof"] = proof
         if not app.json:
-            app.result(proof, [subject, *proof_lines(proof)])
+            app.result(proof, [subject, *proof_lines(proof, subject)])
         raise
-    app.result(proof, [subject, *proof_lines(proof)], bare="ok")
+    app.result(proof, [subject, *proof_lines(proof, subject)], bare="ok")

@@ -46,6 +46,6 @@ def command(app: App, run: Path, options: WarmupOptions, place: RunPlace) -> Non
         f"{done.path} {verb}: {plural(done.records, 'request', 'requests')}, {done.size} bytes"
     ]
     if done.proof is not None:
-        lines += proof_lines(done.proof)
+        lines += proof_lines(done.proof, str(run))
     lines.append(f"next          servingrepo promote {run} --model NAME")
     app.result(done, lines, bare=done.path)
