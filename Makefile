@@ -64,14 +64,14 @@ shellcheck: env
 
 .PHONY: test
 test: lint ## Lint and every test that needs no Docker
-	$(BIN)/pytest -n $(WORKERS) -m "not docker and not producers"
+	$(BIN)/pytest -n $(WORKERS) -m "not docker and not producers and not browser"
 
 # Without the lock: what the package's own bounds let a user's pip choose. OLDEST and NEWEST name the interpreters.
 OLDEST ?= python3.11
 NEWEST ?= python3.13
 UNLOCKED = $(BIN)/uv venv --quiet --clear --no-python-downloads --python $(1) $(VENV)-$(2) && \
 	$(BIN)/uv pip install --quiet --python $(VENV)-$(2)/bin/python --resolution $(3) --editable . --group dev && \
-	$(VENV)-$(2)/bin/pytest -n $(WORKERS) -m "not docker and not producers"
+	$(VENV)-$(2)/bin/pytest -n $(WORKERS) -m "not docker and not producers and not browser"
 
 .PHONY: test-lowest
 test-lowest: env ## make test's tests on Python 3.11 with the lowest versions that pyproject.toml allows
@@ -88,6 +88,11 @@ test-docker: env ## The tests that need Docker, and those that must not mind it;
 	$(BIN)/python -m tests.docker.beside -n $(WORKERS) -m "tf and not docker and not producers" \
 		tests/cli tests/docs tests/servers tests/repository tests/verbs/test_compatibility.py tests/verbs/test_promotion.py \
 		tests/fleet/test_reasons.py tests/fleet/test_switch.py tests/crash/test_processes.py
+
+.PHONY: browser
+browser: env ## Reports in headless Chromium; as root it installs what is missing
+	tests/browser/prepare
+	$(BIN)/pytest -n $(WORKERS) -m browser
 
 .PHONY: producers
 producers: env ## Real MLflow, TensorFlow 2.15 Estimators, TFX, TF Hub and SageMaker leave runs, which are promoted

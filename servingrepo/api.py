@@ -220,6 +220,7 @@ class OpenRepository:
     show_version = verb(_show.show_version)
     lineage = verb(_show.lineage)
     history = verb(_show.history)
+    life = verb(_show.life)
     hold = verb(_mark.hold, _options.ChangeOptions)
     release_hold = verb(_mark.release_hold, _options.ChangeOptions)
     mark_bad = verb(_mark.mark_bad, _options.MarkOptions)

@@ -27,6 +27,8 @@ class ServingRepoError(Exception):
     """Errors of other servers in the same step; `problems` has their messages."""
     says_what_happened: bool = False
     """Whether the message itself says that the change has happened all the same."""
+    proof: Any = None
+    """The proof that was not enough, where a smoke test ended the command."""
 
     def __init__(
         self,

@@ -17,7 +17,17 @@ from servingrepo.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["as_path", "as_text", "escaped", "is_path", "plural", "refuse_url", "some"]
+__all__ = [
+    "as_path",
+    "as_text",
+    "escaped",
+    "is_path",
+    "plural",
+    "printable",
+    "refuse_url",
+    "sized",
+    "some",
+]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -92,6 +102,26 @@ def some(names: Sequence[str], *, most: int = 3) -> str:
 def escaped(text: str) -> str:
     """Return text as JSON can hold it: what stands for bytes that are not UTF-8 (PEP 383) becomes an escape."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """Return text without control characters, since names and messages may come from files of others."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
+def sized(size: int) -> str:
+    """Return a size as text, in units of 1000."""
+    step, amount = 1000, float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < step:
+            return f"{amount:.3g} {unit}"
+        amount /= step
+    return f"{amount:.3g} TB"
 
 
 def _refused(text: str, what: str, why: str) -> UsageError:

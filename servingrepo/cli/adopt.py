@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
-from servingrepo.cli.app import App, Bar, pinned, sized, versions_shown
+from servingrepo.cli.app import App, Bar, pinned, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import typed_for_smoke
 from servingrepo.errors import UsageError
 from servingrepo.options import Option
-from servingrepo.texts import plural, some
+from servingrepo.texts import plural, sized, some
 from servingrepo.verbs.options import AdoptOptions, ChangeOptions
 
 if TYPE_CHECKING:

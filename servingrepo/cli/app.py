@@ -16,6 +16,7 @@ import msgspec
 from click.core import ParameterSource
 
 from servingrepo.errors import NoRepository, StorageFailed
+from servingrepo.texts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -220,16 +221,6 @@ def error_document(error: ServingRepoError) -> dict[str, Any]:
     }
 
 
-def printable(text: str) -> str:
-    """Return text without control characters, since names and messages may come from files of others."""
-    if text.isprintable():
-        return text
-    return "".join(
-        one if one.isprintable() or one == "\t" else one.encode("unicode_escape").decode()
-        for one in text
-    )
-
-
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
     """Yield the lines of an aligned table, with numbers to the right."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
@@ -244,16 +235,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[st
             for cell, width, to_right in zip(row, widths, right, strict=True)
         )
         yield "  ".join(aligned).rstrip()
-
-
-def sized(size: int) -> str:
-    """Return a size as text, in units of 1000."""
-    step, amount = 1000, float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < step:
-            return f"{amount:.3g} {unit}"
-        amount /= step
-    return f"{amount:.3g} TB"
 
 
 def pinned(versions: Sequence[int]) -> str:

@@ -48,6 +48,19 @@ class RunPath(LocalPath):
         return self.coerce_path_result(value)
 
 
+class NewFile(LocalPath):
+    """A file to write: its directory exists, and in its place is nothing, or a file."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the path. A link or a device there is refused: it would be replaced and not written to."""
+        path = Path(super().convert(value, param, ctx))
+        if not path.parent.is_dir():
+            self.fail(f"there is no directory {path.parent}", param, ctx)
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            self.fail(f"{path} is there, and no file that could be replaced", param, ctx)
+        return path
+
+
 class CaseSource(click.Path):
     """A file of cases that exists, or what is no file: MODULE:FUNCTION, or warmup."""
 
@@ -125,6 +138,7 @@ TYPES: dict[str, Callable[[Option], Any]] = {
     "file": _file,
     "case": lambda _: CaseSource(path_type=Path, dir_okay=False, exists=True),
     "cases": _file,
+    "new file": lambda _: NewFile(path_type=Path),
     "pem": lambda _: click.Path(path_type=Path),
     "run path": _run_path,
     "folder": _run_path,

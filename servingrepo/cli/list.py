@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from servingrepo.cli.app import App, pinned, sized, table, versions_shown
+from servingrepo.cli.app import App, pinned, table, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.unreadable import refuse_unreadable
+from servingrepo.texts import sized
 
 if TYPE_CHECKING:
     from servingrepo.repository.listing import ModelRow

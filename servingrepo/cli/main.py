@@ -65,6 +65,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "list": ("list", "List the models."),
         "show": ("show", "Show a model or a version."),
         "history": ("history", "Show who changed what, when and why."),
+        "report": ("report", "Write the life of a model or of the repository as a page of HTML."),
         "mark-bad": ("mark_bad", "Mark a version bad, so that nothing serves it again."),
         "prune": ("prune", "Move old versions to the trash, or empty it."),
         "restore": ("restore", "Bring a pruned version back from the trash."),

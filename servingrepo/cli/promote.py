@@ -11,7 +11,7 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from servingrepo.cli.app import App, Bar, pinned, sized
+from servingrepo.cli.app import App, Bar, pinned
 from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import compatibility_lines
 from servingrepo.cli.keeping import policy_of_settings
@@ -19,14 +19,17 @@ from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
 from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import drift_lines, proof_lines, typed_for_smoke
+from servingrepo.cli.reports import ReportFiles, record_for_report, reporting, result_with_report
 from servingrepo.cli.switches import print_hooks
 from servingrepo.errors import UsageError
 from servingrepo.options import Option
+from servingrepo.texts import sized
 from servingrepo.verbs.options import PromoteOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from servingrepo.reports.values import Report
     from servingrepo.runs.tracing import Context
     from servingrepo.verbs.values import Promotion
 
@@ -51,12 +54,15 @@ class Then(msgspec.Struct, frozen=True, kw_only=True):
     servingrepo promote runs/latest --model ranker --no-serve
     servingrepo promote runs/latest --model ranker --endpoint localhost:8500
     servingrepo promote runs/latest --model ranker --require 'validation/accuracy >= served - 0.005'
+    servingrepo promote runs/latest --model ranker --report out.html --junit junit.xml --markdown summary.md
     version=$(servingrepo promote -q runs/latest --model ranker)""",
 )
 @click.argument("run", type=RunPath(path_type=Path))
-@takes(options=PromoteOptions, place=RunPlace, then=Then)
+@takes(options=PromoteOptions, place=RunPlace, then=Then, files=ReportFiles)
 @click.pass_obj
-def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then: Then) -> None:
+def command(
+    app: App, run: Path, options: PromoteOptions, place: RunPlace, then: Then, files: ReportFiles
+) -> None:
     """Publish the SavedModel of a RUN directory as the next version of a model, and serve it.
 
     First the export is copied to a directory that servers ignore. There it is hashed, and an engine serves it and
@@ -70,30 +76,42 @@ def command(app: App, run: Path, options: PromoteOptions, place: RunPlace, then:
 
     _refuse_unsmoked(smoke=options.smoke)
     run = place.runs / run
-    run_read = read_in_a_child(run, seconds=options.run_wait)
-    options = msgspec.structs.replace(
-        options,
-        keep=policy_of_settings(app, options.model) if then.prune else None,
-        context=_context(),
-        notice=app.note,
-        run_read=run_read,
-    )
-    repo = app.open()
-    verb = "reading" if options.dry_run else "copying"
-    with Bar(app, f"{verb} {run}") as bar:
+    kind = "Dry run of a promotion" if options.dry_run else "Promotion"
+    with (
+        reporting(app, files, kind=kind, subject=f"{run} as {options.model}", runs=(run,)),
+        Bar(app, f"{'reading' if options.dry_run else 'copying'} {run}") as bar,
+    ):
 
         def expect(events: int, export: int) -> None:
             bar.expect(events if options.dry_run else events + export)
 
-        options = msgspec.structs.replace(options, sizes=expect, progress=bar.advance)
-        done = promote(repo.value, run, options)
+        options = msgspec.structs.replace(
+            options,
+            keep=policy_of_settings(app, options.model) if then.prune else None,
+            context=_context(),
+            notice=app.note,
+            run_read=read_in_a_child(run, seconds=options.run_wait),
+            sizes=expect,
+            progress=bar.advance,
+        )
+        done = promote(app.open().value, run, options)
     print_hooks(app, done.hooks)
     for line in done.unproven:
         app.warn(line)
     if done.prune_failed:
         verb = "would not be" if done.dry_run else "was not"
         app.warn(f"{done.model} {verb} pruned afterwards: {done.prune_failed}")
-    app.result(done, _lines(done, options), bare=done.version)
+
+    def report(created: str) -> Report:
+        from servingrepo.reports.promotions import promotion_report
+
+        new = done.dry_run and done.same_as is None
+        record = None if new else record_for_report(app, f"{done.model}@{done.version}")
+        return promotion_report(done, record=record, created=created)
+
+    result_with_report(
+        app, files, report, done, _lines(done, options), bare=done.version, runs=(run,)
+    )
 
 
 def _refuse_unsmoked(*, smoke: bool) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from servingrepo.cli.app import App, sized, table
+from servingrepo.cli.app import App, table
 from servingrepo.cli.command import command as make
 from servingrepo.cli.keeping import KeepRules, given_by_hand, policy_of
 from servingrepo.cli.options import takes
 from servingrepo.errors import UsageError
+from servingrepo.texts import sized
 from servingrepo.verbs.options import PruneOptions
 
 if TYPE_CHECKING:

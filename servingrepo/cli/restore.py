@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from servingrepo.cli.app import App, Bar, sized
+from servingrepo.cli.app import App, Bar
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
+from servingrepo.texts import sized
 from servingrepo.verbs.options import RestoreOptions
 
 if TYPE_CHECKING:

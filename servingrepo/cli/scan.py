@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from servingrepo.cli.app import App, Bar, sized
+from servingrepo.cli.app import App, Bar
 from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines
@@ -15,6 +15,7 @@ from servingrepo.cli.kinds import RunPath
 from servingrepo.cli.mounted import RunPlace, read_in_a_child
 from servingrepo.cli.options import takes
 from servingrepo.cli.signatures import signature_lines
+from servingrepo.texts import sized
 from servingrepo.verbs.options import ScanOptions, optional_path
 
 if TYPE_CHECKING:

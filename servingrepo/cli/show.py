@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
-from servingrepo.cli.app import App, sized, table
+from servingrepo.cli.app import App, table
 from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import compatibility_lines, demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
@@ -18,6 +18,7 @@ from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.options import Option
 from servingrepo.repository.records import ADOPTED
 from servingrepo.repository.trash import find_trashed
+from servingrepo.texts import sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,6 +10,7 @@ import msgspec
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
 from servingrepo.cli.proofs import proof_lines
+from servingrepo.cli.reports import ReportFiles, record_for_report, reporting, result_with_report
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import BadCase, SmokeFailed
 from servingrepo.options import Option
@@ -19,6 +20,8 @@ from servingrepo.verbs.options import SmokeOptions
 
 if TYPE_CHECKING:
     from servingrepo.cli.app import App
+    from servingrepo.reports.values import Report
+    from servingrepo.repository.records import Proof
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,35 +40,55 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     servingrepo smoke ./runs/2026_05_10_baseline --case requests.json
     servingrepo smoke ranker@served --write-answers golden.json
     servingrepo smoke ./runs/2026_05_11_wider --case golden.json
-    servingrepo smoke ranker --strict""",
+    servingrepo smoke ranker --strict
+    servingrepo smoke ranker --case requests.json --report out.html""",
 )
 @click.argument("subject", metavar="REF|PATH")
-@takes(options=SmokeOptions, asked=Judged)
+@takes(options=SmokeOptions, asked=Judged, files=ReportFiles)
 @click.pass_obj
-def command(app: App, subject: str, options: SmokeOptions, asked: Judged) -> None:
+def command(
+    app: App, subject: str, options: SmokeOptions, asked: Judged, files: ReportFiles
+) -> None:
     """Serve a version, or an export that was never published, in a child process and send it requests.
 
     Every signature gets at least one request: from cases, or made up from the signature and the graph.
     Without --case, the cases in configs/NAME.cases.* of the repository are used, or in the folder smoke of a run.
     This changes and records nothing. NAME alone means its served version, else its latest. A path has a slash in it.
     """
-    from servingrepo.servers.engines.choice import choose_engine
+    from servingrepo.repository.proving import weighing
     from servingrepo.smoke.report import judge
+
+    runs = (as_path(subject, "path"),) if is_path(subject) else ()
+    with reporting(app, files, kind="Smoke test", subject=subject, runs=runs):
+        proof = _prove(app, subject, msgspec.structs.replace(options, notice=app.note))
+        try:
+            with weighing(proof):
+                judge(proof.report, strict=asked.strict)
+        except (SmokeFailed, BadCase) as failed:
+            failed.details["proof"] = proof
+            if not app.json:
+                app.result(proof, [subject, *proof_lines(proof, subject)])
+            raise
+
+    def report(created: str) -> Report:
+        from servingrepo.reports.promotions import smoke_report
+
+        tested = f"{proof.report.model}@{proof.report.version}"
+        record = record_for_report(app, tested) if not runs else None
+        named = subject if runs else tested
+        return smoke_report(proof, subject=named, record=record, created=created)
+
+    lines = [subject, *proof_lines(proof, subject)]
+    result_with_report(app, files, report, proof, lines, bare="ok", runs=runs)
+
+
+def _prove(app: App, subject: str, options: SmokeOptions) -> Proof:
+    from servingrepo.servers.engines.choice import choose_engine
     from servingrepo.verbs.smoke import smoke, smoke_path
 
-    options = msgspec.structs.replace(options, notice=app.note)
     if is_path(subject):
         assert isinstance(options.engine, EngineChoice)  # nosec B101 # noqa: S101 - takes made it
         engine = choose_engine(options.engine)
-        proof = smoke_path(as_path(subject, "path"), engine, options, disk=app.disk())
-    else:
-        with taken_for_names(subject):
-            proof = smoke(app.open().value, subject, options)
-    try:
-        judge(proof.report, strict=asked.strict)
-    except (SmokeFailed, BadCase) as failed:
-        failed.details["proof"] = proof
-        if not app.json:
-            app.result(proof, [subject, *proof_lines(proof, subject)])
-        raise
-    app.result(proof, [subject, *proof_lines(proof, subject)], bare="ok")
+        return smoke_path(as_path(subject, "path"), engine, options, disk=app.disk())
+    with taken_for_names(subject):
+        return smoke(app.open().value, subject, options)

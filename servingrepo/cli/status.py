@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
-from servingrepo.cli.app import App, pinned, sized, table, versions_shown
+from servingrepo.cli.app import App, pinned, table, versions_shown
 from servingrepo.cli.command import command as make
 from servingrepo.cli.options import takes
 from servingrepo.cli.unreadable import refuse_unreadable
 from servingrepo.errors import NotConverged
 from servingrepo.options import Option
+from servingrepo.texts import sized
 from servingrepo.verbs.options import StatusOptions
 
 if TYPE_CHECKING:

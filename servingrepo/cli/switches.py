@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servingrepo.cli.app import App, pinned, sized
+from servingrepo.cli.app import App, pinned
+from servingrepo.texts import sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

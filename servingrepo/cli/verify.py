@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 import msgspec
 
-from servingrepo.cli.app import App, Bar, sized
+from servingrepo.cli.app import App, Bar
 from servingrepo.cli.command import command as make
 from servingrepo.cli.compatibility import demand_lines
 from servingrepo.cli.fingerprints import fingerprint_lines, tensor_lines
@@ -16,7 +16,7 @@ from servingrepo.cli.signatures import signature_lines
 from servingrepo.cli.subjects import taken_for_names
 from servingrepo.errors import DamagedExport, UsageError, VersionDamaged
 from servingrepo.options import Option
-from servingrepo.texts import as_path, is_path, plural, some
+from servingrepo.texts import as_path, is_path, plural, sized, some
 from servingrepo.verbs.options import VerifyOptions
 
 if TYPE_CHECKING:

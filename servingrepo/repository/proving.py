@@ -221,6 +221,16 @@ def _compared(client: ServingClient, trial: Trial, deadline: Deadline) -> Drift 
     )
 
 
+@contextmanager
+def weighing(proof: Proof) -> Iterator[None]:
+    """Give an error of the block the proof that was not enough: a report shows it."""
+    try:
+        yield
+    except ServingRepoError as error:
+        error.proof = proof
+        raise
+
+
 def refuse_lacking(engine: str, inspection: Inspection) -> None:
     """Refuse the embedded engine for a graph with operations that it lacks, before it is started.
 

@@ -55,8 +55,8 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     """A change from `old` to `new` as clients and servers see it.
 
     `new_ops` are the operations that only the new graph has. `new_effects` are the new operations that touch files,
-    network or processes. Both are None if the record of a side does not list its operations. `drift` is how their
-    answers differ; None without cases.
+    network or processes. Both are None if the record of a side does not list its operations. `signatures` are those
+    of both. `drift` is how their answers differ; None without cases.
     """
 
     old: str
@@ -66,6 +66,7 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     tensorflow: tuple[str, str]
     new_ops: tuple[str, ...] | None
     new_effects: tuple[str, ...] | None
+    signatures: tuple[tuple[Signature, ...], tuple[Signature, ...]]
     drift: Drift | None = None
 
 
@@ -104,6 +105,7 @@ def diff(repo: Repository | None, old: str | Path, new: str | Path, options: Tri
         tensorflow=(before.tensorflow, after.tensorflow),
         new_ops=ops,
         new_effects=effects,
+        signatures=(before.signatures, after.signatures),
         drift=_compare_answers(repo, old, new, options) if options.smoke_cases else None,
     )
 

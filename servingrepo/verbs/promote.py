@@ -38,6 +38,7 @@ from servingrepo.repository.proving import (
     refuse_lacking,
     server_of,
     smoking,
+    weighing,
 )
 from servingrepo.repository.publication import (
     choose_number,
@@ -393,16 +394,17 @@ def _prove(
         proof = prove(
             engine, trial, timeout=options.timeout, time=repo.now(), notice=options.notice
         )
-    judge(proof.report, strict=options.strict)
     if isinstance(live, Drift):
         proof = msgspec.structs.replace(proof, drift=live)
-    if proof.drift is not None:
-        judge_drift(
-            proof.drift,
-            options.budget,
-            model=place.model,
-            allow_inconclusive=options.fleet_rules.allow_inconclusive,
-        )
+    with weighing(proof):
+        judge(proof.report, strict=options.strict)
+        if proof.drift is not None:
+            judge_drift(
+                proof.drift,
+                options.budget,
+                model=place.model,
+                allow_inconclusive=options.fleet_rules.allow_inconclusive,
+            )
     return proof
 
 
@@ -636,7 +638,8 @@ def _prove_again(
             notice=options.notice,
         )
     try:
-        judge(proof.report, strict=options.strict)
+        with weighing(proof):
+            judge(proof.report, strict=options.strict)
     except SmokeFailed as failed:
         failed.problems = (*failed.problems, f"{name} is published already, and stays as it is")
         raise

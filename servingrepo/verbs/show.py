@@ -1,11 +1,11 @@
-"""show, history: models, versions, their runs and the events of the repository."""
+"""show, history, report: models, versions, their runs and the events of the repository."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from servingrepo.modelconfig import check_name
-from servingrepo.repository import listing
+from servingrepo.repository import listing, lives
 from servingrepo.repository.references import parse_reference, resolve
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from servingrepo.repository.history import Event
     from servingrepo.repository.listing import Lineage, ModelDetails
+    from servingrepo.repository.lives import Life
     from servingrepo.repository.records import VersionRecord
     from servingrepo.repository.repository import Repository
 
@@ -43,3 +44,8 @@ def history(
 ) -> Iterator[Event]:
     """Yield the events of a model or of all models, oldest first; with a limit only the last of them."""
     return listing.list_events(repo, check_name(model) if model is not None else None, limit=limit)
+
+
+def life(repo: Repository, model: str | None = None) -> tuple[Life, ...]:
+    """Return the life of a model, or of all models: their versions, what happened to them, and when."""
+    return lives.read_lives(repo, check_name(model) if model is not None else None)

@@ -33,6 +33,7 @@ ORDER = (
     ("repository",),
     ("fleet",),
     ("verbs",),
+    ("reports",),
     ("api",),
     ("cli",),
     ("__main__",),
@@ -167,6 +168,8 @@ def test_imports_of_ours_name_modules_that_there_are() -> None:
         ("tensorflow_serving", PROTOBUF_MODULES_ONLY_IN),
         ("docker", ("servingrepo/servers/engines/",)),
         ("click", ("servingrepo/cli/",)),
+        ("jinja2", ("servingrepo/reports/",)),
+        ("markupsafe", ("servingrepo/reports/",)),
     ],
 )
 def test_a_library_is_imported_only_where_it_belongs(module: str, allowed: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ NOT_SWEPT = {
     "smoke": "it changes nothing in a repository; tests/verbs/test_smoke_leftovers.py kills it",
     "warmup": "it changes nothing in a repository; tests/verbs/test_warmup.py fails each of its steps",
     **dict.fromkeys(
-        ("scan", "diff", "status", "list", "show", "history", "doctor", "run-server"),
+        ("scan", "diff", "status", "list", "show", "history", "report", "doctor", "run-server"),
         "it changes nothing in a repository",
     ),
 }
@@ -74,6 +74,12 @@ NEED_WARMUP = {
     for end in ("before-write", "before-sync", "before-rename", "after-rename", "done")
 }
 """Steps of `warmup`, which no scenario has: each would start a server. The file lies in the run."""
+
+NEED_REPORTS = {
+    f"report.{end}": "tests/crash/test_reports.py"
+    for end in ("before-write", "before-sync", "before-rename", "after-rename", "done")
+}
+"""Steps of a report that is written when the command itself is over, and outside of the repository."""
 
 GOING_BACK = "c2-copy-back."
 """The steps after a C2 that failed: two faults are needed to be interrupted there, and have a test of their own."""
@@ -131,7 +137,13 @@ def test_every_step_in_the_code_is_reached_by_a_scenario(
         reached |= {step.partition("@")[0] for step in steps}
         shutil.rmtree(folder)
     known = {step for step in steps_in_the_code() if not step.startswith(GOING_BACK)}
-    elsewhere = {**NEED_SERVERS, **NEED_KERAS, **NEED_SMOKE, **NEED_WARMUP}.keys()
+    elsewhere = {
+        **NEED_SERVERS,
+        **NEED_KERAS,
+        **NEED_SMOKE,
+        **NEED_WARMUP,
+        **NEED_REPORTS,
+    }.keys()
     assert elsewhere <= known
     assert known - reached == elsewhere
     assert reached - known == set()
