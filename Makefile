@@ -63,7 +63,7 @@ shellcheck: env
 	$(BIN)/shellcheck .ci/run compose/*.sh compose/standin/tensorflow_model_server tests/*/prepare
 
 .PHONY: test
-test: lint ## Lint and every test that needs no Docker
+test: lint ## Lint and every test that needs neither Docker nor a browser
 	$(BIN)/pytest -n $(WORKERS) -m "not docker and not producers and not browser"
 
 # Without the lock: what the package's own bounds let a user's pip choose. OLDEST and NEWEST name the interpreters.
@@ -162,6 +162,8 @@ bench: env ## The benchmarks, as JSON
 	$(BIN)/python benchmarks/container.py
 	$(BIN)/python benchmarks/runs.py
 	$(BIN)/python benchmarks/fleet.py
+	tests/browser/prepare
+	$(BIN)/python benchmarks/report.py
 
 .PHONY: clean
 clean: ## Remove what make made

@@ -125,7 +125,6 @@ class OpenRepository:
         return self._opened.root
 
     models = verb(model_names)
-
     # From a run to a proven version.
     scan = verb(_scan.scan, _options.ScanOptions)
     measure = verb(_scan.measure, _options.MeasureOptions)

@@ -98,7 +98,11 @@ def _verdict(done: Promotion, proof: Proof | None, checks: list[Check]) -> tuple
     said = f"{what} and {served}" if is_new else f"{what}, and is {served}"
     if proof is None:
         return "not checked", f"{said}. No smoke test ran: that is not checked, and not ok."
-    doubtful = sum(one.outcome in {"inconclusive", "failed"} for one in checks)
+    doubtful = sum(
+        one.outcome in {"inconclusive", "failed"}
+        or (one.group == "drift" and one.outcome == "not checked")
+        for one in checks
+    )
     doubtful += sum(proof.report.left_out.get(one, 0) for one in ("inconclusive", "failed"))
     if doubtful:
         return "inconclusive", f"{said}. {plural(doubtful, 'check', 'checks')} proved nothing."
@@ -172,7 +176,10 @@ def smoke_report(
         *(drift_checks(drift) if drift is not None else ()),
     ]
     doubtful = report.count("inconclusive") + len(report.unproven)
-    if doubtful:
+    outcome: Outcome = "inconclusive" if doubtful else "passed"
+    if report.failed:
+        outcome, verdict = "failed", f"{plural(report.count('failed'), 'check', 'checks')} failed."
+    elif doubtful:
         verdict = (
             f"Nothing speaks against it, and {plural(doubtful, 'check', 'checks')} proved nothing."
         )
@@ -186,7 +193,7 @@ def smoke_report(
     found = Report(
         kind="Smoke test",
         subject=mask_text(subject),
-        outcome="inconclusive" if doubtful else "passed",
+        outcome=outcome,
         verdict=verdict,
         facts=tuple(proof_facts(proof)),
         sections=tuple(one for one in sections if not one.empty),

@@ -130,7 +130,7 @@ def test_ten_thousand_cases_stay_below_five_megabytes() -> None:
     )
     data = as_html(report)
     assert len(data) < 5_000_000
-    assert len(Page(data).values["checks"]["rows"]) == 10_000
+    assert len(Page(data).values["checks"]["rows"]) > 10_000
 
 
 def test_the_page_says_what_was_not_read() -> None:
