@@ -20,7 +20,7 @@ from servingrepo.reports.values import plain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servingrepo.reports.values import Check, Report
+    from servingrepo.reports.values import Check, Outcome, Report
 
 __all__ = ["as_html"]
 
@@ -28,6 +28,8 @@ _ROOM = Path(__file__).parent
 _TEXT_OF_CHECKS = 2_500_000
 """Characters that the reasons of all checks may have together: a page must stay below 5 MB."""
 _SHORTEST, _LONGEST = 120, 4000
+_ORDER: tuple[Outcome, ...] = ("failed", "inconclusive", "not checked", "passed")
+"""Checks that need a reader come first."""
 _AS_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 """What could end the block of JSON or begin markup. `json.dumps` escapes all that is not ASCII, U+2028 too."""
 
@@ -37,8 +39,8 @@ def as_html(report: Report) -> bytes:
     from markupsafe import Markup  # it comes with jinja2
 
     report = plain(report)
-    style = _read("vendor/uPlot.min.css") + _read("page.css")
-    scripts = [_read("vendor/uPlot.iife.min.js"), _read("page.js")]
+    style = _read("vendor/uPlot.min.css") + _read("forms/page.css")
+    scripts = [_read("vendor/uPlot.iife.min.js"), _read("forms/page.js")]
     policy = {
         "default-src": "'none'",
         "script-src": " ".join(map(_hash, scripts)),
@@ -104,13 +106,13 @@ def _checks(checks: Sequence[Check]) -> dict[str, Any]:
             round(one.milliseconds, 3),
             number(one.reason),
         ]
-        for one in checks
+        for one in sorted(checks, key=lambda one: _ORDER.index(one.outcome))
     ]
     return {"texts": list(texts), "rows": rows}
 
 
 def _counts(report: Report) -> dict[str, int]:
-    counts = dict.fromkeys(("failed", "inconclusive", "not checked", "passed"), 0)
+    counts: dict[str, int] = dict.fromkeys(_ORDER, 0)
     for one in report.checks:
         counts[one.outcome] += 1
     return counts

@@ -287,7 +287,9 @@ def _versions(life: Life, rows: int) -> Section:
                 row.message or "-",
             )
         )
-        proven = record is not None and any(one.report.passed for one in record.proofs)
+        proven = record is not None and any(
+            one.report.passed and not one.report.failed for one in record.proofs
+        )
         marks.append("failed" if row.bad else "passed" if proven else "not checked")
     for gone in details.trash:
         record = records.get(gone.version)

@@ -13,7 +13,7 @@ def fill(name: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("servingrepo.reports", "templates"),
+        loader=PackageLoader("servingrepo.reports", "forms"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -76,6 +76,21 @@ def test_a_failed_smoke_test_is_reported_too(
     assert inside.command("--root", root, "show", "ranker@3").code == 32
 
 
+@pytest.mark.tf
+def test_a_drift_beyond_its_budget_is_reported(root: Path, run: Path, tmp_path: Path) -> None:
+    page, junit = tmp_path / "p.html", tmp_path / "j.xml"
+    file = tmp_path / "requests.json"
+    file.write_text(json.dumps({"schema": 1, "cases": [{"inputs": [1.0]}, {"inputs": [2.0]}]}))
+    given = ("--engine", "embedded", "--case", file, "--max-diff", "0.1")
+    done = inside.command(*promote(root, run, *given, "--report", page, "--junit", junit))
+    assert done.code == 70, (done.out, done.err)
+    text = page.read_text()
+    assert "<h2>Drift against version 2</h2>" in text
+    assert "the largest difference is 1, allowed are 0.1" in text
+    budgets = ET.parse(junit).getroot().findall("testsuite[@name='drift']/testcase/failure")  # noqa: S314
+    assert len(budgets) == 1
+
+
 def test_a_refused_promotion_is_reported(root: Path, run: Path, tmp_path: Path) -> None:
     page, short = tmp_path / "p.html", tmp_path / "m.md"
     files = ("--report", page, "--markdown", short)

@@ -108,6 +108,23 @@
       across.splits = () => chart.x.filter((_one, place) => place % each === 0);
       across.values = (_plot, splits) => splits.map((one) => cut(chart.names[one] || "", most));
     }
+    if (chart.times) {
+      across.values = (_plot, splits, _axis, _space, step) => {
+        let day = "";
+        return splits.map((one) => {
+          const [date, hours] = new Date(one * 1000).toISOString().slice(0, 16).split("T");
+          if (step >= 86400) {
+            const year = date.slice(0, 4);
+            const shown = date.slice(5) + (day === year ? "" : "\n" + year);
+            day = year;
+            return shown;
+          }
+          const shown = hours + (day === date ? "" : "\n" + date);
+          day = date;
+          return shown;
+        });
+      };
+    }
     const levels = chart.levels.length;
     const longest = levels ? Math.max(...chart.levels.map((one) => Math.min(one.length, 14))) : 8;
     const up = { stroke: soft, grid: grid, ticks: grid, font: font, size: Math.max(44, 14 + longest * 7) };
@@ -205,6 +222,7 @@
       for (const column of columns) {
         const made = document.createElement("td");
         const value = cell(row, column);
+        if (column < 2 || (column > 3 && column < 7)) made.className = "short";
         made.textContent = column === 5 || column === 6 ? (value === 0 ? "–" : String(value)) : value;
         line.append(made);
       }
@@ -225,6 +243,7 @@
       rows.sort((one, other) => {
         const a = cell(data.checks.rows[one], column);
         const b = cell(data.checks.rows[other], column);
+        if ((a === 0) !== (b === 0)) return a === 0 ? 1 : -1; // what nobody measured stays last
         return factor * (typeof a === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0) || one - other;
       });
     }
