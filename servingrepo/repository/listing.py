@@ -226,10 +226,11 @@ def show_model(repo: Repository, model: str) -> ModelDetails:
     Raises:
         NoSuchVersion: There is no such model.
     """
-    return read_steadily(repo, lambda file: _details(repo, file, model))
+    return read_steadily(repo, lambda file: details_of(repo, file, model))
 
 
-def _details(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
+def details_of(repo: Repository, file: ConfigFile, model: str) -> ModelDetails:
+    """Return one model with its versions, by a config that was read before; see `show_model`."""
     now = snapshot_of(repo, model, file.config)
     if now.state is None and now.entry is None and not now.unmanaged:
         need_state(repo, model)

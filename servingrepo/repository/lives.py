@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servingrepo.errors import ServingRepoError
 from servingrepo.repository import history
+from servingrepo.repository.config import read_steadily
 from servingrepo.repository.history import Event
-from servingrepo.repository.listing import ModelDetails, show_model
+from servingrepo.repository.listing import ModelDetails, details_of
 from servingrepo.repository.records import VersionRecord
 from servingrepo.repository.repository import load_record, model_names, need_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servingrepo.repository.config import ConfigFile
     from servingrepo.repository.repository import Repository
 
 __all__ = ["Life", "read_lives"]
 
-MOST_EVENTS = 5000
-"""The newest events of a model that its life has."""
-MOST_RECORDS = 200
-MOST_RECORDS_OF_ALL = 20
-"""The newest records of a model that its life has: alone, and among those of all models."""
+
+class Most(msgspec.Struct, frozen=True):
+    """The newest events and records of a model that its life has."""
+
+    events: int
+    records: int
+
+
+MOST = Most(events=5000, records=200)
+MOST_OF_ALL = Most(events=500, records=20)
+"""In the lives of all models: a page has to hold them."""
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,21 +65,28 @@ def read_lives(repo: Repository, model: str | None = None) -> tuple[Life, ...]:
     """
     if model is not None:
         need_state(repo, model)
-        return (_life(repo, model, MOST_RECORDS),)
-    lives = (_life(repo, name, MOST_RECORDS_OF_ALL) for name in sorted(model_names(repo)))
-    return tuple(one for one in lives if one.events or one.model.versions or one.model.trash)
+    most = MOST if model is not None else MOST_OF_ALL
+    return read_steadily(repo, lambda file: tuple(_lives(repo, file, model, most)))
 
 
-def _life(repo: Repository, model: str, most: int) -> Life:
-    details = show_model(repo, model)
-    newest = history.read_backwards(repo.layout.history, model=model)
-    events = list(islice(newest, MOST_EVENTS + 1))
+def _lives(repo: Repository, file: ConfigFile, model: str | None, most: Most) -> Iterator[Life]:
+    """Yield lives. The history is read once for all models."""
+    events: defaultdict[str, deque[Event]] = defaultdict(lambda: deque(maxlen=most.events + 1))
+    for event in history.read(repo.layout.history, model=model):
+        events[event.model].append(event)
+    for name in (model,) if model is not None else sorted(model_names(repo)):
+        details = details_of(repo, file, name)
+        if model is not None or details.versions or details.trash or events[name]:
+            yield _life(repo, details, list(events[name]), most)
+
+
+def _life(repo: Repository, details: ModelDetails, events: list[Event], most: Most) -> Life:
     kept = {one.version for one in details.versions}
     numbers = sorted(kept | {one.version for one in details.trash}, reverse=True)
     records, unreadable = [], []
-    for number in numbers[:most]:
+    for number in numbers[: most.records]:
         try:
-            record = load_record(repo, model, number)
+            record = load_record(repo, details.model, number)
         except ServingRepoError as error:
             unreadable.append(error.message)
             continue
@@ -78,8 +95,8 @@ def _life(repo: Repository, model: str, most: int) -> Life:
     return Life(
         model=details,
         records=tuple(records),
-        records_left=len(numbers[most:]),
+        records_left=len(numbers[most.records :]),
         unreadable=tuple(unreadable),
-        events=tuple(reversed(events[:MOST_EVENTS])),
-        events_left=len(events) > MOST_EVENTS,
+        events=tuple(events[-most.events :]),
+        events_left=len(events) > most.events,
     )
