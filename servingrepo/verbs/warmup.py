@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servingrepo.errors import UnsafeExport, UsageError
-from servingrepo.repository.proving import Trial, alone_on_server, prove
+from servingrepo.repository.proving import Trial, prove
 from servingrepo.repository.records import Proof
 from servingrepo.repository.repository import utc_now
 from servingrepo.runs.mounts import refuse_hung
@@ -92,20 +92,19 @@ def warmup(repo: Repository, run: str | Path, options: WarmupOptions) -> WarmedU
         inspection = inspect_export(copy)
         refuse_defects(inspection, export)
         engine = engine_for(repo, options.engine)
-        with alone_on_server(repo, engine, options.notice):
-            proof = prove(
-                engine,
-                Trial(
-                    model="model",
-                    version=1,
-                    export=copy,
-                    inspection=inspection,
-                    cases=cases.of(copy),
-                ),
-                timeout=options.timeout,
-                time=utc_now().isoformat(timespec="milliseconds"),
-                notice=options.notice,
-            )
+        proof = prove(
+            engine,
+            Trial(
+                model="model",
+                version=1,
+                export=copy,
+                inspection=inspection,
+                cases=cases.of(copy),
+            ),
+            timeout=options.timeout,
+            time=utc_now().isoformat(timespec="milliseconds"),
+            notice=options.notice,
+        )
         judge(proof.report, strict=False)
     _put(repo.disk, export, data)
     return msgspec.structs.replace(done, proof=proof)

@@ -43,7 +43,7 @@ SUCCESSES = {
     "prune": ["prune", "--keep-last", "1"],
     "recover": ["recover"],
 }
-NEED_MORE = {"reload", "smoke", "export", "restore"}
+NEED_MORE = {"reload", "smoke", "warmup", "export", "restore"}
 """What needs a server, TensorFlow or something in the trash to succeed."""
 
 FAILURES = {
@@ -55,6 +55,7 @@ FAILURES = {
     "diff": (["diff", "ranker@1", "ranker@9"], "no-such-version"),
     "contract": (["contract", "nosuch"], "no-such-version"),
     "smoke": (["smoke", "ranker@9"], "no-such-version"),
+    "warmup": (["warmup", "{run}", "--dry-run"], "bad-case"),
     "serve": (["serve", "ranker@9"], "no-such-version"),
     "unserve": (["unserve", "nosuch"], "no-such-version"),
     "rollback": (["rollback", "ranker", "--to", "9"], "no-such-version"),

@@ -147,6 +147,7 @@ MUTATIONS: dict[Site, Mutation] = {
     _site("repository/proving", "smoking", "alone_on_server"): Mutation(_NOBODY, _TURNS),
     _site("verbs/promote", "_prove", "alone_on_server"): Mutation(_NOBODY, _TURNS),
     _site("verbs/smoke", "smoke", "alone_on_server"): Mutation(_NOBODY, _TURNS),
+    _site("verbs/diff", "_compare_answers", "alone_on_server"): Mutation(_NOBODY, _TURNS),
     _site("repository/journal", "declare", "flock"): Mutation("None", _JOURNAL),
     _site("repository/journal", "declare", "LOCK_EX"): Mutation("fcntl.LOCK_SH", _JOURNAL),
     _site("repository/journal", "read_all", "is_held"): Mutation("False", _JOURNAL),

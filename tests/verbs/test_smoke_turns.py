@@ -68,6 +68,17 @@ def test_a_smoke_test_is_refused_while_another_runs(tmp_path: Path) -> None:
             impatient.smoke(repo.value.layout.version("half", 1), engine=nobody)
 
 
+def test_a_comparison_is_refused_while_another_runs(tmp_path: Path) -> None:
+    repo = new_repository(tmp_path / "serving")
+    for number, offset in enumerate((1.0, 2.0), start=1):
+        repo.promote(run_with(tmp_path / f"a{number}", offset=offset), model="half", smoke=False)
+    case = tmp_path / "c.json"
+    case.write_text('{"inputs": {"x": [1.0]}}')
+    impatient = type(repo)(msgspec.structs.replace(repo.value, lock_wait=0.0))
+    with taken(repo), pytest.raises(Locked, match="server for smoke tests"):
+        impatient.diff("half@1", "half@2", cases=[case], engine=f"remote:127.0.0.1:{free_port()}")
+
+
 def test_other_engines_take_no_turns(tmp_path: Path) -> None:
     repo = new_repository(tmp_path / "serving")
     with taken(repo):
