@@ -300,6 +300,14 @@ class SmokeOptions(TrialOptions, frozen=True, kw_only=True):
         UsageError: A file to write has another ending than .json and .jsonl, or there are two.
     """
 
+    also: Annotated[
+        Iterable[str],
+        _proof(
+            help="Test it on this server as well: a container's image, binary[:PATH] or embedded; repeatable. Each "
+            "server gets a row.",
+            metavar="IMAGE|ENGINE",
+        ),
+    ] = ()
     write_cases: Annotated[
         str | Path | None,
         _proof(
@@ -327,6 +335,12 @@ class SmokeOptions(TrialOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, name, path)
             if path is not None:
                 refuse_other_names(path)
+        msgspec.structs.force_setattr(self, "also", tuple(self.also))
+        if self.also and self.written:
+            raise UsageError(
+                "cases are written from one server: --also cannot go with --write-cases and --write-answers",
+                hint="leave --also out",
+            )
         if self.write_cases and self.write_answers:
             raise UsageError(
                 "--write-cases and --write-answers exclude each other",

@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servingrepo.errors import BadCase
+import msgspec
+
+from servingrepo.errors import (
+    BadCase,
+    EngineUnavailable,
+    LoadFailed,
+    ServerDied,
+    ServerTimeout,
+)
 from servingrepo.repository.proving import Trial, alone_on_server, prove, smoking
+from servingrepo.repository.records import Proof
 from servingrepo.repository.references import parse_reference, resolve
 from servingrepo.repository.repository import need_version, utc_now
 from servingrepo.repository.version_lock import using
@@ -14,6 +23,8 @@ from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
 from servingrepo.savedmodel.reading import ANYWHERE
+from servingrepo.servers.engines.choice import choose_engine
+from servingrepo.servers.engines.options import EngineChoice
 from servingrepo.smoke.report import is_enough
 from servingrepo.smoke.writing import Sink
 from servingrepo.storage.disk import Disk
@@ -22,7 +33,6 @@ from servingrepo.verbs.cases import cases_beside, cases_in_run
 from servingrepo.verbs.engines import engine_for
 
 if TYPE_CHECKING:
-    from servingrepo.repository.records import Proof
     from servingrepo.repository.repository import Repository
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.verbs.options import SmokeOptions
@@ -43,6 +53,70 @@ def smoke(repo: Repository, subject: str | Path, options: SmokeOptions) -> Proof
             return smoke_path(as_path(subject, "path"), engine, options, disk=repo.disk)
     reference = parse_reference(str(subject))
     return smoke_version(repo, reference.model, resolve(repo, reference), engine, options)
+
+
+class OnServer(msgspec.Struct, frozen=True, kw_only=True):
+    """The result on one server: the proof, or the error that kept the server from one.
+
+    Attributes:
+        server: The server as it was named: an image, or an engine.
+        proof: The proof; None if the server could not serve the export.
+        error: The slug of the error; empty if there is a proof.
+        reason: The server's reason.
+    """
+
+    server: str
+    proof: Proof | None = None
+    error: str = ""
+    reason: str = ""
+
+    def enough(self, *, strict: bool) -> bool:
+        """Tell whether this server proves the export."""
+        return self.proof is not None and is_enough(self.proof.report, strict=strict)
+
+
+class Servers(msgspec.Struct, frozen=True, kw_only=True):
+    """The results on several servers, in the order in which they were named."""
+
+    subject: str
+    rows: tuple[OnServer, ...]
+
+
+def smoke_on_servers(
+    repo: Repository | None, subject: str | Path, options: SmokeOptions
+) -> Servers:
+    """Smoke-test a version or an export on the engine and on each server of `also`, one after the other.
+
+    A server that cannot serve it has a row with its reason, and the next one is tried. Without a repository the
+    subject is a path.
+
+    Raises:
+        NoSuchVersion, NoSavedModel, DamagedExport and similar errors: There is nothing to test.
+        BadCase: A file of cases cannot be used.
+    """
+    first = options.engine if isinstance(options.engine, EngineChoice) else EngineChoice()
+    rows = []
+    for choice in (first, *(engine_named(one, first) for one in options.also)):
+        name = choice.image if choice.name == "docker" and choice.image else choice.name
+        one = msgspec.structs.replace(options, engine=choice, also=())
+        try:
+            if repo is None:
+                proof = smoke_path(as_path(subject, "path"), choose_engine(choice), one)
+            else:
+                proof = smoke(repo, subject, one)
+        except (LoadFailed, ServerDied, ServerTimeout, EngineUnavailable) as error:
+            rows.append(OnServer(server=name, error=error.slug, reason=error.message))
+        else:
+            rows.append(OnServer(server=name, proof=proof))
+    return Servers(subject=str(subject), rows=tuple(rows))
+
+
+def engine_named(text: str, like: EngineChoice) -> EngineChoice:
+    """Return the engine that a text names; a text that names none is the image of a container."""
+    kind = text.partition(":")[0]
+    if text in {"auto", "docker", "embedded"} or kind in {"binary", "remote"}:
+        return msgspec.structs.replace(like, name=text)
+    return msgspec.structs.replace(like, name="docker", image=text)
 
 
 def smoke_version(
