@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from servingrepo.errors import NoSuchVersion, RepositoryDamaged, StorageFailed
 from servingrepo.repository.references import parse_reference, resolve
@@ -50,6 +52,7 @@ def verify(
     """
     quick, deep, progress = options.quick, options.deep, options.progress
     found: list[Verification] = []
+    known: dict[Any, Any] = {}
     texts = references or model_names(repo)
     for text in texts:
         if is_path(text):
@@ -59,10 +62,33 @@ def verify(
         alone = len(texts) == len(versions) == 1
         verify_it = verify_version if alone else verify_one_of_many
         found.extend(
-            verify_it(repo, model, version, quick=quick, deep=deep, progress=progress)
+            _sharing(
+                verify_it(repo, model, version, quick=quick, deep=deep, progress=progress), known
+            )
             for model, version in versions
         )
     return tuple(found)
+
+
+_SHARED = ("not_checked", "differences", "model")
+_SHARED_OF_EXPORTS = (
+    *("tags", "tag_sets", "tensorflow_version", "signatures", "examples", "assets", "demands"),
+    *("notes", "defects"),
+)
+"""What many results say alike: of 50,000 versions most have the graph of the one before."""
+
+
+def _sharing(found: Verification, known: dict[Any, Any]) -> Verification:
+    """Return a result that shares with others what they say alike, so that many of them fit into memory."""
+
+    def same(of: Any, names: Sequence[str]) -> dict[str, Any]:
+        values = ((name, getattr(of, name)) for name in names)
+        return {name: known.setdefault(value, value) for name, value in values}
+
+    inspection = msgspec.structs.replace(
+        found.inspection, **same(found.inspection, _SHARED_OF_EXPORTS)
+    )
+    return msgspec.structs.replace(found, inspection=inspection, **same(found, _SHARED))
 
 
 def verify_for(

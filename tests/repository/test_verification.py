@@ -153,6 +153,19 @@ def test_without_references_every_version_is_verified(
     assert [one.subject for one in repo.verify("m")] == ["m@1", "m@2"]
 
 
+def test_results_of_many_versions_share_what_they_say_alike(
+    repo: OpenRepository, release: Release
+) -> None:
+    """Of 50,000 results each with a list of operations of its own, memory would be full."""
+    release(1.0)
+    release(2.0)
+    first, second = repo.verify()
+    assert first.version != second.version
+    assert first.inspection.demands is not None
+    assert first.inspection.demands is second.inspection.demands
+    assert first.inspection.signatures is second.inspection.signatures
+
+
 def test_a_foreign_version_cannot_be_verified(repo: OpenRepository, version: Path) -> None:
     (version.parent / "9").mkdir()
     with pytest.raises(NoSuchVersion, match="servingrepo did not publish"):
