@@ -26,7 +26,13 @@ BY_MODELS = tuple((models, VERSIONS) for models in (100, 300, MODELS))
 BY_VERSIONS = tuple((100, versions) for versions in (10, 30, 100))
 TINY = (3, 10)
 """What a command takes there, it takes for its start."""
-LIMIT_SECONDS = {"list": 0.5, "status": 1.0, "prune --keep-last 5 --dry-run": 5.0}
+LIMIT_SECONDS = {
+    "list": 0.5,
+    "status": 1.0,
+    "rollback": 0.3,
+    "promote --no-smoke": 0.4,
+    "prune --keep-last 5 --dry-run": 5.0,
+}
 LIMIT_MB = 120
 LIMIT_SLOPE = 1.1
 """Linear, and a tenth for what is not measured exactly."""
