@@ -324,8 +324,8 @@ def drift_section(drift: Drift, old: str) -> Section:
     remarks = [
         f"Not compared: {drift.why}."
         if drift.why
-        else f"{drift.cases} cases were answered by both in the same server; {old} answered each twice, "
-        "which shows its own noise."
+        else f"{plural(drift.cases, 'case was', 'cases were')} answered by both in the same server; {old} answered "
+        "each twice, which shows its own noise."
     ]
     remarks += [*drift.notes, *drift.one_sided]
     remarks += [f"Not compared: {one}" for one in drift.left]
