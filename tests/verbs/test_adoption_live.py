@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from servingrepo.deadline import Deadline
 from servingrepo.servers.client import ServingClient
+from servingrepo.smoke.run import await_version
 from tests.support import ask, command, live_server, new_repository
 from tests.verbs.trees import entry, pins, taken, versions
 
@@ -41,6 +43,13 @@ def tree(root: Path) -> OpenRepository:
     )
 
 
+def await_both(endpoint: Endpoint) -> None:
+    """Wait for both versions of lr: a server listens once each model has one."""
+    with ServingClient(endpoint) as client:
+        for number in (20240501, 20240601):
+            await_version(client, model="lr", version=number, deadline=Deadline.after(30))
+
+
 def said(
     endpoint: Endpoint,
     *names: str,
@@ -69,6 +78,7 @@ def test_servers_load_and_unload_nothing(polls: bool, tmp_path: Path, fleet: Exi
     log = tmp_path / "log"
     flags = ["--model_config_file_poll_wait_seconds=1"] if polls else []
     endpoint = fleet.enter_context(live_server(repo, *flags, log=log))
+    await_both(endpoint)
     assert command("--root", tmp_path, "status", "--endpoint", str(endpoint)).code == 68
     before, lines = said(endpoint), loads(log)
     assert lines
@@ -129,6 +139,7 @@ def test_models_at_paths_stay_loaded_and_go_on(
     flags = ["--model_config_file_poll_wait_seconds=1"] if polls else []
     at = fleet.enter_context(live_server(repo, *flags, log=log))
     live = ("--endpoint", str(at), *(("--reload", "poll") if polls else ()))
+    await_both(at)
     before, lines = said(at, *names, labels=("stable",)), loads(log)
     assert lines
     done = command(*root, "adopt", "--all")
