@@ -28,7 +28,6 @@ from servingrepo.savedmodel.inspection import Inspection
 from servingrepo.savedmodel.server_fit import beside_tensorflow, fit_server, outside_files
 from servingrepo.servers.engines.server_versions import of_server, too_new
 from servingrepo.smoke.drift import Drift, DriftBudget
-from servingrepo.smoke.files import Cases
 from servingrepo.storage.lock import hold_lock
 from servingrepo.storage.progress import Notice, unheard
 from servingrepo.texts import some
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from servingrepo.servers.engines.choice import Engine
     from servingrepo.servers.engines.processes import Beside, RunningServer
     from servingrepo.servers.engines.server_versions import Version
+    from servingrepo.smoke.files import Cases  # noqa: TC004 - only smoke tests pay for its import
     from servingrepo.smoke.report import SmokeReport
     from servingrepo.smoke.writing import Sink
 
@@ -75,7 +75,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     export: Path
     inspection: Inspection
-    cases: Cases = Cases()
+    cases: Cases | None = None
     live: Live | None = None
     budget: DriftBudget = DriftBudget()
     staged: bool = False
@@ -192,7 +192,7 @@ def _smoke(
             model=trial.model,
             version=trial.version,
             inspection=trial.inspection,
-            cases=trial.cases.of(trial.export),
+            cases=trial.cases.of(trial.export) if trial.cases is not None else (),
             words=read_words(trial.export, trial.inspection.assets),
             sink=sink,
             deadline=deadline,
@@ -205,8 +205,8 @@ def _compared(client: ServingClient, trial: Trial, deadline: Deadline) -> Drift 
     from servingrepo.smoke.comparison import Side, compare
     from servingrepo.smoke.requests import Target
 
-    live, beside = trial.live, _beside(trial)
-    if live is None or beside is None:
+    live, beside, cases = trial.live, _beside(trial), trial.cases
+    if live is None or beside is None or cases is None:
         return None
 
     def side(model: str, version: int, inspection: Inspection) -> Side:
@@ -216,7 +216,7 @@ def _compared(client: ServingClient, trial: Trial, deadline: Deadline) -> Drift 
     return compare(
         side(beside.model, beside.version, live.inspection),
         side(trial.model, trial.version, trial.inspection),
-        trial.cases.of(trial.export),
+        cases.of(trial.export),
         budget=trial.budget,
     )
 

@@ -20,7 +20,7 @@ __all__ = ["live_version"]
 
 
 def live_version(
-    repo: Repository, now: Snapshot, cases: Cases, options: PromoteOptions
+    repo: Repository, now: Snapshot, cases: Cases | None, options: PromoteOptions
 ) -> Live | Drift | None:
     """Return the live version to compare a candidate with, or a comparison that says why it cannot be compared.
 

@@ -70,13 +70,10 @@ from servingrepo.runs.run import Run, read_run, run_directory
 from servingrepo.runs.tracing import place_of, trace
 from servingrepo.savedmodel.inspection import refuse_defects
 from servingrepo.smoke.drift import Drift, judge_drift
-from servingrepo.smoke.files import Cases
 from servingrepo.smoke.report import is_enough, judge
 from servingrepo.storage.copying import hash_source, need_space
 from servingrepo.storage.hashing import content_digest
 from servingrepo.texts import as_path, escaped, some
-from servingrepo.verbs.against import live_version
-from servingrepo.verbs.cases import cases_beside, cases_in_run
 from servingrepo.verbs.change import refuse_unfit
 from servingrepo.verbs.compatibility import check_compatibility
 from servingrepo.verbs.engines import engine_for
@@ -97,6 +94,7 @@ if TYPE_CHECKING:
     from servingrepo.savedmodel.inspection import Inspection
     from servingrepo.savedmodel.values import TensorCheck
     from servingrepo.servers.engines.choice import Engine
+    from servingrepo.smoke.files import Cases  # noqa: TC004 - only smoke tests pay for its import
     from servingrepo.storage.manifest import Manifest
     from servingrepo.storage.progress import Progress
     from servingrepo.verbs.options import PromoteOptions
@@ -110,7 +108,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     run: Run
     origin: Origin
-    cases: Cases
+    cases: Cases | None
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -265,13 +263,15 @@ def _read(repo: Repository, run: Path, options: PromoteOptions) -> Candidate:
         sizes=options.sizes,
         progress=options.progress,
     )
-    cases = options.smoke_cases
-    if options.smoke:
+    cases = None
+    if options.smoke:  # other promotions need not import what reads cases
         from servingrepo.smoke.fitting import check_cases
+        from servingrepo.verbs.cases import cases_beside, cases_in_run
 
-        cases = cases or cases_beside(repo, options.model, cases) + cases_in_run(
-            read.listing, read.reads
-        )
+        cases = options.smoke_cases
+        if not cases:
+            beside = cases_beside(repo, options.model, cases)
+            cases = beside + cases_in_run(read.listing, read.reads)
         check_cases(cases.of(read.export), read.inspection)
     origin = trace(read.listing, read.tracked, options.call, reads=read.reads)
     return Candidate(run=read, origin=origin, cases=cases)
@@ -378,6 +378,8 @@ def _prove(
         LoadFailed, SmokeFailed and other errors of the engine: The smoke test failed.
         DriftInconclusive: There is a budget for its drift, and the cases do not decide.
     """
+    from servingrepo.verbs.against import live_version
+
     live = live_version(repo, now, candidate.cases, options)
     trial = Trial(
         model=place.model,
