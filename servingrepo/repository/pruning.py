@@ -308,11 +308,17 @@ def restore(
     from servingrepo.repository.verification import compare_with_record
 
     state = need_state(repo, model)
-    found, record = _need_trashed(repo, model, version)
+    _need_trashed(repo, model, version)
     # The long part runs without the lock, so that no rollback waits for it.
     with using(repo, model, version):
-        differences = compare_with_record(Path(found.path), record, progress=progress)
+        found, record = _need_trashed(repo, model, version)  # from here on no prune deletes it
+        try:
+            differences = compare_with_record(Path(found.path), record, progress=progress)
+        except StorageFailed:
+            _need_trashed(repo, model, version)  # another restore may have taken it meanwhile
+            raise
         if differences:
+            _need_trashed(repo, model, version)
             raise VersionDamaged(
                 f"{model}@{version} in the trash is not what its record says; it was left there",
                 problems=differences.lines(),

@@ -76,6 +76,20 @@ def add(path: Path) -> None:
     (path / "extra").mkdir()
 
 
+def test_what_another_restore_took_is_not_called_damaged(five: OpenRepository) -> None:
+    five.prune("m", keep=LAST)
+    taken: list[int] = []
+
+    def take(_: int) -> None:
+        if not taken:
+            taken.append(five.restore("m@2").version)
+
+    with pytest.raises(NoSuchVersion, match="it is on disk"):
+        five.restore("m@2", progress=take)
+    assert taken == [2]
+    assert five.verify("m@2")[0].ok
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
