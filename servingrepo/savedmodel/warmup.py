@@ -26,6 +26,7 @@ __all__ = [
     "FILE",
     "MAX_RECORDS",
     "RECORD_LIMIT",
+    "SLUG",
     "BadRecord",
     "WarmupCheck",
     "check_warmup",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 FILE = "assets.extra/tf_serving_warmup_requests"
+SLUG = "warm-up"
+"""The slug of a defect of this file."""
 MAX_RECORDS = 1000
 RECORD_LIMIT = 256 << 20
 """Bytes of the longest record that is parsed; a server takes up to 2 GiB."""
@@ -182,4 +185,4 @@ def read_records(
 
 
 def _defect(text: str, *, kind: Any) -> Defect:
-    return Defect(slug="warm-up", kind=kind, message=f"{FILE}: {text}", hint=_HINT)
+    return Defect(slug=SLUG, kind=kind, message=f"{FILE}: {text}", hint=_HINT)

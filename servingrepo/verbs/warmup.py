@@ -22,7 +22,7 @@ from servingrepo.runs.mounts import refuse_hung
 from servingrepo.runs.reading import FilesRead
 from servingrepo.runs.scan import list_run, scan_run
 from servingrepo.savedmodel.inspection import inspect_export, refuse_defects
-from servingrepo.savedmodel.warmup import FILE
+from servingrepo.savedmodel.warmup import FILE, SLUG
 from servingrepo.smoke.report import judge
 from servingrepo.smoke.warmup_file import warmup_file
 from servingrepo.storage.beneath import open_plain
@@ -38,6 +38,7 @@ from servingrepo.verbs.options import optional_path
 
 if TYPE_CHECKING:
     from servingrepo.repository.repository import Repository
+    from servingrepo.smoke.files import Cases
     from servingrepo.verbs.options import WarmupOptions
 
 __all__ = ["WarmedUp", "warmup"]
@@ -67,47 +68,58 @@ def warmup(repo: Repository, run: str | Path, options: WarmupOptions) -> WarmedU
     """
     given = as_path(run, "run")
     refuse_hung(given, seconds=options.run_wait)
-    scan = scan_run(given, saved_model=optional_path(options.saved_model))
+    listing = list_run(given)
+    scan = scan_run(given, saved_model=optional_path(options.saved_model), seen=listing)
     export, boundary = Path(scan.export), Path(scan.run)
     path = export / FILE
     if os.path.lexists(path) and not options.replace:
         raise UsageError(
             f"{path} is there already", hint="give --replace to write another one in its place"
         )
-    cases = options.smoke_cases or cases_in_run(list_run(given), FilesRead())
+    found = inspect_export(export, boundary=boundary)
+    # What is wrong with the file that is replaced says nothing of the new one.
+    others = tuple(one for one in found.defects if one.slug != SLUG)
+    refuse_defects(msgspec.structs.replace(found, defects=others), export)
+    cases = options.smoke_cases or cases_in_run(listing, FilesRead())
+    data, records = warmup_file(cases.of(export), found)
+    done = WarmedUp(
+        path=str(path), records=records, size=len(data), proof=None, dry_run=options.dry_run
+    )
+    if options.dry_run:
+        return done
     with scratch(Path(tempfile.gettempdir()), PREFIX) as place:
         copy = place / "1"
         copy_tree(read_tree(export, boundary=boundary), copy, disk=Disk())
-        (copy / FILE).unlink(missing_ok=True)
-        bare = inspect_export(copy)
-        refuse_defects(bare, export)
-        data, records = warmup_file(cases.of(export), bare)
-        done = WarmedUp(
-            path=str(path), records=records, size=len(data), proof=None, dry_run=options.dry_run
-        )
-        if options.dry_run:
-            return done
         (copy / FILE).parent.mkdir(exist_ok=True)
         (copy / FILE).write_bytes(data)
-        inspection = inspect_export(copy)
-        refuse_defects(inspection, export)
-        engine = engine_for(repo, options.engine)
-        proof = prove(
-            engine,
-            Trial(
-                model="model",
-                version=1,
-                export=copy,
-                inspection=inspection,
-                cases=cases.of(copy),
-            ),
-            timeout=options.timeout,
-            time=utc_now().isoformat(timespec="milliseconds"),
-            notice=options.notice,
-        )
-        judge(proof.report, strict=False)
+        proof = _replay(repo, copy, cases, options)
     _put(repo.disk, export, data)
     return msgspec.structs.replace(done, proof=proof)
+
+
+def _replay(repo: Repository, copy: Path, cases: Cases, options: WarmupOptions) -> Proof:
+    """Let a server load a copy of the export, which replays the file, and send it the same cases.
+
+    Raises:
+        LoadFailed, SmokeFailed and other errors of the engine: The server does not replay it.
+    """
+    inspection = inspect_export(copy)
+    refuse_defects(inspection, copy)
+    proof = prove(
+        engine_for(repo, options.engine),
+        Trial(
+            model="model",
+            version=1,
+            export=copy,
+            inspection=inspection,
+            cases=cases.of(copy),
+        ),
+        timeout=options.timeout,
+        time=utc_now().isoformat(timespec="milliseconds"),
+        notice=options.notice,
+    )
+    judge(proof.report, strict=False)
+    return proof
 
 
 def _put(disk: Disk, export: Path, data: bytes) -> None:
