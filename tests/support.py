@@ -103,6 +103,15 @@ def as_text(export: Path) -> Path:
     return file
 
 
+def write_binary(folder: Path) -> Path:
+    """Write a program with tensorflow_model_server's name, flags and behaviour."""
+    path = folder / "bin" / "tensorflow_model_server"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m servingrepo run-server "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
 def git(folder: Path, *arguments: str | Path, check: bool = True) -> str:
     """Run git in a folder, as somebody."""
     who = ("-c", "user.name=n", "-c", "user.email=e@x", "-c", "init.defaultBranch=main")

@@ -6,6 +6,7 @@ import cmath
 import math
 from typing import TYPE_CHECKING, Any
 
+from servingrepo.smoke.expectations import fits_shape
 from servingrepo.smoke.tensors import Tensor, read_tensor
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def shape_problems(outputs: Mapping[str, Tensor], signature: Signature) -> list[
         f"output {spec.alias} has the shape {list(outputs[spec.alias].shape)}, "
         f"declared {_shown(spec)}"
         for spec in signature.outputs
-        if spec.alias in outputs and not _fits(outputs[spec.alias].shape, spec.shape)
+        if spec.alias in outputs and not fits_shape(outputs[spec.alias].shape, spec.shape)
     ]
 
 
@@ -111,14 +112,6 @@ def regression_outputs(reply: Any) -> dict[str, Tensor]:
     """Return the values of a RegressionResponse."""
     values = tuple(one.value for one in reply.result.regressions)
     return {"outputs": Tensor(dtype="float32", shape=(len(values),), values=values)}
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...] | None) -> bool:
-    if wanted is None:
-        return True
-    return len(shape) == len(wanted) and all(
-        want is None or size == want for size, want in zip(shape, wanted, strict=True)
-    )
 
 
 def _shown(spec: TensorSpec) -> str:

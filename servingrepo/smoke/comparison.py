@@ -24,7 +24,7 @@ from servingrepo.smoke.drift import (
     open_cases,
 )
 from servingrepo.smoke.fitting import Misfit, fit_case
-from servingrepo.smoke.report import Latency, quantile
+from servingrepo.smoke.report import latency_of
 from servingrepo.smoke.requests import send_case
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def compare(
         left_count=found.left_count,
         outputs=outputs,
         accuracy=tuple(found.accuracies.values()),
-        live_latency=_latency(found.live_times),
-        latency=_latency(found.times),
+        live_latency=latency_of(found.live_times),
+        latency=latency_of(found.times),
         verdicts=judge_outputs(outputs, budget, repeats=repeats),
         one_sided=tuple(_one_sided(live.inspection, candidate.inspection)),
         notes=tuple(_notes(live, candidate)),
@@ -209,15 +209,6 @@ class _Found:
         self.left_count += 1
         if len(self.left) < _NAMED:
             self.left.append(line)
-
-
-def _latency(times: array[float]) -> Latency | None:
-    if not times:
-        return None
-    ordered = sorted(times)
-    return Latency(
-        requests=len(ordered), p50_ms=quantile(ordered, 0.5), p99_ms=quantile(ordered, 0.99)
-    )
 
 
 def _sum(drifts: list[OutputDrift]) -> OutputDrift:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from servingrepo.smoke.tensors import Tensor
 
@@ -29,6 +29,7 @@ __all__ = [
     "as_bytes",
     "check_conditions",
     "differences",
+    "fits_shape",
     "flatten",
     "read_expected",
     "short",
@@ -163,6 +164,15 @@ def differences(
     return ""
 
 
+def fits_shape(shape: Sequence[int], wanted: Sequence[int | None] | None) -> bool:
+    """Tell whether a shape is the wanted one. A size None fits every size, and no shape at all every shape."""
+    if wanted is None:
+        return True
+    return len(shape) == len(wanted) and all(
+        want is None or size == want for size, want in zip(shape, wanted, strict=True)
+    )
+
+
 def flatten(value: Any) -> tuple[list[int], list[Any]]:
     """Return the shape and the elements of nested lists. It goes level by level, so that depth costs no stack.
 
@@ -212,7 +222,7 @@ def _unmet(wanted: ExpectedOutput, tensor: Tensor) -> Iterator[str]:
     """Yield each condition that an output does not meet, in words."""
     if wanted.dtype and wanted.dtype != tensor.dtype:
         yield f"it is {tensor.dtype}, expected {wanted.dtype}"
-    if wanted.shape is not None and not _fits(tensor.shape, wanted.shape):
+    if wanted.shape is not None and not fits_shape(tensor.shape, wanted.shape):
         yield f"it has the shape {list(tensor.shape)}, expected {wanted.shape}"
     nan = not wanted.finite
     if wanted.equal is not msgspec.UNSET and (text := differences(wanted.equal, tensor, nan=nan)):
@@ -321,12 +331,6 @@ def _nonsense_values(name: str, value: Any, wanted: ExpectedOutput) -> Iterator[
         return
     if wanted.finite and any(one != one for one in flat):  # noqa: PLR0124 - only NaN differs from itself
         yield f"{name} expects NaN: add finite = false, if the model may answer NaN"
-
-
-def _fits(shape: tuple[int, ...], wanted: list[int | None]) -> bool:
-    return len(shape) == len(wanted) and all(
-        want is None or size == want for size, want in zip(shape, wanted, strict=True)
-    )
 
 
 def _nan(value: Any) -> bool:

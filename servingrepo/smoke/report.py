@@ -10,7 +10,7 @@ import msgspec
 from servingrepo.errors import BadCase, SmokeFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "KEPT",
@@ -22,6 +22,7 @@ __all__ = [
     "Verdict",
     "is_enough",
     "judge",
+    "latency_of",
     "quantile",
 ]
 
@@ -155,7 +156,6 @@ class Tally:
             outcome: sum(one.outcome == outcome for one in self._verdicts)
             for outcome in self._counts
         }
-        times = sorted(self._times)
         return SmokeReport(
             model=model,
             version=version,
@@ -167,12 +167,18 @@ class Tally:
                 for outcome, count in self._counts.items()
                 if count > kept[outcome]
             },
-            latency=Latency(
-                requests=len(times), p50_ms=quantile(times, 0.5), p99_ms=quantile(times, 0.99)
-            )
-            if times
-            else None,
+            latency=latency_of(self._times),
         )
+
+
+def latency_of(times: Iterable[float]) -> Latency | None:
+    """Return the latency of answers that took so many milliseconds; None if there were none."""
+    ordered = sorted(times)
+    if not ordered:
+        return None
+    return Latency(
+        requests=len(ordered), p50_ms=quantile(ordered, 0.5), p99_ms=quantile(ordered, 0.99)
+    )
 
 
 def quantile(ordered: Sequence[float], part: float) -> float:

@@ -29,7 +29,7 @@ from servingrepo.servers.engines.choice import EngineChoice, choose_engine
 from servingrepo.servers.engines.embedded import EmbeddedEngine
 from servingrepo.servers.engines.processes import Beside
 from servingrepo.servers.engines.remote import RemoteEngine
-from tests.support import ask, command, live_server, new_repository, run_with
+from tests.support import ask, command, live_server, new_repository, run_with, write_binary
 
 if TYPE_CHECKING:
     from servingrepo.api import OpenRepository
@@ -39,12 +39,7 @@ pytestmark = pytest.mark.tf
 
 @pytest.fixture
 def binary(tmp_path: Path) -> Path:
-    """A program with tensorflow_model_server's name, flags and behaviour."""
-    path = tmp_path / "bin" / "tensorflow_model_server"
-    path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m servingrepo run-server "$@"\n')
-    path.chmod(0o755)
-    return path
+    return write_binary(tmp_path)
 
 
 def running(marker: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from servingrepo.errors import SmokeFailed
 from servingrepo.servers.engines.options import EngineChoice
 from servingrepo.verbs.smoke import engine_named
-from tests.support import command, new_repository, run_with
+from tests.support import command, new_repository, run_with, write_binary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def binary(tmp_path: Path) -> Path:
-    path = tmp_path / "bin" / "tensorflow_model_server"
-    path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m servingrepo run-server "$@"\n')
-    path.chmod(0o755)
-    return path
+    return write_binary(tmp_path)
 
 
 @pytest.mark.tf
